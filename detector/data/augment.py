@@ -1,0 +1,207 @@
+"""Augmentation: the only file that knows albumentations.
+
+An `Augment` is a function of a sample and a seed, and of nothing else: workers, order and history do not matter.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detector.types import Sample
+
+# Without this the import asks the network for the newest version, and warns when there is no network.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import albumentations as A  # noqa: E402
+import cv2  # noqa: E402
+
+
+class Augment:
+    """Turns a sample of the dataset into one for the model; without arguments it changes nothing.
+
+    The order is: crop, flips and turns, colour, resize. Boxes follow exactly, as continuous coordinates; they are cut at
+    the edge of a crop, and objects and proposals of which nothing is left are dropped. `original_size` stays that of
+    the file.
+
+    Args:
+        short_sizes: the shorter side is resized to one of these, chosen at random, in pixels; None keeps the size.
+        max_size: but the longer side to no more than this (Detectron2's `ResizeShortestEdge`); None is no limit.
+        scale: the resizing is multiplied by a number drawn from this range; `max_size` does not limit it further.
+        horizontal_flip: probability.
+        vertical_flip: probability.
+        quarter_turns: turn by 0, 90, 180 or 270 degrees, each as likely.
+        crop: height and width of a crop, each a share drawn from this number to 1; None is no crop.
+        colour: brightness, contrast and saturation vary by up to this share, the hue by a tenth of it; 0 is none.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+
+    def __init__(
+        self,
+        short_sizes: Sequence[int] | None = None,
+        max_size: int | None = None,
+        *,
+        scale: Sequence[float] | None = None,
+        horizontal_flip: float = 0.0,
+        vertical_flip: float = 0.0,
+        quarter_turns: bool = False,
+        crop: float | None = None,
+        colour: float = 0.0,
+    ) -> None:
+        if short_sizes is not None and (not short_sizes or min(short_sizes) < 1):
+            raise ValueError(f"short_sizes must be positive sides in pixels, not {list(short_sizes)}")
+        if max_size is not None and max_size < max(short_sizes or (1,)):
+            raise ValueError(f"max_size {max_size} must not be less than short_sizes {list(short_sizes or ())}")
+        if scale is not None and (len(scale) != 2 or not 0 < scale[0] <= scale[1]):
+            raise ValueError(f"scale must be a range of positive numbers [low, high], not {list(scale)}")
+        if crop is not None and not 0 < crop <= 1:
+            raise ValueError(f"crop must be a share above 0 and up to 1, not {crop}")
+        if not 0 <= colour < 1:
+            raise ValueError(f"colour must be a share from 0 to below 1, not {colour}")
+        for name, chance in (("horizontal_flip", horizontal_flip), ("vertical_flip", vertical_flip)):
+            if not 0 <= chance <= 1:
+                raise ValueError(f"{name} must be a probability, not {chance}")
+        self.transforms: list[A.BasicTransform] = []
+        if crop is not None:
+            self.transforms.append(_Crop(crop))
+        if horizontal_flip:
+            self.transforms.append(A.HorizontalFlip(p=horizontal_flip))
+        if vertical_flip:
+            self.transforms.append(A.VerticalFlip(p=vertical_flip))
+        if quarter_turns:
+            self.transforms.append(A.RandomRotate90(p=1.0))
+        if colour:
+            limits = (1 - colour, 1 + colour)
+            self.transforms.append(
+                A.ColorJitter(
+                    brightness=limits, contrast=limits, saturation=limits, hue=(-colour / 10, colour / 10), p=1.0
+                )
+            )
+        if short_sizes is not None or scale is not None:
+            self.transforms.append(_Resize(short_sizes, max_size, scale))
+        # Boxes without area are dropped, never an error; which ones are left is read from the column "index".
+        boxes = A.BboxParams("pascal_voc", label_fields=["index"], filter_invalid_bboxes=True, clip=True)
+        self.compose = A.Compose(self.transforms, bbox_params=boxes)
+
+    def __call__(self, sample: Sample, seed: int) -> Sample:
+        """The sample transformed; random choices come from `seed` alone."""
+        if not self.transforms:
+            return sample
+        # Compose.set_random_seed would give one seed to all, and so flip both ways always together.
+        for transform, own in zip(self.transforms, np.random.SeedSequence(seed).generate_state(8), strict=False):
+            transform.set_random_seed(int(own))
+        target, given = sample.target, sample.proposals
+        boxes = target.boxes if given is None else torch.cat((target.boxes, given))
+        data: dict[str, Any] = {
+            "image": np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy()),
+            "bboxes": boxes.numpy().astype(np.float64),
+            "index": np.arange(len(boxes)),
+        }
+        if target.masks is not None and len(target):
+            data["masks"] = target.masks.numpy().astype(np.uint8)
+        result = self.compose(**data)
+        image = torch.from_numpy(np.ascontiguousarray(result["image"])).permute(2, 0, 1).contiguous()
+        kept = torch.as_tensor(np.asarray(result["index"]), dtype=torch.int64)
+        boxes = torch.as_tensor(np.asarray(result["bboxes"]), dtype=torch.float32).reshape(-1, 4)
+        true = kept < len(target)
+        changed = replace(target, masks=_masks(result, target.masks, image)).select(kept[true])
+        proposals = None if given is None else boxes[~true]
+        return replace(sample, image=image, target=replace(changed, boxes=boxes[true]), proposals=proposals)
+
+
+def _masks(result: dict[str, Any], masks: Tensor | None, image: Tensor) -> Tensor | None:
+    if masks is None:
+        return None
+    if "masks" not in result:
+        return masks.new_zeros((0, *image.shape[-2:]))
+    return torch.from_numpy(np.ascontiguousarray(result["masks"])).bool()
+
+
+def resized(size: tuple[int, int], short: int, longest: int | None) -> tuple[int, int]:
+    """Height and width by Detectron2's rule: the shorter side becomes `short`, the longer at most `longest`."""
+    scale = short / min(size)
+    if longest is not None and max(size) * scale > longest:
+        scale = longest / max(size)
+    return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
+
+
+class _Resize(A.DualTransform):  # type: ignore[misc]
+    """Resizes image and masks; boxes, which albumentations holds as shares of the image, stay."""
+
+    _targets = (A.core.type_definitions.Targets.IMAGE, A.core.type_definitions.Targets.MASK, A.core.type_definitions.Targets.BBOXES)
+
+    def __init__(self, short_sizes: Sequence[int] | None, max_size: int | None, scale: Sequence[float] | None) -> None:
+        super().__init__(p=1.0)
+        self.short_sizes = None if short_sizes is None else tuple(short_sizes)
+        self.max_size = max_size
+        self.scale = None if scale is None else tuple(scale)
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        del data
+        height, width = params["shape"][:2]
+        if self.short_sizes is not None:
+            short = self.py_random.choice(self.short_sizes)
+            height, width = resized((height, width), short, self.max_size)
+        if self.scale is not None:
+            factor = self.py_random.uniform(*self.scale)
+            height, width = int(height * factor + 0.5), int(width * factor + 0.5)
+        return {"new_size": (max(height, 1), max(width, 1))}
+
+    def apply(self, img: np.ndarray[Any, Any], new_size: tuple[int, int], **params: Any) -> np.ndarray[Any, Any]:
+        del params
+        if img.shape[:2] == new_size:
+            return img
+        # Averaging over the pixels that become one keeps a reduced image free of aliasing.
+        mode = cv2.INTER_AREA if new_size[0] < img.shape[0] else cv2.INTER_LINEAR
+        return cv2.resize(img, new_size[::-1], interpolation=mode)
+
+    def apply_to_mask(self, mask: np.ndarray[Any, Any], new_size: tuple[int, int], **params: Any) -> np.ndarray[Any, Any]:
+        del params
+        if mask.shape[:2] == new_size:
+            return mask
+        return cv2.resize(mask, new_size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+
+    def apply_to_bboxes(self, bboxes: np.ndarray[Any, Any], **params: Any) -> np.ndarray[Any, Any]:
+        del params
+        return bboxes
+
+
+class _Crop(A.DualTransform):  # type: ignore[misc]
+    """Cuts a window out whose height and width are random shares of the image's."""
+
+    _targets = (A.core.type_definitions.Targets.IMAGE, A.core.type_definitions.Targets.MASK, A.core.type_definitions.Targets.BBOXES)
+
+    def __init__(self, least: float) -> None:
+        super().__init__(p=1.0)
+        self.least = least
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        del data
+        window = []
+        for side in params["shape"][:2]:
+            length = max(1, int(side * self.py_random.uniform(self.least, 1) + 0.5))
+            start = self.py_random.randint(0, side - length)
+            window.append(slice(start, start + length))
+        return {"window": tuple(window)}
+
+    def apply(self, img: np.ndarray[Any, Any], window: tuple[slice, slice], **params: Any) -> np.ndarray[Any, Any]:
+        del params
+        return img[window]
+
+    def apply_to_bboxes(
+        self, bboxes: np.ndarray[Any, Any], window: tuple[slice, slice], **params: Any
+    ) -> np.ndarray[Any, Any]:
+        height, width = params["shape"][:2]
+        rows, columns = window
+        moved = bboxes.copy()
+        moved[:, [0, 2]] = (bboxes[:, [0, 2]] * width - columns.start) / (columns.stop - columns.start)
+        moved[:, [1, 3]] = (bboxes[:, [1, 3]] * height - rows.start) / (rows.stop - rows.start)
+        return moved
