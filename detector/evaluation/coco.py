@@ -1,0 +1,177 @@
+"""COCO's metrics, measured by pycocotools."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+from pycocotools.cocoeval import COCOeval
+
+from detector.evaluation.base import Evaluator, ImageId, State
+
+Kind = Literal["box", "mask"]
+Records = dict[tuple[int, int], list[dict[str, Any]]]
+"""Annotations or detections, as pycocotools reads them, by (position of the image, category id)."""
+
+UNBOUNDED = 1e5**2
+"""COCO's upper bound of an area, in square pixels."""
+
+
+class Comparison(COCOeval):  # type: ignore[misc]  # pycocotools has no types
+    """pycocotools' evaluation, given its records rather than files.
+
+    Its own loading is not used, as it overwrites `ignore` with `iscrowd`, takes an annotation with the id 0 for none at
+    all, and fails where there are no detections. The arithmetic is untouched. `evalImgs` and `eval` are as pycocotools
+    documents them; the `image_id` in them is a position in `images`.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        images: list[ImageId],
+        category_ids: list[int],
+        areas: Mapping[str, tuple[float, float]],
+        truths: Records,
+        detections: Records,
+    ) -> None:
+        super().__init__(iouType="bbox" if kind == "box" else "segm")
+        self.images = images
+        self._records = truths, detections
+        self.params.imgIds = list(range(len(images)))
+        self.params.catIds = category_ids
+        self.params.areaRngLbl = list(areas)
+        self.params.areaRng = [list(area) for area in areas.values()]
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.evaluate()
+            self.accumulate()
+
+    def _prepare(self) -> None:
+        truths, detections = self._records
+        self._gts = defaultdict(list, truths)
+        self._dts = defaultdict(list, detections)
+
+
+class CocoEvaluator(Evaluator):
+    """AP and AR over IoU 0.5:0.95, by object size and by class, of boxes and of masks.
+
+    The metrics are `box/AP box/AP50 box/AP75 box/APs box/APm box/APl box/AR1 box/AR10 box/AR100 box/ARs box/ARm
+    box/ARl`, `box/AP/<class name>`, and the same under `mask/`. The area that decides an object's size is its
+    annotation's `area`; where that is missing, its mask's, or else its box's.
+
+    In the masks' metrics an object without a `segmentation` is ignored: what its mask should be is not known.
+    """
+
+    def areas(self) -> dict[str, tuple[float, float]]:
+        """The range of areas of all, small, medium and large objects, in square pixels."""
+        small, large = (side**2 for side in self.size_bins)
+        return {"all": (0, UNBOUNDED), "small": (0, small), "medium": (small, large), "large": (large, UNBOUNDED)}
+
+    def compare(self, kind: Kind, areas: Mapping[str, tuple[float, float]] | None = None) -> Comparison:
+        """pycocotools' full evaluation of what was collected: per image, and precision by IoU, recall, class and area.
+
+        Args:
+            kind: boxes or masks.
+            areas: named ranges of areas, other than those of the size bins.
+        """
+        images = self.images
+        truths, detections = self._truths(kind, images), _detections(kind, images, self.category_ids, self._detections)
+        return Comparison(kind, images, self.category_ids, areas or self.areas(), truths, detections)
+
+    def results(self) -> dict[str, float]:
+        """The metrics by name: fractions in 0..1; what there is nothing to measure by is absent."""
+        if not self._detections:
+            return {}
+        kinds: tuple[Kind, ...] = ("box", "mask") if self.masks else ("box",)
+        values = {name: value for kind in kinds for name, value in self._summary(kind).items()}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def _summary(self, kind: Kind) -> dict[str, float | None]:
+        comparison = self.compare(kind)
+        precision: NDArray[np.float64] = comparison.eval["precision"]  # [IoU, recall, class, area, most detections]
+        recall: NDArray[np.float64] = comparison.eval["recall"]  # [IoU, class, area, most detections]
+        thresholds = comparison.params.iouThrs
+        values = {
+            "AP": _mean(precision[..., 0, 2]),
+            "AP50": _mean(precision[thresholds == 0.5, ..., 0, 2]),
+            "AP75": _mean(precision[thresholds == 0.75, ..., 0, 2]),
+            **{f"AP{size}": _mean(precision[..., area, 2]) for area, size in enumerate("sml", 1)},
+            **{f"AR{most}": _mean(recall[..., 0, m]) for m, most in enumerate(comparison.params.maxDets)},
+            **{f"AR{size}": _mean(recall[..., area, 2]) for area, size in enumerate("sml", 1)},
+        }
+        places = {category: place for place, category in enumerate(comparison.params.catIds)}
+        for name, category in zip(self.classes, self.category_ids, strict=True):
+            values[f"AP/{name}"] = _mean(precision[:, :, places[category], 0, 2])
+        return {f"{kind}/{name}": value for name, value in values.items()}
+
+    def _truths(self, kind: Kind, images: list[ImageId]) -> Records:
+        records: Records = defaultdict(list)
+        number = 0
+        for position, image in enumerate(images):
+            for annotation in self._annotations[image]:
+                number += 1  # pycocotools takes a match with id 0 for none
+                crowd = int(bool(annotation.get("iscrowd", 0)))
+                record = {
+                    "id": number,
+                    "bbox": annotation["bbox"],
+                    "iscrowd": crowd,
+                    "ignore": int(crowd or bool(annotation.get("ignore", 0))),
+                }
+                rle = self._segmentation(annotation) if kind == "mask" or "area" not in annotation else None
+                record["area"] = annotation["area"] if "area" in annotation else _area(rle, annotation["bbox"])
+                if kind == "mask":
+                    record["segmentation"] = rle or self._rectangle(annotation)
+                    record["ignore"] = int(record["ignore"] or rle is None)
+                records[position, annotation["category_id"]].append(record)
+        return records
+
+    def _segmentation(self, annotation: Mapping[str, Any]) -> Any:
+        """The run-length code of an annotation's polygons or run lengths, or None where it has none."""
+        segmentation = annotation.get("segmentation")
+        if not segmentation:
+            return None
+        image = self._images[annotation["image_id"]]
+        size = image["height"], image["width"]
+        if isinstance(segmentation, list):
+            polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
+            return coco_mask.merge(coco_mask.frPyObjects(polygons, *size)) if polygons else None
+        if tuple(segmentation["size"]) != size:
+            raise ValueError(
+                f"the mask of annotation {annotation.get('id')} has the size {segmentation['size']}, "
+                f"but its image {image['id']!r} {list(size)} (height, width)"
+            )
+        return coco_mask.frPyObjects(segmentation, *size) if isinstance(segmentation["counts"], list) else segmentation
+
+    def _rectangle(self, annotation: Mapping[str, Any]) -> Any:
+        image = self._images[annotation["image_id"]]
+        box = np.array([annotation["bbox"]], dtype=np.float64)
+        return coco_mask.frPyObjects(box, image["height"], image["width"])[0]
+
+
+def _detections(kind: Kind, images: list[ImageId], category_ids: list[int], state: State) -> Records:
+    records: Records = defaultdict(list)
+    number = 0
+    for position, image in enumerate(images):
+        found = state[image]
+        boxes = found.boxes.tolist()
+        rles = found.masks if kind == "mask" and found.masks is not None else [None] * len(boxes)
+        for box, rle, label, score in zip(boxes, rles, found.labels.tolist(), found.scores.tolist(), strict=True):
+            number += 1
+            record = {"id": number, "bbox": box, "score": score, "area": _area(rle, box), "segmentation": rle}
+            records[position, category_ids[label]].append(record)
+    return records
+
+
+def _area(rle: Any, box: list[float]) -> float:
+    return box[2] * box[3] if rle is None else float(coco_mask.area(rle))
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    """The mean over what has a truth; pycocotools writes -1 where there is none."""
+    measured = values[values > -1]
+    return float(np.mean(measured)) if len(measured) else None

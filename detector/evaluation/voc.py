@@ -1,0 +1,110 @@
+"""PASCAL VOC's metric: average precision at IoU 0.5, of boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.evaluation.base import Evaluator, ImageId
+
+Floats = NDArray[np.float64]
+
+MATCH = 0.5
+"""A detection finds an object from this IoU on."""
+
+
+class VocEvaluator(Evaluator):
+    """Mean average precision as the VOC development kit (`VOCevaldet.m`) computes it.
+
+    `voc/mAP` and `voc/AP/<class name>` are VOC 2007's: the mean, over the recalls 0, 0.1, ..., 1, of the best precision
+    at that recall or above. `voc/mAP_area` is that of VOC 2010 and later: the area under the monotone curve. Classes
+    without an object that counts are left out of the mean.
+
+    Detections of a class are taken by falling score; each is assigned to the object of its image that it overlaps most.
+    Below an IoU of 0.5 it is false; on a difficult object (or a crowd) it counts for nothing; on an object that is
+    already found it is false.
+
+    The kit's boxes are whole pixels, from 1, both ends included, and it measures them by x2 - x1 + 1. In this project's
+    continuous coordinates the pixels xmin..xmax are the box (xmin - 1, xmax), whose plain width is that very number:
+    the plain IoU of continuous boxes is the kit's IoU.
+    """
+
+    def results(self) -> dict[str, float]:
+        """The metrics by name: fractions in 0..1; what there is nothing to measure by is absent."""
+        eleven: dict[str, float] = {}
+        area: list[float] = []
+        for label, name in enumerate(self.classes):
+            curve = self.curve(label)
+            if curve is not None:
+                eleven[f"voc/AP/{name}"] = eleven_points(*curve)
+                area.append(area_under(*curve))
+        if not eleven:
+            return {}
+        means = {"voc/mAP": float(np.mean(list(eleven.values()))), "voc/mAP_area": float(np.mean(area))}
+        return means | eleven
+
+    def curve(self, label: int) -> tuple[Floats, Floats] | None:
+        """Recall and precision of a class after each detection, by falling score; None where no object counts."""
+        scores: list[float] = []
+        hits: list[bool] = []
+        counted = 0
+        for image in self.images:
+            found = self._detections[image]
+            own = found.labels == label
+            truths, difficult = self._truths(image, label)
+            counted += int((~difficult).sum())
+            order = np.argsort(-found.scores[own], kind="stable")
+            for detection, hit in zip(order, _assign(found.boxes[own][order], truths, difficult), strict=True):
+                if hit is not None:
+                    scores.append(found.scores[own][detection])
+                    hits.append(hit)
+        if not counted:
+            return None
+        true = np.array(hits, dtype=bool)[np.argsort(-np.array(scores), kind="stable")].cumsum(dtype=np.float64)
+        return true / counted, true / np.arange(1, len(true) + 1)
+
+    def _truths(self, image: ImageId, label: int) -> tuple[Floats, NDArray[np.bool_]]:
+        own = [a for a in self._annotations[image] if a["category_id"] == self.category_ids[label]]
+        boxes = np.array([a["bbox"] for a in own], dtype=np.float64).reshape(-1, 4)
+        return boxes, np.array([bool(a.get("ignore", 0) or a.get("iscrowd", 0)) for a in own], dtype=bool)
+
+
+def _iou(boxes: Floats, others: Floats) -> Floats:
+    """The IoU of boxes [N, 4] and [M, 4], x, y, width, height: [N, M]."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum((boxes[:, :2] + boxes[:, 2:])[:, None], (others[:, :2] + others[:, 2:])[None])
+    inter = np.prod(np.maximum(high - low, 0), axis=-1)
+    union = np.prod(boxes[:, 2:], axis=-1)[:, None] + np.prod(others[:, 2:], axis=-1)[None] - inter
+    ratio: Floats = np.divide(inter, union, out=np.zeros_like(inter), where=inter > 0)
+    return ratio
+
+
+def _assign(detections: Floats, truths: Floats, difficult: NDArray[np.bool_]) -> Sequence[bool | None]:
+    """Whether each detection of one image and class, best first, is right; None where it counts for nothing."""
+    if not len(truths):
+        return [False] * len(detections)
+    overlaps = _iou(detections, truths)
+    found = np.zeros(len(truths), dtype=bool)
+    hits: list[bool | None] = []
+    for overlap, best in zip(overlaps.max(1), overlaps.argmax(1), strict=True):
+        if overlap < MATCH:
+            hits.append(False)
+        elif difficult[best]:
+            hits.append(None)
+        else:
+            hits.append(not found[best])
+            found[best] = True
+    return hits
+
+
+def eleven_points(recall: Floats, precision: Floats) -> float:
+    """VOC 2007's average precision of a curve; the levels of recall are 0:0.1:1 in double precision, as in the kit."""
+    return float(np.mean([precision[recall >= level].max(initial=0.0) for level in np.arange(11) * 0.1]))
+
+
+def area_under(recall: Floats, precision: Floats) -> float:
+    """VOC 2010's average precision of a curve: the area under it, made monotone from the right."""
+    monotone = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(np.sum(np.diff(recall, prepend=0.0) * monotone))
