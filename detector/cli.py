@@ -1,0 +1,37 @@
+"""What the scripts share: one readable message and exit code 1 where the input is at fault."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import warnings
+from collections.abc import Callable
+
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+console = Console()
+
+
+def command(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """Wrap a script's main function, inside `hydra.main`.
+
+    ValueError, TypeError and OSError are how every part of the project says that its input is at fault. They become one
+    message on standard error and exit code 1; with HYDRA_FULL_ERROR=1 the traceback is shown instead.
+    """
+
+    @functools.wraps(main)
+    def run(config: DictConfig) -> None:
+        # Advice to developers that a user can do nothing about; everything else is shown.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        try:
+            main(config)
+        except (ValueError, TypeError, OSError, OmegaConfBaseException) as error:
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+
+    return run

@@ -1,0 +1,52 @@
+"""A trained detector on any image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from detector import build
+from detector.data.datamodule import collate
+from detector.models.rcnn import RCNN
+from detector.types import Objects, Sample, Target
+
+
+class Detector:
+    """A checkpoint made ready: images in, objects out.
+
+    Args:
+        checkpoint: as written by train.py.
+        device: `auto`, or one of torch's names.
+
+    Raises:
+        FileNotFoundError, ValueError: the checkpoint cannot be read, or the device is not there.
+    """
+
+    def __init__(self, checkpoint: str | Path, device: str = "auto") -> None:
+        content = build.read_checkpoint(checkpoint)
+        config = build.checkpoint_config(content)
+        self.classes: list[str] = list(config.classes)
+        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(f"device={device}: there is no GPU that torch can use; take device=cpu")
+        model = build.build_model(config)
+        build.load_weights(model, content, str(checkpoint))
+        self.model: RCNN = model.to(self.device).eval()  # type: ignore[assignment]
+        self.augment: Callable[[Sample, int], Sample] = build.instantiate(config.dataset.val_augment)
+        self.stride = max(config.backbone.strides)
+
+    @torch.inference_mode()
+    def __call__(self, images: Sequence[Tensor]) -> list[Objects]:
+        """The objects of images, uint8 [3, H, W] RGB of any sizes, in each one's own pixels."""
+        samples = [self.augment(_unlabelled(image, i), 0) for i, image in enumerate(images)]
+        found = self.model(collate(samples, self.stride).to(self.device))
+        return [objects.to("cpu") for objects in found]
+
+
+def _unlabelled(image: Tensor, name: int) -> Sample:
+    flags = torch.zeros(0, dtype=torch.bool)
+    target = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), flags, flags)
+    return Sample(image, target, name, (image.shape[1], image.shape[2]))

@@ -1,0 +1,47 @@
+"""From RoIs to a feature of fixed size, over one level or a pyramid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def with_batch_index(boxes: Sequence[Tensor]) -> Tensor:
+    """The boxes of B images, [R, 4] each, as one Tensor [K, 5] whose first column is the image's index."""
+    index = torch.cat([box.new_full((len(box), 1), i) for i, box in enumerate(boxes)])
+    return torch.cat((index, torch.cat(list(boxes))), 1)
+
+
+class Pooler(nn.Module):
+    """Pools each RoI from the level that its area chooses (FPN, equation 1).
+
+    Args:
+        operator: `(features, rois [K, 5], output_size, scales, levels=...) -> [K, D, P, P]`, such as
+            `ops.multiscale_roi_align`.
+        assign: `(rois, scales) -> int64 [K]`, the index of each RoI's level.
+        output_size: P.
+        strides: image pixels between cells, of the levels that are pooled from: the first of those given.
+    """
+
+    def __init__(
+        self,
+        operator: Callable[..., Tensor],
+        assign: Callable[[Tensor, Sequence[float]], Tensor],
+        output_size: int,
+        strides: Sequence[int],
+    ) -> None:
+        super().__init__()
+        self.operator, self.assign, self.output_size = operator, assign, output_size
+        self.scales = [1.0 / stride for stride in strides]
+        self.register_buffer("counts", torch.zeros(len(strides), dtype=torch.int64), persistent=False)
+        self.counts: Tensor  # RoIs pooled from each level in training
+
+    def forward(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
+        """Features by level [B, D, H, W] and boxes by image [R, 4] give [K, D, P, P] in the order of the boxes."""
+        rois = with_batch_index(boxes)
+        levels = self.assign(rois, self.scales)
+        if self.training:
+            self.counts += torch.bincount(levels, minlength=len(self.scales))
+        return self.operator(list(features[: len(self.scales)]), rois, self.output_size, self.scales, levels=levels)

@@ -1,0 +1,155 @@
+"""The region proposal network (Faster R-CNN, section 3.1; over a pyramid: FPN, section 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import batched_nms
+
+from detector import boxes as box_ops
+from detector.matching import Matcher, Sampled
+from detector.models.anchors import Anchors
+from detector.types import Batch, Size, Target
+
+Weights = tuple[float, float, float, float]
+
+
+class RPNHead(nn.Module):
+    """A 3×3 convolution, then objectness and deltas for every anchor of a cell; shared by all levels.
+
+    Args:
+        channels: channels of the features, D.
+        anchors: anchors of a cell, A.
+    """
+
+    def __init__(self, channels: int, anchors: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.objectness = nn.Conv2d(channels, anchors, 1)
+        self.deltas = nn.Conv2d(channels, 4 * anchors, 1)
+        for layer in (self.conv, self.objectness, self.deltas):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:
+        """From [B, D, H, W] the logits [B, H*W*A] and deltas [B, H*W*A, 4] in the order of `Anchors`."""
+        hidden = F.relu(self.conv(feature), inplace=True)
+        logits = self.objectness(hidden).permute(0, 2, 3, 1).flatten(1)
+        deltas = self.deltas(hidden).permute(0, 2, 3, 1)
+        return logits, deltas.reshape(len(feature), -1, 4)
+
+
+@dataclass
+class Limits:
+    """How many proposals are kept.
+
+    Attributes:
+        pre_nms: of each level, before NMS.
+        post_nms: of each image, after NMS over all levels.
+    """
+
+    pre_nms: int
+    post_nms: int
+
+
+@dataclass
+class _Prediction:
+    anchors: list[Tensor]  # by level [n, 4]
+    logits: list[Tensor]  # by level [B, n]
+    deltas: list[Tensor]  # by level [B, n, 4]
+
+
+class RPN(nn.Module):
+    """Proposes regions that may hold an object.
+
+    Args:
+        head: what predicts on each level.
+        anchors: the reference boxes.
+        train, test: how many proposals are kept in training and at inference.
+        nms: proposals of a level that overlap a better one by more than this IoU are dropped.
+        matcher, sampler: which anchors learn.
+        weights: of the deltas (dx, dy, dw, dh).
+        beta: of the smooth L1 loss on the deltas; 0 is L1.
+        min_size: proposals with a side below it, in pixels of the network's image, are dropped.
+    """
+
+    def __init__(
+        self,
+        head: RPNHead,
+        anchors: Anchors,
+        train: Limits,
+        test: Limits,
+        nms: float,
+        matcher: Matcher,
+        sampler: Callable[[Tensor, Tensor], Sampled],
+        weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+        beta: float = 0.0,
+        min_size: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.head, self.anchors = head, anchors
+        self.train_limits, self.test_limits = train, test
+        self.nms, self.min_size, self.beta = nms, min_size, beta
+        self.matcher, self.sampler = matcher, sampler
+        self.weights: Weights = tuple(weights)  # type: ignore[assignment]
+
+    def forward(self, features: Sequence[Tensor], batch: Batch) -> list[Tensor]:
+        """The proposals of each image, [R, 4], best first."""
+        return self._propose(self._predict(features), batch.sizes, self.test_limits)
+
+    def loss(self, features: Sequence[Tensor], batch: Batch) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """The losses `rpn_objectness` and `rpn_box`, scalars, and the proposals of each image for the second stage."""
+        prediction = self._predict(features)
+        losses = self._loss(prediction, batch.targets)
+        return losses, self._propose(prediction, batch.sizes, self.train_limits)
+
+    def _predict(self, features: Sequence[Tensor]) -> _Prediction:
+        logits, deltas = zip(*(self.head(feature) for feature in features), strict=True)
+        return _Prediction(self.anchors(features), list(logits), list(deltas))
+
+    def _loss(self, prediction: _Prediction, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Equation 1 of the paper, both terms averaged over the anchors a batch could sample."""
+        anchors = torch.cat(prediction.anchors)
+        logits, deltas = torch.cat(prediction.logits, 1).float(), torch.cat(prediction.deltas, 1).float()
+        objectness, box, count = logits.new_zeros(()), logits.new_zeros(()), 0
+        for image, target in enumerate(targets):
+            matches = self.matcher(anchors, target)
+            chosen = self.sampler(matches.positive, matches.negative)
+            count += len(chosen.index)
+            term = F.binary_cross_entropy_with_logits(
+                logits[image, chosen.index], chosen.positive.to(logits.dtype), reduction="none"
+            )
+            objectness = objectness + (term * chosen.valid).sum()
+            if len(target):
+                truth = target.boxes[matches.index[chosen.index]]
+                wanted = box_ops.encode(truth, anchors[chosen.index], self.weights)
+                wanted = torch.where(chosen.positive[:, None], wanted, 0.0)
+                predicted = torch.where(chosen.positive[:, None], deltas[image, chosen.index], 0.0)
+                box = box + F.smooth_l1_loss(predicted, wanted, beta=self.beta, reduction="sum")
+        return {"rpn_objectness": objectness / count, "rpn_box": box / count}
+
+    @torch.no_grad()
+    def _propose(self, prediction: _Prediction, sizes: Sequence[Size], limits: Limits) -> list[Tensor]:
+        scores, proposals, levels = [], [], []
+        for level, (anchors, logits, deltas) in enumerate(
+            zip(prediction.anchors, prediction.logits, prediction.deltas, strict=True)
+        ):
+            best, index = logits.float().topk(min(limits.pre_nms, logits.shape[1]), dim=1)
+            chosen = deltas.float().gather(1, index[..., None].expand(-1, -1, 4))
+            proposals.append(box_ops.decode(chosen, anchors[index], self.weights))
+            scores.append(best)
+            levels.append(torch.full_like(index, level))
+        all_scores, all_boxes, all_levels = torch.cat(scores, 1), torch.cat(proposals, 1), torch.cat(levels, 1)
+        kept = []
+        for score, box, level_of, size in zip(all_scores, all_boxes, all_levels, sizes, strict=True):
+            box = box_ops.clip(box, size)
+            side = box[:, 2:] - box[:, :2]
+            good = (side > self.min_size).all(1) & score.isfinite()
+            box, score, level_of = box[good], score[good], level_of[good]
+            keep = batched_nms(box, score, level_of, self.nms)[: limits.post_nms]
+            kept.append(box[keep])
+        return kept

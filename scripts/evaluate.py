@@ -1,0 +1,41 @@
+"""Evaluate a checkpoint: python scripts/evaluate.py checkpoint=RUN/checkpoints/last.ckpt [dataset=... data_dir=...]."""
+
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from detector import build
+from detector.cli import command, console
+from detector.task import DetectionTask
+from detector.training import build_task_evaluators, evaluate
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="evaluate")
+@command
+def main(config: DictConfig) -> None:
+    """Load the checkpoint, take its dataset or the one given, and evaluate."""
+    content = build.read_checkpoint(config.checkpoint)
+    saved = build.checkpoint_config(content)
+    saved.trainer, saved.workers = config.trainer, config.workers
+    if config.batch_size is not None:
+        saved.schedule.batch_size = config.batch_size
+    if config.data_dir is not None:
+        saved.data_dir = config.data_dir
+    if config.get("dataset") is not None:
+        config.data_dir, config.seed = saved.data_dir, saved.seed
+        saved.dataset = OmegaConf.create(OmegaConf.to_container(config.dataset, resolve=True))
+    val = build.build_dataset(saved, "val")
+    if list(val.classes) != list(saved.classes):
+        raise ValueError(
+            f"the checkpoint knows the classes {list(saved.classes)[:5]}..., the dataset has {list(val.classes)[:5]}..."
+        )
+    model = build.build_model(saved)
+    build.load_weights(model, content, config.checkpoint)
+    task = DetectionTask(model, evaluators=build_task_evaluators(saved, val))
+    evaluate(saved, Path(HydraConfig.get().runtime.output_dir), console, task, val)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Detect objects in images: python scripts/predict.py checkpoint=... input=FILE|FOLDER output=FOLDER."""
+
+import json
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+from PIL import Image
+from rich.progress import track
+
+from detector.cli import command, console
+from detector.data.image import EXTENSIONS, read_image
+from detector.inference import Detector
+from detector.masks import encode, paste
+from detector.types import Objects, Size
+from detector.visualize import draw
+
+
+def inputs(path: Path) -> list[Path]:
+    """The images that `path` names."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise FileNotFoundError(f"input {str(path)!r}: no such file or folder")
+    images = sorted(p for p in path.iterdir() if p.suffix.lower() in EXTENSIONS)
+    if not images:
+        raise ValueError(f"input {str(path)!r}: the folder holds no image ({' '.join(sorted(EXTENSIONS))})")
+    return images
+
+
+def record(objects: Objects, classes: list[str], size: Size) -> list[dict[str, object]]:
+    """Detections as plain data: class, score, box (x, y, width, height) and, with masks, COCO's RLE."""
+    corners = objects.boxes
+    xywh = [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in corners.tolist()]
+    rows: list[dict[str, object]] = [
+        {"class": classes[label], "score": score, "bbox": box}
+        for label, score, box in zip(objects.labels.tolist(), objects.scores.tolist(), xywh, strict=True)
+    ]
+    if objects.masks is not None:
+        for row, mask in zip(rows, encode(paste(objects.masks, corners, size)), strict=True):
+            row["segmentation"] = mask
+    return rows
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="predict")
+@command
+def main(config: DictConfig) -> None:
+    """Draw the detections on each image and write them to detections.json."""
+    images, output = inputs(Path(config.input)), Path(config.output)
+    detector = Detector(config.checkpoint, config.device)
+    output.mkdir(parents=True, exist_ok=True)
+    found: dict[str, list[dict[str, object]]] = {}
+    for path in track(images, "Detecting", console=console):
+        image = read_image(path)
+        objects = detector([image])[0]
+        found[path.name] = record(objects, detector.classes, (image.shape[1], image.shape[2]))
+        Image.fromarray(draw(image, objects, detector.classes, config.threshold)).save(output / f"{path.stem}.png")
+    (output / "detections.json").write_text(json.dumps(found, indent=1) + "\n")
+    console.print(f"{sum(map(len, found.values()))} detections in {len(images)} images: {output}/detections.json")
+
+
+if __name__ == "__main__":
+    main()

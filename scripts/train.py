@@ -1,0 +1,46 @@
+"""Train a detector, then evaluate it: python scripts/train.py [pooler=roialign] [dataset=...] [model=...] [key=value ...]."""
+
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from detector import build
+from detector.cli import command, console
+from detector.training import fit
+
+MOVABLE = ("data_dir", "workers", "trainer", "resume", "hydra")
+"""What a resumed run may change: where it runs, not what it computes."""
+
+
+def resumed(config: DictConfig) -> DictConfig:
+    """The checkpoint's configuration with the overrides that may change."""
+    overrides = [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
+    fixed = [o for o in overrides if o.lstrip("+~").split("=")[0].split(".")[0] not in MOVABLE]
+    if fixed:
+        raise ValueError(f"resume takes the run's own configuration; leave out {' '.join(fixed)}")
+    saved = build.checkpoint_config(build.read_checkpoint(config.resume))
+    for name in {o.split("=")[0].split(".")[0] for o in overrides} - {"hydra"}:
+        saved[name] = config[name]
+    return saved
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="train")
+@command
+def main(config: DictConfig) -> None:
+    """Compose, or continue, a run."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    if config.resume is None:
+        fit(config, folder, console)
+        return
+    checkpoint = Path(config.resume)
+    config = resumed(config)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+    OmegaConf.set_struct(config, True)
+    fit(config, checkpoint.resolve().parent.parent, console, resume=checkpoint)
+
+
+if __name__ == "__main__":
+    main()
