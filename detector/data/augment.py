@@ -19,16 +19,16 @@ from detector.types import Sample
 # Without this the import asks the network for the newest version, and warns when there is no network.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-import albumentations as A  # noqa: E402
-import cv2  # noqa: E402
+import albumentations as A
+import cv2
 
 
 class Augment:
     """Turns a sample of the dataset into one for the model; without arguments it changes nothing.
 
-    The order is: crop, flips and turns, colour, resize. Boxes follow exactly, as continuous coordinates; they are cut at
-    the edge of a crop, and objects and proposals of which nothing is left are dropped. `original_size` stays that of
-    the file.
+    The order is: crop, flips and turns, colour, resize. Boxes follow exactly, as continuous coordinates; they are cut
+    at the edge of a crop, and objects and proposals of which nothing is left are dropped. `original_size` stays that
+    of the file.
 
     Args:
         short_sizes: the shorter side is resized to one of these, chosen at random, in pixels; None keeps the size.
@@ -89,11 +89,11 @@ class Augment:
             self.transforms.append(_Resize(short_sizes, max_size, scale))
         # Boxes without area are dropped, never an error; which ones are left is read from the column "index".
         boxes = A.BboxParams("pascal_voc", label_fields=["index"], filter_invalid_bboxes=True, clip=True)
-        self.compose = A.Compose(self.transforms, bbox_params=boxes)
+        self.compose = A.Compose(self.transforms, bbox_params=boxes) if self.transforms else None
 
     def __call__(self, sample: Sample, seed: int) -> Sample:
         """The sample transformed; random choices come from `seed` alone."""
-        if not self.transforms:
+        if self.compose is None:
             return sample
         # Compose.set_random_seed would give one seed to all, and so flip both ways always together.
         for transform, own in zip(self.transforms, np.random.SeedSequence(seed).generate_state(8), strict=False):
@@ -136,7 +136,11 @@ def resized(size: tuple[int, int], short: int, longest: int | None) -> tuple[int
 class _Resize(A.DualTransform):  # type: ignore[misc]
     """Resizes image and masks; boxes, which albumentations holds as shares of the image, stay."""
 
-    _targets = (A.core.type_definitions.Targets.IMAGE, A.core.type_definitions.Targets.MASK, A.core.type_definitions.Targets.BBOXES)
+    _targets = (
+        A.core.type_definitions.Targets.IMAGE,
+        A.core.type_definitions.Targets.MASK,
+        A.core.type_definitions.Targets.BBOXES,
+    )
 
     def __init__(self, short_sizes: Sequence[int] | None, max_size: int | None, scale: Sequence[float] | None) -> None:
         super().__init__(p=1.0)
@@ -163,7 +167,9 @@ class _Resize(A.DualTransform):  # type: ignore[misc]
         mode = cv2.INTER_AREA if new_size[0] < img.shape[0] else cv2.INTER_LINEAR
         return cv2.resize(img, new_size[::-1], interpolation=mode)
 
-    def apply_to_mask(self, mask: np.ndarray[Any, Any], new_size: tuple[int, int], **params: Any) -> np.ndarray[Any, Any]:
+    def apply_to_mask(
+        self, mask: np.ndarray[Any, Any], new_size: tuple[int, int], **params: Any
+    ) -> np.ndarray[Any, Any]:
         del params
         if mask.shape[:2] == new_size:
             return mask
@@ -177,7 +183,11 @@ class _Resize(A.DualTransform):  # type: ignore[misc]
 class _Crop(A.DualTransform):  # type: ignore[misc]
     """Cuts a window out whose height and width are random shares of the image's."""
 
-    _targets = (A.core.type_definitions.Targets.IMAGE, A.core.type_definitions.Targets.MASK, A.core.type_definitions.Targets.BBOXES)
+    _targets = (
+        A.core.type_definitions.Targets.IMAGE,
+        A.core.type_definitions.Targets.MASK,
+        A.core.type_definitions.Targets.BBOXES,
+    )
 
     def __init__(self, least: float) -> None:
         super().__init__(p=1.0)

@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import os
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,10 @@ class CocoDataset:
         return self._masks
 
     def ground_truth(self) -> dict[str, Any]:
-        """The file's own `images`, `annotations` and `categories`, less what was left out; `area` and `iscrowd` filled in."""
+        """The file's own `images`, `annotations` and `categories`, less what was left out.
+
+        Where an annotation states no `area` or `iscrowd`, its box's area and 0 are filled in.
+        """
         annotations = [a for r in self._records for a in self._annotations[r["id"]]]
         return {"images": self._records, "annotations": annotations, "categories": self._categories}
 
@@ -166,9 +170,13 @@ def decode_mask(segmentation: Any, size: tuple[int, int], where: str) -> np.ndar
     height, width = size
     if isinstance(segmentation, list):
         for polygon in segmentation:
-            numbers = isinstance(polygon, list) and all(isinstance(v, int | float) and math.isfinite(v) for v in polygon)
+            numbers = isinstance(polygon, list) and all(
+                isinstance(v, int | float) and math.isfinite(v) for v in polygon
+            )
             if not numbers or len(polygon) < 6 or len(polygon) % 2:
-                raise ValueError(f"{where}: a polygon must be x, y, x, y, ... of at least three points, not {polygon!r}")
+                raise ValueError(
+                    f"{where}: a polygon must be x, y, x, y, ... of at least three points, not {polygon!r}"
+                )
         packed = rle.merge(rle.frPyObjects(segmentation, height, width))
     elif isinstance(segmentation, dict) and "counts" in segmentation and "size" in segmentation:
         if list(segmentation["size"]) != [height, width]:
@@ -181,7 +189,10 @@ def decode_mask(segmentation: Any, size: tuple[int, int], where: str) -> np.ndar
     else:
         raise ValueError(f"{where}: the segmentation is neither polygons nor run lengths: {str(segmentation)[:80]}")
     try:
-        return rle.decode(packed).astype(bool)  # type: ignore[no-any-return]
+        with warnings.catch_warnings():
+            # pycocotools' arrays do not know NumPy 2's `copy` argument; what they hold is right all the same.
+            warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy", DeprecationWarning)
+            return rle.decode(packed).astype(bool)  # type: ignore[no-any-return]
     except (ValueError, TypeError) as error:
         raise ValueError(f"{where}: the run lengths cannot be decoded ({error})") from error
 
@@ -223,7 +234,9 @@ def _images(content: dict[str, list[Any]], path: Path) -> dict[Any, Record]:
             raise ValueError(f"{where} needs an `id` and a `file_name`, not {str(image)[:120]}")
         for side in ("width", "height"):
             if not isinstance(image.get(side), int) or image[side] <= 0:
-                raise ValueError(f"{where} ({image['file_name']}): `{side}` must be a positive int, not {image.get(side)!r}")
+                raise ValueError(
+                    f"{where} ({image['file_name']}): `{side}` must be a positive int, not {image.get(side)!r}"
+                )
         if image["id"] in records:
             raise ValueError(f"{where} ({image['file_name']}): the id {image['id']!r} is taken by another image")
         records[image["id"]] = image

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence as Samples
+from collections.abc import Sequence
 from typing import Any
 
 import lightning
 import torch
 from torch.utils.data import DataLoader
 
-from detector.data.stream import Augmentation, Augmented, Place, Sequence, Stream, one_thread
+from detector.data.stream import Augmentation, Augmented, InOrder, Place, Stream, one_thread
 from detector.types import Batch, DetectionDataset, Sample
 
 
-def collate(samples: Samples[Sample], stride: int = 32) -> Batch:
-    """The samples as one batch, padded right and below with zeros to the largest size, rounded up to a multiple of `stride`."""
+def collate(samples: Sequence[Sample], stride: int = 32) -> Batch:
+    """The samples as one batch, padded with zeros at the right and below to a common size.
+
+    That is the largest height and the largest width, each rounded up to a multiple of `stride`.
+    """
     height = _round_up(max(s.size[0] for s in samples), stride)
     width = _round_up(max(s.size[1] for s in samples), stride)
     images = torch.zeros((len(samples), 3, height, width), dtype=torch.uint8)
@@ -46,11 +49,12 @@ class Collate:
         self.stride = stride
 
     def __call__(self, samples: list[Sample]) -> Batch:
+        """See `collate`."""
         return collate(samples, self.stride)
 
 
 class TrainLoader(DataLoader[Sample]):
-    """The loader of a `Stream`, which Lightning can continue in the middle: the state is the number of batches trained on.
+    """The loader of a `Stream`, which Lightning can continue anywhere; its state is the number of batches trained on.
 
     The count is the trainer's, because the loader's own runs ahead of it: by what workers have prepared, and by the
     batch that is in work when a run is interrupted.
@@ -63,8 +67,10 @@ class TrainLoader(DataLoader[Sample]):
 
     def state_dict(self) -> dict[str, int]:
         """{"position": batches trained on}; called by Lightning as it saves."""
-        done = 0 if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
-        return {"position": done}
+        if self.trainer is None:
+            return {"position": self.stream.start}
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress.state_dict()
+        return {"position": int(progress["current"]["processed"])}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Begin at the batch after those trained on; called by Lightning before the first batch is drawn."""
@@ -136,15 +142,15 @@ class DetectionDataModule(lightning.LightningDataModule):
                 f"batch_size {self.batch_size} counts the images of all processes and must be a multiple of their "
                 f"number, {world_size}"
             )
-        stream = Stream(
-            len(self.train), self.steps, self.batch_size, self.seed, rank=rank, world_size=world_size
+        stream = Stream(len(self.train), self.steps, self.batch_size, self.seed, rank=rank, world_size=world_size)
+        return TrainLoader(
+            Augmented(self.train, self.train_augment, self.seed), stream, self.trainer, **self._options()
         )
-        return TrainLoader(Augmented(self.train, self.train_augment, self.seed), stream, self.trainer, **self._options())
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """This process's share of the validation set; all shares together hold every image once."""
         rank, world_size = self._place()
-        data = Sequence(self.val, self.val_augment, rank=rank, world_size=world_size)
+        data = InOrder(self.val, self.val_augment, rank=rank, world_size=world_size)
         return DataLoader(data, self.val_batch_size, **self._options())
 
     def _place(self) -> tuple[int, int]:

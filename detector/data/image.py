@@ -29,10 +29,10 @@ def read_image(path: Path) -> Tensor:
 
 
 def check_size(path: Path, image: Tensor, size: tuple[int, int], source: Path) -> None:
-    """Raise ValueError unless `image`, read from `path`, has the (height, width) that the annotations in `source` state."""
+    """Raise ValueError unless the image read from `path` has the (height, width) that its annotations state."""
     found = tuple(image.shape[-2:])
     if found != size:
         raise ValueError(
-            f"{path}: the image is {found[1]}x{found[0]} pixels (width x height), but {source} says {size[1]}x{size[0]}; "
-            "the boxes would be misplaced. Annotate the file as it is, or restore the original image"
+            f"{path}: the image is {found[1]}x{found[0]} pixels (width x height), but {source} says "
+            f"{size[1]}x{size[0]}; the boxes would be misplaced. Restore the original image, or annotate this one"
         )

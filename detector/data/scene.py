@@ -1,7 +1,7 @@
 """Drawing one image of the generated set: where its objects lie, how they look, and what of them is visible.
 
 Everything is decided on a grid of `GRID` x `GRID` points in each pixel. Each point belongs to the topmost object over
-it; a pixel's colour is the mean of its points, and so edges are anti-aliased and masks and boxes are those of what is seen.
+it; a pixel's colour is the mean of its points. So edges are anti-aliased, and masks and boxes those of what is seen.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def random_shape(rng: np.random.Generator, bin_range: tuple[float, float], size:
 
 
 def arrange(rng: np.random.Generator, bins: list[tuple[float, float]], size: int) -> list[Shape] | None:
-    """Shapes of the areas in `bins`, back to front, that leave enough of each other to be seen; None where no room was found."""
+    """Shapes of the areas in `bins`, in random order, that do not crowd each other; None where no room was found."""
     shapes: list[Shape] = []
     for bin_range in bins:
         for _ in range(60):
@@ -147,7 +147,7 @@ def _apart(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
 def look(shapes: list[Shape], size: int) -> list[Seen] | None:
     """What is seen of each of the shapes, given back to front; None if one is hidden beyond `MIN_VISIBLE` or `SIDE`."""
     owner = np.zeros((size * GRID, size * GRID), dtype=np.uint8)
-    points = (np.arange(size * GRID, dtype=np.float32) + 0.5) / GRID
+    points = ((np.arange(size * GRID) + 0.5) / GRID).astype(np.float32)
     windows, whole = [], []
     for number, shape in enumerate(shapes, 1):
         x1, y1, x2, y2 = shape.box()
@@ -206,11 +206,12 @@ def _visible_box(
 
 
 def _colour(rng: np.random.Generator, others: list[Floats]) -> Floats:
-    """A colour that differs from the others, of which the first is the background's, by enough to be seen, not by more."""
+    """A colour that differs by enough to be seen, and not by much more, from `others`, the background's first."""
     candidates = rng.uniform(25, 230, (24, 3)).astype(np.float32)
     distance = np.linalg.norm(candidates[:, None] - np.stack(others)[None], axis=-1)
     apart = (distance[:, 0] >= 70) & (distance[:, 0] <= 150) & (distance.min(1) >= 35)
-    return candidates[int(np.argmax(apart))] if apart.any() else candidates[int(np.argmax(distance.min(1)))]
+    best = np.argmax(apart) if apart.any() else np.argmax(distance.min(1))
+    return np.asarray(candidates[best], dtype=np.float32)
 
 
 def _texture(rng: np.random.Generator, shape: tuple[int, ...], colour: Floats, strength: float) -> Floats:

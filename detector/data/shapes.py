@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +30,9 @@ VERSION = 1
 
 
 class ShapesDataset(CocoDataset):
-    """One split of the generated set, in `<root>-<stamp>`, where the stamp is made of the parameters: other parameters live in another folder.
+    """One split of the generated set.
+
+    It lives in `<root>-<stamp>`; the stamp is made of the parameters, so that other parameters have another folder.
 
     Args:
         root: where the set lives, less the stamp.
@@ -64,7 +66,9 @@ class ShapesDataset(CocoDataset):
     ) -> None:
         if split not in ("train", "val"):
             raise ValueError(f"split must be 'train' or 'val', not {split!r}")
-        folder = generate(root, shares=shares, size_bins=size_bins, image_size=image_size, train=train, val=val, seed=seed)
+        folder = generate(
+            root, shares=shares, size_bins=size_bins, image_size=image_size, train=train, val=val, seed=seed
+        )
         annotations = folder / "annotations" / f"instances_{split}.json"
         super().__init__(folder / split, annotations, keep_empty=keep_empty, masks=masks)
 
@@ -81,7 +85,7 @@ def generate(
 ) -> Path:
     """Draw both splits unless they are there; the folder. See `ShapesDataset`.
 
-    The folder appears under its name only when it is complete, so that a run that is killed, or two at once, do no harm.
+    The folder appears under its name only when it is complete: a run that is killed, or two at once, do no harm.
     """
     if len(shares) != 3 or min(shares) < 0 or sum(shares) <= 0:
         raise ValueError(f"shares must be three numbers (small, medium, large), none negative, not {list(shares)}")
@@ -116,8 +120,8 @@ def generate(
         for number, (split, count) in enumerate((("train", train), ("val", val))):
             (work / split).mkdir()
             images = _images(parameters, (seed, number), count)
-            images = track(images, f"Drawing {folder.name}/{split}", count, console=console)
-            content = _write_split(images, work / split)
+            shown = track(images, f"Drawing {folder.name}/{split}", count, console=console)
+            content = _write_split(shown, work / split)
             (work / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
         try:
             os.rename(work, folder)
@@ -163,7 +167,7 @@ def _image(
     raise RuntimeError(f"no arrangement of {len(bins)} objects found in {size}x{size} pixels")
 
 
-def _write_split(images: Any, folder: Path) -> dict[str, Any]:
+def _write_split(images: Iterable[tuple[NDArray[np.uint8], list[scene.Seen]]], folder: Path) -> dict[str, Any]:
     """Write the PNGs and return the content of the COCO file."""
     content: dict[str, list[dict[str, Any]]] = {
         "images": [],

@@ -81,12 +81,10 @@ class Augmented(Dataset[Sample]):
         return self.augment(self.dataset[where.index], int(key.generate_state(1)[0]))
 
 
-class Sequence(Dataset[Sample]):
+class InOrder(Dataset[Sample]):
     """Every `world_size`-th sample from `rank` on, in order and augmented with seed 0: for evaluation."""
 
-    def __init__(
-        self, dataset: DetectionDataset, augment: Augmentation, *, rank: int = 0, world_size: int = 1
-    ) -> None:
+    def __init__(self, dataset: DetectionDataset, augment: Augmentation, *, rank: int = 0, world_size: int = 1) -> None:
         self.dataset, self.augment = dataset, augment
         self.indices = range(rank, len(dataset), world_size)
 
