@@ -45,7 +45,7 @@ class Evaluator(ABC):
     """Collects the detections of a dataset's images and measures them against the truth.
 
     Only images given to `update` are measured, those without detections too. An image counts once however often it is
-    given (the first time counts), so that padded distributed samplers change nothing; neither does the order of the images.
+    given (the first time counts), so that padded distributed samplers change nothing; nor does the order of the images.
 
     Args:
         ground_truth: COCO's `images`, `annotations` and `categories`, in original pixels. An annotation may carry

@@ -1,0 +1,44 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from detector.evaluation import render
+
+
+def text(metrics: dict[str, float], bins: tuple[float, float] = (32, 96), width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(render(metrics, bins))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_boxes_masks_sizes_and_classes() -> None:
+    metrics = {"box/AP": 0.41234, "box/AP50": 1.0, "box/AR100": 0.5, "mask/AP": 0.3, "mask/APs": 0.0}
+    metrics |= {"box/AP/cat": 0.111, "mask/AP/cat": 0.222, "box/AP/[b]dog[/b]": 0.333, "time/train": 3.0}
+    shown = text(metrics, (16, 48))
+    lines = [line.replace("│", " ").split() for line in shown.splitlines()]
+    assert ["box", "41.2", "100.0", "-", "-", "-", "-", "50.0"] in lines
+    assert ["mask", "30.0", "-", "-", "0.0", "-", "-", "-"] in lines
+    assert ["cat", "11.1", "22.2", "[b]dog[/b]", "33.3", "-"] in lines
+    assert "small up to 16², medium 16² to 48², large from 48²" in shown
+    assert "time" not in shown
+    assert "VOC" not in shown
+
+
+def test_voc_alone() -> None:
+    shown = text({"voc/mAP": 0.701, "voc/mAP_area": 0.723, "voc/AP/cat": 0.5})
+    assert "mAP 70.1 (2007, 11 points), 72.3 (area under the curve)" in shown
+    assert "AR100" not in shown
+
+
+@pytest.mark.parametrize("classes", [1, 3, 4, 80])
+def test_every_class_is_shown_once_and_fits(classes: int) -> None:
+    shown = text({"box/AP": 0.5} | {f"box/AP/class{i:02d}": i / 100 for i in range(classes)})
+    assert all(shown.count(f"class{i:02d}") == 1 for i in range(classes))
+    assert max(len(line) for line in shown.splitlines()) <= 80
+    assert "…" not in shown
+
+
+def test_nothing_to_measure_says_so() -> None:
+    assert "nothing to measure" in text({"time/train": 1.0})
