@@ -1,0 +1,45 @@
+"""What a dataset holds, in numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from detector.types import DetectionDataset
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Counts over the truth for evaluation: crowds and ignored objects are counted apart and nowhere else."""
+
+    images: int
+    empty: int
+    """images without an object"""
+    objects: int
+    ignored: int
+    """crowds and difficult objects"""
+    per_class: dict[str, int]
+    small: float
+    """the share of objects by area, 0..1; and so on"""
+    medium: float
+    large: float
+
+
+def summarise(dataset: DetectionDataset, size_bins: Sequence[float]) -> Summary:
+    """Count the objects; `size_bins` are the sides, in pixels, whose squares separate small, medium and large areas."""
+    truth = dataset.ground_truth()
+    counted = [a for a in truth["annotations"] if not a.get("iscrowd") and not a.get("ignore")]
+    names = dict(zip(dataset.category_ids, dataset.classes, strict=True))
+    classes = Counter(names[a["category_id"]] for a in counted)
+    low, high = (side * side for side in size_bins)
+    sizes = Counter("small" if a["area"] < low else "large" if a["area"] >= high else "medium" for a in counted)
+    shares = {size: sizes[size] / max(len(counted), 1) for size in ("small", "medium", "large")}
+    return Summary(
+        images=len(truth["images"]),
+        empty=len(truth["images"]) - len({a["image_id"] for a in truth["annotations"]}),
+        objects=len(counted),
+        ignored=len(truth["annotations"]) - len(counted),
+        per_class={name: classes[name] for name in dataset.classes},
+        **shares,
+    )

@@ -1,0 +1,275 @@
+"""Datasets in VOC's format: one XML an image, lists of image names, and PNGs of object masks for some."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from xml.etree import ElementTree
+
+import numpy as np
+import torch
+from PIL import Image
+from pycocotools import mask as rle
+from torch import Tensor
+
+from detector.data.image import check_size, read_image
+from detector.types import Sample, Size, Target
+
+log = logging.getLogger(__name__)
+
+CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+"""VOC's own, in its alphabetical order"""
+
+LAYOUT = (
+    "VOC's layout is <data_dir>/VOCdevkit/VOC2007 with the folders JPEGImages/*.jpg, Annotations/*.xml and "
+    "ImageSets/Main/*.txt"
+)
+
+Number = TypeVar("Number", int, float)
+
+
+@dataclass(frozen=True)
+class _Object:
+    label: int
+    box: tuple[float, float, float, float]
+    difficult: bool
+    truncated: bool
+    instance: int
+    """its index in SegmentationObject: 1 for the first object of the XML"""
+
+
+@dataclass(frozen=True)
+class _Record:
+    stem: str
+    image: Path
+    annotation: Path
+    size: Size
+    objects: tuple[_Object, ...]
+
+
+class VocDataset:
+    """One or several image sets of VOC folders.
+
+    The box of an XML, 1-based and inclusive, is (xmin - 1, ymin - 1, xmax, ymax) in continuous pixels. Boxes of no area
+    or outside the image are counted, reported in the log and left out; boxes that cross the edge are cut at it.
+    Image ids are the names of the files without their ending; category ids are 1..C by label.
+
+    Args:
+        root: the folder that holds the VOC folders.
+        sets: pairs of a folder, or a year for `VOC<year>`, and a list in its `ImageSets`: ("2007", "trainval").
+        classes: names by label; None takes the names that occur in the folders' annotations, sorted.
+        keep_empty: keep images without objects. Training leaves them out.
+        masks: read the masks from `SegmentationObject`, and the lists from `ImageSets/Segmentation`.
+
+    Raises:
+        FileNotFoundError: a folder, list, image or annotation that does not exist.
+        ValueError: a malformed annotation; the message names the file. An unreadable image, or one whose size disagrees
+            with its annotation, raises when it is read.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        sets: Sequence[Sequence[str | int]],
+        *,
+        classes: Sequence[str] | None = CLASSES,
+        keep_empty: bool = True,
+        masks: bool = False,
+    ) -> None:
+        self.root = Path(root)
+        folders = [(_folder(self.root, str(name)), str(split)) for name, split in _pairs(sets)]
+        self.classes: list[str] = _names([f for f, _ in folders]) if classes is None else list(classes)
+        if not self.classes or len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"{self.root}: the classes {self.classes} are none, or repeat")
+        self.category_ids: list[int] = list(range(1, len(self.classes) + 1))
+        self._masks = masks
+        self._skipped: Counter[str] = Counter()
+        kind = "Segmentation" if masks else "Main"
+        records = [
+            self._record(folder, stem)
+            for folder, split in folders
+            for stem in _listed(folder / "ImageSets" / kind / f"{split}.txt")
+        ]
+        repeated = [stem for stem, count in Counter(r.stem for r in records).items() if count > 1]
+        if repeated:
+            raise ValueError(
+                f"{self.root}: image {repeated[0]} is listed twice ({len(repeated)} such) in {_pairs(sets)}"
+            )
+        self._records = [r for r in records if keep_empty or r.objects]
+        if not self._records:
+            raise ValueError(f"{self.root}: the lists {_pairs(sets)} hold no image to use")
+        if self._skipped:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self._skipped.items()))
+            log.warning("%s: skipped %d boxes: %s", self.root, sum(self._skipped.values()), reasons)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Sample:
+        record = self._records[index]
+        image = read_image(record.image)
+        check_size(record.image, image, record.size, record.annotation)
+        objects = record.objects
+        target = Target(
+            boxes=torch.tensor([o.box for o in objects], dtype=torch.float32).reshape(-1, 4),
+            labels=torch.tensor([o.label for o in objects], dtype=torch.int64),
+            crowd=torch.zeros(len(objects), dtype=torch.bool),
+            difficult=torch.tensor([o.difficult for o in objects], dtype=torch.bool),
+            masks=_read_masks(record) if self._masks else None,
+        )
+        return Sample(image, target, record.stem, record.size)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether samples carry masks."""
+        return self._masks
+
+    def ground_truth(self) -> dict[str, Any]:
+        """The truth in COCO's format; difficult objects carry `difficult: 1` and `ignore: 1`, others 0.
+
+        `area` is the box's, or the mask's where there are masks.
+        """
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for record in self._records:
+            height, width = record.size
+            images.append({"id": record.stem, "file_name": record.image.name, "height": height, "width": width})
+            masks = _read_masks(record).numpy() if self._masks else None
+            for number, o in enumerate(record.objects):
+                x1, y1, x2, y2 = o.box
+                annotation = {
+                    "id": len(annotations) + 1,
+                    "image_id": record.stem,
+                    "category_id": o.label + 1,
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": (x2 - x1) * (y2 - y1),
+                    "iscrowd": 0,
+                    "difficult": int(o.difficult),
+                    "truncated": int(o.truncated),
+                    "ignore": int(o.difficult),
+                }
+                if masks is not None:
+                    packed = rle.encode(np.asfortranarray(masks[number], dtype=np.uint8))
+                    annotation["segmentation"] = {"size": [height, width], "counts": packed["counts"].decode("ascii")}
+                    annotation["area"] = float(masks[number].sum())
+                annotations.append(annotation)
+        categories = [{"id": i, "name": name} for i, name in zip(self.category_ids, self.classes, strict=True)]
+        return {"images": images, "annotations": annotations, "categories": categories}
+
+    def _record(self, folder: Path, stem: str) -> _Record:
+        path = folder / "Annotations" / f"{stem}.xml"
+        tree = _parse(path)
+        height, width = (_number(_child(tree, f"size/{s}", path), int, path) for s in ("height", "width"))
+        if min(height, width) <= 0:
+            raise ValueError(f"{path}: its size is {width}x{height}; both sides must be positive")
+        image = folder / "JPEGImages" / Path(tree.findtext("filename", f"{stem}.jpg").strip()).name
+        if image.stem != stem or not image.is_file():
+            # The list names the image; `filename` only tells its ending, and is wrong in many exports.
+            found = sorted((folder / "JPEGImages").glob(f"{glob.escape(stem)}.*"))
+            if not found:
+                raise FileNotFoundError(f"{folder / 'JPEGImages' / stem}.jpg: no such image, but {path} describes it")
+            image = found[0]
+        objects = []
+        for instance, element in enumerate(tree.iter("object"), 1):
+            item = self._object(element, path, (height, width), instance)
+            if item is not None:
+                objects.append(item)
+        return _Record(stem, image, path, (height, width), tuple(objects))
+
+    def _object(self, element: ElementTree.Element, path: Path, size: Size, instance: int) -> _Object | None:
+        name = _child(element, "name", path)
+        if name not in self.classes:
+            raise ValueError(
+                f"{path}: unknown class {name!r}; the classes are {self.classes}. Correct it, or set classes"
+            )
+        corners = (_number(_child(element, f"bndbox/{c}", path), float, path) for c in ("xmin", "ymin", "xmax", "ymax"))
+        x1, y1, x2, y2 = corners
+        x1, y1 = x1 - 1, y1 - 1
+        cut = max(x1, 0.0), max(y1, 0.0), min(x2, float(size[1])), min(y2, float(size[0]))
+        if x2 <= x1 or y2 <= y1:
+            self._skipped["without area"] += 1
+            return None
+        if cut[2] <= cut[0] or cut[3] <= cut[1]:
+            self._skipped["outside the image"] += 1
+            return None
+        flags = [_number(element.findtext(flag, "0"), int, path) != 0 for flag in ("difficult", "truncated")]
+        return _Object(self.classes.index(name), cut, flags[0], flags[1], instance)
+
+
+def _pairs(sets: Sequence[Sequence[str | int]]) -> list[tuple[str, str]]:
+    if isinstance(sets, str) or not sets or any(isinstance(s, str) or len(s) != 2 for s in sets):
+        raise ValueError(f'sets must be pairs of a folder or year and a list, as [["2007", "trainval"]], not {sets!r}')
+    return [(str(folder), str(split)) for folder, split in sets]
+
+
+def _folder(root: Path, name: str) -> Path:
+    folder = root / (f"VOC{name}" if name.isdigit() else name)
+    for part in (folder, folder / "JPEGImages", folder / "Annotations", folder / "ImageSets"):
+        if not part.is_dir():
+            raise FileNotFoundError(f"{part}: no such folder. {LAYOUT}. Set data_dir, or the path itself")
+    return folder
+
+
+def _listed(path: Path) -> list[str]:
+    """The first word of each line of an image set."""
+    if not path.is_file():
+        present = sorted(p.stem for p in path.parent.glob("*.txt") if "_" not in p.stem)
+        raise FileNotFoundError(f"{path}: no such list of images; there are {present or 'none'} beside it. {LAYOUT}")
+    return [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+
+
+def _names(folders: list[Path]) -> list[str]:
+    """The class names in all annotations of the folders, so that every split of a set gives the same."""
+    paths = [path for folder in dict.fromkeys(folders) for path in sorted((folder / "Annotations").glob("*.xml"))]
+    return sorted({_child(element, "name", path) for path in paths for element in _parse(path).iter("object")})
+
+
+def _parse(path: Path) -> ElementTree.Element:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such annotation, but a list of images names it. {LAYOUT}")
+    try:
+        return ElementTree.fromstring(path.read_bytes())
+    except (ElementTree.ParseError, ValueError) as error:
+        raise ValueError(f"{path}: not XML ({error})") from error
+
+
+def _child(element: ElementTree.Element, tag: str, path: Path) -> str:
+    text = element.findtext(tag)
+    if text is None or not text.strip():
+        raise ValueError(f"{path}: <{element.tag}> has no <{tag}>, or an empty one")
+    return text.strip()
+
+
+def _number(text: str, kind: type[Number], path: Path) -> Number:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or (kind is int and not value.is_integer()):
+        raise ValueError(f"{path}: {text!r} stands where {'a whole' if kind is int else 'a'} number should")
+    return kind(value)
+
+
+def _read_masks(record: _Record) -> Tensor:
+    """bool [G, H, W]: the pixels of each object in the PNG of colour indices."""
+    path = record.annotation.parent.parent / "SegmentationObject" / f"{record.stem}.png"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such mask; set masks to false, or use the lists of ImageSets/Segmentation")
+    try:
+        with Image.open(path) as image:
+            indices = torch.from_numpy(np.array(image))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{path}: unreadable mask ({error})") from error
+    if tuple(indices.shape) != record.size:
+        raise ValueError(f"{path}: the mask's shape is {tuple(indices.shape)}, its image's {record.size}")
+    instances = torch.tensor([o.instance for o in record.objects], dtype=torch.int64)
+    return indices[None] == instances[:, None, None]
