@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import sys
 import warnings
@@ -24,8 +25,10 @@ def command(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
 
     @functools.wraps(main)
     def run(config: DictConfig) -> None:
-        # Advice to developers that a user can do nothing about; everything else is shown.
+        # Advice that a user can do nothing about; everything else is shown.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*", category=FutureWarning)
+        logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
         try:
             main(config)
         except (ValueError, TypeError, OSError, OmegaConfBaseException) as error:

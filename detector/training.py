@@ -23,8 +23,8 @@ from rich.console import Console
 
 import ops
 from detector import build
-from detector.data.datamodule import DetectionDataModule
-from detector.evaluation import Evaluator, build_evaluators
+from detector.data.datamodule import DetectionDataModule, collate
+from detector.evaluation import Evaluator, evaluators
 from detector.evaluation.table import render
 from detector.models.pooler import Pooler
 from detector.task import DetectionTask
@@ -81,6 +81,19 @@ class CsvLogger(Logger):
         self.save()
 
 
+class Progress(RichProgressBar):
+    """One bar for the whole run, with short names for the losses."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, int | str | float | dict[str, float]]:
+        """`loss/class` is shown as `class`."""
+        items = super().get_metrics(trainer, pl_module).items()
+        return {name.removeprefix("loss/"): value for name, value in items if name != "v_num"}
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        del current_epoch  # one Lightning epoch is the whole run
+        return "Training"
+
+
 class Levels(Callback):
     """Prints how many RoIs each level of the pyramid has given, once after the first steps and once at the end."""
 
@@ -123,11 +136,12 @@ def _trainer(config: DictConfig, folder: Path, **kwargs: Any) -> Trainer:
 
 def _datamodule(config: DictConfig, train: DetectionDataset | None, val: DetectionDataset) -> DetectionDataModule:
     return DetectionDataModule(
-        train=train,
+        train=val if train is None else train,
         val=val,
         train_augment=build.instantiate(config.dataset.train_augment),
         val_augment=build.instantiate(config.dataset.val_augment),
         batch_size=config.schedule.batch_size,
+        val_batch_size=config.schedule.val_batch_size,
         steps=config.schedule.steps * config.trainer.get("accumulate_grad_batches", 1),
         workers=config.workers,
         seed=config.seed,
@@ -135,9 +149,11 @@ def _datamodule(config: DictConfig, train: DetectionDataset | None, val: Detecti
     )
 
 
-def build_task_evaluators(config: DictConfig, val: DetectionDataset) -> list[Evaluator]:
-    masks = OmegaConf.select(config, "model.heads.mask_head") is not None
-    return build_evaluators(list(config.dataset.metrics), val, tuple(config.dataset.size_bins), masks=masks and val.has_masks)
+def build_evaluators(config: DictConfig, val: DetectionDataset) -> list[Evaluator]:
+    """The metrics of the dataset, against the truth of `val`."""
+    masks = val.has_masks and OmegaConf.select(config, "model.heads.mask_head") is not None
+    bins = tuple(config.dataset.size_bins)
+    return evaluators(list(config.dataset.metrics), val.ground_truth(), val.category_ids, bins, masks)
 
 
 def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None = None) -> dict[str, Any]:
@@ -158,14 +174,14 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
     if list(train.classes) != list(val.classes):
         raise ValueError(f"the classes of dataset.train {list(train.classes)[:5]} and dataset.val {list(val.classes)[:5]} differ")
     config = build.compose_model(config, train.classes)
-    console.print(ops.backend())
+    console.print(f"Operators: {ops.backend()}")
     data_ready = time.perf_counter()
     lightning.seed_everything(config.seed, verbose=False)
     task = DetectionTask(
         model=build.build_model(config),
         optimizer=build.instantiate(config.schedule.optimizer),
         scheduler=build.instantiate(config.schedule.scheduler),
-        evaluators=build_task_evaluators(config, val),
+        evaluators=build_evaluators(config, val),
         config=build.portable(config),
         seed=config.seed,
     )
@@ -189,7 +205,7 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
         check_val_every_n_epoch=None,
         logger=[CsvLogger(folder, start), *loggers],
         callbacks=[
-            RichProgressBar(),
+            Progress(),
             Levels(after=min(50, config.schedule.steps)),
             LearningRateMonitor("step"),
             ModelCheckpoint(last.parent, "best", monitor=config.schedule.monitor, mode="max", enable_version_counter=False),
@@ -202,7 +218,7 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
         ],
     )
     data = _datamodule(config, train, val)
-    trainer.fit(task, data, ckpt_path=resume)
+    trainer.fit(task, data, ckpt_path=resume, weights_only=True)
     if trainer.interrupted:
         console.print(f"Interrupted at step {trainer.global_step}. Go on with: resume={last}")
         sys.exit(1)
@@ -231,7 +247,7 @@ def evaluate(
         what `metrics.json` holds.
     """
     began = time.perf_counter()
-    trainer = _trainer(config, folder, logger=False, callbacks=[RichProgressBar()], enable_checkpointing=False)
+    trainer = _trainer(config, folder, logger=False, callbacks=[Progress()], enable_checkpointing=False)
     data = _datamodule(config, None, val)
     trainer.validate(task, data, verbose=False)
     metrics: dict[str, Any] = dict(task.metrics)
@@ -240,26 +256,27 @@ def evaluate(
     if trainer.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)
         for evaluator in task.evaluators:
-            evaluator.write(folder / "predictions")
+            evaluator.write(folder)
         write_metrics(folder, metrics)
         console.print(render(task.metrics, tuple(config.dataset.size_bins)))
-        _picture(folder / "pictures" / "predictions.png", task, data, val)
+        _picture(folder / "pictures" / "predictions.png", task, data)
         console.print(f"Written to {folder}: metrics.json, predictions/, pictures/predictions.png")
     return metrics
 
 
-def _picture(path: Path, task: DetectionTask, data: DetectionDataModule, val: DetectionDataset, count: int = 8) -> None:
-    """A contact sheet of detections beside the truth, on images spread over the split."""
+def _picture(path: Path, task: DetectionTask, data: DetectionDataModule, count: int = 8) -> None:
+    """A contact sheet of detections beside the truth, on images spread over the validation split."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    count = min(count, len(val))
+    count = min(count, len(data.val))
     rows = []
     task.eval()
     for i in range(count):
-        sample = val[i * len(val) // count]
+        sample = data.val[i * len(data.val) // count]
+        batch = collate([data.val_augment(sample, 0)], data.stride)
         with torch.inference_mode():
-            found = task.model(data.prepare([sample]).to(task.device))[0].to("cpu")
+            found = task.model(batch.to(task.device))[0].to("cpu")
         rows.append((sample.image, sample.target, found))
-    contact_sheet(rows, val.classes, path)
+    contact_sheet(rows, data.val.classes, path)
 
 
 def environment(device: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from detector import build
 from detector.cli import command, console
 from detector.task import DetectionTask
-from detector.training import build_task_evaluators, evaluate
+from detector.training import build_evaluators, evaluate
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="evaluate")
@@ -33,7 +33,7 @@ def main(config: DictConfig) -> None:
         )
     model = build.build_model(saved)
     build.load_weights(model, content, config.checkpoint)
-    task = DetectionTask(model, evaluators=build_task_evaluators(saved, val))
+    task = DetectionTask(model, evaluators=build_evaluators(saved, val))
     evaluate(saved, Path(HydraConfig.get().runtime.output_dir), console, task, val)
 
 

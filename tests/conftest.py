@@ -1,0 +1,82 @@
+"""What several tests share: composed configurations, small models, random batches."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from detector import build
+from detector.models.rcnn import RCNN
+from detector.types import Batch, Target
+
+ROOT = Path(__file__).resolve().parents[1]
+CLASSES = ["circle", "square", "star", "ring"]
+
+Compose = Callable[..., DictConfig]
+
+
+def compose_config(*overrides: str, name: str = "train") -> DictConfig:
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        return compose(name, overrides=list(overrides))
+
+
+def small_model(*overrides: str, seed: int = 0) -> RCNN:
+    """A narrow detector of four classes with random weights."""
+    config = compose_config("backbone.channels=32", "backbone.width=64", *overrides)
+    torch.manual_seed(seed)
+    model = build.build_model(build.compose_model(config, CLASSES))
+    assert isinstance(model, RCNN)
+    return model
+
+
+def confident(model: RCNN) -> RCNN:
+    """The model with weights and statistics so large that an untrained one finds things of every class."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if any(part in name for part in ("classify", "regress", "objectness", "proposer.head.deltas")):
+                value.normal_(0, 0.1 if "regress" in name or "deltas" in name else 0.5, generator=generator)
+        for name, value in model.named_buffers():
+            if "running_mean" in name:
+                value.normal_(0, 0.1, generator=generator)
+            elif "running_var" in name:
+                value.uniform_(0.5, 1.5, generator=generator)
+    return model.eval()
+
+
+def random_target(size: tuple[int, int], count: int, generator: torch.Generator) -> Target:
+    """Rectangles of 10 to 40 pixels with their masks."""
+    height, width = size
+    side = 10 + 30 * torch.rand(count, 2, generator=generator)
+    corner = torch.rand(count, 2, generator=generator) * (torch.tensor([width, height]) - side)
+    boxes = torch.cat((corner, corner + side), 1)
+    y, x = torch.arange(height)[:, None] + 0.5, torch.arange(width) + 0.5
+    edges = boxes.T[:, :, None, None]
+    masks = (x > edges[0]) & (x < edges[2]) & (y > edges[1]) & (y < edges[3])
+    labels = torch.randint(len(CLASSES), (count,), generator=generator)
+    flags = torch.zeros(count, dtype=torch.bool)
+    return Target(boxes, labels, flags, flags.clone(), masks)
+
+
+def random_batch(*counts: int, size: tuple[int, int] = (128, 160), seed: int = 0) -> Batch:
+    """Images of noise on which each object is a patch of its class's brightness; `counts` objects each."""
+    generator = torch.Generator().manual_seed(seed)
+    images, targets = [], []
+    for count in counts:
+        image = torch.randint(0, 60, (3, *size), generator=generator, dtype=torch.uint8)
+        target = random_target(size, count, generator)
+        assert target.masks is not None
+        for mask, label in zip(target.masks, target.labels.tolist(), strict=True):
+            image[:, mask] = 100 + 50 * label
+        images.append(image)
+        targets.append(target)
+    sizes = [size] * len(counts)
+    return Batch(torch.stack(images), sizes, sizes, list(range(len(counts))), targets)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
