@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from detector.types import Objects, Target
@@ -29,8 +30,9 @@ def true(boxes: list[list[float]], labels: list[int], size: tuple[int, int]) -> 
     return Target(torch.tensor(boxes).reshape(-1, 4), torch.tensor(labels, dtype=torch.int64), flags, flags, masks)
 
 
-def is_colour(picture: Image.Image, label: int) -> np.ndarray:
-    return (np.asarray(picture) == np.array(colour(label))).all(-1)
+def is_colour(picture: Image.Image, label: int) -> NDArray[np.bool_]:
+    same: NDArray[np.bool_] = (np.asarray(picture) == np.array(colour(label))).all(-1)
+    return same
 
 
 def test_small_images_are_enlarged_by_a_whole_factor_and_large_ones_are_not() -> None:
@@ -57,7 +59,12 @@ def test_boxes_are_drawn_on_their_own_pixels() -> None:
 
 def test_threshold_and_broken_boxes() -> None:
     image = torch.zeros(3, 400, 400, dtype=torch.uint8)
-    boxes = [[10.0, 50, 60, 90], [100, 100, 300, 300], [math.nan, 0, 5, 5], [-1e9, -1e9, 1e9, 1e9]]
+    boxes: list[list[float]] = [
+        [10.0, 50.0, 60.0, 90.0],
+        [100.0, 100, 300, 300],
+        [math.nan, 0, 5, 5],
+        [-1e9, -1e9, 1e9, 1e9],
+    ]
     picture = draw(image, found(boxes, [0.4, 0.3, 0.9, 0.35], [0, 1, 0, 1], masks=True), CLASSES, threshold=0.4)
     assert is_colour(picture, 0).any()
     assert not is_colour(picture, 1).any()

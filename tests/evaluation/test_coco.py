@@ -79,7 +79,11 @@ def filled(
     return evaluator
 
 
-SIMPLE = {1: [(3, [10.0, 10, 20, 30]), (7, [50, 40, 40, 40])], 2: [(3, [0, 0, 100, 98])], 4: []}
+SIMPLE: dict[Any, list[tuple[int, list[float]]]] = {
+    1: [(3, [10.0, 10, 20, 30]), (7, [50, 40, 40, 40])],
+    2: [(3, [0, 0, 100, 98])],
+    4: [],
+}
 
 
 def test_perfect_detections_reach_one() -> None:
