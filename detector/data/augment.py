@@ -85,7 +85,7 @@ class Augment:
                     brightness=limits, contrast=limits, saturation=limits, hue=(-colour / 10, colour / 10), p=1.0
                 )
             )
-        if short_sizes is not None or scale is not None:
+        if self.transforms or short_sizes is not None or scale is not None:
             self.transforms.append(_Resize(short_sizes, max_size, scale))
         # Boxes without area are dropped, never an error; which ones are left is read from the column "index".
         boxes = A.BboxParams("pascal_voc", label_fields=["index"], filter_invalid_bboxes=True, clip=True)

@@ -1,0 +1,170 @@
+"""Augmentation against boxes computed by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from detector.data.augment import Augment, resized
+from detector.types import Sample, Target
+
+H, W = 40, 60
+BOXES = torch.tensor([[3.25, 5.5, 20.75, 17.125], [0.0, 0.0, 60.0, 40.0], [41.3, 22.7, 59.9, 39.1]])
+
+
+def sample() -> Sample:
+    masks = torch.zeros(3, H, W, dtype=torch.bool)
+    for mask, (x1, y1, x2, y2) in zip(masks, BOXES.round().int().tolist(), strict=True):
+        mask[y1:y2, x1:x2] = True
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, H, W), dtype=np.uint8))
+    flags = torch.tensor([False, True, False])
+    target = Target(BOXES.clone(), torch.tensor([4, 1, 2]), flags, ~flags, masks)
+    return Sample(image, target, "id", (H, W), BOXES[[2, 0]] + 0.05)
+
+
+def flipped(boxes: torch.Tensor, width: float) -> torch.Tensor:
+    return torch.stack((width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]), 1)
+
+
+def test_without_arguments_nothing_changes():
+    before = sample()
+    assert Augment()(before, 1) is before
+
+
+def test_horizontal_flip():
+    before, after = sample(), Augment(horizontal_flip=1.0)(sample(), 0)
+    assert torch.equal(after.image, before.image.flip(2))
+    assert torch.equal(after.target.masks, before.target.masks.flip(2))
+    torch.testing.assert_close(after.target.boxes, flipped(before.target.boxes, W), rtol=0, atol=1e-4)
+    torch.testing.assert_close(after.proposals[1], flipped(before.proposals, W)[1], rtol=0, atol=1e-4)
+    assert after.target.boxes.dtype == torch.float32
+    assert after.target.labels.tolist() == [4, 1, 2]
+    assert (after.id, after.original_size) == ("id", (H, W))
+
+
+def test_vertical_flip_and_quarter_turns_keep_boxes_on_their_masks():
+    augment = Augment(vertical_flip=0.5, horizontal_flip=0.5, quarter_turns=True)
+    sizes, corners = set(), set()
+    for seed in range(24):
+        after = augment(sample(), seed)
+        sizes.add(after.size)
+        corners.add((after.size, *after.target.boxes[0].int().tolist()))
+        for box, mask in zip(after.target.boxes, after.target.masks, strict=True):
+            rows, columns = torch.nonzero(mask.any(1))[:, 0], torch.nonzero(mask.any(0))[:, 0]
+            tight = torch.tensor([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+            assert (box - tight).abs().max() <= 0.51
+    assert sizes == {(H, W), (W, H)}
+    assert len(corners) == 8  # every symmetry of the rectangle: the choices are independent of each other
+
+
+def test_resize_scales_boxes_by_the_true_ratio():
+    after = Augment([53], 70)(sample(), 0)
+    assert after.size == (47, 70)
+    scale = torch.tensor([70 / W, 47 / H] * 2)
+    torch.testing.assert_close(after.target.boxes, BOXES * scale, rtol=0, atol=1e-4)
+    assert after.target.masks.shape == (3, 47, 70)
+    assert after.original_size == (H, W)
+    assert after.image.dtype == torch.uint8
+
+
+@pytest.mark.parametrize(
+    ("size", "short", "longest", "expected"),
+    [
+        ((480, 640), 800, 1333, (800, 1067)),
+        ((313, 640), 800, 1333, (652, 1333)),
+        ((500, 375), 600, 1000, (800, 600)),
+        ((500, 100), 600, 1000, (1000, 200)),
+        ((192, 192), 192, None, (192, 192)),
+        ((100, 300), 50, None, (50, 150)),
+    ],
+)
+def test_shortest_edge_rule(size, short, longest, expected):
+    assert resized(size, short, longest) == expected
+
+
+def test_short_sizes_and_scale_are_all_drawn():
+    assert {Augment([30, 40, 50])(sample(), s).size[0] for s in range(20)} == {30, 40, 50}
+    heights = [Augment(scale=(0.5, 2.0))(sample(), s).size[0] for s in range(30)]
+    assert 20 <= min(heights) < 30
+    assert 60 < max(heights) <= 80
+
+
+def test_a_crop_clips_boxes_and_drops_objects_in_step():
+    dropped = 0
+    for seed in range(20):
+        before, after = sample(), Augment(crop=0.4)(sample(), seed)
+        height, width = after.size
+        # The window is where the image's pixels, all random, are found again.
+        places = [
+            (y, x)
+            for y in range(H - height + 1)
+            for x in range(W - width + 1)
+            if torch.equal(before.image[:, y : y + height, x : x + width], after.image)
+        ]
+        assert len(places) == 1
+        y, x = places[0]
+        shift, limit = torch.tensor([x, y, x, y]), torch.tensor([width, height, width, height])
+
+        def expected(boxes: torch.Tensor, shift=shift, limit=limit) -> tuple[torch.Tensor, torch.Tensor]:
+            moved = torch.minimum((boxes - shift).clamp(min=0), limit)
+            return moved, (moved[:, 2:] > moved[:, :2]).all(1)
+
+        boxes, kept = expected(before.target.boxes)
+        torch.testing.assert_close(after.target.boxes, boxes[kept], rtol=0, atol=1e-4)
+        for field in ("labels", "crowd", "difficult"):
+            assert torch.equal(getattr(after.target, field), getattr(before.target, field)[kept])
+        assert torch.equal(after.target.masks, before.target.masks[kept, y : y + height, x : x + width])
+        proposals, near = expected(before.proposals)
+        torch.testing.assert_close(after.proposals, proposals[near], rtol=0, atol=1e-4)
+        dropped += int((~kept).sum())
+    assert dropped > 0
+
+
+def test_the_seed_alone_decides():
+    make = {"short_sizes": [40, 50], "horizontal_flip": 0.5, "vertical_flip": 0.5, "crop": 0.5, "colour": 0.4}
+    first, second = Augment(**make), Augment(**make)
+    for _ in range(3):
+        second(sample(), 99)  # history does not matter
+    images = []
+    for seed in range(6):
+        a, b = first(sample(), seed), second(sample(), seed)
+        assert torch.equal(a.image, b.image)
+        assert torch.equal(a.target.boxes, b.target.boxes)
+        images.append(a.image)
+    assert any(not torch.equal(images[0], other) for other in images[1:])
+
+
+def test_colour_leaves_geometry_alone():
+    after = Augment(colour=0.5)(sample(), 3)
+    assert not torch.equal(after.image, sample().image)
+    torch.testing.assert_close(after.target.boxes, BOXES, rtol=0, atol=1e-5)
+
+
+def test_images_without_objects_masks_or_proposals():
+    bare = sample()
+    bare.target, bare.proposals = bare.target.select(torch.zeros(3, dtype=torch.bool)), None
+    after = Augment([20], horizontal_flip=1.0)(bare, 0)
+    assert after.target.boxes.shape == (0, 4)
+    assert after.target.masks.shape == (0, 20, 30)
+    assert after.proposals is None
+    bare.target.masks = None
+    assert Augment([20])(bare, 0).target.masks is None
+    given = sample()
+    given.target = given.target.select(torch.zeros(3, dtype=torch.bool))
+    assert Augment([20])(given, 0).proposals.shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"short_sizes": []}, "short_sizes"),
+        ({"short_sizes": [0]}, "short_sizes"),
+        ({"short_sizes": [800], "max_size": 600}, "max_size 600"),
+        ({"scale": (2.0, 1.0)}, "scale"),
+        ({"crop": 0.0}, "crop"),
+        ({"colour": 1.5}, "colour"),
+        ({"horizontal_flip": 1.5}, "horizontal_flip"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Augment(**arguments)

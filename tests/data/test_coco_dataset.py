@@ -1,0 +1,229 @@
+"""COCO files: values, hostile input, the real sample."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as rle
+
+from detector.data.coco import CocoDataset, decode_mask
+
+SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
+CIRCLE = (np.hypot(*(np.mgrid[:20, :30] + 0.5 - np.array([10, 12])[:, None, None])) < 6).astype(np.uint8)
+
+
+def packed(mask: np.ndarray) -> dict[str, Any]:
+    code = rle.encode(np.asfortranarray(mask))
+    return {"size": list(mask.shape), "counts": code["counts"].decode()}
+
+
+def content() -> dict[str, Any]:
+    box = {"iscrowd": 0, "area": 24.0, "bbox": [2, 3, 4, 6], "segmentation": [[2, 3, 6, 3, 6, 9, 2, 9]]}
+    return {
+        "images": [
+            {"id": 7, "file_name": "a.png", "width": 30, "height": 20},
+            {"id": 9, "file_name": "b.png", "width": 30, "height": 20},
+        ],
+        "categories": [{"id": 90, "name": "zebra"}, {"id": 4, "name": "ant"}],
+        "annotations": [
+            {**box, "id": 11, "image_id": 7, "category_id": 90},
+            {**box, "id": 12, "image_id": 7, "category_id": 4, "bbox": [25, 15, 10, 10],
+             "segmentation": packed(CIRCLE)},
+            {**box, "id": 13, "image_id": 7, "category_id": 4, "iscrowd": 1,
+             "segmentation": {"size": [20, 30], "counts": [100, 40, 460]}},
+        ],
+    }  # fmt: skip
+
+
+def write(folder: Path, data: object) -> tuple[Path, Path]:
+    rng = np.random.default_rng(0)
+    for name in ("a.png", "b.png"):
+        Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(folder / name)
+    path = folder / "set.json"
+    path.write_text(data if isinstance(data, str) else json.dumps(data))
+    return folder, path
+
+
+def test_labels_boxes_flags_and_masks(tmp_path):
+    dataset = CocoDataset(*write(tmp_path, content()))
+    assert (dataset.classes, dataset.category_ids) == (["ant", "zebra"], [4, 90])
+    assert len(dataset) == 2
+    assert dataset.has_masks
+    sample = dataset[0]
+    assert (sample.id, sample.original_size, sample.size) == (7, (20, 30), (20, 30))
+    assert sample.target.boxes.tolist() == [[2, 3, 6, 9], [25, 15, 30, 20], [2, 3, 6, 9]]
+    assert sample.target.labels.tolist() == [1, 0, 0]
+    assert sample.target.crowd.tolist() == [False, False, True]
+    square = torch.zeros(20, 30, dtype=torch.bool)
+    square[3:9, 2:6] = True
+    runs = torch.zeros(600, dtype=torch.bool)
+    runs[100:140] = True
+    assert torch.equal(sample.target.masks[0], square)
+    assert torch.equal(sample.target.masks[1], torch.from_numpy(CIRCLE).bool())
+    assert torch.equal(sample.target.masks[2], runs.reshape(30, 20).T)
+    with Image.open(tmp_path / "a.png") as image:
+        assert np.array_equal(sample.image.permute(1, 2, 0).numpy(), np.array(image))
+
+
+def test_images_without_objects(tmp_path):
+    data = content()
+    folder, path = write(tmp_path, data)
+    empty = CocoDataset(folder, path)[1]
+    assert empty.target.boxes.shape == (0, 4)
+    assert empty.target.masks.shape == (0, 20, 30)
+    assert len(CocoDataset(folder, path, keep_empty=False)) == 1
+    data["annotations"] = data["annotations"][2:]
+    path.write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=r"set\.json.*object to learn"):
+        CocoDataset(folder, path, keep_empty=False)
+
+
+def test_ground_truth_keeps_the_files_ids(tmp_path):
+    data = content()
+    truth = CocoDataset(*write(tmp_path, data)).ground_truth()
+    assert truth["images"] == data["images"]
+    assert truth["annotations"] == data["annotations"]
+    assert sorted(c["id"] for c in truth["categories"]) == [4, 90]
+
+
+def test_boxes_without_area_or_outside_are_counted_reported_and_skipped(tmp_path, caplog):
+    data = content()
+    bad = [[2, 3, 0, 6], [2, 3, 4, 0], [2, 3, -4, 6], [30, 3, 4, 6], [-9, 0, 9, 5], [0, 20, 5, 5]]
+    first = data["annotations"][0]
+    data["annotations"] += [{**first, "id": 100 + i, "bbox": box} for i, box in enumerate(bad)]
+    with caplog.at_level(logging.WARNING):
+        dataset = CocoDataset(*write(tmp_path, data))
+    assert len(dataset[0].target) == 3
+    assert [a["id"] for a in dataset.ground_truth()["annotations"]] == [11, 12, 13]
+    assert len(caplog.records) == 1
+    assert "skipped 6 of 9 boxes: 3 outside the image, 3 without area" in caplog.text
+    assert "set.json" in caplog.text
+
+
+def test_boxes_only_files_have_no_masks(tmp_path, caplog):
+    data = content()
+    for annotation in data["annotations"]:
+        del annotation["segmentation"], annotation["area"], annotation["iscrowd"]
+    dataset = CocoDataset(*write(tmp_path, data))
+    assert not dataset.has_masks
+    assert dataset[0].target.masks is None
+    assert [(a["area"], a["iscrowd"]) for a in dataset.ground_truth()["annotations"]] == [(24, 0), (100, 0), (24, 0)]
+    mixed = content()
+    mixed["annotations"][0]["segmentation"] = []
+    assert not CocoDataset(*write(tmp_path, mixed)).has_masks
+    assert "1 of 3 objects have no segmentation" in caplog.text
+
+
+def change(path: str, value: object) -> dict[str, Any]:
+    """`content` with the entry at `path` set to `value`, or removed where that is ...; the numbers index lists."""
+    data = content()
+    *way, last = (int(p) if p.isdigit() else p for p in path.split("."))
+    node: Any = data
+    for step in way:
+        node = node[step]
+    if value is ...:
+        del node[last]
+    else:
+        node[last] = value
+    return data
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("no json", "not JSON"),
+        ("[1, 2]", "no list `images`"),
+        ({"images": [], "annotations": []}, "no list `categories`"),
+        (change("categories", []), "category ids"),
+        (change("categories.0.id", 4), "repeat"),
+        (change("categories.0.name", 3), "category needs"),
+        (change("images.0.id", ...), r"images\[0\] needs an `id`"),
+        (change("images.1.id", 7), "taken"),
+        (change("images.0.width", 0), "`width` must be a positive int"),
+        (change("annotations.0", 5), r"annotations\[0\] is int"),
+        (change("annotations.1.id", 11), "id is not an int of its own"),
+        (change("annotations.1.image_id", 8), r"id 12\) belongs to image_id 8"),
+        (change("annotations.1.image_id", [7]), r"belongs to image_id \[7\]"),
+        (change("annotations.1.category_id", 5), "category_id 5"),
+        (change("annotations.1.bbox", ...), "`bbox` must be four numbers"),
+        (change("annotations.1.bbox", [1, 2, 3]), "`bbox` must be four numbers"),
+        (change("annotations.1.bbox", [1, 2, 3, "4"]), "`bbox` must be four numbers"),
+        (change("annotations.1.bbox", [1, 2, 3, float("nan")]), "`bbox` must be four numbers"),
+    ],
+)
+def test_a_malformed_file_is_named(tmp_path, data, message):
+    with pytest.raises(ValueError, match=rf"(?s)set\.json.*{message}"):
+        CocoDataset(*write(tmp_path, data))
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        [[1, 2, 3, 4]],
+        [[1, 2, 3, 4, 5, 6, 7]],
+        [[1, 2, 3, 4, 5, float("inf")]],
+        ["polygon"],
+        "polygon",
+        {"counts": "abc"},
+        {"size": [30, 20], "counts": [600]},
+        {"size": [20, 30], "counts": [10, 20]},
+        {"size": [20, 30], "counts": [-1, 601]},
+    ],
+)
+def test_a_malformed_mask_is_named(segmentation):
+    with pytest.raises(ValueError, match=r"set\.json: annotation 3"):
+        decode_mask(segmentation, (20, 30), "set.json: annotation 3")
+
+
+def test_missing_paths_say_what_is_expected(tmp_path):
+    folder, path = write(tmp_path, content())
+    with pytest.raises(FileNotFoundError, match=r"(?s)nowhere: no such folder.*layout.*data_dir"):
+        CocoDataset(tmp_path / "nowhere", path)
+    with pytest.raises(FileNotFoundError, match=r"(?s)none\.json: no such annotation file.*layout.*data_dir"):
+        CocoDataset(folder, tmp_path / "none.json")
+    (folder / "b.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"b\.png: no such image \(1 of 2 images"):
+        CocoDataset(folder, path)
+
+
+def test_unreadable_and_unequal_images_are_named_when_read(tmp_path):
+    dataset = CocoDataset(*write(tmp_path, content()))
+    whole = (tmp_path / "a.png").read_bytes()
+    for broken in (b"", b"no image", whole[: len(whole) // 2]):
+        (tmp_path / "a.png").write_bytes(broken)
+        with pytest.raises(ValueError, match=r"a\.png: unreadable image"):
+            dataset[0]
+    Image.new("RGB", (20, 30)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"a\.png: the image is 20x30 .* 30x20"):
+        dataset[0]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "I;16"])
+def test_every_kind_of_image_becomes_rgb(tmp_path, mode):
+    dataset = CocoDataset(*write(tmp_path, content()))
+    Image.new(mode, (30, 20)).save(tmp_path / "a.png")
+    assert dataset[0].image.shape == (3, 20, 30)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the sample data are not beside the repository")
+def test_the_coco_sample(capfd):
+    root = SHARED / "coco"
+    dataset = CocoDataset(root / "val2017", root / "annotations/instances_val2017.json")
+    assert len(dataset) == 124
+    assert len(dataset.classes) == 80
+    assert dataset.category_ids[-1] == 90
+    truth = dataset.ground_truth()
+    assert sum(a["iscrowd"] for a in truth["annotations"]) == 13
+    crowded = next(a["image_id"] for a in truth["annotations"] if a["iscrowd"])
+    sample = dataset[[r["id"] for r in truth["images"]].index(crowded)]
+    assert sample.target.crowd.sum() == 1
+    areas = [a["area"] for a in truth["annotations"] if a["image_id"] == crowded]
+    assert sample.target.masks.sum((1, 2)).tolist() == pytest.approx(areas, rel=0.15, abs=25)
+    train = CocoDataset(root / "train2017", root / "annotations/instances_train2017.json", keep_empty=False)
+    assert len(train) == 204
+    assert capfd.readouterr().out == ""

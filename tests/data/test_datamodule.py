@@ -1,0 +1,186 @@
+"""Loading: padding, the order of training, workers, resuming."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
+
+from detector.data.augment import Augment
+from detector.data.datamodule import DetectionDataModule, collate
+from detector.data.stream import InOrder, Stream, place
+from detector.types import Batch, Sample, Target
+
+
+class Numbers:
+    """A dataset of N images whose pixels are their index, of unequal sizes."""
+
+    classes = ("thing",)
+    category_ids = (1,)
+    has_masks = False
+
+    def __init__(self, length: int = 7) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Sample:
+        size = 20 + index, 40 - index
+        box = torch.tensor([[1.0, 2.0, 10.0 + index, 12.0]])
+        flag = torch.zeros(1, dtype=torch.bool)
+        target = Target(box, torch.zeros(1, dtype=torch.int64), flag, flag)
+        return Sample(torch.full((3, *size), index + 1, dtype=torch.uint8), target, index, size)
+
+    def ground_truth(self) -> dict[str, Any]:
+        return {"images": [], "annotations": [], "categories": []}
+
+
+def module(**options: Any) -> DetectionDataModule:
+    flip = Augment(horizontal_flip=0.5)
+    settings = {"steps": 9, "batch_size": 3, "workers": 0, "seed": 5, **options}
+    return DetectionDataModule(Numbers(), Numbers(4), flip, Augment(), **settings)
+
+
+def trace(batch: Batch) -> list[tuple[object, list[float]]]:
+    """What tells a batch from another: its images and how they were augmented."""
+    return [(i, t.boxes[0].tolist()) for i, t in zip(batch.ids, batch.targets, strict=True)]
+
+
+def test_collate_pads_to_a_multiple_of_the_stride():
+    samples = [Numbers()[0], Numbers()[6]]
+    batch = collate(samples, 16)
+    assert batch.images.shape == (2, 3, 32, 48)
+    assert batch.images.dtype == torch.uint8
+    assert batch.sizes == [(20, 40), (26, 34)]
+    for image, sample in zip(batch.images, samples, strict=True):
+        height, width = sample.size
+        assert torch.equal(image[:, :height, :width], sample.image)
+        assert image[:, height:].sum() + image[:, :, width:].sum() == 0
+    assert (batch.ids, batch.proposals) == ([0, 6], None)
+    samples[0].proposals = torch.zeros(2, 4)
+    with pytest.raises(ValueError, match="1 of the 2 samples"):
+        collate(samples, 16)
+    samples[1].proposals = torch.zeros(5, 4)
+    assert [len(p) for p in collate(samples, 16).proposals] == [2, 5]
+
+
+def test_each_epoch_of_the_stream_is_a_permutation():
+    epochs = [[place(p, 7, 3) for p in range(7 * e, 7 * e + 7)] for e in range(3)]
+    for number, epoch in enumerate(epochs):
+        assert {p.epoch for p in epoch} == {number}
+        assert sorted(p.index for p in epoch) == list(range(7))
+    assert len({tuple(p.index for p in epoch) for epoch in epochs}) == 3
+    assert [place(p, 7, 4) for p in range(7)] != epochs[0]
+
+
+def test_processes_share_the_batches_of_one():
+    whole = list(Stream(7, 5, 4, 0))
+    parts = [list(Stream(7, 5, 4, 0, rank=r, world_size=2)) for r in (0, 1)]
+    assert [len(b) for part in parts for b in part] == [2] * 10
+    for step, batch in enumerate(whole):
+        assert sorted(map(repr, batch)) == sorted(repr(p) for part in parts for p in part[step])
+    shares = [InOrder(Numbers(), Augment(), rank=r, world_size=3) for r in range(3)]
+    assert sorted(share[i].id for share in shares for i in range(len(share))) == list(range(7))
+    dealt = module(batch_size=3)
+    dealt._place = lambda: (0, 2)  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="multiple of their number, 2"):
+        dealt.train_dataloader()
+
+
+def test_workers_do_not_matter():
+    runs = [[trace(b) for b in module(workers=workers).train_dataloader()] for workers in (0, 1, 2)]
+    assert len(runs[0]) == 9
+    assert runs[0] == runs[1] == runs[2]
+    assert Counter(i for batch in runs[0][:7] for i, _ in batch) == dict.fromkeys(range(7), 3)
+    assert len({tuple(box) for batch in runs[0] for _, box in batch}) > 7  # both flipped and not
+
+
+def test_loading_does_not_touch_the_models_random_numbers():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    list(module().train_dataloader())
+    list(module().val_dataloader())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_validation_gives_every_image_once_in_order():
+    for size in (1, 3):
+        assert [i for b in module(val_batch_size=size).val_dataloader() for i in b.ids] == [0, 1, 2, 3]
+
+
+class Recorder(lightning.LightningModule):
+    """Writes down the batches that it is trained on; stops with an error before `fail_at`."""
+
+    def __init__(self, fail_at: int | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Linear(1, 1)
+        self.seen: list[Any] = []
+        self.fail_at = fail_at
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        del dataloader_idx
+        return batch.to(device)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        if batch_idx == self.fail_at:
+            raise RuntimeError("killed")
+        self.seen.append(trace(batch))
+        return self.weight(torch.ones(1, 1)).sum()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        del batch, batch_idx
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def trainer(folder: Path, **options: Any) -> lightning.Trainer:
+    return lightning.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        use_distributed_sampler=False, default_root_dir=folder, **options,
+    )  # fmt: skip
+
+
+def saver(folder: Path) -> ModelCheckpoint:
+    return ModelCheckpoint(folder, save_last=True, every_n_train_steps=2)
+
+
+@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
+@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning")
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("validate", [True, False])
+def test_a_resumed_run_sees_the_batches_of_an_uninterrupted_one(tmp_path, workers, validate):
+    options = {"val_check_interval": 2} if validate else {"limit_val_batches": 0}
+    whole = Recorder()
+    trainer(tmp_path, enable_checkpointing=False, **options).fit(whole, module(workers=workers))
+    assert len(whole.seen) == 9
+    # The step dies before batch 5; the last checkpoint is from after batch 4, that is, in the midst of it all.
+    first = Recorder(fail_at=5)
+    with pytest.raises(RuntimeError, match="killed"):
+        trainer(tmp_path, callbacks=[saver(tmp_path / "first")], **options).fit(first, module(workers=workers))
+    second = Recorder()
+    again = trainer(tmp_path, callbacks=[saver(tmp_path / "second")], **options)
+    again.fit(second, module(workers=workers), ckpt_path=tmp_path / "first" / "last.ckpt", weights_only=True)
+    assert again.global_step == 9
+    assert first.seen[:4] + second.seen == whole.seen
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"steps": 0}, "steps"), ({"batch_size": 0}, "batch_size"), ({"workers": -1}, "workers"), ({"seed": -1}, "seed")],
+)
+def test_numbers_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        module(**options)
+
+
+def test_datasets_of_other_classes_are_refused():
+    other = Numbers()
+    other.classes = ("other",)
+    with pytest.raises(ValueError, match="differ"):
+        DetectionDataModule(Numbers(), other, Augment(), Augment(), steps=1, batch_size=1)
