@@ -19,7 +19,7 @@ import torch
 from pycocotools import mask as rle
 from torch import Tensor
 
-from detector.data.image import check_size, read_image
+from detector.data.image import check_images, check_size, read_image
 from detector.types import Sample, Target
 
 log = logging.getLogger(__name__)
@@ -47,8 +47,8 @@ class CocoDataset:
 
     Raises:
         FileNotFoundError: the folder, the file, or an image that the file names does not exist.
-        ValueError: the file is not JSON, not COCO, or contradicts itself; the message names the file and the entry.
-            An unreadable image, or one whose size disagrees with the JSON, raises when it is read.
+        ValueError: the file is not JSON, not COCO, or contradicts itself; an image cannot be read, or its size is not
+            that of the JSON (see `check_images`). The message names the file and the entry.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class CocoDataset:
         if not self._records:
             kind = "image" if keep_empty else "image with an object to learn"
             raise ValueError(f"{self.path}: holds no {kind}; check that it is the annotation file of the right split")
+        check_images([(self.images / r["file_name"], (r["height"], r["width"]), self.path) for r in self._records])
         objects = [a for group in self._annotations.values() for a in group]
         with_masks = sum(bool(a.get("segmentation")) for a in objects)
         self._masks = masks and bool(objects) and with_masks == len(objects)
@@ -87,7 +88,7 @@ class CocoDataset:
         path = self.images / record["file_name"]
         image = read_image(path)
         size = record["height"], record["width"]
-        check_size(path, image, size, self.path)
+        check_size(path, (image.shape[1], image.shape[2]), size, self.path)
         objects = self._annotations[record["id"]]
         target = Target(
             boxes=torch.tensor([_clipped(a["bbox"], size) for a in objects], dtype=torch.float32).reshape(-1, 4),
@@ -179,7 +180,7 @@ def decode_mask(segmentation: Any, size: tuple[int, int], where: str) -> np.ndar
                 )
         packed = rle.merge(rle.frPyObjects(segmentation, height, width))
     elif isinstance(segmentation, dict) and "counts" in segmentation and "size" in segmentation:
-        if list(segmentation["size"]) != [height, width]:
+        if segmentation["size"] != [height, width]:
             raise ValueError(f"{where}: its mask has size {segmentation['size']}, its image {[height, width]}")
         packed, counts = segmentation, segmentation["counts"]
         if isinstance(counts, list):

@@ -92,9 +92,9 @@ class DetectionDataModule(lightning.LightningDataModule):
         batch_size: images in a training batch, over all processes together.
         val_batch_size: images in a validation batch of one process. Images of unequal size are padded to the largest,
             which changes their features at the border; 1 avoids that.
-        workers: processes that prepare batches; None is the cores but one, at most 2. On a machine of two cores one
-            worker draws a batch of the generated set in a twentieth of the time of a training step: more would only
-            take the step's threads away. More pays where images are large, or the training runs on a GPU.
+        workers: processes that prepare batches; None is the cores but one, at most 2. Small images take a few
+            milliseconds each, so that on two cores one worker keeps up, and a second would only take the training's
+            threads away. More pays where images are large, or the training runs on a GPU.
         stride: of the coarsest level; the padded size is a multiple of it.
         seed: of the order and of the augmentation.
 

@@ -18,7 +18,7 @@ from PIL import Image
 from pycocotools import mask as rle
 from torch import Tensor
 
-from detector.data.image import check_size, read_image
+from detector.data.image import check_images, check_size, read_image
 from detector.types import Sample, Size, Target
 
 log = logging.getLogger(__name__)
@@ -72,8 +72,8 @@ class VocDataset:
 
     Raises:
         FileNotFoundError: a folder, list, image or annotation that does not exist.
-        ValueError: a malformed annotation; the message names the file. An unreadable image, or one whose size disagrees
-            with its annotation, raises when it is read.
+        ValueError: a malformed annotation, an image that cannot be read, or one whose size is not that of its
+            annotation (see `check_images`). The message names the file.
     """
 
     def __init__(
@@ -107,6 +107,7 @@ class VocDataset:
         self._records = [r for r in records if keep_empty or r.objects]
         if not self._records:
             raise ValueError(f"{self.root}: the lists {_pairs(sets)} hold no image to use")
+        check_images([(r.image, r.size, r.annotation) for r in self._records])
         if self._skipped:
             reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self._skipped.items()))
             log.warning("%s: skipped %d boxes: %s", self.root, sum(self._skipped.values()), reasons)
@@ -117,7 +118,7 @@ class VocDataset:
     def __getitem__(self, index: int) -> Sample:
         record = self._records[index]
         image = read_image(record.image)
-        check_size(record.image, image, record.size, record.annotation)
+        check_size(record.image, (image.shape[1], image.shape[2]), record.size, record.annotation)
         objects = record.objects
         target = Target(
             boxes=torch.tensor([o.box for o in objects], dtype=torch.float32).reshape(-1, 4),

@@ -171,6 +171,9 @@ def test_a_malformed_file_is_named(tmp_path, data, message):
         "polygon",
         {"counts": "abc"},
         {"size": [30, 20], "counts": [600]},
+        {"size": 600, "counts": [600]},
+        {"size": [20, 30], "counts": None},
+        {"size": [20, 30], "counts": "\u00ff"},
         {"size": [20, 30], "counts": [10, 20]},
         {"size": [20, 30], "counts": [-1, 601]},
     ],
@@ -191,16 +194,19 @@ def test_missing_paths_say_what_is_expected(tmp_path):
         CocoDataset(folder, path)
 
 
-def test_unreadable_and_unequal_images_are_named_when_read(tmp_path):
-    dataset = CocoDataset(*write(tmp_path, content()))
+def test_unreadable_and_unequal_images_are_named_at_once_and_when_read(tmp_path):
+    folder, path = write(tmp_path, content())
+    dataset = CocoDataset(folder, path)
     whole = (tmp_path / "a.png").read_bytes()
     for broken in (b"", b"no image", whole[: len(whole) // 2]):
         (tmp_path / "a.png").write_bytes(broken)
-        with pytest.raises(ValueError, match=r"a\.png: unreadable image"):
-            dataset[0]
+        for read in (lambda: CocoDataset(folder, path), lambda: dataset[0]):
+            with pytest.raises(ValueError, match=r"a\.png: unreadable image"):
+                read()
     Image.new("RGB", (20, 30)).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"a\.png: the image is 20x30 .* 30x20"):
-        dataset[0]
+    for read in (lambda: CocoDataset(folder, path), lambda: dataset[0]):
+        with pytest.raises(ValueError, match=r"a\.png: the image is 20x30 .*says 30x20"):
+            read()
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "I;16"])

@@ -157,15 +157,21 @@ def test_missing_parts_are_named(tmp_path):
         VocDataset(tmp_path, [("2007", "train")])
 
 
-def test_unreadable_and_unequal_images_are_named_when_read(tmp_path):
+def test_unreadable_and_unequal_images_are_named_at_once_and_when_read(tmp_path):
     dataset = VocDataset(make(tmp_path, {"000005": xml(DOG)}), [("2007", "train")])
     path = tmp_path / "VOC2007/JPEGImages/000005.jpg"
     Image.new("RGB", (31, 20)).save(path)
-    with pytest.raises(ValueError, match=r"000005\.jpg: the image is 31x20"):
-        dataset[0]
-    path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(ValueError, match=r"000005\.jpg: unreadable image"):
-        dataset[0]
+    reads = (lambda: VocDataset(tmp_path, [("2007", "train")]), lambda: dataset[0])
+    for read in reads:
+        with pytest.raises(ValueError, match=r"000005\.jpg: the image is 31x20 .*000005\.xml says 30x20"):
+            read()
+    noise = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    for part in (path.read_bytes()[:-200], b"no image"):
+        path.write_bytes(part)
+        for read in reads:
+            with pytest.raises(ValueError, match=r"000005\.jpg: unreadable image"):
+                read()
 
 
 def test_custom_opens_either_format_by_path(tmp_path):
