@@ -1,0 +1,159 @@
+"""Compiles the C++ operators on first use and finds them again afterwards.
+
+The library goes into a cache folder under a name made from everything that decides its content: sources, flags,
+compiler and torch. A build happens in a folder of its own under a file lock and is moved into place when whole: an
+interrupted one leaves nothing that is ever loaded, and processes that start at once build once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+CSRC = Path(__file__).parent / "csrc"
+TARGET_VERSION = "0x020a000000000000"
+"""The oldest torch whose stable ABI the library uses: 2.10."""
+
+_COMMON = ["-std=c++20", "-fPIC", "-fvisibility=hidden", "-DNDEBUG", f"-DTORCH_TARGET_VERSION={TARGET_VERSION}"]
+# Coordinates must come out the same on every processor: no fused operations outside the kernels.
+_HOST = ["-O2", "-ffp-contract=off"]
+_KERNEL = ["-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-w"]
+_VARIANTS = {
+    "portable": [],
+    "avx2": ["-mavx2", "-mfma", "-mf16c"],
+    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma", "-mf16c"],
+}
+
+
+class BuildError(RuntimeError):
+    """The operators could not be compiled; the message says why in one line, `log` what the compiler said."""
+
+    def __init__(self, message: str, log: str = "") -> None:
+        super().__init__(message)
+        self.log = log
+
+
+def cache_folder() -> Path:
+    """Where compiled libraries are kept: `ALIGNED_RCNN_CACHE`, or `aligned_rcnn` in the user's cache folder."""
+    if chosen := os.environ.get("ALIGNED_RCNN_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aligned_rcnn"
+
+
+def find_compiler() -> str | None:
+    """The C++ compiler's path: `CXX` if set, else g++, c++ or clang++ from the PATH; None if there is none."""
+    candidates = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "c++", "clang++"]
+    return next((path for name in candidates if (path := shutil.which(name))), None)
+
+
+def _objects() -> list[tuple[str, str, list[str]]]:
+    """What to compile: (object, source, flags)."""
+    variants = _VARIANTS if platform.machine() in ("x86_64", "AMD64") else {"portable": []}
+    kernels = [
+        (f"kernels_{name}.o", "kernels.cpp", [*_KERNEL, f"-DVARIANT={name}", *flags])
+        for name, flags in variants.items()
+    ]
+    return [("cpu.o", "cpu.cpp", _HOST), ("variants.o", "variants.cpp", _HOST), *kernels]
+
+
+def _torch_folder(name: str) -> str:
+    return str(Path(torch.__file__).parent / name)
+
+
+def library_path(compiler: str) -> Path:
+    """The path that the CPU library has, once built, for these sources, flags and versions."""
+    resolved = Path(compiler).resolve()
+    status = resolved.stat()
+    digest = hashlib.sha256()
+    parts = [
+        _COMMON,
+        _objects(),
+        torch.__version__,
+        platform.machine(),
+        str(resolved),
+        status.st_size,
+        status.st_mtime_ns,
+    ]
+    digest.update(repr(parts).encode())
+    for source in sorted(CSRC.iterdir()):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    return cache_folder() / f"cpu-{digest.hexdigest()[:20]}.so"
+
+
+def _ninja_file(compiler: str, library: str) -> str:
+    common = shlex.join([*_COMMON, "-isystem", _torch_folder("include")])
+    libraries = shlex.quote("-L" + _torch_folder("lib"))
+    lines = [
+        f"rule compile\n  command = {shlex.quote(compiler)} {common} $flags -c $in -o $out",
+        f"rule link\n  command = {shlex.quote(compiler)} -shared $in -o $out {libraries} -ltorch_cpu -ltorch",
+    ]
+    objects = _objects()
+    for target, source, flags in objects:
+        escaped = str(CSRC / source).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+        lines.append(f"build {target}: compile {escaped}\n  flags = {shlex.join(flags)}")
+    lines.append(f"build {library}: link {' '.join(target for target, _, _ in objects)}")
+    return "\n".join(lines) + "\n"
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    import fcntl  # POSIX only, as the build is
+
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # released by the system when the process ends, however it ends
+        yield
+
+
+def build() -> Path:
+    """The path of the CPU library, which is compiled first when it is not there yet.
+
+    Raises BuildError where there is no compiler, the compiler fails, or the cache folder cannot be written.
+    """
+    if sys.platform == "win32":
+        raise BuildError("the C++ operators are built on Linux and macOS only")
+    compiler = find_compiler()
+    if compiler is None:
+        raise BuildError("no C++ compiler was found (looked for CXX, g++, c++, clang++)")
+    library = library_path(compiler)
+    if library.exists():
+        return library
+    try:
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(library.with_suffix(".lock")):
+            if not library.exists():
+                _build_locked(compiler, library)
+    except OSError as error:
+        raise BuildError(f"cannot write to {library.parent} ({error}); set ALIGNED_RCNN_CACHE to a folder") from error
+    return library
+
+
+def _build_locked(compiler: str, library: Path) -> None:
+    for stale in library.parent.glob(f"{library.stem}.build-*"):  # the lock is ours: whoever made it is gone
+        shutil.rmtree(stale, ignore_errors=True)
+    print("Compiling the RoI operators for the CPU (once; well under a minute) ...", file=sys.stderr, flush=True)
+    began = time.monotonic()
+    folder = Path(tempfile.mkdtemp(prefix=f"{library.stem}.build-", dir=library.parent))
+    try:
+        (folder / "build.ninja").write_text(_ninja_file(compiler, library.name))
+        command = [sys.executable, "-m", "ninja", "-C", str(folder)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            log = result.stdout + result.stderr
+            fault = next((line for line in log.splitlines() if "error" in line.lower()), log.strip()[-200:])
+            raise BuildError(f"compiling the operators failed: {fault.strip()}", log)
+        os.replace(folder / library.name, library)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    print(f"Compiled in {time.monotonic() - began:.0f} s into {library}", file=sys.stderr, flush=True)

@@ -1,0 +1,261 @@
+// The arithmetic of every RoI operator along one axis, written once for the host and for the device.
+//
+// All operators are separable: what a RoI asks of a map is decided by its rows and by its columns apart. An operator
+// is a rule that turns the two edges of a box into bins, and a bin into the places where it looks at the map: points
+// between cells (sampling) or whole cells (pooling). Forward and backward read the same places with the same weights.
+//
+// T is the type of coordinates and weights: float, or double for double features.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define HOST_DEVICE __host__ __device__ inline
+#else
+#define HOST_DEVICE inline
+#endif
+
+namespace aligned_rcnn {
+
+// Where the bins of a RoI lie and what they look at.
+enum class Rule : int {
+  align,       // RoIAlign: exact edges, sides of at least one cell
+  align_half,  // RoIAlign with the half-pixel shift
+  warp,        // RoIWarp: edges rounded to cells, then sampled
+  pool_round,  // RoIPool as in use: edges rounded, both end cells counted
+  pool_floor,  // RoIPool of the textbooks: edges floored, the end cell not counted
+  ps_pool,     // PSRoIPool: edges rounded, the end cell not counted, the map's last row and column never read
+};
+
+HOST_DEVICE bool samples_points(Rule rule) {
+  return rule == Rule::align || rule == Rule::align_half || rule == Rule::warp;
+}
+
+// An adaptive grid is no finer than this, so that its indices stay exact in float; a bin that long is off any map.
+constexpr int kMaxGrid = 1 << 20;
+
+// Single rounded operations: the device must not fuse what the host does in two steps.
+HOST_DEVICE float times(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  return __fmul_rn(a, b);
+#else
+  return a * b;
+#endif
+}
+
+HOST_DEVICE double times(double a, double b) {
+#if defined(__CUDA_ARCH__)
+  return __dmul_rn(a, b);
+#else
+  return a * b;
+#endif
+}
+
+// One axis of one RoI on its level. Invalid (grid 0) where an edge is not finite.
+template <class T>
+struct Axis {
+  Rule rule;
+  int size;       // cells of the map
+  int grid;       // samples a bin; 0 is an empty RoI
+  int64_t first;  // the first cell (pooling)
+  T start;        // the first edge, in cells (sampling)
+  T bin;          // the extent of a bin, in cells
+};
+
+// The nearest cell, half away from zero; far values stop where integers are still safe to add.
+template <class T>
+HOST_DEVICE int64_t to_cell(T value) {
+  const T limit = T(1 << 30);
+  return static_cast<int64_t>(value < -limit ? -limit : (value > limit ? limit : value));
+}
+
+template <class T>
+HOST_DEVICE Axis<T> make_axis(Rule rule, T low, T high, T scale, int bins, int sampling_ratio, int size) {
+  Axis<T> axis{rule, size, 0, 0, T(0), T(0)};
+  const T begin = times(low, scale), end = times(high, scale);
+  if (!std::isfinite(begin) || !std::isfinite(end)) {
+    return axis;
+  }
+  T extent;
+  if (rule == Rule::align || rule == Rule::align_half) {
+    const T shift = rule == Rule::align_half ? T(0.5) : T(0);
+    axis.start = begin - shift;
+    extent = (end - shift) - axis.start;
+    if (rule == Rule::align && extent < T(1)) {
+      extent = T(1);
+    }
+  } else {
+    const bool floors = rule == Rule::pool_floor;
+    const int64_t first = to_cell(floors ? std::floor(begin) : std::round(begin));
+    const int64_t last = to_cell(floors ? std::floor(end) : std::round(end));
+    const int64_t count = last - first + (rule == Rule::pool_floor || rule == Rule::ps_pool ? 0 : 1);
+    axis.first = first;
+    axis.start = static_cast<T>(first);
+    extent = static_cast<T>(count > 1 ? count : 1);
+  }
+  axis.bin = extent / static_cast<T>(bins);
+  if (!std::isfinite(axis.bin)) {
+    return axis;
+  }
+  if (!samples_points(rule)) {
+    axis.grid = 1;
+  } else if (sampling_ratio > 0) {
+    axis.grid = sampling_ratio;
+  } else {
+    const T grid = std::ceil(axis.bin);
+    axis.grid = grid > T(0) ? static_cast<int>(grid < T(kMaxGrid) ? grid : T(kMaxGrid)) : 0;
+  }
+  return axis;
+}
+
+// ---- Sampling: points between cells ----
+
+template <class T>
+HOST_DEVICE T sample_point(const Axis<T>& axis, int bin, int sample) {
+  const T edge = axis.start + times(static_cast<T>(bin), axis.bin);
+  return edge + times(static_cast<T>(sample) + T(0.5), axis.bin) / static_cast<T>(axis.grid);
+}
+
+// A point takes part within one cell of the map; beyond, it counts as zero.
+template <class T>
+HOST_DEVICE bool in_reach(T point, int size) {
+  return point >= T(-1) && point <= static_cast<T>(size);
+}
+
+struct Range {
+  int begin, end;
+};
+
+// The samples of a bin within reach of the map. They are consecutive, for the points are monotone in the sample's
+// number, so a bisection finds them: a RoI larger than the map costs no more than one of its size.
+template <class T>
+HOST_DEVICE Range samples_in_reach(const Axis<T>& axis, int bin) {
+  if (axis.grid == 0) {
+    return {0, 0};
+  }
+  if (in_reach(sample_point(axis, bin, 0), axis.size) && in_reach(sample_point(axis, bin, axis.grid - 1), axis.size)) {
+    return {0, axis.grid};
+  }
+  const bool rising = axis.bin >= T(0);
+  const T limit = static_cast<T>(axis.size);
+  Range range{0, 0};
+  for (int side = 0; side < 2; ++side) {
+    int low = 0, high = axis.grid;  // bisect for the first sample that is inside (side 0), then past it (side 1)
+    while (low < high) {
+      const int middle = low + (high - low) / 2;
+      const T point = sample_point(axis, bin, middle);
+      const bool before = side == 0 ? (rising ? point < T(-1) : point > limit) : (rising ? point <= limit : point >= T(-1));
+      if (before) {
+        low = middle + 1;
+      } else {
+        high = middle;
+      }
+    }
+    (side == 0 ? range.begin : range.end) = low;
+  }
+  return range;
+}
+
+// A place on the map: between the cells `low` and `low + 1`, `fraction` of the way. At fraction 0 only `low` is read.
+template <class T>
+struct Place {
+  int low;
+  T fraction;
+};
+
+template <class T>
+HOST_DEVICE Place<T> place_of(T point, int size) {
+  const T inside = point > T(0) ? point : T(0);
+  const int low = static_cast<int>(inside);
+  if (low >= size - 1) {
+    return {size - 1, T(0)};  // the border does not fade
+  }
+  return {low, inside - static_cast<T>(low)};
+}
+
+// ---- Pooling: whole cells ----
+
+template <class T>
+HOST_DEVICE Range cells_of(const Axis<T>& axis, int bin) {
+  if (axis.grid == 0) {
+    return {0, 0};
+  }
+  const int64_t begin = static_cast<int64_t>(std::floor(times(static_cast<T>(bin), axis.bin))) + axis.first;
+  const int64_t end = static_cast<int64_t>(std::ceil(times(static_cast<T>(bin + 1), axis.bin))) + axis.first;
+  const int64_t limit = axis.rule == Rule::ps_pool ? axis.size - 1 : axis.size;
+  const int64_t low = begin < 0 ? 0 : (begin > limit ? limit : begin);
+  const int64_t high = end < 0 ? 0 : (end > limit ? limit : end);
+  return {static_cast<int>(low), static_cast<int>(high > low ? high : low)};
+}
+
+// ---- What the kernels are made of ----
+
+// How many places a bin looks at, and whether some of its samples are out of reach (they stand for zeros).
+struct Candidates {
+  int count;
+  bool zeros;
+};
+
+// Visits the places of a bin in order: visit(number, Place).
+template <class T, class Visit>
+HOST_DEVICE Candidates for_each_place(const Axis<T>& axis, int bin, Visit&& visit) {
+  if (samples_points(axis.rule)) {
+    const Range range = samples_in_reach(axis, bin);
+    for (int sample = range.begin; sample < range.end; ++sample) {
+      visit(sample - range.begin, place_of(sample_point(axis, bin, sample), axis.size));
+    }
+    return {range.end - range.begin, range.end - range.begin < axis.grid};
+  }
+  const Range range = cells_of(axis, bin);
+  for (int cell = range.begin; cell < range.end; ++cell) {
+    visit(cell - range.begin, Place<T>{cell, T(0)});
+  }
+  return {range.end - range.begin, false};
+}
+
+// The average over a bin's places as a short weight vector over cells: emit(cell, weight), cells rising, none twice,
+// none with weight 0. The weights of the two axes multiply.
+template <class T, class Emit>
+HOST_DEVICE void for_each_tap(const Axis<T>& axis, int bin, Emit&& emit) {
+  if (!samples_points(axis.rule)) {
+    const Range range = cells_of(axis, bin);
+    for (int cell = range.begin; cell < range.end; ++cell) {
+      emit(cell, T(1) / static_cast<T>(range.end - range.begin));
+    }
+    return;
+  }
+  const Range range = samples_in_reach(axis, bin);
+  const int count = range.end - range.begin;
+  const T grid = static_cast<T>(axis.grid);
+  int cell = 0;
+  T here = T(0), next = T(0);  // the weights gathered so far for `cell` and for the one after it
+  for (int i = 0; i < count; ++i) {
+    const int sample = axis.bin >= T(0) ? range.begin + i : range.end - 1 - i;
+    const Place<T> place = place_of(sample_point(axis, bin, sample), axis.size);
+    if (place.low != cell) {
+      if (here != T(0)) {
+        emit(cell, here / grid);
+      }
+      if (place.low != cell + 1) {
+        if (next != T(0)) {
+          emit(cell + 1, next / grid);
+        }
+        next = T(0);
+      }
+      here = next;
+      next = T(0);
+      cell = place.low;
+    }
+    here += T(1) - place.fraction;
+    next += place.fraction;
+  }
+  if (here != T(0)) {
+    emit(cell, here / grid);
+  }
+  if (next != T(0)) {
+    emit(cell + 1, next / grid);
+  }
+}
+
+}  // namespace aligned_rcnn

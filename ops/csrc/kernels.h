@@ -1,0 +1,106 @@
+// The inner loops of the CPU operators: what they take, and where to find the variant for this processor.
+//
+// kernels.cpp is compiled once per instruction set. It sees no torch header and instantiates nothing from the standard
+// library, so that no function compiled for a newer processor can be picked by the linker for an older one.
+#pragma once
+
+#include <cstdint>
+
+namespace aligned_rcnn {
+
+// Features in 16 bits, as stored; arithmetic on them is done in float.
+struct Half {
+  uint16_t bits;
+};
+struct BFloat16 {
+  uint16_t bits;
+};
+
+template <class S>
+struct Compute {
+  using type = float;
+};
+template <>
+struct Compute<double> {
+  using type = double;
+};
+template <class S>
+using compute_t = typename Compute<S>::type;
+
+// A cell and its weight; in transposed tables, a bin and its weight.
+template <class T>
+struct Tap {
+  int32_t index;
+  T weight;
+};
+
+// One axis of one RoI: segment i (a bin; transposed: a cell, counted from `low`) owns entries[begin[i] .. begin[i + 1]).
+template <class E>
+struct Segments {
+  const int64_t* begin;
+  const E* entries;
+  int32_t count;  // segments
+  int32_t low;    // the smallest and
+  int32_t high;   // the largest cell touched; high < low when there is none
+};
+
+// One axis of a RoI under a maximum: the places a bin looks at (see geometry.h).
+template <class T>
+struct Spot {
+  int32_t low;
+  T fraction;
+};
+
+template <class T>
+struct Spots {
+  Segments<Spot<T>> spots;
+  const uint8_t* zeros;  // per bin: whether samples out of reach stand for zeros
+};
+
+struct MapShape {
+  int64_t channels, height, width;
+};
+
+// S is the type of the features. Each function treats one RoI; maps are one image of one level.
+template <class S>
+struct Kernels {
+  using T = compute_t<S>;
+
+  // out [PH, PW, C] from map [H, W, C].
+  void (*average_nhwc)(const S* map, MapShape shape, Segments<Tap<T>> rows, Segments<Tap<T>> cols, S* out);
+  // out [PH, PW] from map [H, W]; scratch: `width` elements and a vector more.
+  void (*average_nchw)(const S* map, MapShape shape, Segments<Tap<T>> rows, Segments<Tap<T>> cols, T* scratch, S* out);
+  // Adds to tile [y1 - y0, W, C], the rows y0 .. y1 of the gradient, from grad [PH, PW, C]; both tables transposed.
+  void (*average_backward_nhwc)(const S* grad, int64_t pooled_width, MapShape shape, Segments<Tap<T>> rows,
+                                Segments<Tap<T>> cols, int64_t y0, int64_t y1, T* tile);
+  // Adds to map [H, W] from grad [PH, PW]; `cols` transposed.
+  void (*average_backward_nchw)(const S* grad, int64_t pooled_width, MapShape shape, Segments<Tap<T>> rows,
+                                Segments<Tap<T>> cols, T* scratch, T* map);
+  // out and argmax [PH, PW, C] from map [H, W, C] (one channel of NCHW is C = 1). `interpolates`: spots lie between cells, and argmax is the spot's
+  // number in its bin; else they are cells, and argmax is the cell's y * W + x. -1: no gradient.
+  void (*maximum)(const S* map, MapShape shape, Spots<T> rows, Spots<T> cols, bool interpolates, S* out,
+                       int32_t* argmax);
+  // Adds to tile [y1 - y0, W, C], from grad and argmax [PH, PW, C], what falls on the rows y0 .. y1.
+  void (*maximum_backward)(const S* grad, const int32_t* argmax, MapShape shape, Spots<T> rows, Spots<T> cols,
+                           bool interpolates, int64_t y0, int64_t y1, T* tile);
+  // Rounds `count` elements to the features' type.
+  void (*store)(const T* from, S* to, int64_t count);
+};
+
+// The best variant that this processor runs, at most the one that ATEN_CPU_CAPABILITY names (as for torch itself).
+template <class S>
+const Kernels<S>& kernels();
+const char* variant_name();
+
+#define ALIGNED_RCNN_VARIANT(name)    \
+  namespace name {                    \
+  template <class S>                  \
+  const Kernels<S>& variant();        \
+  }
+ALIGNED_RCNN_VARIANT(portable)
+#if defined(__x86_64__)
+ALIGNED_RCNN_VARIANT(avx2)
+ALIGNED_RCNN_VARIANT(avx512)
+#endif
+
+}  // namespace aligned_rcnn

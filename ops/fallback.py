@@ -1,0 +1,201 @@
+"""The operators in pure PyTorch: where nothing could be compiled, and on devices without compiled kernels.
+
+Exact and differentiable, in whole-tensor operations; slower, and with more memory. It follows csrc/geometry.h: an axis
+of a RoI becomes, per bin, a list of places between the cells `low` and `low + 1`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+MAX_GRID = 1 << 20
+CHUNK_ELEMENTS = 1 << 24
+"""About how many elements an intermediate tensor may have: more RoIs than fit are treated in parts."""
+
+
+@dataclass
+class Places:
+    """One axis of K RoIs: the places that each of P bins looks at, padded to J."""
+
+    low: Tensor
+    """int64 [K, P, J]"""
+    fraction: Tensor
+    """[K, P, J]: the way from cell `low` to the next"""
+    valid: Tensor
+    """bool [K, P, J]: not padding, and within reach of the map"""
+    count: Tensor
+    """[K, 1 or P]: by how many an average divides"""
+    zeros: Tensor
+    """bool [K, P]: some samples are out of reach and stand for zeros"""
+
+
+def _places(edges: Tensor, scale: float, bins: int, sampling_ratio: int, rule: str, size: int) -> Places:
+    """The places of RoIs with edges [K, 2] (in pixels) on an axis of `size` cells."""
+    begin, end = (edges * scale).unbind(1)
+    finite = begin.isfinite() & end.isfinite()
+    begin, end = torch.where(finite, begin, 0), torch.where(finite, end, 0)
+    if rule in ("align", "align_half"):
+        shift = 0.5 if rule == "align_half" else 0.0
+        start = begin - shift
+        extent = (end - shift) - start
+        extent = extent.clamp(min=1) if rule == "align" else extent
+    else:
+        cells = [(e.floor() if rule == "pool_floor" else _round(e)).clamp(-(2.0**30), 2.0**30) for e in (begin, end)]
+        counts_end = rule in ("warp", "pool_round")
+        start = cells[0]
+        # In float64, as whole numbers of either size are exact there.
+        extent = (cells[1].double() - cells[0].double() + counts_end).clamp(min=1).to(edges.dtype)
+    bin_size = extent / bins
+    finite = finite & bin_size.isfinite()
+    number = torch.arange(bins, device=edges.device)
+    if rule in ("align", "align_half", "warp"):
+        return _samples(
+            torch.where(finite, start, 0), torch.where(finite, bin_size, 0), finite, number, sampling_ratio, size
+        )
+    limit = size - 1 if rule == "ps_pool" else size
+    first = start.long()[:, None]
+    low = ((number * bin_size[:, None]).floor().long() + first).clamp(0, limit)
+    high = (((number + 1) * bin_size[:, None]).ceil().long() + first).clamp(0, limit)
+    high = torch.where(finite[:, None], high, low)
+    longest = max(int((high - low).max()) if len(edges) else 0, 1)
+    cell = low[..., None] + torch.arange(longest, device=edges.device)
+    count = (high - low).clamp(min=1).to(edges.dtype)
+    nothing = torch.zeros_like(low, dtype=torch.bool)
+    valid = cell < high[..., None]
+    return Places(cell.clamp(max=size - 1), torch.zeros_like(cell, dtype=edges.dtype), valid, count, nothing)
+
+
+def _round(value: Tensor) -> Tensor:
+    """Half away from zero (torch rounds to even)."""
+    whole = value.trunc()
+    return whole + torch.where((value - whole).abs() >= 0.5, value.sign(), 0)
+
+
+def _samples(start: Tensor, bin_size: Tensor, finite: Tensor, number: Tensor, sampling_ratio: int, size: int) -> Places:
+    adaptive = bin_size.ceil().clamp(0, MAX_GRID)
+    grid = torch.where(finite, sampling_ratio if sampling_ratio > 0 else adaptive, 0).to(bin_size.dtype)
+    edge = start[:, None] + number * bin_size[:, None]  # [K, P]
+    # Of a grid larger than the map only a stretch is within reach. It is found roughly, with room to spare.
+    spacing = (bin_size / grid.clamp(min=1)).double()[:, None]
+    nearest = torch.where(spacing > 0, -1 - edge.double(), size - edge.double()) / torch.where(spacing == 0, 1, spacing)
+    slack = len(number) + 4
+    largest = int(grid.max()) if len(grid) else 0
+    steps = spacing.abs()[(grid > slack)[:, None]]
+    reach = math.ceil((size + 1) / float(steps.min())) + 2 * slack if len(steps) and float(steps.min()) > 0 else largest
+    count = max(min(largest, reach), 1)
+    first = (nearest.floor() - slack).clamp(min=torch.zeros_like(nearest), max=(grid[:, None] - count).clamp(min=0))
+    index = first[..., None] + torch.arange(count, device=start.device)  # [K, P, J], whole numbers
+    index = index.to(start.dtype)
+    safe = grid.clamp(min=1)[:, None, None]
+    point = edge[..., None] + (index + 0.5) * bin_size[:, None, None] / safe
+    valid = (index < grid[:, None, None]) & (point >= -1) & (point <= size)
+    inside = torch.where(valid, point, 0).clamp(min=0)
+    low = inside.long()
+    fraction = torch.where(low >= size - 1, 0, inside - low)
+    return Places(low.clamp(max=size - 1), fraction, valid, grid[:, None], valid.sum(-1) < grid[:, None])
+
+
+def _weights(places: Places, size: int) -> Tensor:
+    """The average over each bin's places as weights over cells, [K, P, size]."""
+    weight = torch.where(places.valid, 1 / places.count.clamp(min=1)[..., None], 0)
+    result = weight.new_zeros(*weight.shape[:2], size)
+    result.scatter_add_(2, places.low, weight * (1 - places.fraction))
+    return result.scatter_add_(2, (places.low + 1).clamp(max=size - 1), weight * places.fraction)
+
+
+def _sites(features: list[Tensor], boxes: Tensor, levels: Tensor | None) -> list[tuple[int, int, Tensor]]:
+    """For each map that has RoIs: level, image, and the RoIs' indices."""
+    image = boxes[:, 0]
+    image = torch.where((image > -1) & (image < features[0].shape[0]), image, -1).long()  # NaN is in no range
+    level = torch.zeros_like(image) if levels is None else levels
+    sites = []
+    for i in range(len(features)):
+        for n in range(features[0].shape[0]):
+            index = ((level == i) & (image == n)).nonzero()[:, 0]
+            if len(index):
+                sites.append((i, n, index))
+    return sites
+
+
+def _prepare(features: list[Tensor], boxes: Tensor) -> Tensor:
+    return boxes.to(torch.float64 if features[0].dtype == torch.float64 else torch.float32)
+
+
+def average(
+    features: list[Tensor],
+    boxes: Tensor,
+    levels: Tensor | None,
+    scales: list[float],
+    height: int,
+    width: int,
+    sampling_ratio: int,
+    rule: str,
+) -> Tensor:
+    """The operator `aligned_rcnn::average`: rows and columns are weight matrices, Wy F Wx^T."""
+    boxes = _prepare(features, boxes)
+    shape = (boxes.shape[0], features[0].shape[1], height, width)
+    output = features[0].new_zeros(shape, dtype=boxes.dtype)
+    for i, n, index in _sites(features, boxes, levels):
+        values = features[i][n].to(boxes.dtype)  # [C, H, W]
+        part = max(CHUNK_ELEMENTS // (values.shape[0] * values.shape[1] * width), 1)
+        for rois in torch.split(index, part):
+            rows = _places(boxes[rois][:, [2, 4]], scales[i], height, sampling_ratio, rule, values.shape[1])
+            cols = _places(boxes[rois][:, [1, 3]], scales[i], width, sampling_ratio, rule, values.shape[2])
+            wide = torch.einsum("chw,kqw->kchq", values, _weights(cols, values.shape[2]))
+            pooled = torch.einsum("kph,kchq->kcpq", _weights(rows, values.shape[1]), wide)
+            output = output.index_copy(0, rois, pooled)
+    return output.to(features[0].dtype)
+
+
+def maximum(
+    features: list[Tensor],
+    boxes: Tensor,
+    levels: Tensor | None,
+    scales: list[float],
+    height: int,
+    width: int,
+    sampling_ratio: int,
+    rule: str,
+) -> Tensor:
+    """The operator `aligned_rcnn::maximum` (its values), bin by bin."""
+    boxes = _prepare(features, boxes)
+    shape = (boxes.shape[0], features[0].shape[1], height, width)
+    output = features[0].new_zeros(shape, dtype=boxes.dtype)
+    for i, n, index in _sites(features, boxes, levels):
+        values = features[i][n].to(boxes.dtype).permute(1, 2, 0)  # [H, W, C]
+        rows = _places(boxes[index][:, [2, 4]], scales[i], height, sampling_ratio, rule, values.shape[0])
+        cols = _places(boxes[index][:, [1, 3]], scales[i], width, sampling_ratio, rule, values.shape[1])
+        part = max(CHUNK_ELEMENTS // (rows.low.shape[2] * cols.low.shape[2] * values.shape[2]), 1)
+        parts = []
+        for chunk in torch.split(torch.arange(len(index), device=boxes.device), part):
+            bins = [_bin(values, rows, cols, chunk, ph, pw, rule) for ph in range(height) for pw in range(width)]
+            parts.append(torch.stack(bins, -1).reshape(len(chunk), -1, height, width))
+        output = output.index_copy(0, index, torch.cat(parts))
+    return output.to(features[0].dtype)
+
+
+def _bin(values: Tensor, rows: Places, cols: Places, rois: Tensor, ph: int, pw: int, rule: str) -> Tensor:
+    """The maximum over one bin of some RoIs, [k, C]."""
+    y, x = rows.low[rois, ph][:, :, None], cols.low[rois, pw][:, None, :]
+    valid = (rows.valid[rois, ph][:, :, None] & cols.valid[rois, pw][:, None, :]).flatten(1)[..., None]
+    interpolates = not rule.startswith("pool")
+    found = values[y, x]  # [k, Jy, Jx, C]
+    if interpolates:
+        fy, fx = rows.fraction[rois, ph][:, :, None, None], cols.fraction[rois, pw][:, None, :, None]
+        # The next cell, or the same one where it has no weight.
+        below, beside = y + (fy[..., 0] > 0), x + (fx[..., 0] > 0)
+        top = (1 - fx) * found + fx * values[y, beside]
+        found = (1 - fy) * top + fy * ((1 - fx) * values[below, x] + fx * values[below, beside])
+    found = found.flatten(1, 2)
+    if interpolates:
+        best = torch.where(valid, found, -math.inf).max(1).values
+        zeros = (rows.zeros[rois, ph] | cols.zeros[rois, pw])[:, None]
+        best = torch.where(zeros & (best < 0), 0, best)
+    else:
+        lowest = -torch.finfo(torch.float32).max
+        best = torch.where(valid & (found > lowest), found, lowest).max(1).values
+    return torch.where(valid.any(1), best, 0)

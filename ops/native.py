@@ -1,0 +1,154 @@
+"""The compiled operators: loading them, their fake kernels and their gradients.
+
+Four operators make up everything. `average` and `maximum` pool RoIs from the levels of a pyramid under a rule (where
+the bins lie and what they look at: see csrc/geometry.h), and each has its backward. `average` is linear in the
+features: the gradient of its gradient is the operator itself.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ops.compile import BuildError, build
+
+
+class Backend(NamedTuple):
+    """Which implementation runs, and why."""
+
+    name: str
+    """"cuda", "cpu" or "torch" (pure PyTorch)"""
+    reason: str
+
+
+def _load() -> str | None:
+    """Loads the CPU library and registers what belongs to it; returns why not, or None."""
+    try:
+        torch.ops.load_library(build())  # type: ignore[no-untyped-call]
+    except (BuildError, OSError) as error:
+        warnings.warn(f"RoI operators: {error}; using the slower pure PyTorch ones.", stacklevel=2)
+        return str(error)
+    _register()
+    return None
+
+
+def available(device: torch.device) -> bool:
+    """Whether compiled operators exist for tensors on `device`."""
+    return device.type == "cpu" and _missing is None
+
+
+def backend() -> Backend:
+    """Which implementation serves: `(name, reason)`, name "cpu" (compiled) or "torch" (pure PyTorch)."""
+    if _missing is not None:
+        return Backend("torch", _missing)
+    variant = torch.ops.aligned_rcnn.cpu_variant()
+    return Backend("cpu", f"compiled kernels, {variant} variant; tensors on other devices take the pure PyTorch path")
+
+
+def is_channels_last(features: Sequence[Tensor]) -> bool:
+    """Whether the operators treat these maps as channels last: all of them are, and one is not contiguous as well."""
+    last = all(f.is_contiguous(memory_format=torch.channels_last) for f in features)
+    return last and any(not f.is_contiguous() for f in features)
+
+
+def _sizes(features: Sequence[Tensor]) -> list[int]:
+    return [size for feature in features for size in feature.shape]
+
+
+def _empty(like: Tensor, size: Sequence[int], channels_last: bool, dtype: torch.dtype | None = None) -> Tensor:
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty(size, dtype=dtype or like.dtype, device=like.device, memory_format=memory_format)
+
+
+# ---- Fake kernels ----
+
+
+def _average_fake(
+    features: list[Tensor],
+    boxes: Tensor,
+    levels: Tensor | None,
+    scales: list[float],
+    pooled_height: int,
+    pooled_width: int,
+    sampling_ratio: int,
+    rule: str,
+) -> Tensor:
+    size = (boxes.shape[0], features[0].shape[1], pooled_height, pooled_width)
+    return _empty(features[0], size, is_channels_last(features))
+
+
+def _maximum_fake(features: list[Tensor], boxes: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    output = _average_fake(features, boxes, *rest)
+    return output, torch.empty_like(output, dtype=torch.int32)
+
+
+def _average_backward_fake(
+    grad: Tensor,
+    boxes: Tensor,
+    levels: Tensor | None,
+    sizes: list[int],
+    scales: list[float],
+    sampling_ratio: int,
+    rule: str,
+    channels_last: bool,
+) -> list[Tensor]:
+    return [_empty(grad, sizes[i : i + 4], channels_last) for i in range(0, len(sizes), 4)]
+
+
+def _maximum_backward_fake(grad: Tensor, argmax: Tensor, *rest: Any) -> list[Tensor]:
+    return _average_backward_fake(grad, *rest)
+
+
+# ---- Gradients ----
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    features, boxes, levels, ctx.scales, _, _, ctx.sampling_ratio, ctx.rule = inputs
+    ctx.save_for_backward(boxes, levels, *([output[1]] if isinstance(output, tuple) else []))
+    ctx.sizes, ctx.channels_last = _sizes(features), is_channels_last(features)
+
+
+def _average_gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    boxes, levels = ctx.saved_tensors
+    grads = torch.ops.aligned_rcnn.average_backward(
+        grad, boxes, levels, ctx.sizes, ctx.scales, ctx.sampling_ratio, ctx.rule, ctx.channels_last
+    )
+    return (grads, *[None] * 7)
+
+
+def _maximum_gradient(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Any, ...]:
+    boxes, levels, argmax = ctx.saved_tensors
+    grads = torch.ops.aligned_rcnn.maximum_backward(
+        grad, argmax, boxes, levels, ctx.sizes, ctx.scales, ctx.sampling_ratio, ctx.rule, ctx.channels_last
+    )
+    return (grads, *[None] * 7)
+
+
+def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    grad, boxes, levels, _, ctx.scales, ctx.sampling_ratio, ctx.rule, _ = inputs
+    ctx.save_for_backward(boxes, levels)
+    ctx.pooled = tuple(grad.shape[2:])
+
+
+def _average_second_gradient(ctx: Any, grads: list[Tensor]) -> tuple[Any, ...]:
+    boxes, levels = ctx.saved_tensors
+    grad = torch.ops.aligned_rcnn.average(grads, boxes, levels, ctx.scales, *ctx.pooled, ctx.sampling_ratio, ctx.rule)
+    return (grad, *[None] * 7)
+
+
+def _register() -> None:
+    library = torch.library
+    library.register_fake("aligned_rcnn::average", _average_fake)
+    library.register_fake("aligned_rcnn::maximum", _maximum_fake)
+    library.register_fake("aligned_rcnn::average_backward", _average_backward_fake)
+    library.register_fake("aligned_rcnn::maximum_backward", _maximum_backward_fake)
+    library.register_autograd("aligned_rcnn::average", _average_gradient, setup_context=_setup)
+    library.register_autograd("aligned_rcnn::maximum", _maximum_gradient, setup_context=_setup)
+    library.register_autograd("aligned_rcnn::average_backward", _average_second_gradient, setup_context=_setup_backward)
+
+
+_missing = _load()
