@@ -51,6 +51,24 @@ def instantiate(config: Any, **kwargs: Any) -> Any:
         raise
 
 
+def check_additions(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Refuse a key added by `+key=value` where nothing would ever read it; a part that is built refuses by itself.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    for override in overrides:
+        if not override.startswith("+"):
+            continue
+        key = override.lstrip("+").split("=")[0]
+        parent, _, name = key.rpartition(".")
+        node = OmegaConf.select(config, parent) if parent else config
+        built = isinstance(node, DictConfig) and "_target_" in node
+        if not built and not key.startswith(("trainer.", "logger.", "experiment")):
+            known = [str(k) for k in node if k != name] if isinstance(node, DictConfig) else []
+            raise ValueError(f"unknown key {key!r}; {parent or 'the configuration'} has {', '.join(known)}")
+
+
 def compose_model(config: DictConfig, classes: Sequence[str]) -> DictConfig:
     """The configuration with the facts that only the dataset knows: the names and the number of its classes."""
     config = config.copy()
@@ -76,11 +94,15 @@ def build_dataset(config: DictConfig, split: str) -> DetectionDataset:
 
 
 def portable(config: DictConfig) -> dict[str, Any]:
-    """The resolved configuration as plain data, in which the datasets still hang on `data_dir`, so that they can be moved."""
+    """The resolved configuration as plain data, but for the loggers, which are not part of what a checkpoint is.
+
+    In it the datasets still hang on `data_dir`, so that they can be moved.
+    """
     data_dir = config.data_dir
     moved = config.copy()
     OmegaConf.set_readonly(moved, False)
     moved.data_dir = _DATA_DIR.replace("$", "\0")
+    moved.logger = None
     plain = OmegaConf.to_container(moved, resolve=True)
 
     def restore(value: Any) -> Any:

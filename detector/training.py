@@ -136,7 +136,7 @@ def _trainer(config: DictConfig, folder: Path, **kwargs: Any) -> Trainer:
 
 def _datamodule(config: DictConfig, train: DetectionDataset | None, val: DetectionDataset) -> DetectionDataModule:
     return DetectionDataModule(
-        train=val if train is None else train,
+        train=train,
         val=val,
         train_augment=build.instantiate(config.dataset.train_augment),
         val_augment=build.instantiate(config.dataset.val_augment),
@@ -171,8 +171,9 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
     began = time.perf_counter()
     lightning.seed_everything(config.seed, verbose=False)
     train, val = build.build_dataset(config, "train"), build.build_dataset(config, "val")
-    if list(train.classes) != list(val.classes):
-        raise ValueError(f"the classes of dataset.train {list(train.classes)[:5]} and dataset.val {list(val.classes)[:5]} differ")
+    data = _datamodule(config, train, val)
+    if not val.ground_truth()["annotations"]:
+        raise ValueError("dataset.val holds no object: there is nothing to evaluate on")
     config = build.compose_model(config, train.classes)
     console.print(f"Operators: {ops.backend()}")
     data_ready = time.perf_counter()
@@ -217,7 +218,6 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
             ),
         ],
     )
-    data = _datamodule(config, train, val)
     trainer.fit(task, data, ckpt_path=resume, weights_only=True)
     if trainer.interrupted:
         console.print(f"Interrupted at step {trainer.global_step}. Go on with: resume={last}")

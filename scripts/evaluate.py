@@ -16,6 +16,7 @@ from detector.training import build_evaluators, evaluate
 @command
 def main(config: DictConfig) -> None:
     """Load the checkpoint, take its dataset or the one given, and evaluate."""
+    build.check_additions(config, HydraConfig.get().overrides.task)
     content = build.read_checkpoint(config.checkpoint)
     saved = build.checkpoint_config(content)
     saved.trainer, saved.workers = config.trainer, config.workers

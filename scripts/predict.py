@@ -5,15 +5,16 @@ from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
-from PIL import Image
 from rich.progress import track
 
 from detector.cli import command, console
-from detector.data.image import EXTENSIONS, read_image
+from detector.data.image import read_image
 from detector.inference import Detector
 from detector.masks import encode, paste
 from detector.types import Objects, Size
 from detector.visualize import draw
+
+EXTENSIONS = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 def inputs(path: Path) -> list[Path]:
@@ -54,7 +55,7 @@ def main(config: DictConfig) -> None:
         image = read_image(path)
         objects = detector([image])[0]
         found[path.name] = record(objects, detector.classes, (image.shape[1], image.shape[2]))
-        Image.fromarray(draw(image, objects, detector.classes, config.threshold)).save(output / f"{path.stem}.png")
+        draw(image, objects, detector.classes, config.threshold).save(output / f"{path.stem}.png")
     (output / "detections.json").write_text(json.dumps(found, indent=1) + "\n")
     console.print(f"{sum(map(len, found.values()))} detections in {len(images)} images: {output}/detections.json")
 

@@ -21,6 +21,7 @@ def resumed(config: DictConfig) -> DictConfig:
     if fixed:
         raise ValueError(f"resume takes the run's own configuration; leave out {' '.join(fixed)}")
     saved = build.checkpoint_config(build.read_checkpoint(config.resume))
+    saved.logger = config.logger
     for name in {o.split("=")[0].split(".")[0] for o in overrides} - {"hydra"}:
         saved[name] = config[name]
     return saved
@@ -30,6 +31,7 @@ def resumed(config: DictConfig) -> DictConfig:
 @command
 def main(config: DictConfig) -> None:
     """Compose, or continue, a run."""
+    build.check_additions(config, HydraConfig.get().overrides.task)
     folder = Path(HydraConfig.get().runtime.output_dir)
     if config.resume is None:
         fit(config, folder, console)

@@ -84,7 +84,7 @@ class DetectionDataModule(lightning.LightningDataModule):
     a break. The trainer must be given `use_distributed_sampler=False`, since the processes' shares are dealt here.
 
     Args:
-        train: the training set.
+        train: the training set; None where nothing is trained.
         val: the validation set.
         train_augment: called with a sample and a seed that depends on (seed, epoch, index) alone.
         val_augment: called with a sample and 0.
@@ -104,7 +104,7 @@ class DetectionDataModule(lightning.LightningDataModule):
 
     def __init__(
         self,
-        train: DetectionDataset,
+        train: DetectionDataset | None,
         val: DetectionDataset,
         train_augment: Augmentation,
         val_augment: Augmentation,
@@ -123,7 +123,7 @@ class DetectionDataModule(lightning.LightningDataModule):
                 raise ValueError(f"{name} must be at least 1, not {number}")
         if seed < 0 or (workers is not None and workers < 0):
             raise ValueError(f"seed and workers must not be negative, not {seed} and {workers}")
-        if list(train.classes) != list(val.classes):
+        if train is not None and list(train.classes) != list(val.classes):
             raise ValueError(
                 f"the classes of the training set {list(train.classes)} differ from the validation set's "
                 f"{list(val.classes)}; both must list the same, in the same order of ids"
@@ -136,6 +136,8 @@ class DetectionDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> TrainLoader:
         """The stream of batches of this process, from the run's beginning or, when resuming, from where it stood."""
+        if self.train is None:
+            raise ValueError("there is no training set")
         rank, world_size = self._place()
         if self.batch_size % world_size:
             raise ValueError(

@@ -124,12 +124,12 @@ class RPN(nn.Module):
                 logits[image, chosen.index], chosen.positive.to(logits.dtype), reduction="none"
             )
             objectness = objectness + (term * chosen.valid).sum()
-            if len(target):
-                truth = target.boxes[matches.index[chosen.index]]
-                wanted = box_ops.encode(truth, anchors[chosen.index], self.weights)
-                wanted = torch.where(chosen.positive[:, None], wanted, 0.0)
-                predicted = torch.where(chosen.positive[:, None], deltas[image, chosen.index], 0.0)
-                box = box + F.smooth_l1_loss(predicted, wanted, beta=self.beta, reduction="sum")
+            references = anchors[chosen.index]
+            truth = target.boxes[matches.index[chosen.index]] if len(target) else references
+            learns = chosen.positive[:, None]
+            wanted = torch.where(learns, box_ops.encode(truth, references, self.weights), 0.0)
+            predicted = torch.where(learns, deltas[image, chosen.index], 0.0)
+            box = box + F.smooth_l1_loss(predicted, wanted, beta=self.beta, reduction="sum")
         return {"rpn_objectness": objectness / count, "rpn_box": box / count}
 
     @torch.no_grad()
