@@ -175,7 +175,8 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
     if not val.ground_truth()["annotations"]:
         raise ValueError("dataset.val holds no object: there is nothing to evaluate on")
     config = build.compose_model(config, train.classes)
-    console.print(f"Operators: {ops.backend()}")
+    backend = ops.backend()
+    console.print(f"Operators: {backend.name} ({backend.reason})")
     data_ready = time.perf_counter()
     lightning.seed_everything(config.seed, verbose=False)
     task = DetectionTask(
@@ -288,7 +289,7 @@ def environment(device: str) -> dict[str, str]:
         "env/lightning": lightning.__version__,
         "env/device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
         "env/threads": str(torch.get_num_threads()),
-        "env/ops": str(ops.backend()),
+        "env/ops": ops.backend().name,
     }
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:

@@ -25,7 +25,7 @@ def main(config: DictConfig) -> None:
     if config.data_dir is not None:
         saved.data_dir = config.data_dir
     if config.get("dataset") is not None:
-        config.data_dir, config.seed = saved.data_dir, saved.seed
+        config.data_dir = saved.data_dir
         saved.dataset = OmegaConf.create(OmegaConf.to_container(config.dataset, resolve=True))
     val = build.build_dataset(saved, "val")
     if list(val.classes) != list(saved.classes):

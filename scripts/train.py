@@ -16,11 +16,11 @@ MOVABLE = ("data_dir", "workers", "trainer", "resume", "hydra")
 
 def resumed(config: DictConfig) -> DictConfig:
     """The checkpoint's configuration with the overrides that may change."""
+    saved = build.checkpoint_config(build.read_checkpoint(config.resume))
     overrides = [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
     fixed = [o for o in overrides if o.lstrip("+~").split("=")[0].split(".")[0] not in MOVABLE]
     if fixed:
         raise ValueError(f"resume takes the run's own configuration; leave out {' '.join(fixed)}")
-    saved = build.checkpoint_config(build.read_checkpoint(config.resume))
     saved.logger = config.logger
     for name in {o.split("=")[0].split(".")[0] for o in overrides} - {"hydra"}:
         saved[name] = config[name]

@@ -117,7 +117,8 @@ def test_the_mask_is_read_from_the_channel_of_the_class() -> None:
     constant = torch.nn.Module()
     constant.forward = lambda x: torch.arange(4.0).view(1, 4, 1, 1).expand(len(x), 4, 28, 28)  # type: ignore[method-assign]
     head.predictor = constant
-    torch.nn.init.zeros_(model.heads.box_head.classify.weight)  # every class is as likely
+    for value in model.heads.box_head.classify.parameters():
+        torch.nn.init.zeros_(value)  # every class is as likely
     found = model(random_batch(3))[0]
     assert len(found.labels.unique()) > 1
     assert found.masks is not None

@@ -1,0 +1,169 @@
+"""Compilation on first use: once, whole or not at all, and a clear word when it cannot be."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = "import runpy; print(runpy.run_path('ops/compile.py')['build']())"
+"""Builds without importing the package, which would build by itself."""
+STUB = """#!/bin/sh
+echo run >> {log}
+{then}
+while [ "$1" != -o ]; do shift; done
+echo object > "$2"
+"""
+VARIANT = """
+import torch, torchvision, ops
+from ops import reference
+assert ops.backend().reason.startswith("compiled kernels, {variant} variant"), ops.backend()
+torch.manual_seed(0)
+boxes = torch.tensor([[0, 1.5, 2.0, 14.0, 17.5], [1, -3.0, 4.0, 9.0, 30.0]])
+for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        input = torch.randn(2, 83, 20, 22).to(dtype)
+        wide = input.to(torch.float64).requires_grad_()
+        leaf = input.contiguous(memory_format=memory_format).requires_grad_()
+        for mine, theirs in (
+            (ops.roi_align(leaf, boxes, 7, 0.9, 2), torchvision.ops.roi_align(wide, boxes.double(), 7, 0.9, 2)),
+            (ops.roi_pool(leaf, boxes, 7, 0.9), torchvision.ops.roi_pool(wide, boxes.double(), 7, 0.9)),
+        ):
+            torch.testing.assert_close(mine, theirs.to(dtype))
+            cotangent = torch.randn(mine.shape).to(dtype)
+            (gradient,) = torch.autograd.grad(mine, leaf, cotangent)
+            (expected,) = torch.autograd.grad(theirs, wide, cotangent.double())
+            torch.testing.assert_close(gradient, expected.to(dtype))
+        top = ops.roi_align(leaf, boxes, 7, 0.9, 2, mode="max")
+        torch.testing.assert_close(top, reference.roi_align(wide, boxes, (7, 7), 0.9, 2, mode="max").to(dtype))
+"""
+
+
+def start(code: str, **environment: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-W", "error", "-c", code]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+
+
+def run(code: str, **environment: str) -> tuple[int, str, str]:
+    with start(code, **environment) as process:
+        output, error = process.communicate(timeout=300)
+    return process.returncode, output, error
+
+
+def stub_compiler(folder: Path, then: str = "") -> tuple[str, Path]:
+    """A compiler that notes each run and writes a file: what is tested is what happens around it."""
+    log, script = folder / "runs", folder / "cxx"
+    script.write_text(STUB.format(log=log, then=then))
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    return str(script), log
+
+
+def test_two_processes_build_once(tmp_path):
+    compiler, log = stub_compiler(tmp_path)
+    cache = str(tmp_path / "cache")
+    both = [start(BUILD, CXX=compiler, ALIGNED_RCNN_CACHE=cache) for _ in range(2)]
+    outputs = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert outputs[0][0] == outputs[1][0]
+    objects = sum(1 for line in log.read_text().splitlines() if line == "run")
+    sources = 6 if os.uname().machine == "x86_64" else 4  # objects and the library
+    assert objects == sources
+    assert sorted("Compiled in" in error for _, error in outputs) == [False, True]
+
+
+def test_an_interrupted_build_leaves_nothing_that_is_used(tmp_path):
+    compiler, log = stub_compiler(tmp_path, then="test -e $(dirname $0)/slow && sleep 60")
+    (tmp_path / "slow").touch()
+    cache = tmp_path / "cache"
+    process = start(BUILD, CXX=compiler, ALIGNED_RCNN_CACHE=str(cache))
+    deadline = time.monotonic() + 60
+    while not log.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert log.exists()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert not list(cache.glob("*.so"))
+    assert len(list(cache.glob("*.build-*"))) == 1
+    (tmp_path / "slow").unlink()
+    code, output, error = run(BUILD, CXX=compiler, ALIGNED_RCNN_CACHE=str(cache))
+    assert code == 0, error
+    library = Path(output.strip())
+    assert library.read_text() == "object\n"
+    assert {path.suffix for path in cache.iterdir()} == {".so", ".lock"}
+
+
+WITHOUT = """
+import warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import ops
+    from ops import reference
+assert [str(w.message) for w in caught if "RoI operators" in str(w.message)] == [str(caught[0].message)]
+print(caught[0].message)
+import torch
+print(ops.backend())
+x = torch.rand(1, 3, 8, 8, requires_grad=True)
+b = torch.tensor([[0, 1.0, 1, 6, 6]])
+torch.testing.assert_close(ops.roi_align(x, b, 3), reference.roi_align(x, b, (3, 3)))
+ops.multiscale_roi_pool([x, x], b, 3, [1.0, 0.5]).sum().backward()
+assert x.grad.sum() == 27
+"""
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"CXX": "/nowhere/g++", "PATH": ""}, "no C++ compiler was found"),
+        ({"CXX": "false"}, "compiling the operators failed"),
+        ({"ALIGNED_RCNN_CACHE": "/dev/null/cache"}, "cannot write to /dev/null/cache"),
+    ],
+    ids=["no compiler", "broken compiler", "no cache"],
+)
+def test_without_a_build_pure_pytorch_serves(environment, message, tmp_path):
+    environment = {"ALIGNED_RCNN_CACHE": str(tmp_path), **environment}
+    code, output, error = run(WITHOUT, **environment)
+    assert code == 0, error
+    warning, backend = output.strip().splitlines()
+    assert message in warning
+    assert "using the slower pure PyTorch ones" in warning
+    assert backend.startswith("Backend(name='torch'")
+    assert message in backend
+
+
+def test_a_failing_compiler_is_quoted(tmp_path):
+    compiler, _ = stub_compiler(tmp_path, then='echo "cpu.cpp:1: error: no such luck" >&2; exit 1')
+    command = [sys.executable, "-W", "ignore", "-m", "ops.build"]
+    env = {**os.environ, "CXX": compiler, "ALIGNED_RCNN_CACHE": str(tmp_path / "cache")}
+    result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 1
+    assert result.stderr.strip().endswith("error: compiling the operators failed: cpu.cpp:1: error: no such luck")
+    assert not list((tmp_path / "cache").glob("*.so"))
+
+
+def test_building_ahead_reports_what_it_found():
+    command = [sys.executable, "-W", "error", "-m", "ops.build"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["torch", "compiler", "library", "backend"]
+
+
+def test_a_second_import_is_quick():
+    code = "import torch, time; began = time.monotonic(); import ops; print(time.monotonic() - began)"
+    _, output, error = run(code)
+    assert float(output) < 1, error
+
+
+@pytest.mark.parametrize(("capability", "variant"), [("default", "portable"), ("avx2", "AVX2")])
+def test_the_variants_for_other_processors(capability, variant):
+    cpuinfo = Path("/proc/cpuinfo")
+    if variant == "AVX2" and not (cpuinfo.exists() and "avx2" in cpuinfo.read_text()):
+        pytest.skip("this processor has no AVX2")
+    code, _, error = run(VARIANT.format(variant=variant), ATEN_CPU_CAPABILITY=capability)
+    assert code == 0, error

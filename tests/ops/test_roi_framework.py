@@ -1,0 +1,168 @@
+"""The operators inside PyTorch's machinery: operator checks, compile, export, tracing, autocast."""
+
+import copy
+
+import pytest
+import torch
+import torch.fx
+from roi_cases import FORMATS, SOME, Case, random_boxes
+from torch import Tensor, nn
+from torchvision.models.feature_extraction import get_graph_node_names
+
+import ops
+
+SCALES = [0.5, 0.25]
+
+
+def pyramid(memory_format: torch.memory_format = torch.contiguous_format, grad: bool = False) -> list[Tensor]:
+    maps = [torch.randn(2, 20, 16, 16), torch.randn(2, 20, 8, 8)]
+    return [f.contiguous(memory_format=memory_format).requires_grad_(grad) for f in maps]
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # opcheck's own
+@pytest.mark.parametrize("memory_format", FORMATS, ids=["nchw", "channels_last"])
+@pytest.mark.parametrize("with_levels", [False, True])
+def test_opcheck(memory_format, with_levels):
+    native = torch.ops.aligned_rcnn
+    features = pyramid(memory_format, grad=True)
+    boxes = random_boxes(9, 2, 32, 32, dtype=torch.float32)
+    levels = torch.arange(9) % 2 if with_levels else None
+    sizes = [n for f in features for n in f.shape]
+    last = memory_format == torch.channels_last
+    grad = torch.randn(9, 20, 3, 2, requires_grad=True)
+    for rule, ratio in (("align", -1), ("align_half", 2)):
+        torch.library.opcheck(native.average.default, (features, boxes, levels, SCALES, 3, 2, ratio, rule))
+        torch.library.opcheck(native.average_backward.default, (grad, boxes, levels, sizes, SCALES, ratio, rule, last))
+    for rule in ("align_half", "pool_round"):
+        arguments = (features, boxes, levels, SCALES, 3, 2, 2, rule)
+        torch.library.opcheck(native.maximum.default, arguments)
+        _, argmax = native.maximum([f.detach() for f in features], *arguments[1:])
+        torch.library.opcheck(
+            native.maximum_backward.default, (grad.detach(), argmax, boxes, levels, sizes, SCALES, 2, rule, last)
+        )
+
+
+class Head(nn.Module):
+    """A second stage in small: pool, then something elementwise."""
+
+    def __init__(self, mode: str) -> None:
+        super().__init__()
+        self.mode = mode
+
+    def forward(self, first: Tensor, second: Tensor, boxes: Tensor) -> Tensor:
+        pooled = ops.multiscale_roi_align([first, second], boxes, 3, SCALES, 2, True, self.mode)
+        return (pooled + ops.multiscale_roi_pool([first, second], boxes, 3, SCALES)).relu()
+
+
+@pytest.mark.parametrize("memory_format", FORMATS, ids=["nchw", "channels_last"])
+@pytest.mark.parametrize("mode", ["avg", "max"])
+def test_compile_whole_and_dynamic(mode, memory_format):
+    torch.compiler.reset()
+    head = Head(mode)
+    compiled = torch.compile(head, fullgraph=True, dynamic=True, backend="aot_eager")
+    for count in (5, 12, 7):
+        features = pyramid(memory_format, grad=True)
+        boxes = random_boxes(count, 2, 32, 32, dtype=torch.float32)
+        expected, actual = head(*features, boxes), compiled(*features, boxes)
+        torch.testing.assert_close(actual, expected)
+        assert actual.stride() == expected.stride()
+        cotangent = torch.randn_like(expected)
+        for a, e in zip(
+            torch.autograd.grad(actual, features, cotangent),
+            torch.autograd.grad(expected, features, cotangent),
+            strict=True,
+        ):
+            torch.testing.assert_close(a, e)
+
+
+def test_export_with_a_dynamic_number_of_rois():
+    features = pyramid()
+    boxes = random_boxes(6, 2, 32, 32, dtype=torch.float32)
+    shapes = (None, None, {0: torch.export.Dim("rois", min=0, max=4096)})
+    program = torch.export.export(Head("avg"), (*features, boxes), dynamic_shapes=shapes)
+    for count in (1, 6, 11):
+        boxes = random_boxes(count, 2, 32, 32, dtype=torch.float32)
+        torch.testing.assert_close(program.module()(*features, boxes), Head("avg")(*features, boxes))
+
+
+class Wrapper(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, a: Tensor, b: Tensor) -> None:
+        self.layer(a, b)
+
+
+@pytest.mark.parametrize("module", [ops.RoIAlign((5, 5), 1, -1), ops.RoIPool((5, 5), 1)], ids=["align", "pool"])
+def test_fx_traces_a_module_to_one_node(module):
+    names = get_graph_node_names(Wrapper(module))
+    assert len(names[0]) == len(names[1]) == 3  # two inputs and the operator
+    traced = torch.fx.symbolic_trace(module)
+    input, boxes = torch.rand(2, 4, 10, 10), random_boxes(6, 2, 10, 10, dtype=torch.float32)
+    torch.testing.assert_close(traced(input, boxes), module(input, boxes))
+
+
+def test_modules_are_their_functions():
+    input, boxes = torch.rand(2, 4, 10, 10), random_boxes(6, 2, 20, 20, dtype=torch.float32)
+    align = ops.RoIAlign(output_size=(3, 2), spatial_scale=0.5, sampling_ratio=2, aligned=True)
+    assert repr(align) == "RoIAlign(output_size=(3, 2), spatial_scale=0.5, sampling_ratio=2, aligned=True)"
+    assert torch.equal(copy.deepcopy(align)(input, boxes), ops.roi_align(input, boxes, (3, 2), 0.5, 2, True))
+    assert repr(ops.RoIPool(3, 0.5)) == "RoIPool(output_size=3, spatial_scale=0.5)"
+    floor = ops.RoIPool(3, 0.5, quantization="floor")
+    assert torch.equal(floor(input, boxes), ops.roi_pool(input, boxes, 3, 0.5, "floor"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("box_dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_autocast_and_any_pair_of_dtypes(dtype, box_dtype):
+    input = torch.rand(2, 6, 10, 10, dtype=dtype, requires_grad=True)
+    boxes = torch.tensor([[0, 0, 0, 9, 9], [0, 0, 5, 4, 9], [1, 0, 0, 9, 9]], dtype=box_dtype)
+    for case in SOME:
+        with torch.autocast("cpu", torch.bfloat16):
+            output = case.run(input, boxes, 5, 1.0)
+        assert output.dtype == dtype
+        assert torch.equal(output, case.run(input, boxes.double(), 5, 1.0))
+        output.sum().backward()
+
+
+@pytest.mark.parametrize("case", SOME, ids=str)
+def test_boxes_as_a_list_by_image(case: Case):
+    input = torch.rand(3, 4, 10, 10)
+    boxes = random_boxes(9, 3, 10, 10, dtype=torch.float32)
+    boxes = boxes[boxes[:, 0].argsort(stable=True)]
+    per_image = [boxes[boxes[:, 0] == i, 1:] for i in range(3)]
+    assert torch.equal(case.run(input, per_image, 2, 1.0), case.run(input, boxes, 2, 1.0))
+    assert torch.equal(case.run(input, tuple(per_image), [2, 2], 1.0), case.run(input, boxes, 2, 1.0))
+    assert torch.equal(case.run(input, per_image[:1], 2, 1.0), case.run(input, boxes[boxes[:, 0] == 0], 2, 1.0))
+    assert case.run(input, [], 2, 1.0).shape == (0, 4, 2, 2)
+    many = [torch.rand(1, 4).half() * 4 for _ in range(2100)]  # image indices that float16 cannot hold
+    images = torch.arange(2100.0)[:, None, None, None].expand(-1, 1, 6, 6).contiguous()
+    torch.testing.assert_close(ops.roi_align(images, many, 1).flatten(), torch.arange(2100.0))
+
+
+def test_works_under_deterministic_algorithms():
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        for case in SOME:
+            input = torch.rand(1, 4, 10, 10, requires_grad=True)
+            case.run(input, torch.tensor([[0, 1.0, 1, 8, 8]]), 2, 1.0).sum().backward()
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def test_the_features_are_not_kept_for_the_gradient():
+    """An in-place change after pooling does not spoil it: only boxes are saved."""
+    base = torch.rand(1, 4, 10, 10, requires_grad=True)
+    feature = base * 1
+    output = ops.roi_align(feature, torch.tensor([[0, 1.0, 1, 8, 8]]), 2)
+    feature.add_(1)
+    output.sum().backward()
+    assert base.grad.sum() == pytest.approx(16)
+
+
+def test_backend_says_what_runs_and_why():
+    name, reason = ops.backend()
+    assert name == "cpu"
+    assert "compiled" in reason

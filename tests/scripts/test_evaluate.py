@@ -1,0 +1,117 @@
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.scripts.conftest import Run, run_script
+
+
+def metrics(folder: Path) -> dict[str, float]:
+    """What was measured, without where and how fast."""
+    content = json.loads((folder / "metrics.json").read_text())
+    return {name: value for name, value in content.items() if not name.startswith(("env/", "time/"))}
+
+
+def test_the_same_numbers_to_the_last_digit(tmp_path: Path, run: Run) -> None:
+    data = run.folder.parent / "data"
+    done = run_script("evaluate", f"checkpoint={run.checkpoint}", f"data_dir={data}", "hydra.run.dir=again", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert metrics(tmp_path / "again") == metrics(run.folder)
+    for kind in ("box", "mask"):
+        name = f"predictions/{kind}.json"
+        assert (tmp_path / "again" / name).read_text() == (run.folder / name).read_text()
+
+
+def test_another_dataset(tmp_path: Path, run: Run) -> None:
+    small = ["dataset=shapes_voc", "dataset.train.train=2", "dataset.train.val=3", "data_dir=data"]
+    done = run_script("evaluate", f"checkpoint={run.checkpoint}", *small, "hydra.run.dir=other", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "box/AP" in metrics(tmp_path / "other")
+    assert next((tmp_path / "data").glob("shapes_voc-*")).is_dir()
+    found = json.loads((tmp_path / "other" / "predictions" / "box.json").read_text())
+    assert found != json.loads((run.folder / "predictions" / "box.json").read_text())
+
+
+def test_data_that_has_moved_away_is_named(tmp_path: Path, run: Run) -> None:
+    done = run_script("evaluate", f"checkpoint={run.checkpoint}", "dataset=coco", "data_dir=elsewhere", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "elsewhere" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def tampered(run: Run, path: Path, change: Any) -> Path:
+    content = torch.load(run.checkpoint, weights_only=True)
+    change(content)
+    torch.save(content, path)
+    return path
+
+
+def _system(content: dict[str, Any]) -> None:
+    content["aligned_rcnn"]["config"]["model"]["normalize"] = {"_target_": "os.system", "command": "touch harmed"}
+
+
+def _borrowed_name(content: dict[str, Any]) -> None:
+    target = "detector.data.datamodule.os.system"
+    content["aligned_rcnn"]["config"]["model"]["normalize"] = {"_target_": target, "command": "touch harmed"}
+
+
+def _in_the_dataset(content: dict[str, Any]) -> None:
+    content["aligned_rcnn"]["config"]["dataset"]["val"] = {"_target_": "subprocess.run", "args": ["touch", "harmed"]}
+
+
+def _downloads(content: dict[str, Any]) -> None:
+    content["aligned_rcnn"]["config"]["model"]["backbone"] = {"_target_": "torch.hub.load", "repo_or_dir": "a/b", "model": "c"}
+
+
+def _computes(content: dict[str, Any]) -> None:
+    content["aligned_rcnn"]["config"]["model"]["_target_"] = "${oc.env:HOME}"
+
+
+def _other_weights(content: dict[str, Any]) -> None:
+    content["state_dict"] = {k: v for k, v in content["state_dict"].items() if "mask_head" not in k}
+
+
+def _no_configuration(content: dict[str, Any]) -> None:
+    del content["aligned_rcnn"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_system, ["os.system", "model.normalize", "refused"]),
+        (_borrowed_name, ["os.system", "refused"]),
+        (_in_the_dataset, ["subprocess.run", "refused"]),
+        (_downloads, ["torch.hub.load", "refused"]),
+        (_computes, ["oc.env"]),
+        (_other_weights, ["another model", "mask_head"]),
+        (_no_configuration, ["not written by this project"]),
+    ],
+)
+def test_foreign_and_hostile_checkpoints_are_refused(change: Any, words: list[str], tmp_path: Path, run: Run) -> None:
+    path = tampered(run, tmp_path / "bad.ckpt", change)
+    done = run_script("evaluate", f"checkpoint={path}", f"data_dir={run.folder.parent / 'data'}", cwd=tmp_path)
+    assert done.returncode == 1
+    assert all(word in done.stderr for word in ["bad.ckpt", *words]), done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "harmed").exists()
+
+
+class Harmful:
+    """A pickle that runs a command when it is read carelessly."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, ("touch harmed",)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}, "aligned_rcnn": Harmful()}, tmp_path / "bad.ckpt")
+    (tmp_path / "garbage.ckpt").write_bytes(b"no checkpoint")
+    for name in ("bad.ckpt", "garbage.ckpt", "missing.ckpt"):
+        done = run_script("evaluate", f"checkpoint={name}", cwd=tmp_path)
+        assert done.returncode == 1
+        assert name in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not (tmp_path / "harmed").exists()

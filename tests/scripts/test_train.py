@@ -1,0 +1,148 @@
+import csv
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+from pycocotools.coco import COCO
+
+from tests.scripts.conftest import SMALL, Run, run_script, start_script
+
+
+def test_the_folder_of_a_run(run: Run) -> None:
+    files = {str(p.relative_to(run.folder)) for p in run.folder.rglob("*") if p.is_file()}
+    assert {f for f in files if not f.startswith("tensorboard/")} == {
+        "config.yaml",
+        "metrics.json",
+        "metrics.csv",
+        "checkpoints/last.ckpt",
+        "checkpoints/best.ckpt",
+        "predictions/box.json",
+        "predictions/mask.json",
+        "pictures/predictions.png",
+    }
+    with Image.open(run.folder / "pictures" / "predictions.png") as picture:
+        assert min(picture.size) > 400
+
+
+def test_metrics_are_flat_fractions(run: Run) -> None:
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    for kind in ("box", "mask"):
+        for name in ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "AP/ellipse"):
+            assert 0 <= metrics[f"{kind}/{name}"] <= 1
+    assert metrics["env/torch"] == torch.__version__
+    assert metrics["time/total"] > metrics["time/training"] > 0
+    assert not any(name.startswith("voc/") for name in metrics)
+
+
+def test_every_step_is_in_the_table(run: Run) -> None:
+    with (run.folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == sorted(int(row["step"]) for row in rows)
+    assert any(row["box/AP"] for row in rows)
+    assert "loss/class" in rows[0]
+
+
+def test_the_configuration_is_resolved(run: Run) -> None:
+    text = (run.folder / "config.yaml").read_text()
+    config = OmegaConf.create(text)
+    assert "${" not in text
+    assert config.num_classes == len(config.classes) == 5
+
+
+def test_the_terminal_shows_a_table_and_the_levels(run: Run) -> None:
+    for expected in ("AP50", "mask", "stride 4:", "metrics.json", "Operators: "):
+        assert expected in run.output
+
+
+def test_predictions_are_coco_results(run: Run) -> None:
+    truth = next((run.folder.parent / "data").glob("shapes_coco-*/annotations/instances_val.json"))
+    known = {image["id"] for image in json.loads(truth.read_text())["images"]}
+    for kind in ("box", "mask"):
+        results = json.loads((run.folder / "predictions" / f"{kind}.json").read_text())
+        assert {row["image_id"] for row in results} <= known
+        assert all({"image_id", "category_id", "score", "bbox" if kind == "box" else "segmentation"} <= row.keys() for row in results)
+        if results:
+            COCO(str(truth)).loadRes(results)
+
+
+def test_a_checkpoint_is_plain_data(run: Run) -> None:
+    content = torch.load(run.checkpoint, weights_only=True)
+    assert content["aligned_rcnn"]["config"]["num_classes"] == 5
+    assert content["global_step"] == 6
+
+
+def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(tmp_path: Path, run: Run) -> None:
+    steps = ["schedule.steps=40", "schedule.validate_every=40", "schedule.checkpoint_every=5"]
+    arguments = [f"data_dir={run.folder.parent / 'data'}", *SMALL, *steps]
+    whole = run_script("train", "hydra.run.dir=whole", *arguments, cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    killed = start_script("train", "hydra.run.dir=killed", *arguments, cwd=tmp_path)
+    checkpoint = tmp_path / "killed" / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists():
+        assert time.monotonic() < deadline
+        assert killed.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.2)  # until it is written whole
+    killed.kill()
+    killed.wait()
+    assert not (checkpoint.parent.parent / "metrics.json").exists()
+    assert torch.load(checkpoint, weights_only=True)["global_step"] < 40
+
+    resumed = run_script("train", f"resume={checkpoint}", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    finished = torch.load(tmp_path / "whole/checkpoints/last.ckpt", weights_only=True)
+    for name, value in torch.load(checkpoint, weights_only=True)["state_dict"].items():
+        assert torch.equal(value, finished["state_dict"][name]), name
+    tables = []
+    for folder in ("whole", "killed"):
+        with (tmp_path / folder / "metrics.csv").open() as file:
+            tables.append([(row["step"], row["loss"]) for row in csv.DictReader(file) if row["loss"]])
+    assert tables[0] == tables[1]
+    assert not any((tmp_path / "outputs").rglob("*")) or not (tmp_path / "outputs").exists()
+
+
+def test_resuming_takes_no_other_configuration(tmp_path: Path, run: Run) -> None:
+    done = run_script("train", f"resume={run.checkpoint}", "pooler=roipool", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "pooler=roipool" in done.stderr
+
+
+def test_a_sweep_makes_a_folder_for_each_run(tmp_path: Path, run: Run) -> None:
+    data = f"data_dir={run.folder.parent / 'data'}"
+    done = run_script("train", "-m", "pooler=roipool,roialign", "hydra.sweep.dir=sweep", data, *SMALL, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    operators = []
+    for i in range(2):
+        config = OmegaConf.load(tmp_path / "sweep" / str(i) / "config.yaml")
+        operators.append(config.pooler.operator["_target_"])
+        assert "box/AP" in json.loads((tmp_path / "sweep" / str(i) / "metrics.json").read_text())
+    assert operators == ["ops.multiscale_roi_pool", "ops.multiscale_roi_align"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["dataset=coco", "data_dir=nowhere"], ["nowhere", "coco"]),
+        (["dataset=voc07", "data_dir=nowhere"], ["nowhere", "VOC2007"]),
+        (["poler=roialign"], ["poler"]),
+        (["pooler=roialing"], ["roialing", "roialign"]),
+        (["pooler.sampling=2"], ["sampling"]),
+        (["+nonsense=1"], ["nonsense"]),
+        (["+schedule.nonsense=1"], ["nonsense", "validate_every"]),
+        (["+model.nms=1"], ["nms"]),
+        (["resume=nowhere.ckpt"], ["nowhere.ckpt"]),
+        (["backbone.weights=nowhere.pth"], ["nowhere.pth"]),
+    ],
+)
+def test_bad_input_is_one_readable_message(arguments: list[str], words: list[str], tmp_path: Path, run: Run) -> None:
+    data = [] if any(a.startswith("data_dir") for a in arguments) else [f"data_dir={run.folder.parent / 'data'}"]
+    done = run_script("train", *arguments, *data, *SMALL[2:], cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr + done.stdout
+    assert all(word in done.stderr + done.stdout for word in words), done.stderr
+    assert "Training" not in done.stdout

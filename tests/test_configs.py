@@ -1,0 +1,111 @@
+"""Every YAML composes, and what it describes can be built."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from detector import build
+from tests.conftest import CLASSES, ROOT, compose_config, random_batch
+
+CONFIGS = ROOT / "configs"
+
+
+def choices(group: str) -> list[str]:
+    return sorted(p.stem for p in (CONFIGS / group).glob("*.yaml"))
+
+
+def complete(*overrides: str) -> DictConfig:
+    return build.compose_model(compose_config(*overrides), CLASSES)
+
+
+def test_every_folder_is_a_known_group() -> None:
+    groups = {p.name for p in CONFIGS.iterdir() if p.is_dir()}
+    assert groups == {"dataset", "backbone", "pooler", "model", "schedule", "trainer", "logger", "experiment"}
+    assert {p.stem for p in CONFIGS.glob("*.yaml")} == {"train", "evaluate", "predict"}
+
+
+@pytest.mark.parametrize("pooler", choices("pooler"))
+@pytest.mark.parametrize("model", choices("model"))
+def test_models_and_poolers(model: str, pooler: str) -> None:
+    config = complete(f"model={model}", f"pooler={pooler}", "backbone.channels=16", "backbone.width=16")
+    detector = build.build_model(config)
+    losses = detector.loss(random_batch(2))
+    assert torch.stack(list(losses.values())).isfinite().all()
+
+
+@pytest.mark.parametrize("backbone", choices("backbone"))
+def test_backbones(backbone: str) -> None:
+    config = complete(f"backbone={backbone}")
+    detector = build.build_model(config).eval()
+    with torch.inference_mode():
+        features = detector.features(random_batch(1, size=(64, 96)))
+    assert [f.shape[1] for f in features] == [config.backbone.channels] * len(config.backbone.strides)
+    for feature, stride in zip(features, config.backbone.strides, strict=True):
+        assert feature.shape[-2:] == (-(-64 // stride), -(-96 // stride))
+
+
+@pytest.mark.parametrize("dataset", choices("dataset"))
+def test_datasets(dataset: str, tmp_path: Path) -> None:
+    extra = [f"dataset.{s}.annotations={tmp_path}/{s}.json" for s in ("train", "val")] if dataset == "custom" else []
+    config = complete(f"dataset={dataset}", f"data_dir={tmp_path}", *extra)
+    resolved = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(resolved, dict)
+    assert len(config.dataset.anchor_sizes) == 5
+    for name in ("train_augment", "val_augment"):
+        assert callable(build.instantiate(config.dataset[name]))
+    if not dataset.startswith("shapes"):
+        with pytest.raises(ValueError, match=str(tmp_path)):
+            build.build_dataset(config, "train")
+
+
+@pytest.mark.parametrize("schedule", choices("schedule"))
+def test_schedules(schedule: str) -> None:
+    config = complete(f"schedule={schedule}")
+    weight = torch.nn.Parameter(torch.zeros(3, 3))
+    optimizer = build.instantiate(config.schedule.optimizer)([{"params": [weight]}])
+    scheduler = build.instantiate(config.schedule.scheduler)(optimizer)
+    base = config.schedule.optimizer.lr
+    rates = {}
+    for step in range(config.schedule.steps + 1):
+        if step % (config.schedule.steps // 12) == 0:
+            rates[12 * step // config.schedule.steps] = scheduler.get_last_lr()[0] / base
+        scheduler.last_epoch = step
+        scheduler._last_lr = [base * scheduler.lr_lambdas[0](step + 1)]
+    assert rates[0] < 0.02 or schedule != "quick"
+    if schedule == "quick":
+        assert rates[6] == pytest.approx(0.5, abs=0.01)
+        assert rates[12] == pytest.approx(0.0, abs=1e-6)
+    if schedule == "1x":
+        assert (rates[4], rates[9], rates[11]) == pytest.approx((1.0, 0.1, 0.01))
+    if schedule == "3x":
+        assert (rates[9], rates[10], rates[12]) == pytest.approx((1.0, 0.1, 0.01))
+
+
+@pytest.mark.parametrize("trainer", choices("trainer"))
+@pytest.mark.parametrize("logger", choices("logger"))
+def test_trainers_and_loggers(trainer: str, logger: str, tmp_path: Path) -> None:
+    config = complete(f"trainer={trainer}", f"logger={logger}")
+    assert config.trainer.accelerator in ("auto", "cpu", "gpu")
+    for node in (config.logger or {}).values():
+        assert build.instantiate(node, save_dir=str(tmp_path)).save_dir == str(tmp_path)
+
+
+@pytest.mark.parametrize("experiment", choices("experiment"))
+def test_experiments(experiment: str) -> None:
+    build.build_model(complete(f"experiment={experiment}"))
+
+
+@pytest.mark.parametrize("name", ["evaluate", "predict"])
+def test_other_scripts(name: str) -> None:
+    config = compose_config(name=name)
+    assert OmegaConf.is_missing(config, "checkpoint")
+
+
+def test_the_pooler_is_one_word_for_both_heads() -> None:
+    for pooler, operator in (("roialign", "ops.multiscale_roi_align"), ("roipool", "ops.multiscale_roi_pool")):
+        config = complete("model=mask_rcnn", f"pooler={pooler}")
+        for head in (config.model.heads.box_head, config.model.heads.mask_head):
+            assert head.pooler.operator["_target_"] == operator
+    assert complete("pooler=roipool", "pooler.quantization=floor").model.heads.box_head.pooler.operator.quantization == "floor"
