@@ -109,7 +109,7 @@ def check_scale(scale: Any, name: str = "spatial_scale") -> float:
         value = float(scale)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number; got {scale!r}") from None
-    if not (math.isfinite(value) and value > 0):
+    if not 0 < value < math.inf:  # NaN is not
         raise ValueError(f"{name} must be positive and finite; got {scale!r}")
     return value
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-CSRC = Path(__file__).parent / "csrc"
+CSRC = Path(__file__).resolve().parent / "csrc"
 TARGET_VERSION = "0x020a000000000000"
 """The oldest torch whose stable ABI the library uses: 2.10."""
 
@@ -151,7 +151,8 @@ def _build_locked(compiler: str, library: Path) -> None:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode != 0:
             log = result.stdout + result.stderr
-            fault = next((line for line in log.splitlines() if "error" in line.lower()), log.strip()[-200:])
+            lines = log.strip().splitlines()
+            fault = next((line for line in lines if "error" in line.lower()), lines[-1])
             raise BuildError(f"compiling the operators failed: {fault.strip()}", log)
         os.replace(folder / library.name, library)
     finally:

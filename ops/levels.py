@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ops.checks import check_boxes, check_choice, check_scales
+from ops.checks import check_boxes, check_choice, check_scale, check_scales
 
 EPSILON = 1e-6
 """Added outside the logarithm, as torchvision does, so that a RoI of exactly the canonical size is on its level."""
@@ -40,8 +40,7 @@ def assign_levels(
         boxes = check_boxes(boxes)
     numbers = [-math.log2(scale) for scale in check_scales(scales)]
     check_choice(rounding, "rounding", ("floor", "round"))
-    if not (math.isfinite(canonical_size) and canonical_size > 0):
-        raise ValueError(f"canonical_size must be positive and finite; got {canonical_size!r}")
+    canonical_size = check_scale(canonical_size, "canonical_size")
     edges = boxes[:, -4:].to(torch.float64 if boxes.dtype == torch.float64 else torch.float32)
     side = ((edges[:, 2] - edges[:, 0]) * (edges[:, 3] - edges[:, 1])).sqrt()
     number = canonical_level + torch.log2(side / canonical_size) + EPSILON
