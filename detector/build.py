@@ -85,9 +85,16 @@ def build_model(config: DictConfig) -> nn.Module:
 
 
 def build_dataset(config: DictConfig, split: str) -> DetectionDataset:
-    """The dataset's `train` or `val` part."""
-    dataset: DetectionDataset = instantiate(config.dataset[split])
+    """The dataset's `train` or `val` part; masks are read only where the model has a mask head."""
+    node = config.dataset[split]
+    options = {"masks": False} if "masks" in node and not has_mask_head(config) else {}
+    dataset: DetectionDataset = instantiate(node, **options)
     return dataset
+
+
+def has_mask_head(config: DictConfig) -> bool:
+    """Whether the model predicts masks."""
+    return OmegaConf.select(config, "model.heads.mask_head") is not None
 
 
 # Checkpoints

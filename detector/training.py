@@ -151,8 +151,8 @@ def _datamodule(config: DictConfig, train: DetectionDataset | None, val: Detecti
 
 def build_evaluators(config: DictConfig, val: DetectionDataset) -> list[Evaluator]:
     """The metrics of the dataset, against the truth of `val`."""
-    masks = val.has_masks and OmegaConf.select(config, "model.heads.mask_head") is not None
     bins = tuple(config.dataset.size_bins)
+    masks = val.has_masks and build.has_mask_head(config)
     return evaluators(list(config.dataset.metrics), val.ground_truth(), val.category_ids, bins, masks)
 
 
@@ -172,6 +172,8 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
     lightning.seed_everything(config.seed, verbose=False)
     train, val = build.build_dataset(config, "train"), build.build_dataset(config, "val")
     data = _datamodule(config, train, val)
+    if build.has_mask_head(config) and not train.has_masks:
+        raise ValueError("model: it learns masks, and dataset.train has none; use model=faster_rcnn")
     if not val.ground_truth()["annotations"]:
         raise ValueError("dataset.val holds no object: there is nothing to evaluate on")
     config = build.compose_model(config, train.classes)

@@ -44,6 +44,7 @@ class CocoDataset:
         annotations: the JSON file.
         keep_empty: keep images without objects to learn from (none, or crowds only). Training leaves them out.
         masks: decode the masks, where the file has them.
+        limit: take only the first so many of these images.
 
     Raises:
         FileNotFoundError: the folder, the file, or an image that the file names does not exist.
@@ -52,7 +53,13 @@ class CocoDataset:
     """
 
     def __init__(
-        self, images: str | Path, annotations: str | Path, *, keep_empty: bool = True, masks: bool = True
+        self,
+        images: str | Path,
+        annotations: str | Path,
+        *,
+        keep_empty: bool = True,
+        masks: bool = True,
+        limit: int | None = None,
     ) -> None:
         self.images = Path(images)
         self.path = Path(annotations)
@@ -64,7 +71,7 @@ class CocoDataset:
         records = _images(content, self.path)
         _check_files(self.images, [r["file_name"] for r in records.values()], self.path)
         self._annotations = self._collect(content["annotations"], records)
-        self._records = [r for r in records.values() if keep_empty or self._learnable(r["id"])]
+        self._records = [r for r in records.values() if keep_empty or self._learnable(r["id"])][:limit]
         if not self._records:
             kind = "image" if keep_empty else "image with an object to learn"
             raise ValueError(f"{self.path}: holds no {kind}; check that it is the annotation file of the right split")
@@ -107,7 +114,7 @@ class CocoDataset:
     def ground_truth(self) -> dict[str, Any]:
         """The file's own `images`, `annotations` and `categories`, less what was left out.
 
-        Where an annotation states no `area` or `iscrowd`, its box's area and 0 are filled in.
+        Where an annotation states no `iscrowd`, 0 is filled in.
         """
         annotations = [a for r in self._records for a in self._annotations[r["id"]]]
         return {"images": self._records, "annotations": annotations, "categories": self._categories}
@@ -147,9 +154,7 @@ class CocoDataset:
             elif x2 <= x1 or y2 <= y1:
                 skipped["outside the image"] += 1
             else:
-                area = annotation.get("area", box[2] * box[3])
-                filled = {"id": number, "iscrowd": 0, **annotation, "area": area}
-                groups[image["id"]].append(filled)
+                groups[image["id"]].append({"id": number, "iscrowd": 0, **annotation})
         if skipped:
             reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
             log.warning("%s: skipped %d of %d boxes: %s", self.path, sum(skipped.values()), len(annotations), reasons)

@@ -16,6 +16,7 @@ def custom(
     classes: Sequence[str] | None = None,
     keep_empty: bool = True,
     masks: bool = True,
+    limit: int | None = None,
 ) -> CocoDataset | VocDataset:
     """Open the dataset that `annotations` leads to.
 
@@ -27,6 +28,7 @@ def custom(
         classes: names by label for a VOC folder; None takes those that occur in it. Not used with a JSON.
         keep_empty: keep images without objects to learn from.
         masks: read the masks, where there are any.
+        limit: take only the first so many of the images.
 
     Raises:
         FileNotFoundError: a file that does not exist.
@@ -34,13 +36,14 @@ def custom(
     """
     path = Path(annotations)
     if path.suffix == ".json":
-        return CocoDataset(path.parent if images is None else images, path, keep_empty=keep_empty, masks=masks)
+        folder = path.parent if images is None else Path(images)
+        return CocoDataset(folder, path, keep_empty=keep_empty, masks=masks, limit=limit)
     absolute = path.absolute()
     if path.suffix == ".txt" and absolute.parent.parent.name == "ImageSets":
         folder = absolute.parent.parent.parent
         wanted = masks and absolute.parent.name == "Segmentation"
         sets = [(folder.name, path.stem)]
-        return VocDataset(folder.parent, sets, classes=classes, keep_empty=keep_empty, masks=wanted)
+        return VocDataset(folder.parent, sets, classes=classes, keep_empty=keep_empty, masks=wanted, limit=limit)
     raise ValueError(
         f"{path}: annotations must be a COCO file, *.json, or a list of a VOC folder, FOLDER/ImageSets/Main/*.txt"
     )

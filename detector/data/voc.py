@@ -69,6 +69,7 @@ class VocDataset:
         classes: names by label; None takes the names that occur in the folders' annotations, sorted.
         keep_empty: keep images without objects. Training leaves them out.
         masks: read the masks from `SegmentationObject`, and the lists from `ImageSets/Segmentation`.
+        limit: take only the first so many of these images.
 
     Raises:
         FileNotFoundError: a folder, list, image or annotation that does not exist.
@@ -84,6 +85,7 @@ class VocDataset:
         classes: Sequence[str] | None = CLASSES,
         keep_empty: bool = True,
         masks: bool = False,
+        limit: int | None = None,
     ) -> None:
         self.root = Path(root)
         folders = [(_folder(self.root, str(name)), str(split)) for name, split in _pairs(sets)]
@@ -104,7 +106,7 @@ class VocDataset:
             raise ValueError(
                 f"{self.root}: image {repeated[0]} is listed twice ({len(repeated)} such) in {_pairs(sets)}"
             )
-        self._records = [r for r in records if keep_empty or r.objects]
+        self._records = [r for r in records if keep_empty or r.objects][:limit]
         if not self._records:
             raise ValueError(f"{self.root}: the lists {_pairs(sets)} hold no image to use")
         check_images([(r.image, r.size, r.annotation) for r in self._records])
