@@ -50,7 +50,7 @@ def coverage(a: Tensor, b: Tensor) -> Tensor:
 
 
 def encode(boxes: Tensor, references: Tensor, weights: tuple[float, float, float, float]) -> Tensor:
-    """The deltas (dx, dy, dw, dh), [..., 4], that bring `references` onto `boxes` (R-CNN, appendix C), times `weights`."""
+    """The deltas (dx, dy, dw, dh), [..., 4], from `references` to `boxes` (R-CNN, appendix C), times `weights`."""
     size = references[..., 2:] - references[..., :2]
     centre = references[..., :2] + 0.5 * size
     true_size = boxes[..., 2:] - boxes[..., :2]

@@ -1,4 +1,4 @@
-"""From a configuration to objects, and from a checkpoint to a model. The only module of the package that knows Hydra."""
+"""From a configuration to objects, from a checkpoint to a model. The only module of the package that knows Hydra."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from detector.models.rcnn import RCNN
 from detector.types import DetectionDataset
 
 FORMAT = 1
@@ -78,9 +79,9 @@ def compose_model(config: DictConfig, classes: Sequence[str]) -> DictConfig:
     return config
 
 
-def build_model(config: DictConfig) -> nn.Module:
+def build_model(config: DictConfig) -> RCNN:
     """The detector that `config.model` describes; `config.num_classes` must be known."""
-    model: nn.Module = instantiate(config.model)
+    model: RCNN = instantiate(config.model)
     return model
 
 
@@ -192,8 +193,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except Exception as error:  # torch raises a dozen kinds for a damaged or hostile file
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"checkpoint {str(path)!r} cannot be read as data: {first}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("aligned_rcnn"), dict) or "state_dict" not in content:
-        raise ValueError(f"checkpoint {str(path)!r} was not written by this project's train.py: it carries no configuration")
+    if (
+        not isinstance(content, dict)
+        or not isinstance(content.get("aligned_rcnn"), dict)
+        or "state_dict" not in content
+    ):
+        raise ValueError(
+            f"checkpoint {str(path)!r} was not written by this project's train.py: it carries no configuration"
+        )
     own = content["aligned_rcnn"]
     if own.get("format") != FORMAT or not isinstance(own.get("config"), dict):
         raise ValueError(f"checkpoint {str(path)!r} has format {own.get('format')!r}; this version reads {FORMAT}")
@@ -225,5 +232,3 @@ def load_weights(model: nn.Module, content: Mapping[str, Any], source: str) -> N
             f"{len(unexpected)} left over {unexpected[:2]}, {len(shapes)} of another shape {sorted(shapes)[:2]}"
         )
     model.load_state_dict(state)
-
-

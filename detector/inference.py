@@ -10,7 +10,6 @@ from torch import Tensor
 
 from detector import build
 from detector.data.datamodule import collate
-from detector.models.rcnn import RCNN
 from detector.types import Objects, Sample, Target
 
 
@@ -34,7 +33,7 @@ class Detector:
             raise ValueError(f"device={device}: there is no GPU that torch can use; take device=cpu")
         model = build.build_model(config)
         build.load_weights(model, content, str(checkpoint))
-        self.model: RCNN = model.to(self.device).eval()  # type: ignore[assignment]
+        self.model = model.to(self.device).eval()
         self.augment: Callable[[Sample, int], Sample] = build.instantiate(config.dataset.val_augment)
         self.stride = max(config.backbone.strides)
 

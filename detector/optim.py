@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, object]]:
-    """The trainable parameters in two groups: with weight decay, and without (biases and norms: all of rank below 2)."""
+    """The trainable parameters in two groups: with weight decay, and without (biases, norms)."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     if not trainable:
         raise ValueError("the model has no trainable parameter: lower backbone.freeze_at")

@@ -19,6 +19,9 @@ from detector.models.rcnn import RCNN
 from detector.optim import parameter_groups
 from detector.types import Batch
 
+CHECK_EVERY = 20
+"""Steps between looks at whether the loss is still a number; each look waits for the device."""
+
 
 class DetectionTask(LightningModule):
     """Trains and evaluates a detector.
@@ -62,7 +65,7 @@ class DetectionTask(LightningModule):
         torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 4096 + self.global_rank)
         losses = self.model.loss(batch)
         total = torch.stack(list(losses.values())).sum()
-        if self.global_step % self.trainer.log_every_n_steps == 0 and not bool(total.isfinite()):
+        if self.global_step % CHECK_EVERY == 0 and not bool(total.isfinite()):
             raise ValueError(
                 f"the loss is {float(total)} at step {self.global_step}: lower schedule.optimizer.lr or raise "
                 "schedule.scheduler.warmup, and start again, or resume from checkpoints/last.ckpt"

@@ -84,7 +84,9 @@ class CsvLogger(Logger):
 class Progress(RichProgressBar):
     """One bar for the whole run, with short names for the losses."""
 
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, int | str | float | dict[str, float]]:
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
         """`loss/class` is shown as `class`."""
         items = super().get_metrics(trainer, pl_module).items()
         return {name.removeprefix("loss/"): value for name, value in items if name != "v_num"}
@@ -115,7 +117,8 @@ class Levels(Callback):
                 counts = part.counts.tolist()
                 total = max(sum(counts), 1)
                 shares = "  ".join(
-                    f"stride {round(1 / scale)}: {count / total:.0%}" for scale, count in zip(part.scales, counts, strict=True)
+                    f"stride {round(1 / scale)}: {count / total:.0%}"
+                    for scale, count in zip(part.scales, counts, strict=True)
                 )
                 log.info("RoIs by level of %s: %s (of %d)", name.removeprefix("model."), shares, sum(counts))
                 if len(counts) > 2 and sum(count > 0.01 * total for count in counts) < 3:
@@ -198,7 +201,9 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
     last = folder / "checkpoints" / "last.ckpt"
     every = config.schedule.validate_every
-    loggers = [build.instantiate(node, save_dir=str(folder)) for node in config.logger.values()] if config.logger else []
+    loggers = (
+        [build.instantiate(node, save_dir=str(folder)) for node in config.logger.values()] if config.logger else []
+    )
     trainer = _trainer(
         config,
         folder,
@@ -212,7 +217,9 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
             Progress(),
             Levels(after=min(50, config.schedule.steps)),
             LearningRateMonitor("step"),
-            ModelCheckpoint(last.parent, "best", monitor=config.schedule.monitor, mode="max", enable_version_counter=False),
+            ModelCheckpoint(
+                last.parent, "best", monitor=config.schedule.monitor, mode="max", enable_version_counter=False
+            ),
             ModelCheckpoint(
                 last.parent,
                 "last",

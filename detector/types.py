@@ -114,7 +114,8 @@ class Objects(_Movable):
     labels: Tensor
     """int64 [N]"""
     masks: Tensor | None = None
-    """float32 [N, M, M] in 0..1: the probability of the object over a grid that spans its box (`detector.masks.paste` lays it on the image)"""
+    """float32 [N, M, M] in 0..1: the probability of the object over a grid that spans its box.
+    `detector.masks.paste` lays it on the image"""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -137,7 +138,8 @@ class DetectionDataset(Protocol):
         """Whether samples carry masks."""
 
     def ground_truth(self) -> dict[str, Any]:
-        """The truth for evaluation in COCO's format (`images`, `annotations`, `categories`), straight from the annotation files.
+        """The truth for evaluation in COCO's format, straight from the annotation files.
 
-        Original pixels, the dataset's own image and category ids; an annotation may carry `ignore: 1` (VOC's difficult).
+        `images`, `annotations` and `categories`, in original pixels, with the dataset's own image and category ids; an
+        annotation may carry `ignore: 1` (VOC's difficult).
         """

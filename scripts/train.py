@@ -1,4 +1,4 @@
-"""Train a detector, then evaluate it: python scripts/train.py [pooler=roialign] [dataset=...] [model=...] [key=value ...]."""
+"""Train a detector, then evaluate it: python scripts/train.py [pooler=...] [dataset=...] [key=value ...]."""
 
 from pathlib import Path
 

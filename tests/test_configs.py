@@ -94,7 +94,7 @@ def test_trainers_and_loggers(trainer: str, logger: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("experiment", choices("experiment"))
 def test_experiments(experiment: str) -> None:
-    build.build_model(complete(f"experiment={experiment}"))
+    build.build_model(complete(f"experiment={experiment}", "backbone.weights=null"))  # no download
 
 
 @pytest.mark.parametrize("name", ["evaluate", "predict"])
@@ -108,4 +108,7 @@ def test_the_pooler_is_one_word_for_both_heads() -> None:
         config = complete("model=mask_rcnn", f"pooler={pooler}")
         for head in (config.model.heads.box_head, config.model.heads.mask_head):
             assert head.pooler.operator["_target_"] == operator
-    assert complete("pooler=roipool", "pooler.quantization=floor").model.heads.box_head.pooler.operator.quantization == "floor"
+    assert (
+        complete("pooler=roipool", "pooler.quantization=floor").model.heads.box_head.pooler.operator.quantization
+        == "floor"
+    )

@@ -27,7 +27,9 @@ class Anchors(nn.Module):
     ) -> None:
         super().__init__()
         if len(sizes) != len(strides):
-            raise ValueError(f"anchor sizes are wanted for each of the {len(strides)} levels, got {len(sizes)}: {sizes}")
+            raise ValueError(
+                f"anchor sizes are wanted for each of the {len(strides)} levels, got {len(sizes)}: {sizes}"
+            )
         by_level = [list(s) if isinstance(s, Sequence) else [s] for s in sizes]
         counts = {len(s) for s in by_level}
         if len(counts) != 1:

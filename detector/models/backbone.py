@@ -32,9 +32,7 @@ class ResNet(nn.Module):
 
     stages = ("stem", "layer1", "layer2", "layer3", "layer4")
 
-    def __init__(
-        self, name: str, norm: Norm = nn.BatchNorm2d, weights: str | None = None, freeze_at: int = 0
-    ) -> None:
+    def __init__(self, name: str, norm: Norm = nn.BatchNorm2d, weights: str | None = None, freeze_at: int = 0) -> None:
         super().__init__()
         if not 0 <= freeze_at <= len(self.stages):
             raise ValueError(f"freeze_at counts stages of {len(self.stages)}, got {freeze_at}")
@@ -71,14 +69,25 @@ def _weights(name: str, weights: str) -> dict[str, Tensor]:
     """A state dict by torchvision's name of it, or from a file."""
     if weights == "imagenet" or weights.startswith("IMAGENET"):
         choice = "DEFAULT" if weights == "imagenet" else weights
-        state: dict[str, Tensor] = torchvision.models.get_model_weights(name)[choice].get_state_dict(progress=True)
+        try:
+            state: dict[str, Tensor] = torchvision.models.get_model_weights(name)[choice].get_state_dict(progress=True)
+        except KeyError as error:
+            sets = [w.name for w in torchvision.models.get_model_weights(name)]
+            raise ValueError(f"backbone weights {weights!r}: {name} has {', '.join(sets)}") from error
+        except OSError as error:
+            raise OSError(
+                f"backbone weights {weights!r}: not on this disk, and the download failed ({error}); download them "
+                "elsewhere and give the file's path, or backbone.weights=null for random ones"
+            ) from error
         return state
     path = Path(weights)
     if not path.is_file():
         raise FileNotFoundError(f"backbone weights {weights!r}: no such file; give a path, or `imagenet`")
     loaded = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(loaded, dict):
-        raise ValueError(f"backbone weights {weights!r}: a state dict was expected, the file holds a {type(loaded).__name__}")
+        raise ValueError(
+            f"backbone weights {weights!r}: a state dict was expected, the file holds a {type(loaded).__name__}"
+        )
     return loaded
 
 
@@ -130,5 +139,3 @@ def frozen_batch_norm(channels: int) -> nn.Module:
     """Batch normalisation whose statistics and weights stay as loaded."""
     norm: nn.Module = FrozenBatchNorm2d(channels)
     return norm
-
-

@@ -15,15 +15,14 @@ from detector.types import Objects, Size
 
 
 class TwoMLP(nn.Sequential):
-    """Two fully connected layers of `width` over a pooled feature of `channels` × `size` × `size` (FPN, section 4.2)."""
+    """Two fully connected layers of `width` over pooled features `channels` × `size` × `size` (FPN, section 4.2)."""
 
     def __init__(self, channels: int, size: int, width: int) -> None:
         super().__init__(
             nn.Flatten(), nn.Linear(channels * size**2, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
         )
-        for layer in (self[1], self[3]):
-            nn.init.kaiming_uniform_(layer.weight, a=1)
-            nn.init.zeros_(layer.bias)
+        for name, parameter in self.named_parameters():
+            nn.init.kaiming_uniform_(parameter, a=1) if name.endswith("weight") else nn.init.zeros_(parameter)
 
 
 class BoxHead(nn.Module):
@@ -97,7 +96,7 @@ class BoxHead(nn.Module):
         scores = logits.softmax(1)[:, :-1]
         return [
             self._select(box_ops.clip(box, size), score)
-            for box, score, size in zip(boxes.split(counts), scores.split(counts), sizes, strict=True)
+            for box, score, size in zip(torch.split(boxes, counts), torch.split(scores, counts), sizes, strict=True)
         ]
 
     def _select(self, boxes: Tensor, scores: Tensor) -> Objects:

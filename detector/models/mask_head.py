@@ -28,12 +28,13 @@ class FCN(nn.Sequential):
             layers += [nn.Conv2d(channels if i == 0 else width, width, 3, padding=1), nn.ReLU()]
         layers += [nn.ConvTranspose2d(width, width, 2, stride=2), nn.ReLU(), nn.Conv2d(width, num_classes, 1)]
         super().__init__(*layers)
-        for layer in self:
-            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
-        nn.init.normal_(self[-1].weight, std=0.001)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif name == f"{len(layers) - 1}.weight":
+                nn.init.normal_(parameter, std=0.001)
+            else:
+                nn.init.kaiming_normal_(parameter, mode="fan_out", nonlinearity="relu")
 
 
 class MaskHead(nn.Module):

@@ -4,32 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from detector.types import Batch, Objects, Size, Target
-
-
-class Proposer(Protocol):
-    """The first stage: from features to regions, learnt (`RPN`) or given."""
-
-    def __call__(self, features: Sequence[Tensor], batch: Batch) -> list[Tensor]: ...
-
-    def loss(self, features: Sequence[Tensor], batch: Batch) -> tuple[dict[str, Tensor], list[Tensor]]: ...
-
-
-class Heads(Protocol):
-    """The second stage: from features and regions to objects."""
-
-    def __call__(
-        self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]
-    ) -> list[Objects]: ...
-
-    def loss(
-        self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size], targets: Sequence[Target]
-    ) -> dict[str, Tensor]: ...
+from detector.models.stages import Heads, Proposer
+from detector.types import Batch, Objects, Size
 
 
 class Normalize(nn.Module):
@@ -69,13 +49,13 @@ class RCNN(nn.Module):
         self,
         normalize: nn.Module,
         backbone: nn.Module,
-        proposer: nn.Module,
-        heads: nn.Module,
+        proposer: Proposer,
+        heads: Heads,
     ) -> None:
         super().__init__()
         self.normalize, self.backbone = normalize, backbone
         self.proposer, self.heads = proposer, heads
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
     def features(self, batch: Batch) -> list[Tensor]:
         """The backbone's features by level, [B, D, H, W], fine to coarse."""
@@ -84,16 +64,14 @@ class RCNN(nn.Module):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The losses by name, scalars; their sum is what is minimised."""
-        proposer: Proposer = self.proposer
-        heads: Heads = self.heads
         features = self.features(batch)
-        losses, proposals = proposer.loss(features, batch)
-        return losses | heads.loss(features, proposals, batch.sizes, batch.targets)
+        losses, proposals = self.proposer.loss(features, batch)
+        return losses | self.heads.loss(features, proposals, batch.sizes, batch.targets)
 
     def forward(self, batch: Batch) -> list[Objects]:
         """The detections of each image, best first, in pixels of its original."""
         features = self.features(batch)
-        objects = self.heads(features, self.proposer(features, batch), batch.sizes)
+        objects: list[Objects] = self.heads(features, self.proposer(features, batch), batch.sizes)
         return [
             _rescale(found, size, original)
             for found, size, original in zip(objects, batch.sizes, batch.original_sizes, strict=True)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from detector.matching import Matcher, Sampled
 from detector.models.box_head import BoxHead
 from detector.models.mask_head import MaskHead
+from detector.models.stages import Heads
 from detector.types import Objects, Size, Target
 
 
-class StandardHeads(nn.Module):
+class StandardHeads(Heads):
     """A box head and, if given, a mask head, each with its own pooler (Mask R-CNN with FPN).
 
     Args:
@@ -64,7 +65,10 @@ class StandardHeads(nn.Module):
         boxes = [roi for roi, _, _ in sampled]
         labels = torch.cat([label for _, label, _ in sampled])
         truth = torch.cat(
-            [t.boxes[match] if len(t) else torch.zeros_like(roi) for (roi, _, match), t in zip(sampled, targets, strict=True)]
+            [
+                t.boxes[match] if len(t) else torch.zeros_like(roi)
+                for (roi, _, match), t in zip(sampled, targets, strict=True)
+            ]
         )
         losses = self.box_head.loss(features, boxes, labels, truth)
         if self.mask_head is not None:
@@ -91,5 +95,7 @@ class StandardHeads(nn.Module):
 
     def forward(self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]) -> list[Objects]:
         """The detections of each image, best first, in pixels of the network's image; arguments as of `loss`."""
-        objects = self.box_head(features, proposals, sizes)
-        return objects if self.mask_head is None else self.mask_head(features, objects)
+        objects: list[Objects] = self.box_head(features, proposals, sizes)
+        if self.mask_head is not None:
+            objects = self.mask_head(features, objects)
+        return objects

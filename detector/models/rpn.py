@@ -13,6 +13,7 @@ from torchvision.ops import batched_nms
 from detector import boxes as box_ops
 from detector.matching import Matcher, Sampled
 from detector.models.anchors import Anchors
+from detector.models.stages import Proposer
 from detector.types import Batch, Size, Target
 
 Weights = tuple[float, float, float, float]
@@ -31,9 +32,8 @@ class RPNHead(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.objectness = nn.Conv2d(channels, anchors, 1)
         self.deltas = nn.Conv2d(channels, 4 * anchors, 1)
-        for layer in (self.conv, self.objectness, self.deltas):
-            nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
+        for name, parameter in self.named_parameters():
+            nn.init.normal_(parameter, std=0.01) if name.endswith("weight") else nn.init.zeros_(parameter)
 
     def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:
         """From [B, D, H, W] the logits [B, H*W*A] and deltas [B, H*W*A, 4] in the order of `Anchors`."""
@@ -63,7 +63,7 @@ class _Prediction:
     deltas: list[Tensor]  # by level [B, n, 4]
 
 
-class RPN(nn.Module):
+class RPN(Proposer):
     """Proposes regions that may hold an object.
 
     Args:

@@ -17,7 +17,9 @@ def metrics(folder: Path) -> dict[str, float]:
 
 def test_the_same_numbers_to_the_last_digit(tmp_path: Path, run: Run) -> None:
     data = run.folder.parent / "data"
-    done = run_script("evaluate", f"checkpoint={run.checkpoint}", f"data_dir={data}", "hydra.run.dir=again", cwd=tmp_path)
+    done = run_script(
+        "evaluate", f"checkpoint={run.checkpoint}", f"data_dir={data}", "hydra.run.dir=again", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert metrics(tmp_path / "again") == metrics(run.folder)
     for kind in ("box", "mask"):
@@ -63,7 +65,11 @@ def _in_the_dataset(content: dict[str, Any]) -> None:
 
 
 def _downloads(content: dict[str, Any]) -> None:
-    content["aligned_rcnn"]["config"]["model"]["backbone"] = {"_target_": "torch.hub.load", "repo_or_dir": "a/b", "model": "c"}
+    content["aligned_rcnn"]["config"]["model"]["backbone"] = {
+        "_target_": "torch.hub.load",
+        "repo_or_dir": "a/b",
+        "model": "c",
+    }
 
 
 def _computes(content: dict[str, Any]) -> None:

@@ -64,7 +64,10 @@ def test_predictions_are_coco_results(run: Run) -> None:
     for kind in ("box", "mask"):
         results = json.loads((run.folder / "predictions" / f"{kind}.json").read_text())
         assert {row["image_id"] for row in results} <= known
-        assert all({"image_id", "category_id", "score", "bbox" if kind == "box" else "segmentation"} <= row.keys() for row in results)
+        assert all(
+            {"image_id", "category_id", "score", "bbox" if kind == "box" else "segmentation"} <= row.keys()
+            for row in results
+        )
         if results:
             COCO(str(truth)).loadRes(results)
 
