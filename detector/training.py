@@ -18,6 +18,7 @@ import torchvision
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -58,14 +59,17 @@ class CsvLogger(Logger):
         """No sub-folder."""
         return ""
 
+    @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Nothing: the configuration is in `config.yaml`."""
 
+    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add numbers to the row of a step."""
         row = self.rows.setdefault(step or 0, {"step": str(step or 0)})
         row.update({name: repr(float(value)) for name, value in metrics.items() if name != "epoch"})
 
+    @rank_zero_only
     def save(self) -> None:
         """Write the file anew."""
         names = sorted({name for row in self.rows.values() for name in row} - {"step"})
@@ -234,15 +238,21 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
         sys.exit(1)
     trainer.save_checkpoint(last)
     trained = time.perf_counter()
-    metrics = evaluate(config, folder, console, task, val)
+    metrics = evaluate(config, folder, console, task, val, trainer)
     metrics |= {"time/data": data_ready - began, "time/training": trained - data_ready}
     metrics["time/total"] = time.perf_counter() - began
-    write_metrics(folder, metrics)
+    if trainer.is_global_zero:
+        write_metrics(folder, metrics)
     return metrics
 
 
 def evaluate(
-    config: DictConfig, folder: Path, console: Console, task: DetectionTask, val: DetectionDataset
+    config: DictConfig,
+    folder: Path,
+    console: Console,
+    task: DetectionTask,
+    val: DetectionDataset,
+    trainer: Trainer | None = None,
 ) -> dict[str, Any]:
     """Evaluate a detector on `val`: prints the table, writes `metrics.json`, `predictions/` and `pictures/`.
 
@@ -252,16 +262,18 @@ def evaluate(
         console: where the table is printed.
         task: the detector with its weights and evaluators.
         val: the dataset.
+        trainer: the one that trained; a second one would start the other processes of a distributed run again.
 
     Returns:
         what `metrics.json` holds.
     """
     began = time.perf_counter()
-    trainer = _trainer(config, folder, logger=False, callbacks=[Progress()], enable_checkpointing=False)
+    if trainer is None:
+        trainer = _trainer(config, folder, logger=False, callbacks=[Progress()], enable_checkpointing=False)
     data = _datamodule(config, None, val)
     trainer.validate(task, data, verbose=False)
     metrics: dict[str, Any] = dict(task.metrics)
-    metrics |= environment(str(task.device if trainer.num_devices == 1 else config.trainer.accelerator))
+    metrics |= environment(trainer.strategy.root_device)
     metrics["time/evaluation"] = time.perf_counter() - began
     if trainer.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)
@@ -289,14 +301,14 @@ def _picture(path: Path, task: DetectionTask, data: DetectionDataModule, count: 
     contact_sheet(rows, data.val.classes, path)
 
 
-def environment(device: str) -> dict[str, str]:
+def environment(device: torch.device) -> dict[str, str]:
     """Where numbers were measured: versions, device, commit (absent outside a git checkout), under `env/`."""
     facts = {
         "env/python": sys.version.split()[0],
         "env/torch": torch.__version__,
         "env/torchvision": torchvision.__version__,
         "env/lightning": lightning.__version__,
-        "env/device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
+        "env/device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "env/threads": str(torch.get_num_threads()),
         "env/ops": ops.backend().name,
     }
