@@ -1,17 +1,37 @@
-"""RoI operators: exact, deterministic and fast, with gradients; drop-in for torchvision's."""
+"""RoI operators: exact, deterministic and fast, with gradients; drop-in for torchvision's (see README.md)."""
 
-from ops.functional import multiscale_roi_align, multiscale_roi_pool, roi_align, roi_pool
+from ops.crops import crop_and_resize, multiscale_crop_and_resize, multiscale_roi_crop, roi_crop
+from ops.functional import ps_roi_align, ps_roi_pool, roi_align, roi_pool, roi_warp
 from ops.levels import assign_levels
-from ops.modules import RoIAlign, RoIPool
+from ops.modules import PSRoIAlign, PSRoIPool, RoIAlign, RoIPool
+from ops.multiscale import (
+    multiscale_ps_roi_align,
+    multiscale_ps_roi_pool,
+    multiscale_roi_align,
+    multiscale_roi_pool,
+    multiscale_roi_warp,
+)
 from ops.native import backend
 
 __all__ = [
+    "PSRoIAlign",
+    "PSRoIPool",
     "RoIAlign",
     "RoIPool",
     "assign_levels",
     "backend",
+    "crop_and_resize",
+    "multiscale_crop_and_resize",
+    "multiscale_ps_roi_align",
+    "multiscale_ps_roi_pool",
     "multiscale_roi_align",
+    "multiscale_roi_crop",
     "multiscale_roi_pool",
+    "multiscale_roi_warp",
+    "ps_roi_align",
+    "ps_roi_pool",
     "roi_align",
+    "roi_crop",
     "roi_pool",
+    "roi_warp",
 ]

@@ -65,7 +65,8 @@ def _objects() -> list[tuple[str, str, list[str]]]:
         (f"kernels_{name}.o", "kernels.cpp", [*_KERNEL, f"-DVARIANT={name}", *flags])
         for name, flags in variants.items()
     ]
-    return [("cpu.o", "cpu.cpp", _HOST), ("variants.o", "variants.cpp", _HOST), *kernels]
+    hosts = ["cpu_average", "cpu_maximum", "library", "variants"]
+    return [*((f"{name}.o", f"{name}.cpp", _HOST) for name in hosts), *kernels]
 
 
 def _torch_folder(name: str) -> str:
@@ -87,7 +88,7 @@ def library_path(compiler: str) -> Path:
         status.st_mtime_ns,
     ]
     digest.update(repr(parts).encode())
-    for source in sorted(CSRC.iterdir()):
+    for source in sorted(path for path in CSRC.iterdir() if path.is_file()):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
     return cache_folder() / f"cpu-{digest.hexdigest()[:20]}.so"
 

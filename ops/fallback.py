@@ -151,6 +151,22 @@ def average(
     return output.to(features[0].dtype)
 
 
+def ps_average(
+    features: list[Tensor],
+    boxes: Tensor,
+    levels: Tensor | None,
+    scales: list[float],
+    height: int,
+    width: int,
+    sampling_ratio: int,
+    rule: str,
+) -> Tensor:
+    """The operator `aligned_rcnn::ps_average`: of the average of all channels in all bins, what each bin keeps."""
+    everything = average(features, boxes, levels, scales, height, width, sampling_ratio, rule)
+    by_bin = everything.reshape(boxes.shape[0], features[0].shape[1] // (height * width), height, width, height, width)
+    return torch.einsum("kcpqpq->kcpq", by_bin)
+
+
 def maximum(
     features: list[Tensor],
     boxes: Tensor,

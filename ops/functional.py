@@ -1,4 +1,4 @@
-"""The public functions. Each pools K regions of feature maps into a grid of bins.
+"""The operators on one feature map. Each pools K regions of it into a grid of bins.
 
 Shapes: N images, C channels, H x W cells; K RoIs; PH x PW bins. Boxes are x1, y1, x2, y2 in pixels, continuous (pixel j
 covers [j, j + 1)), as Tensor[K, 5] with the image's index first or as a list of Tensor[L, 4], one per image. A RoI
@@ -8,59 +8,14 @@ for float64 features); results have the features' dtype and memory format. Gradi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
 import torch.fx
 from torch import Tensor
 
-from ops import fallback, native
-from ops.checks import (
-    check_boxes,
-    check_choice,
-    check_features,
-    check_levels,
-    check_map,
-    check_output_size,
-    check_sampling_ratio,
-    check_scale,
-    check_scales,
-)
-from ops.levels import assign_levels
+from ops.checks import check_choice
+from ops.pooling import Boxes, OutputSize, pool_level
 
-Boxes = Tensor | Sequence[Tensor]
-OutputSize = int | Sequence[int]
-
-
-def _pool(
-    features: list[Tensor],
-    boxes: Boxes,
-    output_size: OutputSize,
-    scales: list[float],
-    sampling_ratio: int,
-    rule: str,
-    maximum: bool,
-    levels: Tensor | None = None,
-) -> Tensor:
-    """The rest of the way for every operator: `features` and `scales` are checked."""
-    height, width = check_output_size(output_size)
-    sampling_ratio = check_sampling_ratio(sampling_ratio)
-    rois = check_boxes(boxes, features[0].shape[0], features[0].device)
-    if levels is not None:
-        levels = check_levels(levels, rois)
-    elif len(features) > 1:
-        levels = assign_levels(rois, scales)
-    arguments = (features, rois, levels, scales, height, width, sampling_ratio, rule)
-    if not native.available(features[0].device):
-        return fallback.maximum(*arguments) if maximum else fallback.average(*arguments)
-    if maximum:
-        output, _ = torch.ops.aligned_rcnn.maximum(*arguments)
-        return output  # type: ignore[no-any-return]
-    return torch.ops.aligned_rcnn.average(*arguments)  # type: ignore[no-any-return]
-
-
-def _align_rule(aligned: bool) -> str:
-    return "align_half" if aligned else "align"
+MODES = {"avg": "average", "max": "maximum"}
+QUANTIZATIONS = ("round", "floor")
 
 
 @torch.fx.wrap
@@ -91,14 +46,13 @@ def roi_align(
     Raises:
         ValueError, TypeError: malformed arguments; the message names the argument and its value.
 
-    Equivalent to, for one inner RoI, aligned, with s samples a bin:
-        theta maps [-1, 1] onto the RoI; grid_sample(input, affine_grid(theta, (1, C, PH * s, PW * s))) followed by
-        avg_pool2d(s). torchvision.ops.roi_align computes the same (mode "avg").
+    Equivalent to, for one RoI inside the map, aligned, with s samples a bin: crop = grid_sample(input, grid) at the
+        centres of PH * s x PW * s equal parts of the RoI (affine_grid's default), then avg_pool2d(crop, s).
+        torchvision.ops.roi_align computes the same (mode "avg").
     """
-    check_map(input, "input")
-    check_choice(mode, "mode", ("avg", "max"))
-    scales = [check_scale(spatial_scale)]
-    return _pool([input], boxes, output_size, scales, sampling_ratio, _align_rule(aligned), mode == "max")
+    check_choice(mode, "mode", tuple(MODES))
+    rule = "align_half" if aligned else "align"
+    return pool_level(MODES[mode], rule, input, boxes, output_size, spatial_scale, sampling_ratio)
 
 
 @torch.fx.wrap
@@ -124,69 +78,91 @@ def roi_pool(
     Equivalent to, for one RoI: crop = input[n, :, round(y1 s):round(y2 s) + 1, round(x1 s):round(x2 s) + 1], then
         adaptive_max_pool2d(crop, output_size). torchvision.ops.roi_pool computes the same ("round").
     """
-    check_map(input, "input")
-    check_choice(quantization, "quantization", ("round", "floor"))
-    return _pool([input], boxes, output_size, [check_scale(spatial_scale)], -1, f"pool_{quantization}", maximum=True)
+    check_choice(quantization, "quantization", QUANTIZATIONS)
+    return pool_level("maximum", f"pool_{quantization}", input, boxes, output_size, spatial_scale)
 
 
 @torch.fx.wrap
-def multiscale_roi_align(
-    features: Sequence[Tensor],
+def roi_warp(
+    input: Tensor,
     boxes: Boxes,
     output_size: OutputSize,
-    scales: Sequence[float],
+    spatial_scale: float = 1.0,
     sampling_ratio: int = -1,
-    aligned: bool = False,
     mode: str = "avg",
-    levels: Tensor | None = None,
 ) -> Tensor:
-    """`roi_align` from the levels of a pyramid, in one call: RoI k from `features[levels[k]]`.
+    """RoIWarp (MNC, section 3.2): the RoI is rounded to whole cells as by RoIPool, then sampled bilinearly.
 
     Args:
-        features: the levels, Tensor[N, C, H_l, W_l] each, of one dtype.
+        input: Tensor[N, C, H, W]; float32, float64, float16 or bfloat16.
         boxes: Tensor[K, 5] or a list of Tensor[L, 4]; any floating dtype.
         output_size: (PH, PW), or one int for both.
-        scales: cells per pixel of each level.
-        sampling_ratio, aligned, mode: as for `roi_align`.
-        levels: integer Tensor[K], indices into `features`; None: `assign_levels(boxes, scales)`. A RoI whose level does
-            not exist gives zeros.
+        spatial_scale: cells per pixel.
+        sampling_ratio: samples a bin along each axis; below 1, adaptive: the bin's extent in cells, rounded up.
+        mode: "avg" or "max" of a bin's samples.
 
     Returns:
-        Tensor[K, C, PH, PW], in the order of the boxes; channels last where all levels are.
+        Tensor[K, C, PH, PW].
 
     Raises:
         ValueError, TypeError: malformed arguments; the message names the argument and its value.
 
-    Equivalent to: for each level l, output[levels == l] = roi_align(features[l], boxes[levels == l], output_size,
-        scales[l], sampling_ratio, aligned, mode).
+    Equivalent to: roi_align(input, rounded, output_size, 1.0, sampling_ratio, mode=mode), where `rounded` has the edges
+        round(x1 s), round(y1 s), round(x2 s) + 1, round(y2 s) + 1.
     """
-    features = check_features(features)
-    check_choice(mode, "mode", ("avg", "max"))
-    checked = check_scales(scales, len(features))
-    rule = _align_rule(aligned)
-    return _pool(features, boxes, output_size, checked, sampling_ratio, rule, mode == "max", levels)
+    check_choice(mode, "mode", tuple(MODES))
+    return pool_level(MODES[mode], "warp", input, boxes, output_size, spatial_scale, sampling_ratio)
 
 
 @torch.fx.wrap
-def multiscale_roi_pool(
-    features: Sequence[Tensor],
-    boxes: Boxes,
-    output_size: OutputSize,
-    scales: Sequence[float],
-    quantization: str = "round",
-    levels: Tensor | None = None,
+def ps_roi_align(
+    input: Tensor, boxes: Boxes, output_size: OutputSize, spatial_scale: float = 1.0, sampling_ratio: int = -1
 ) -> Tensor:
-    """`roi_pool` from the levels of a pyramid, in one call: RoI k from `features[levels[k]]`.
+    """Position-sensitive RoIAlign (Light-Head R-CNN): RoIAlign, aligned, each bin from channels of its own.
 
-    Args and raises as `multiscale_roi_align` and `roi_pool`.
+    Args:
+        input: Tensor[N, C * PH * PW, H, W]; float32, float64, float16 or bfloat16.
+        boxes: Tensor[K, 5] or a list of Tensor[L, 4]; any floating dtype.
+        output_size: (PH, PW), or one int for both.
+        spatial_scale: cells per pixel.
+        sampling_ratio: samples a bin along each axis; below 1, adaptive: the bin's extent in cells, rounded up.
 
     Returns:
-        Tensor[K, C, PH, PW], in the order of the boxes; channels last where all levels are.
+        Tensor[K, C, PH, PW]: channel c of bin (ph, pw) is read from the input's channel (c * PH + ph) * PW + pw.
 
-    Equivalent to: for each level l, output[levels == l] = roi_pool(features[l], boxes[levels == l], output_size,
-        scales[l], quantization).
+    Raises:
+        ValueError, TypeError: malformed arguments; the message names the argument and its value.
+
+    Equivalent to: roi_align(input, boxes, output_size, spatial_scale, sampling_ratio, aligned=True), reshaped to
+        [K, C, PH, PW, PH, PW], of which einsum("kcpqpq->kcpq") is taken. torchvision.ops.ps_roi_align computes the
+        same.
     """
-    features = check_features(features)
-    check_choice(quantization, "quantization", ("round", "floor"))
-    checked = check_scales(scales, len(features))
-    return _pool(features, boxes, output_size, checked, -1, f"pool_{quantization}", maximum=True, levels=levels)
+    return pool_level("ps_average", "align_half", input, boxes, output_size, spatial_scale, sampling_ratio)
+
+
+@torch.fx.wrap
+def ps_roi_pool(input: Tensor, boxes: Boxes, output_size: OutputSize, spatial_scale: float = 1.0) -> Tensor:
+    """Position-sensitive RoIPool (R-FCN, equation 1): the average of each bin's cells, from channels of its own.
+
+    Edges are rounded half away from zero and the end cell is not counted; the map's last row and column are never read,
+    as in torchvision. (torchvision's gradient forgets the latter: at the map's far edges it is not the gradient of its
+    own values. This one is.)
+
+    Args:
+        input: Tensor[N, C * PH * PW, H, W]; float32, float64, float16 or bfloat16.
+        boxes: Tensor[K, 5] or a list of Tensor[L, 4]; any floating dtype.
+        output_size: (PH, PW), or one int for both.
+        spatial_scale: cells per pixel.
+
+    Returns:
+        Tensor[K, C, PH, PW]: channel c of bin (ph, pw) is read from the input's channel (c * PH + ph) * PW + pw; a bin
+        without cells is 0.
+
+    Raises:
+        ValueError, TypeError: malformed arguments; the message names the argument and its value.
+
+    Equivalent to, for one RoI: crop = input[n, :, round(y1 s):round(y2 s), round(x1 s):round(x2 s)], then
+        adaptive_avg_pool2d(crop, output_size), reshaped to [C, PH, PW, PH, PW], of which einsum("cpqpq->cpq") is taken.
+        torchvision.ops.ps_roi_pool computes the same.
+    """
+    return pool_level("ps_average", "ps_pool", input, boxes, output_size, spatial_scale)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch.fx
 from torch import Tensor, nn
 
-from ops.functional import Boxes, OutputSize, roi_align, roi_pool
+from ops.functional import ps_roi_align, ps_roi_pool, roi_align, roi_pool
+from ops.pooling import Boxes, OutputSize
 
-for _name in ("roi_align", "roi_pool"):
+for _name in ("roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool"):
     torch.fx.wrap(_name)  # each stays one node when a module is traced
 
 
@@ -60,3 +61,39 @@ class RoIPool(nn.Module):
         """The arguments, as torchvision prints them."""
         shown = f"output_size={self.output_size}, spatial_scale={self.spatial_scale}"
         return shown if self.quantization == "round" else f"{shown}, quantization={self.quantization}"
+
+
+class PSRoIAlign(nn.Module):
+    """See `ops.ps_roi_align`."""
+
+    def __init__(self, output_size: OutputSize, spatial_scale: float, sampling_ratio: int) -> None:
+        super().__init__()
+        self.output_size = output_size
+        self.spatial_scale = spatial_scale
+        self.sampling_ratio = sampling_ratio
+
+    def forward(self, input: Tensor, rois: Boxes) -> Tensor:
+        """Tensor[K, C, PH, PW] from Tensor[N, C * PH * PW, H, W] and Tensor[K, 5] or a list of Tensor[L, 4]."""
+        return ps_roi_align(input, rois, self.output_size, self.spatial_scale, self.sampling_ratio)
+
+    def extra_repr(self) -> str:
+        """The arguments, as torchvision prints them."""
+        size, scale = self.output_size, self.spatial_scale
+        return f"output_size={size}, spatial_scale={scale}, sampling_ratio={self.sampling_ratio}"
+
+
+class PSRoIPool(nn.Module):
+    """See `ops.ps_roi_pool`."""
+
+    def __init__(self, output_size: OutputSize, spatial_scale: float) -> None:
+        super().__init__()
+        self.output_size = output_size
+        self.spatial_scale = spatial_scale
+
+    def forward(self, input: Tensor, rois: Boxes) -> Tensor:
+        """Tensor[K, C, PH, PW] from Tensor[N, C * PH * PW, H, W] and Tensor[K, 5] or a list of Tensor[L, 4]."""
+        return ps_roi_pool(input, rois, self.output_size, self.spatial_scale)
+
+    def extra_repr(self) -> str:
+        """The arguments, as torchvision prints them."""
+        return f"output_size={self.output_size}, spatial_scale={self.spatial_scale}"

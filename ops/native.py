@@ -1,8 +1,8 @@
 """The compiled operators: loading them, their fake kernels and their gradients.
 
-Four operators make up everything. `average` and `maximum` pool RoIs from the levels of a pyramid under a rule (where
-the bins lie and what they look at: see csrc/geometry.h), and each has its backward. `average` is linear in the
-features: the gradient of its gradient is the operator itself.
+Three operators make up everything: `average`, `ps_average` (position-sensitive) and `maximum` pool RoIs from the levels
+of a pyramid under a rule (where the bins lie and what they look at: see csrc/geometry.h), and each has its backward.
+The averages are linear in the features: the gradient of their gradient is the operator itself.
 """
 
 from __future__ import annotations
@@ -103,6 +103,13 @@ def _maximum_backward_fake(grad: Tensor, argmax: Tensor, *rest: Any) -> list[Ten
     return _average_backward_fake(grad, *rest)
 
 
+def _ps_average_fake(features: list[Tensor], boxes: Tensor, *rest: Any) -> Tensor:
+    pooled_height, pooled_width = rest[2:4]
+    channels = features[0].shape[1] // (pooled_height * pooled_width)
+    size = (boxes.shape[0], channels, pooled_height, pooled_width)
+    return _empty(features[0], size, is_channels_last(features))
+
+
 # ---- Gradients ----
 
 
@@ -112,12 +119,30 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.sizes, ctx.channels_last = _sizes(features), is_channels_last(features)
 
 
-def _average_gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    boxes, levels = ctx.saved_tensors
-    grads = torch.ops.aligned_rcnn.average_backward(
-        grad, boxes, levels, ctx.sizes, ctx.scales, ctx.sampling_ratio, ctx.rule, ctx.channels_last
-    )
-    return (grads, *[None] * 7)
+def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    grad, boxes, levels, _, ctx.scales, ctx.sampling_ratio, ctx.rule, _ = inputs
+    ctx.save_for_backward(boxes, levels)
+    ctx.pooled = tuple(grad.shape[2:])
+
+
+def _register_linear(name: str) -> None:
+    """The gradients of `name` and of its transpose, which is the gradient of each other's."""
+
+    def gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        boxes, levels = ctx.saved_tensors
+        transpose = getattr(torch.ops.aligned_rcnn, f"{name}_backward")
+        grads = transpose(grad, boxes, levels, ctx.sizes, ctx.scales, ctx.sampling_ratio, ctx.rule, ctx.channels_last)
+        return (grads, *[None] * 7)
+
+    def second_gradient(ctx: Any, grads: list[Tensor]) -> tuple[Any, ...]:
+        boxes, levels = ctx.saved_tensors
+        operator = getattr(torch.ops.aligned_rcnn, name)
+        grad = operator(grads, boxes, levels, ctx.scales, *ctx.pooled, ctx.sampling_ratio, ctx.rule)
+        return (grad, *[None] * 7)
+
+    register = torch.library.register_autograd
+    register(f"aligned_rcnn::{name}", gradient, setup_context=_setup)
+    register(f"aligned_rcnn::{name}_backward", second_gradient, setup_context=_setup_backward)
 
 
 def _maximum_gradient(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Any, ...]:
@@ -128,27 +153,17 @@ def _maximum_gradient(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Any, ..
     return (grads, *[None] * 7)
 
 
-def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    grad, boxes, levels, _, ctx.scales, ctx.sampling_ratio, ctx.rule, _ = inputs
-    ctx.save_for_backward(boxes, levels)
-    ctx.pooled = tuple(grad.shape[2:])
-
-
-def _average_second_gradient(ctx: Any, grads: list[Tensor]) -> tuple[Any, ...]:
-    boxes, levels = ctx.saved_tensors
-    grad = torch.ops.aligned_rcnn.average(grads, boxes, levels, ctx.scales, *ctx.pooled, ctx.sampling_ratio, ctx.rule)
-    return (grad, *[None] * 7)
-
-
 def _register() -> None:
-    library = torch.library
-    library.register_fake("aligned_rcnn::average", _average_fake)
-    library.register_fake("aligned_rcnn::maximum", _maximum_fake)
-    library.register_fake("aligned_rcnn::average_backward", _average_backward_fake)
-    library.register_fake("aligned_rcnn::maximum_backward", _maximum_backward_fake)
-    library.register_autograd("aligned_rcnn::average", _average_gradient, setup_context=_setup)
-    library.register_autograd("aligned_rcnn::maximum", _maximum_gradient, setup_context=_setup)
-    library.register_autograd("aligned_rcnn::average_backward", _average_second_gradient, setup_context=_setup_backward)
+    fake = torch.library.register_fake
+    fake("aligned_rcnn::average", _average_fake)
+    fake("aligned_rcnn::average_backward", _average_backward_fake)
+    fake("aligned_rcnn::ps_average", _ps_average_fake)
+    fake("aligned_rcnn::ps_average_backward", _average_backward_fake)
+    fake("aligned_rcnn::maximum", _maximum_fake)
+    fake("aligned_rcnn::maximum_backward", _maximum_backward_fake)
+    _register_linear("average")
+    _register_linear("ps_average")
+    torch.library.register_autograd("aligned_rcnn::maximum", _maximum_gradient, setup_context=_setup)
 
 
 _missing = _load()

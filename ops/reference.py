@@ -7,6 +7,7 @@ each output is written as a sum, or a choice, of elements of the input.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -46,14 +47,15 @@ def _assemble(bins: list[list[Tensor]]) -> Tensor:
     return torch.stack([torch.stack(row, -1) for row in bins], -2)
 
 
-def _all_rois(input: Tensor, boxes: Tensor, bins: tuple[int, int], one: list[Tensor | None]) -> Tensor:
-    """The RoIs' results stacked; zeros for RoIs without an image (None)."""
-    zeros = input.new_zeros(input.shape[1], *bins)
-    return torch.stack([zeros if r is None else r for r in one]) if one else input.new_zeros(0, *zeros.shape)
-
-
-def _image(input: Tensor, index: float) -> Tensor | None:
-    return input[int(index)] if -1 < index < input.shape[0] else None
+def _per_roi(
+    input: Tensor, boxes: Tensor, channels: int, bins: tuple[int, int], pool: Callable[[Tensor, list[float]], Tensor]
+) -> Tensor:
+    """pool(map [C, H, W], edges x1, y1, x2, y2) of each RoI, stacked; zeros for RoIs without an image."""
+    zeros = input.new_zeros(channels, *bins)
+    results = [
+        pool(input[int(index)], edges) if -1 < index < input.shape[0] else zeros for index, *edges in boxes.tolist()
+    ]
+    return torch.stack(results) if results else zeros.new_zeros(0, *zeros.shape)
 
 
 def roi_align(
@@ -66,19 +68,34 @@ def roi_align(
     mode: str = "avg",
 ) -> Tensor:
     """As `ops.roi_align`; boxes as Tensor[K, 5]."""
-    results: list[Tensor | None] = []
     shift = 0.5 if aligned else 0.0
-    for index, *edges in boxes.tolist():
-        map = _image(input, index)
-        if map is None:
-            results.append(None)
-            continue
+
+    def pool(map: Tensor, edges: list[float]) -> Tensor:
         x1, y1, x2, y2 = (edge * spatial_scale - shift for edge in edges)
         width, height = x2 - x1, y2 - y1
         if not aligned:
             width, height = max(width, 1.0), max(height, 1.0)
-        results.append(_sampled(map, (y1, height), (x1, width), output_size, sampling_ratio, mode))
-    return _all_rois(input, boxes, output_size, results)
+        return _sampled(map, (y1, height), (x1, width), output_size, sampling_ratio, mode)
+
+    return _per_roi(input, boxes, input.shape[1], output_size, pool)
+
+
+def roi_warp(
+    input: Tensor,
+    boxes: Tensor,
+    output_size: tuple[int, int],
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = -1,
+    mode: str = "avg",
+) -> Tensor:
+    """As `ops.roi_warp`; boxes as Tensor[K, 5]."""
+
+    def pool(map: Tensor, edges: list[float]) -> Tensor:
+        x1, y1, x2, y2 = (round_half_away(edge * spatial_scale) for edge in edges)
+        width, height = max(x2 - x1 + 1, 1), max(y2 - y1 + 1, 1)
+        return _sampled(map, (y1, height), (x1, width), output_size, sampling_ratio, mode)
+
+    return _per_roi(input, boxes, input.shape[1], output_size, pool)
 
 
 def _sampled(
@@ -120,12 +137,8 @@ def roi_pool(
     quantization: str = "round",
 ) -> Tensor:
     """As `ops.roi_pool`; boxes as Tensor[K, 5]."""
-    results: list[Tensor | None] = []
-    for index, *edges in boxes.tolist():
-        map = _image(input, index)
-        if map is None:
-            results.append(None)
-            continue
+
+    def pool(map: Tensor, edges: list[float]) -> Tensor:
         if quantization == "round":
             x1, y1, x2, y2 = (round_half_away(edge * spatial_scale) for edge in edges)
             width, height = max(x2 - x1 + 1, 1), max(y2 - y1 + 1, 1)
@@ -140,15 +153,90 @@ def roi_pool(
             for left, right in cols:
                 cells = map[:, top:bottom, left:right].flatten(1)
                 grid[-1].append(cells.max(1).values if cells.shape[1] else map.new_zeros(map.shape[0]))
-        results.append(_assemble(grid))
-    return _all_rois(input, boxes, output_size, results)
+        return _assemble(grid)
+
+    return _per_roi(input, boxes, input.shape[1], output_size, pool)
 
 
-def _cells(start: int, extent: int, bins: int, size: int) -> list[tuple[int, int]]:
-    """Per bin of one axis, the cells [begin, end) it covers on a map of `size` cells."""
+def _cells(start: int, extent: int, bins: int, limit: int) -> list[tuple[int, int]]:
+    """Per bin of one axis, the cells [begin, end) it covers, as far as they are before `limit`."""
     result = []
     for b in range(bins):
         begin = math.floor(b * (extent / bins)) + start
         end = math.ceil((b + 1) * (extent / bins)) + start
-        result.append((min(max(begin, 0), size), min(max(end, 0), size)))
+        result.append((min(max(begin, 0), limit), min(max(end, 0), limit)))
     return result
+
+
+def _own_channels(pooled: Tensor) -> Tensor:
+    """[C, PH, PW] from all channels in all bins, [C * PH * PW, PH, PW]: each bin keeps its own channels."""
+    height, width = pooled.shape[1:]
+    channels = pooled.shape[0] // (height * width)
+    bins = [
+        [pooled[[(c * height + ph) * width + pw for c in range(channels)], ph, pw] for pw in range(width)]
+        for ph in range(height)
+    ]
+    return _assemble(bins)
+
+
+def ps_roi_align(
+    input: Tensor,
+    boxes: Tensor,
+    output_size: tuple[int, int],
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = -1,
+) -> Tensor:
+    """As `ops.ps_roi_align`; boxes as Tensor[K, 5]."""
+    pooled = roi_align(input, boxes, output_size, spatial_scale, sampling_ratio, aligned=True)
+    channels = input.shape[1] // (output_size[0] * output_size[1])
+    return torch.stack([_own_channels(p) for p in pooled]) if len(boxes) else pooled[:, :channels]
+
+
+def ps_roi_pool(input: Tensor, boxes: Tensor, output_size: tuple[int, int], spatial_scale: float = 1.0) -> Tensor:
+    """As `ops.ps_roi_pool`; boxes as Tensor[K, 5]."""
+
+    def pool(map: Tensor, edges: list[float]) -> Tensor:
+        x1, y1, x2, y2 = (round_half_away(edge * spatial_scale) for edge in edges)
+        rows = _cells(y1, max(y2 - y1, 1), output_size[0], map.shape[1] - 1)
+        cols = _cells(x1, max(x2 - x1, 1), output_size[1], map.shape[2] - 1)
+        grid: list[list[Tensor]] = []
+        for top, bottom in rows:
+            grid.append([])
+            for left, right in cols:
+                cells = map[:, top:bottom, left:right].flatten(1)
+                grid[-1].append(cells.mean(1) if cells.shape[1] else map.new_zeros(map.shape[0]))
+        return _own_channels(_assemble(grid))
+
+    channels = input.shape[1] // (output_size[0] * output_size[1])
+    return _per_roi(input, boxes, channels, output_size, pool)
+
+
+def _edge_to_edge(low: float, high: float, count: int) -> list[float]:
+    """`count` points, the first and the last on the edges; the centre if there is but one."""
+    return [low + i * (high - low) / (count - 1) for i in range(count)] if count > 1 else [(low + high) / 2]
+
+
+def crop_and_resize(input: Tensor, boxes: Tensor, output_size: tuple[int, int], spatial_scale: float = 1.0) -> Tensor:
+    """As `ops.crop_and_resize`; boxes as Tensor[K, 5]."""
+
+    def pool(map: Tensor, edges: list[float]) -> Tensor:
+        x1, y1, x2, y2 = (edge * spatial_scale for edge in edges)
+        height, width = map.shape[1:]
+
+        def value(y: float, x: float) -> Tensor:
+            on_map = 0 <= y <= height - 1 and 0 <= x <= width - 1
+            return bilinear(map, y, x) if on_map else map.new_zeros(map.shape[0])
+
+        xs = _edge_to_edge(x1, x2, output_size[1])
+        return _assemble([[value(y, x) for x in xs] for y in _edge_to_edge(y1, y2, output_size[0])])
+
+    return _per_roi(input, boxes, input.shape[1], output_size, pool)
+
+
+def roi_crop(input: Tensor, boxes: Tensor, output_size: tuple[int, int], spatial_scale: float = 1.0) -> Tensor:
+    """As `ops.roi_crop`; boxes as Tensor[K, 5]. The map stands in a frame of zeros, into which its border fades."""
+    framed = torch.nn.functional.pad(input, (1, 1, 1, 1))
+    moved = boxes.clone()
+    moved[:, 1:] = boxes[:, 1:] * spatial_scale + 1
+    crop = crop_and_resize(framed, moved, (2 * output_size[0], 2 * output_size[1]))
+    return torch.nn.functional.max_pool2d(crop, 2)

@@ -145,7 +145,8 @@ HOST_DEVICE Range samples_in_reach(const Axis<T>& axis, int bin) {
     while (low < high) {
       const int middle = low + (high - low) / 2;
       const T point = sample_point(axis, bin, middle);
-      const bool before = side == 0 ? (rising ? point < T(-1) : point > limit) : (rising ? point <= limit : point >= T(-1));
+      const bool before =
+          side == 0 ? (rising ? point < T(-1) : point > limit) : (rising ? point <= limit : point >= T(-1));
       if (before) {
         low = middle + 1;
       } else {

@@ -34,7 +34,8 @@ struct Tap {
   T weight;
 };
 
-// One axis of one RoI: segment i (a bin; transposed: a cell, counted from `low`) owns entries[begin[i] .. begin[i + 1]).
+// One axis of one RoI: segment i (a bin; transposed: a cell, counted from `low`) owns entries[begin[i] .. begin[i +
+// 1]).
 template <class E>
 struct Segments {
   const int64_t* begin;
@@ -61,41 +62,73 @@ struct MapShape {
   int64_t channels, height, width;
 };
 
-// S is the type of the features. Each function treats one RoI; maps are one image of one level.
+// The elements between neighbours, for the operators that take maps of either memory format.
+struct Strides {
+  int64_t channel, row, cell;
+};
+
+// Some pixels of a map's gradient: rows y0 .. y1, columns x0 .. x1.
+struct Tile {
+  int64_t y0, y1, x0, x1;
+};
+
+// What a thread works with in NCHW: row_capacity(width) elements, or one per column of bins where that is more, each.
+template <class T>
+struct Scratch {
+  T* row;
+  T* best;
+  int32_t* arg;
+};
+
+// S is the type of the features. Each function treats one RoI; maps are one image of one level. A tile's sums have all
+// its channels together (one in NCHW), and its rows `stride` apart.
 template <class S>
 struct Kernels {
   using T = compute_t<S>;
 
   // out [PH, PW, C] from map [H, W, C].
   void (*average_nhwc)(const S* map, MapShape shape, Segments<Tap<T>> rows, Segments<Tap<T>> cols, S* out);
-  // out [PH, PW] from map [H, W]; scratch: `width` elements and a vector more.
+  // out [PH, PW] from map [H, W].
   void (*average_nchw)(const S* map, MapShape shape, Segments<Tap<T>> rows, Segments<Tap<T>> cols, T* scratch, S* out);
-  // Adds to tile [y1 - y0, W, C], the rows y0 .. y1 of the gradient, from grad [PH, PW, C]; both tables transposed.
+  // Adds to the tile from grad [PH, PW, C]; both tables transposed.
   void (*average_backward_nhwc)(const S* grad, int64_t pooled_width, MapShape shape, Segments<Tap<T>> rows,
-                                Segments<Tap<T>> cols, int64_t y0, int64_t y1, T* tile);
+                                Segments<Tap<T>> cols, Tile tile, T* sums, int64_t stride);
   // Adds to map [H, W] from grad [PH, PW]; `cols` transposed.
   void (*average_backward_nchw)(const S* grad, int64_t pooled_width, MapShape shape, Segments<Tap<T>> rows,
                                 Segments<Tap<T>> cols, T* scratch, T* map);
-  // out and argmax [PH, PW, C] from map [H, W, C] (one channel of NCHW is C = 1). `interpolates`: spots lie between cells, and argmax is the spot's
+  // out and argmax [PH, PW, C] from map [H, W, C]. `interpolates`: spots lie between cells, and argmax is the spot's
   // number in its bin; else they are cells, and argmax is the cell's y * W + x. -1: no gradient.
-  void (*maximum)(const S* map, MapShape shape, Spots<T> rows, Spots<T> cols, bool interpolates, S* out,
+  void (*maximum_nhwc)(const S* map, MapShape shape, Spots<T> rows, Spots<T> cols, bool interpolates, S* out,
                        int32_t* argmax);
-  // Adds to tile [y1 - y0, W, C], from grad and argmax [PH, PW, C], what falls on the rows y0 .. y1.
+  // The same on one channel: out and argmax [PH, PW] from map [H, W].
+  void (*maximum_nchw)(const S* map, MapShape shape, Spots<T> rows, Spots<T> cols, bool interpolates,
+                       Scratch<T> scratch, S* out, int32_t* argmax);
+  // Adds to the tile from grad and argmax [PH, PW, C].
   void (*maximum_backward)(const S* grad, const int32_t* argmax, MapShape shape, Spots<T> rows, Spots<T> cols,
-                           bool interpolates, int64_t y0, int64_t y1, T* tile);
+                           bool interpolates, Tile tile, T* sums, int64_t stride);
+  // Position-sensitive: the bin (ph, pw) reads `channels` channels of its own, from `map` on, `strides.channel` apart;
+  // their averages go to `out`, out_stride apart.
+  void (*ps_average)(const S* map, Strides strides, int64_t channels, Segments<Tap<T>> rows, Segments<Tap<T>> cols,
+                     int ph, int pw, S* out, int64_t out_stride);
+  // The transposed: adds to the tile, whose first of these channels is at `sums`, from grad, grad_stride apart.
+  void (*ps_average_backward)(const S* grad, int64_t grad_stride, Strides strides, int64_t channels,
+                              Segments<Tap<T>> rows, Segments<Tap<T>> cols, int ph, int pw, Tile tile, T* sums);
   // Rounds `count` elements to the features' type.
   void (*store)(const T* from, S* to, int64_t count);
 };
+
+// Elements that a scratch row of a map of this width needs: whole vectors at both ends.
+constexpr int64_t row_capacity(int64_t width) { return width + 64; }
 
 // The best variant that this processor runs, at most the one that ATEN_CPU_CAPABILITY names (as for torch itself).
 template <class S>
 const Kernels<S>& kernels();
 const char* variant_name();
 
-#define ALIGNED_RCNN_VARIANT(name)    \
-  namespace name {                    \
-  template <class S>                  \
-  const Kernels<S>& variant();        \
+#define ALIGNED_RCNN_VARIANT(name) \
+  namespace name {                 \
+  template <class S>               \
+  const Kernels<S>& variant();     \
   }
 ALIGNED_RCNN_VARIANT(portable)
 #if defined(__x86_64__)

@@ -46,7 +46,7 @@ void parallel_tasks(int64_t tasks, const Task& task) {
   });
 }
 
-constexpr int64_t kRoiGrain = 64;  // RoIs a thread takes at least when making tables
+constexpr int64_t kRoisAChunk = 256;  // RoIs whose tables a thread makes together
 
 // Where a RoI lies: `level` is -1 when its level or its image does not exist; such a RoI reads nothing and gives zeros.
 struct Site {
@@ -113,47 +113,21 @@ Axis<T> axis_of(const Query<T>& query, const std::vector<Level>& levels, Site si
                       static_cast<int>(rows ? level.height : level.width));
 }
 
-// One axis of all RoIs: RoI k owns the segments first[k] .. first[k + 1] (less one: n segments have n + 1 beginnings).
+// One axis of all RoIs. RoI k owns the segments first[k] .. first[k + 1] (less one: n segments have n + 1 beginnings);
+// the entries of kRoisAChunk RoIs lie together, where one thread has put them.
 template <class E>
 struct Table {
-  std::vector<int64_t> begin;
-  std::vector<E> entries;
   std::vector<int64_t> first;      // K + 1
+  std::vector<int64_t> begin;      // within the chunk's entries
   std::vector<int32_t> low, high;  // per RoI: the cells it touches
+  std::vector<std::vector<E>> chunks;
 
+  int64_t count() const { return static_cast<int64_t>(low.size()); }
   Segments<E> of(int64_t k) const {
-    return {begin.data() + first[k], entries.data(), static_cast<int32_t>(first[k + 1] - first[k] - 1), low[k], high[k]};
+    return {begin.data() + first[k], chunks[k / kRoisAChunk].data(), static_cast<int32_t>(first[k + 1] - first[k] - 1),
+            low[k], high[k]};
   }
 };
-
-// Fills a table in two passes, RoIs in parallel: `visit(k, segment, emit)` calls emit(entry) for each of its entries.
-template <class E, class Visit>
-void fill(Table<E>& table, int64_t count, const Visit& visit) {
-  torch::stable::parallel_for(0, count, kRoiGrain, [&](int64_t from, int64_t to) {
-    for (int64_t k = from; k < to; ++k) {
-      for (int64_t s = table.first[k]; s + 1 < table.first[k + 1]; ++s) {
-        int64_t entries = 0;
-        visit(k, s - table.first[k], [&](const E&) { ++entries; });
-        table.begin[s] = entries;
-      }
-    }
-  });
-  int64_t total = 0;
-  for (int64_t& begin : table.begin) {  // counts become beginnings; the last of a RoI, 0 until now, its end
-    const int64_t entries = begin;
-    begin = total;
-    total += entries;
-  }
-  table.entries.resize(total);
-  torch::stable::parallel_for(0, count, kRoiGrain, [&](int64_t from, int64_t to) {
-    for (int64_t k = from; k < to; ++k) {
-      for (int64_t s = table.first[k]; s + 1 < table.first[k + 1]; ++s) {
-        E* next = table.entries.data() + table.begin[s];
-        visit(k, s - table.first[k], [&](const E& entry) { *next++ = entry; });
-      }
-    }
-  });
-}
 
 template <class E>
 Table<E> empty_table(int64_t count, int64_t segments) {
@@ -165,7 +139,19 @@ Table<E> empty_table(int64_t count, int64_t segments) {
   table.begin.assign(count * (segments + 1), 0);
   table.low.assign(count, 0);
   table.high.assign(count, -1);
+  table.chunks.resize((count + kRoisAChunk - 1) / kRoisAChunk);
   return table;
+}
+
+// Runs visit(k, chunk) for all RoIs, chunks of them in parallel.
+template <class Visit>
+void for_each_in_chunks(int64_t count, const Visit& visit) {
+  const int64_t chunks = (count + kRoisAChunk - 1) / kRoisAChunk;
+  torch::stable::parallel_for(0, chunks, 1, [&](int64_t from, int64_t to) {
+    for (int64_t k = from * kRoisAChunk; k < std::min(to * kRoisAChunk, count); ++k) {
+      visit(k, k / kRoisAChunk);
+    }
+  });
 }
 
 // The cells that entries reach: taps one, spots the next one too when they lie between.
@@ -186,67 +172,76 @@ int32_t first_cell(const Spot<T>& spot) {
   return spot.low;
 }
 
-template <class E>
-void find_extent(Table<E>& table) {
-  for (size_t k = 0; k + 1 < table.first.size(); ++k) {
-    const int64_t begin = table.begin[table.first[k]], end = table.begin[table.first[k + 1] - 1];
-    for (int64_t i = begin; i < end; ++i) {
-      const E& entry = table.entries[i];
-      table.low[k] = i == begin ? first_cell(entry) : std::min(table.low[k], first_cell(entry));
-      table.high[k] = std::max(table.high[k], last_cell(entry));
+// Fills a table: `visit(k, segment, emit)` calls emit(entry) for each entry of a segment.
+template <class E, class Visit>
+void fill(Table<E>& table, const Visit& visit) {
+  for_each_in_chunks(table.count(), [&](int64_t k, int64_t chunk) {
+    std::vector<E>& entries = table.chunks[chunk];
+    const int64_t segments = table.first[k + 1] - table.first[k] - 1;
+    int32_t low = INT32_MAX, high = -1;
+    for (int64_t s = 0; s < segments; ++s) {
+      table.begin[table.first[k] + s] = static_cast<int64_t>(entries.size());
+      visit(k, s, [&](const E& entry) {
+        low = std::min(low, first_cell(entry));
+        high = std::max(high, last_cell(entry));
+        entries.push_back(entry);
+      });
     }
-  }
+    table.begin[table.first[k] + segments] = static_cast<int64_t>(entries.size());
+    if (high >= 0) {
+      table.low[k] = low;
+      table.high[k] = high;
+    }
+  });
 }
 
 // Averages: per bin, its weight vector.
 template <class T>
-Table<Tap<T>> make_taps(const Query<T>& query, const std::vector<Level>& levels, const std::vector<Site>& sites, Side side) {
+Table<Tap<T>> make_taps(const Query<T>& query, const std::vector<Level>& levels, const std::vector<Site>& sites,
+                        Side side) {
   auto table = empty_table<Tap<T>>(query.count, side == Side::rows ? query.pooled_height : query.pooled_width);
-  fill(table, query.count, [&](int64_t k, int64_t bin, auto&& emit) {
+  fill(table, [&](int64_t k, int64_t bin, auto&& emit) {
     if (sites[k].level >= 0) {
       const Axis<T> axis = axis_of(query, levels, sites[k], k, side);
       for_each_tap(axis, static_cast<int>(bin), [&](int cell, T weight) { emit(Tap<T>{cell, weight}); });
     }
   });
-  find_extent(table);
   return table;
 }
 
-// The same, by cell: per cell from `low` to `high`, the bins that look at it and their weights.
+// The same, by cell: per cell from `low` to `high`, the bins that look at it and their weights, bins rising.
 template <class T>
 Table<Tap<T>> transpose(const Table<Tap<T>>& taps) {
-  const int64_t count = static_cast<int64_t>(taps.first.size()) - 1;
   Table<Tap<T>> table;
   table.low = taps.low;
   table.high = taps.high;
-  table.first.resize(count + 1);
-  for (int64_t k = 0; k < count; ++k) {
+  table.first.assign(taps.count() + 1, 0);
+  for (int64_t k = 0; k < taps.count(); ++k) {
     table.first[k + 1] = table.first[k] + (taps.high[k] - taps.low[k] + 1) + 1;
   }
-  table.begin.assign(table.first[count], 0);
-  table.entries.resize(taps.entries.size());
-  torch::stable::parallel_for(0, count, kRoiGrain, [&](int64_t from, int64_t to) {
-    for (int64_t k = from; k < to; ++k) {
-      const Segments<Tap<T>> bins = taps.of(k);
-      int64_t* begin = table.begin.data() + table.first[k];
-      const int64_t cells = taps.high[k] - taps.low[k] + 1;
-      for (int64_t i = bins.begin[0]; i < bins.begin[bins.count]; ++i) {
-        ++begin[bins.entries[i].index - bins.low + 1];
+  table.begin.assign(table.first.back(), 0);
+  table.chunks.resize(taps.chunks.size());
+  for (size_t chunk = 0; chunk < taps.chunks.size(); ++chunk) {
+    table.chunks[chunk].resize(taps.chunks[chunk].size());
+  }
+  for_each_in_chunks(taps.count(), [&](int64_t k, int64_t chunk) {
+    const Segments<Tap<T>> bins = taps.of(k);
+    const int64_t cells = bins.high - bins.low + 1;
+    int64_t* begin = table.begin.data() + table.first[k];
+    for (int64_t i = bins.begin[0]; i < bins.begin[bins.count]; ++i) {
+      ++begin[bins.entries[i].index - bins.low];  // how many of each cell,
+    }
+    int64_t end = bins.begin[0];
+    for (int64_t cell = 0; cell < cells; ++cell) {
+      end += begin[cell];
+      begin[cell] = end;  // then where they end;
+    }
+    begin[cells] = end;
+    for (int32_t bin = bins.count - 1; bin >= 0; --bin) {
+      for (int64_t i = bins.begin[bin + 1] - 1; i >= bins.begin[bin]; --i) {
+        const Tap<T>& tap = bins.entries[i];
+        table.chunks[chunk][--begin[tap.index - bins.low]] = {bin, tap.weight};  // filled backwards, where they begin
       }
-      begin[0] = bins.begin[0];
-      for (int64_t cell = 0; cell < cells; ++cell) {
-        begin[cell + 1] += begin[cell];
-      }
-      for (int32_t bin = bins.count - 1; bin >= 0; --bin) {  // from the end, so that `begin` is whole afterwards
-        for (int64_t i = bins.begin[bin + 1] - 1; i >= bins.begin[bin]; --i) {
-          const Tap<T>& tap = bins.entries[i];
-          table.entries[--begin[tap.index - bins.low + 1]] = {bin, tap.weight};
-        }
-      }
-      for (int64_t cell = 0; cell < cells; ++cell) {  // each beginning now stands one place too far right
-        begin[cell] = begin[cell + 1];
-      }
-      begin[cells] = bins.begin[bins.count];
     }
   });
   return table;
@@ -261,11 +256,12 @@ struct SpotTable {
 };
 
 template <class T>
-SpotTable<T> make_spots(const Query<T>& query, const std::vector<Level>& levels, const std::vector<Site>& sites, Side side) {
+SpotTable<T> make_spots(const Query<T>& query, const std::vector<Level>& levels, const std::vector<Site>& sites,
+                        Side side) {
   SpotTable<T> result;
   result.table = empty_table<Spot<T>>(query.count, side == Side::rows ? query.pooled_height : query.pooled_width);
   result.zeros.assign(result.table.begin.size(), 0);
-  fill(result.table, query.count, [&](int64_t k, int64_t bin, auto&& emit) {
+  fill(result.table, [&](int64_t k, int64_t bin, auto&& emit) {
     if (sites[k].level >= 0) {
       const Axis<T> axis = axis_of(query, levels, sites[k], k, side);
       const Candidates candidates = for_each_place(
@@ -273,7 +269,6 @@ SpotTable<T> make_spots(const Query<T>& query, const std::vector<Level>& levels,
       result.zeros[result.table.first[k] + bin] = candidates.zeros;
     }
   });
-  find_extent(result.table);
   return result;
 }
 

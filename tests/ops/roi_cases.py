@@ -20,6 +20,8 @@ class Case:
     """(input, boxes, output_size, spatial_scale) -> output"""
     reference: Pool
     linear: bool
+    own_channels: bool = False
+    """each bin reads channels of its own: the input's are a multiple of the bins"""
 
     def __str__(self) -> str:
         return self.name
@@ -37,14 +39,33 @@ def _pool(quantization: str) -> Case:
     return Case(f"pool-{quantization}", run, partial(reference.roi_pool, quantization=quantization), False)
 
 
+def _warp(mode: str, sampling_ratio: int) -> Case:
+    arguments = {"mode": mode, "sampling_ratio": sampling_ratio}
+    run, expected = partial(ops.roi_warp, **arguments), partial(reference.roi_warp, **arguments)
+    return Case(f"warp-{mode}-{sampling_ratio}", run, expected, mode == "avg")
+
+
+def _ps_align(sampling_ratio: int) -> Case:
+    run = partial(ops.ps_roi_align, sampling_ratio=sampling_ratio)
+    expected = partial(reference.ps_roi_align, sampling_ratio=sampling_ratio)
+    return Case(f"ps-align-{sampling_ratio}", run, expected, True, own_channels=True)
+
+
 CASES = [
     *(_align(mode, ratio, half) for mode in ("avg", "max") for ratio in (1, 2, -1) for half in (False, True)),
     _pool("round"),
     _pool("floor"),
+    *(_warp(mode, ratio) for mode in ("avg", "max") for ratio in (2, -1)),
+    _ps_align(2),
+    _ps_align(-1),
+    Case("ps-pool", ops.ps_roi_pool, reference.ps_roi_pool, True, own_channels=True),
+    Case("crop", ops.roi_crop, reference.roi_crop, False),
+    Case("crop-and-resize", ops.crop_and_resize, reference.crop_and_resize, True),
 ]
 """Every operator in every way it can be asked for."""
 SOME = [case for case in CASES if case.name in ("align-avg-2-half", "align-avg--1", "align-max-2", "pool-round")]
 """One of each kind of kernel."""
+PS = [case for case in CASES if case.own_channels]
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 

@@ -14,9 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = "import runpy; print(runpy.run_path('ops/compile.py')['build']())"
 """Builds without importing the package, which would build by itself."""
 STUB = """#!/bin/sh
-echo run >> {log}
-{then}
 while [ "$1" != -o ]; do shift; done
+echo "$2" >> {log}
+{then}
 echo object > "$2"
 """
 VARIANT = """
@@ -72,9 +72,8 @@ def test_two_processes_build_once(tmp_path):
     outputs = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     assert outputs[0][0] == outputs[1][0]
-    objects = sum(1 for line in log.read_text().splitlines() if line == "run")
-    sources = 6 if os.uname().machine == "x86_64" else 4  # objects and the library
-    assert objects == sources
+    made = log.read_text().splitlines()
+    assert len(made) == len(set(made)) > 1
     assert sorted("Compiled in" in error for _, error in outputs) == [False, True]
 
 

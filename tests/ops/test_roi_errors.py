@@ -7,16 +7,21 @@ import torch
 
 import ops
 
-X = torch.rand(2, 3, 8, 8)
+X = torch.rand(2, 4, 8, 8)
 B = torch.tensor([[0, 1.0, 1, 5, 5]])
-PAIR = [X, torch.rand(2, 3, 4, 4)]
+PAIR = [X, torch.rand(2, 4, 4, 4)]
 
 
-@pytest.mark.parametrize("pool", [ops.roi_align, ops.roi_pool], ids=["align", "pool"])
+NAMES = ["roi_align", "roi_pool", "roi_warp", "ps_roi_align", "ps_roi_pool", "roi_crop", "crop_and_resize"]
+SINGLE = [getattr(ops, name) for name in NAMES]
+MULTI = [getattr(ops, f"multiscale_{name}") for name in NAMES]
+
+
+@pytest.mark.parametrize("pool", SINGLE, ids=lambda pool: pool.__name__)
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((X[0], B, 2), ValueError, r"input must be \[N, C, H, W\]; got shape \(3, 8, 8\)"),
+        ((X[0], B, 2), ValueError, r"input must be \[N, C, H, W\]; got shape \(4, 8, 8\)"),
         ((X.long(), B, 2), TypeError, "input must be float32.*torch.int64"),
         ((X.numpy(), B, 2), TypeError, "input must be a tensor; got ndarray"),
         ((X[:, :, :0], B, 2), ValueError, "input must have between 1 .* cells; got 0 x 8"),
@@ -44,7 +49,7 @@ def test_single_level(pool, arguments, error, message):
         pool(*arguments)
 
 
-@pytest.mark.parametrize("pool", [ops.multiscale_roi_align, ops.multiscale_roi_pool], ids=["align", "pool"])
+@pytest.mark.parametrize("pool", MULTI, ids=lambda pool: pool.__name__)
 @pytest.mark.parametrize(
     ("features", "scales", "levels", "error", "message"),
     [
@@ -61,7 +66,7 @@ def test_single_level(pool, arguments, error, message):
             r"differ in dtype: .*float32, features\[1\] is torch.float64",
         ),
         ([X, PAIR[1].to("meta")], [1, 0.5], None, ValueError, "differ in device: .*cpu.*meta"),
-        ([X, PAIR[1][:, :2]], [1, 0.5], None, ValueError, r"differ in N, C: .*\(2, 3\).*\(2, 2\)"),
+        ([X, PAIR[1][:, :2]], [1, 0.5], None, ValueError, r"differ in N, C: .*\(2, 4\).*\(2, 2\)"),
         ([X, PAIR[1][0]], [1, 0.5], None, ValueError, r"features\[1\] must be \[N, C, H, W\]"),
         (PAIR, [1, 0.5], torch.tensor([0.0]), TypeError, "levels must be of an integer dtype; got torch.float32"),
         (PAIR, [1, 0.5], torch.tensor([True]), TypeError, "levels must be of an integer dtype; got torch.bool"),
@@ -72,6 +77,12 @@ def test_single_level(pool, arguments, error, message):
 def test_multiscale(pool, features, scales, levels, error, message):
     with pytest.raises(error, match=message):
         pool(features, B, 2, scales, levels=levels)
+
+
+def test_position_sensitive_channels():
+    for pool in (ops.ps_roi_align, ops.ps_roi_pool):
+        with pytest.raises(ValueError, match="channels must be a multiple of output_size's bins, 3 x 2; got 4"):
+            pool(X, B, (3, 2))
 
 
 def test_choices_and_sampling():

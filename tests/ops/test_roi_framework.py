@@ -5,11 +5,12 @@ import copy
 import pytest
 import torch
 import torch.fx
-from roi_cases import FORMATS, SOME, Case, random_boxes
+from roi_cases import CASES, FORMATS, SOME, Case, random_boxes
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import get_graph_node_names
 
 import ops
+from ops import native
 
 SCALES = [0.5, 0.25]
 
@@ -23,7 +24,7 @@ def pyramid(memory_format: torch.memory_format = torch.contiguous_format, grad: 
 @pytest.mark.parametrize("memory_format", FORMATS, ids=["nchw", "channels_last"])
 @pytest.mark.parametrize("with_levels", [False, True])
 def test_opcheck(memory_format, with_levels):
-    native = torch.ops.aligned_rcnn
+    operators = torch.ops.aligned_rcnn
     features = pyramid(memory_format, grad=True)
     boxes = random_boxes(9, 2, 32, 32, dtype=torch.float32)
     levels = torch.arange(9) % 2 if with_levels else None
@@ -31,14 +32,23 @@ def test_opcheck(memory_format, with_levels):
     last = memory_format == torch.channels_last
     grad = torch.randn(9, 20, 3, 2, requires_grad=True)
     for rule, ratio in (("align", -1), ("align_half", 2)):
-        torch.library.opcheck(native.average.default, (features, boxes, levels, SCALES, 3, 2, ratio, rule))
-        torch.library.opcheck(native.average_backward.default, (grad, boxes, levels, sizes, SCALES, ratio, rule, last))
+        torch.library.opcheck(operators.average.default, (features, boxes, levels, SCALES, 3, 2, ratio, rule))
+        torch.library.opcheck(
+            operators.average_backward.default, (grad, boxes, levels, sizes, SCALES, ratio, rule, last)
+        )
+        many = [torch.randn(2, 12, 9, 8, requires_grad=True), torch.randn(2, 12, 5, 5)]
+        many = [f.contiguous(memory_format=memory_format).detach().requires_grad_() for f in many]
+        torch.library.opcheck(operators.ps_average.default, (many, boxes, levels, SCALES, 3, 2, ratio, rule))
+        many_sizes = [n for f in many for n in f.shape]
+        torch.library.opcheck(
+            operators.ps_average_backward.default, (grad[:, :2], boxes, levels, many_sizes, SCALES, ratio, rule, last)
+        )
     for rule in ("align_half", "pool_round"):
         arguments = (features, boxes, levels, SCALES, 3, 2, 2, rule)
-        torch.library.opcheck(native.maximum.default, arguments)
-        _, argmax = native.maximum([f.detach() for f in features], *arguments[1:])
+        torch.library.opcheck(operators.maximum.default, arguments)
+        _, argmax = operators.maximum([f.detach() for f in features], *arguments[1:])
         torch.library.opcheck(
-            native.maximum_backward.default, (grad.detach(), argmax, boxes, levels, sizes, SCALES, 2, rule, last)
+            operators.maximum_backward.default, (grad.detach(), argmax, boxes, levels, sizes, SCALES, 2, rule, last)
         )
 
 
@@ -94,12 +104,15 @@ class Wrapper(nn.Module):
         self.layer(a, b)
 
 
-@pytest.mark.parametrize("module", [ops.RoIAlign((5, 5), 1, -1), ops.RoIPool((5, 5), 1)], ids=["align", "pool"])
+MODULES = [ops.RoIAlign((5, 5), 1, -1), ops.RoIPool((5, 5), 1), ops.PSRoIAlign((5, 5), 1, 2), ops.PSRoIPool((5, 5), 1)]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
 def test_fx_traces_a_module_to_one_node(module):
     names = get_graph_node_names(Wrapper(module))
     assert len(names[0]) == len(names[1]) == 3  # two inputs and the operator
     traced = torch.fx.symbolic_trace(module)
-    input, boxes = torch.rand(2, 4, 10, 10), random_boxes(6, 2, 10, 10, dtype=torch.float32)
+    input, boxes = torch.rand(2, 50, 10, 10), random_boxes(6, 2, 10, 10, dtype=torch.float32)
     torch.testing.assert_close(traced(input, boxes), module(input, boxes))
 
 
@@ -111,19 +124,32 @@ def test_modules_are_their_functions():
     assert repr(ops.RoIPool(3, 0.5)) == "RoIPool(output_size=3, spatial_scale=0.5)"
     floor = ops.RoIPool(3, 0.5, quantization="floor")
     assert torch.equal(floor(input, boxes), ops.roi_pool(input, boxes, 3, 0.5, "floor"))
+    ps_align, ps_pool = ops.PSRoIAlign(2, 0.5, 2), ops.PSRoIPool(2, 0.5)
+    assert repr(ps_align) == "PSRoIAlign(output_size=2, spatial_scale=0.5, sampling_ratio=2)"
+    assert repr(ps_pool) == "PSRoIPool(output_size=2, spatial_scale=0.5)"
+    assert torch.equal(ps_align(input, boxes), ops.ps_roi_align(input, boxes, 2, 0.5, 2))
+    assert torch.equal(ps_pool(input, boxes), ops.ps_roi_pool(input, boxes, 2, 0.5))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("box_dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
 def test_autocast_and_any_pair_of_dtypes(dtype, box_dtype):
-    input = torch.rand(2, 6, 10, 10, dtype=dtype, requires_grad=True)
+    input = torch.rand(2, 25, 10, 10, dtype=dtype, requires_grad=True)
     boxes = torch.tensor([[0, 0, 0, 9, 9], [0, 0, 5, 4, 9], [1, 0, 0, 9, 9]], dtype=box_dtype)
-    for case in SOME:
+    for case in CASES:
         with torch.autocast("cpu", torch.bfloat16):
             output = case.run(input, boxes, 5, 1.0)
         assert output.dtype == dtype
         assert torch.equal(output, case.run(input, boxes.double(), 5, 1.0))
         output.sum().backward()
+
+
+def test_the_pure_path_ignores_autocast(monkeypatch):
+    monkeypatch.setattr(native, "available", lambda device: False)
+    input, boxes = torch.rand(2, 6, 10, 10), random_boxes(5, 2, 10, 10, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = ops.roi_align(input, boxes, 3)
+    assert torch.equal(output, ops.roi_align(input, boxes, 3))
 
 
 @pytest.mark.parametrize("case", SOME, ids=str)
@@ -145,7 +171,7 @@ def test_works_under_deterministic_algorithms():
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     try:
-        for case in SOME:
+        for case in CASES:
             input = torch.rand(1, 4, 10, 10, requires_grad=True)
             case.run(input, torch.tensor([[0, 1.0, 1, 8, 8]]), 2, 1.0).sum().backward()
     finally:

@@ -68,7 +68,7 @@ def test_multiscale_align_equals_torchvision(memory_format):
 def test_multiscale_is_each_level_alone(memory_format, implementation, monkeypatch):
     if implementation == "pure":
         monkeypatch.setattr(native, "available", lambda device: False)
-    features = [f.contiguous(memory_format=memory_format) for f in pyramid(5, torch.float64)]
+    features = [f.contiguous(memory_format=memory_format) for f in pyramid(6, torch.float64)]
     boxes = random_boxes(60, 2, 256, 320)
     levels = torch.arange(60, dtype=torch.int32) % 6 - 1  # -1 and 4 do not exist
     for multiscale, single in (
@@ -76,6 +76,11 @@ def test_multiscale_is_each_level_alone(memory_format, implementation, monkeypat
         (lambda *a, **k: ops.multiscale_roi_align(*a, aligned=True, mode="max", **k),
          lambda *a: ops.roi_align(*a, aligned=True, mode="max")),
         (ops.multiscale_roi_pool, ops.roi_pool),
+        (ops.multiscale_roi_warp, ops.roi_warp),
+        (ops.multiscale_ps_roi_align, ops.ps_roi_align),
+        (ops.multiscale_ps_roi_pool, ops.ps_roi_pool),
+        (ops.multiscale_roi_crop, ops.roi_crop),
+        (ops.multiscale_crop_and_resize, ops.crop_and_resize),
     ):  # fmt: skip
         leaves = [f.clone().requires_grad_() for f in features]
         output = multiscale(leaves, boxes, (3, 2), SCALES, levels=levels)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torchvision
-from roi_cases import CASES, FORMATS, SOME, Case, random_boxes, value_and_gradient
+from roi_cases import CASES, FORMATS, PS, SOME, Case, random_boxes, value_and_gradient
 from torch import Tensor
 
 import ops
@@ -76,17 +76,18 @@ def test_a_ramp_has_its_value_at_each_bins_centre(sampling_ratio, aligned, imple
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_inner_rois_pass_their_whole_gradient_on(case: Case, implementation):
     boxes = torch.tensor([[0, 5.2, 5.3, 20.1, 17.7], [1, 3.1, 4.2, 9.9, 22.3]], dtype=torch.float64)
-    input = torch.randn(2, 3, 30, 30, dtype=torch.float64, requires_grad=True)
+    input = torch.randn(2, 12, 30, 30, dtype=torch.float64, requires_grad=True)
     output = case.run(input, boxes, (3, 4), 1.0)
     cotangent = torch.rand_like(output)
     (gradient,) = torch.autograd.grad(output, input, cotangent)
-    torch.testing.assert_close(gradient.sum((2, 3)), cotangent.sum((2, 3)))
+    by_channel = cotangent.reshape(2, 12) if case.own_channels else cotangent.sum((2, 3))
+    torch.testing.assert_close(gradient.sum((2, 3)), by_channel)
 
 
 @pytest.mark.parametrize("memory_format", FORMATS, ids=["nchw", "channels_last"])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_equal_to_the_reference(case: Case, memory_format, implementation):
-    input = torch.randn(2, 19, 11, 13, dtype=torch.float64).contiguous(memory_format=memory_format)
+    input = torch.randn(2, 30, 11, 13, dtype=torch.float64).contiguous(memory_format=memory_format)
     boxes = random_boxes(14, 2, 44, 52)
     boxes[::4, 1:] = boxes[::4, [3, 2, 1, 4]]  # inverted in x
     for size in ((3, 2), (1, 5)):
@@ -98,10 +99,10 @@ def test_equal_to_the_reference(case: Case, memory_format, implementation):
 
 @pytest.mark.parametrize("memory_format", FORMATS, ids=["nchw", "channels_last"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("case", SOME, ids=str)
+@pytest.mark.parametrize("case", SOME + PS, ids=str)
 def test_every_dtype_is_the_reference_rounded_once(case: Case, dtype, memory_format, implementation):
     """Values and gradients are sums in float32, rounded to the dtype at the end: half a unit in the last place off."""
-    input = torch.randn(2, 37, 11, 13).to(dtype).contiguous(memory_format=memory_format)
+    input = torch.randn(2, 42, 11, 13).to(dtype).contiguous(memory_format=memory_format)
     boxes = random_boxes(14, 2, 44, 52, dtype=torch.float32)
     actual, gradient = value_and_gradient(case.run, input, boxes, (3, 2), 0.25)
     assert actual.dtype == gradient.dtype == dtype
@@ -130,6 +131,57 @@ def test_align_equals_torchvision(sampling_ratio, aligned, memory_format):
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("memory_format", FORMATS, ids=["nchw", "channels_last"])
+@pytest.mark.parametrize("sampling_ratio", [2, -1])
+def test_position_sensitive_equals_torchvision(sampling_ratio, memory_format):
+    input = torch.randn(2, 3 * 35, 25, 33).contiguous(memory_format=memory_format)
+    boxes = random_boxes(60, 2, 100, 132, dtype=torch.float32)
+    arguments = (boxes, (7, 5), 0.25, sampling_ratio)
+    actual, gradient = value_and_gradient(ops.ps_roi_align, input, *arguments)
+    expected, expected_gradient = value_and_gradient(torchvision.ops.ps_roi_align, input, *arguments)
+    torch.testing.assert_close(actual, expected)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-5, atol=2e-5)
+    expected = torchvision.ops.ps_roi_pool(input, boxes, (7, 5), 0.25)
+    torch.testing.assert_close(ops.ps_roi_pool(input, boxes, (7, 5), 0.25), expected)
+    boxes[:, 1:] = boxes[:, 1:].clamp(0, 80)  # torchvision's gradient is wrong at the map's far edges
+    actual, gradient = value_and_gradient(ops.ps_roi_pool, input, boxes, (7, 5), 0.25)
+    expected, expected_gradient = value_and_gradient(torchvision.ops.ps_roi_pool, input, boxes, (7, 5), 0.25)
+    torch.testing.assert_close(gradient, expected_gradient)
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_sampling_equals_grid_sample(aligned):
+    """Inner RoIs, by torch's own affine grids: RoIAlign's points are centres of parts, the crops' reach the edges."""
+    input = torch.randn(1, 4, 20, 24, dtype=torch.float64)
+    x1, y1, x2, y2 = 3.2, 2.7, 19.9, 16.1
+    box = torch.tensor([[0, x1, y1, x2, y2]], dtype=torch.float64)
+
+    def grid(height: int, width: int, align_corners: bool, shift: float) -> Tensor:
+        half = torch.tensor([23 / 2, 19 / 2], dtype=torch.float64)  # align_corners: -1 and 1 are the outermost cells
+        middle = torch.tensor([(x1 + x2) / 2 - shift, (y1 + y2) / 2 - shift], dtype=torch.float64) / half - 1
+        theta = torch.diag(torch.tensor([(x2 - x1) / 2, (y2 - y1) / 2], dtype=torch.float64) / half)
+        theta = torch.cat((theta, middle[:, None]), 1)[None]
+        points = torch.nn.functional.affine_grid(theta, [1, 4, height, width], align_corners=align_corners)
+        return torch.nn.functional.grid_sample(input, points, align_corners=True)
+
+    parts = grid(6, 8, False, 0.5 if aligned else 0.0)
+    expected = torch.nn.functional.avg_pool2d(parts, 2)
+    torch.testing.assert_close(ops.roi_align(input, box, (3, 4), 1.0, 2, aligned), expected)
+    edges = grid(6, 8, True, 0.0)
+    torch.testing.assert_close(ops.crop_and_resize(input, box, (6, 8)), edges)
+    torch.testing.assert_close(ops.roi_crop(input, box, (3, 4)), torch.nn.functional.max_pool2d(edges, 2))
+
+
+def test_warp_is_align_on_the_rounded_roi():
+    input = torch.randn(2, 5, 20, 24, dtype=torch.float64)
+    boxes = random_boxes(30, 2, 40, 48)
+    rounded = boxes.clone()
+    rounded[:, 1:] = (boxes[:, 1:] * 0.5 + 0.5).floor() + torch.tensor([0.0, 0, 1, 1])
+    for mode in ("avg", "max"):
+        actual = ops.roi_warp(input, boxes, 3, 0.5, 2, mode)
+        torch.testing.assert_close(actual, ops.roi_align(input, rounded, 3, 1.0, 2, mode=mode))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("memory_format", FORMATS, ids=["nchw", "channels_last"])
 def test_pool_equals_torchvision_exactly(memory_format, dtype):
@@ -142,12 +194,12 @@ def test_pool_equals_torchvision_exactly(memory_format, dtype):
     torch.testing.assert_close(gradient, expected_gradient)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if "2" in c.name or "-1" in c.name or "pool" in c.name], ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("memory_format", FORMATS, ids=["nchw", "channels_last"])
 def test_gradcheck(case: Case, memory_format):
-    input = torch.randperm(2 * 2 * 4 * 4).reshape(2, 2, 4, 4).double()  # no ties
+    input = torch.randperm(2 * 4 * 4).reshape(1, 2, 4, 4).double()  # no ties
     input = input.contiguous(memory_format=memory_format).requires_grad_()
-    boxes = torch.tensor([[0, 0.3, 0.1, 4.2, 3.9], [1, 1.1, -0.7, 7.3, 2.2]], dtype=torch.float64)
+    boxes = torch.tensor([[0, 0.3, 0.1, 4.2, 3.9], [0, 1.1, -0.7, 7.3, 2.2]], dtype=torch.float64)
 
     def run(x: Tensor) -> Tensor:
         return case.run(x, boxes, (2, 1), 0.9)

@@ -1,0 +1,186 @@
+// Averages, forward: RoIAlign and RoIWarp as weighted sums over cells.
+//
+// A block makes a few bins of one RoI. It writes the weights of their rows and columns to shared memory, those that
+// fall on one cell merged; then groups of lanes take a bin each, a lane 16 bytes of channels at a time.
+#pragma once
+
+#include "rois.cuh"
+
+namespace aligned_rcnn::cuda {
+
+constexpr int kThreads = 256;
+constexpr int kMaxBinsWide = 32;     // a block's bins: at most so many beside each other
+constexpr int kBinsOfBlock = 64;     // and about so many in all
+constexpr int kTableBytes = 32 << 10;
+
+// How the bins of a RoI are shared out among blocks, and what a block stores.
+struct AveragePlan {
+  int high, wide;        // bins of a block
+  int down, across;      // blocks of a RoI
+  int entries;           // weights that shared memory holds
+  int entries_of_bin;    // where every bin has at most so many, they lie so far apart; else 0
+};
+
+template <class T>
+AveragePlan plan_average(const Query<T>& query) {
+  AveragePlan plan;
+  plan.across = static_cast<int>(divide_up(query.pooled_width, kMaxBinsWide));
+  plan.wide = static_cast<int>(divide_up(query.pooled_width, plan.across));
+  const int high = kBinsOfBlock / plan.wide;
+  plan.down = static_cast<int>(divide_up(query.pooled_height, high));
+  plan.high = static_cast<int>(divide_up(query.pooled_height, plan.down));
+  const int64_t capacity = kTableBytes / static_cast<int64_t>(sizeof(Tap<T>));
+  const int64_t of_bin = 2 * static_cast<int64_t>(query.sampling_ratio);  // a sample touches two cells
+  const bool fixed = samples_points(query.rule) && of_bin > 0 && of_bin * (plan.high + plan.wide) <= capacity;
+  plan.entries_of_bin = fixed ? static_cast<int>(of_bin) : 0;
+  plan.entries = static_cast<int>(fixed ? of_bin * (plan.high + plan.wide) : capacity);
+  return plan;
+}
+
+// Some bins of one RoI.
+struct Bins {
+  int64_t k;
+  int y, x;        // the first
+  int high, wide;  // how many
+};
+
+__device__ inline Bins bins_of(int64_t item, const AveragePlan& plan, int pooled_height, int pooled_width) {
+  const int64_t blocks = static_cast<int64_t>(plan.down) * plan.across;
+  const int block = static_cast<int>(item % blocks);
+  Bins bins{item / blocks, block / plan.across * plan.high, block % plan.across * plan.wide, 0, 0};
+  bins.high = min(plan.high, pooled_height - bins.y);
+  bins.wide = min(plan.wide, pooled_width - bins.x);
+  return bins;
+}
+
+struct Span {
+  int begin, end;
+};
+
+// Fills the tables of all bins, rows before columns; false where they do not fit (the same for all threads).
+template <bool Fixed, class T>
+__device__ bool fill_tables(const Query<T>& query, const Pyramid& pyramid, const AveragePlan& plan, const Bins& bins,
+                            int level, Span* spans, int* counts, Tap<T>* entries) {
+  const int thread = threadIdx.y * blockDim.x + threadIdx.x, threads = blockDim.x * blockDim.y;
+  const int total = bins.high + bins.wide;
+  const auto for_each_tap_of = [&](int b, auto&& emit) {
+    if (level >= 0) {
+      const Side side = b < bins.high ? Side::rows : Side::columns;
+      for_each_tap(axis_of(query, pyramid, level, bins.k, side), b < bins.high ? bins.y + b : bins.x + b - bins.high,
+                   emit);
+    }
+  };
+  if constexpr (!Fixed) {
+    for (int b = thread; b < total; b += threads) {
+      int count = 0;
+      for_each_tap_of(b, [&](int, T) { ++count; });
+      counts[b] = count;
+    }
+    __syncthreads();
+    int64_t needed = 0;
+    for (int b = 0; b < total; ++b) {
+      needed += counts[b];
+    }
+    if (needed > plan.entries) {
+      return false;
+    }
+  }
+  for (int b = thread; b < total; b += threads) {
+    int begin = b * plan.entries_of_bin;
+    if constexpr (!Fixed) {
+      begin = 0;
+      for (int before = 0; before < b; ++before) {
+        begin += counts[before];
+      }
+    }
+    int end = begin;
+    for_each_tap_of(b, [&](int cell, T weight) { entries[end++] = {cell, weight}; });
+    spans[b] = {begin, end};
+  }
+  __syncthreads();
+  return true;
+}
+
+template <int N, class S, class T>
+__device__ inline void add_weighted(T weight, const S* from, T (&sum)[N]) {
+  const Pack<S, N> pack = load<N>(from);
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    sum[i] = multiply_add(weight, static_cast<T>(widen(pack.value[i])), sum[i]);
+  }
+}
+
+template <class S, int N, bool Fixed>
+__global__ void __launch_bounds__(kThreads)
+    average_kernel(const Pyramid pyramid, const Query<compute_t<S>> query, const AveragePlan plan, int64_t items, S* out) {
+  using T = compute_t<S>;
+  SharedMemory shared;
+  Span* spans = shared.take<Span>(plan.high + plan.wide);
+  int* counts = shared.take<int>(Fixed ? 0 : plan.high + plan.wide);
+  Tap<T>* entries = shared.take<Tap<T>>(plan.entries);
+  const int64_t channels = pyramid.channels;
+  for (int64_t item = blockIdx.x; item < items; item += gridDim.x) {
+    const Bins bins = bins_of(item, plan, query.pooled_height, query.pooled_width);
+    const Site site = site_of(query, pyramid, bins.k);
+    const bool stored = fill_tables<Fixed>(query, pyramid, plan, bins, site.level, spans, counts, entries);
+    const int level = site.level < 0 ? 0 : site.level;  // without a level there are no weights: nothing is read
+    const int64_t row_stride = pyramid.levels[level].width * channels;
+    const S* map = map_of<const S>(pyramid, level, site.image);
+    for (int bin = threadIdx.y; bin < bins.high * bins.wide; bin += blockDim.y) {
+      const int y = bin / bins.wide, x = bin % bins.wide;
+      S* to = out + ((bins.k * query.pooled_height + bins.y + y) * query.pooled_width + bins.x + x) * channels;
+      for (int64_t c = threadIdx.x * N; c < channels; c += blockDim.x * N) {
+        T sum[N] = {};
+        if (Fixed || stored) {
+          const Span row_span = spans[y], column_span = spans[bins.high + x];
+          for (int r = row_span.begin; r < row_span.end; ++r) {
+            const Tap<T> row = entries[r];
+            const S* line = map + row.index * row_stride + c;
+#pragma unroll 4
+            for (int i = column_span.begin; i < column_span.end; ++i) {
+              const Tap<T> column = entries[i];
+              add_weighted<N>(row.weight * column.weight, line + column.index * channels, sum);
+            }
+          }
+        } else {  // more weights than fit: a RoI of thousands of cells, sampled in each
+          const Axis<T> rows = axis_of(query, pyramid, level, bins.k, Side::rows);
+          const Axis<T> columns = axis_of(query, pyramid, level, bins.k, Side::columns);
+          for_each_tap(rows, bins.y + y, [&](int row, T row_weight) {
+            const S* line = map + row * row_stride + c;
+            for_each_tap(columns, bins.x + x, [&](int column, T weight) {
+              add_weighted<N>(row_weight * weight, line + column * channels, sum);
+            });
+          });
+        }
+        store_rounded(sum, to + c);
+      }
+    }
+    __syncthreads();  // the tables are free for the next item
+  }
+}
+
+template <class S, int N, bool Fixed>
+void launch_average(const Pyramid& features, const Query<compute_t<S>>& query, const AveragePlan& plan, S* out,
+                    void* stream) {
+  using T = compute_t<S>;
+  const int lanes = lanes_for(divide_up(features.channels, N));
+  const int64_t items = query.count * plan.down * plan.across;
+  const int bins = plan.high + plan.wide;
+  const size_t shared = shared_bytes<Span>(bins) + shared_bytes<int>(Fixed ? 0 : bins) + shared_bytes<Tap<T>>(plan.entries);
+  launch(average_kernel<S, N, Fixed>, items < kMaxBlocks ? items : kMaxBlocks,
+         dim3(lanes, kThreads / lanes), shared, stream, features, query, plan, items, out);
+}
+
+template <class S>
+void Launches<S>::average(const Pyramid& features, const Query<T>& query, S* out, void* stream) {
+  const AveragePlan plan = plan_average(query);
+  if (features.aligned && plan.entries_of_bin > 0) {
+    launch_average<S, kWide<S>, true>(features, query, plan, out, stream);
+  } else if (features.aligned) {
+    launch_average<S, kWide<S>, false>(features, query, plan, out, stream);
+  } else {
+    launch_average<S, 1, false>(features, query, plan, out, stream);
+  }
+}
+
+}  // namespace aligned_rcnn::cuda

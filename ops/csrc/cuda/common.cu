@@ -1,0 +1,2 @@
+// What does not depend on the features' type.
+#include "transpose.cuh"

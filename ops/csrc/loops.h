@@ -1,0 +1,153 @@
+// The loops around the kernels that the CPU operators share: forward over RoIs or planes, backward over tiles.
+//
+// Forward, each output has one writer. Backward, each pixel of a gradient has one writer too, which visits the RoIs in
+// the order of their indices: results are the same bit for bit whatever the number of threads.
+#pragma once
+
+#include "arguments.h"
+
+namespace aligned_rcnn {
+
+constexpr int64_t kTileBytes = 512 << 10;   // a tile of the gradient that a thread works on: within its own cache
+constexpr int64_t kPlaneBytes = 512 << 10;  // the planes that a thread reads at a time in NCHW
+
+template <class S>
+const S* map_of(const Features& features, Site site) {
+  const Level& level = features.levels[site.level];
+  return data_of<S>(features.tensors[site.level]) + site.image * level.channels * level.height * level.width;
+}
+
+// Outputs of RoIs without a map.
+template <class E>
+void fill_outputs_without_map(const std::vector<Site>& sites, int64_t roi_size, E value, E* out) {
+  for (size_t k = 0; k < sites.size(); ++k) {
+    if (sites[k].level < 0) {
+      std::fill_n(out + k * roi_size, roi_size, value);
+    }
+  }
+}
+
+// Runs visit(k) for all RoIs that have a map, in the order of the maps: neighbours in time are neighbours in memory.
+template <class Visit>
+void for_each_roi(const Groups& groups, const Visit& visit) {
+  parallel_tasks(static_cast<int64_t>(groups.order.size()), [&](int64_t i) { visit(groups.order[i]); });
+}
+
+// NCHW: runs visit(k, channel, scratch) for all RoIs and channels, a few planes of one map at a time, so that they are
+// read from memory once however many RoIs they serve. Room for a row of any of the maps, and for a row of bins.
+inline int64_t scratch_size_of(const std::vector<Level>& levels, int64_t bins) {
+  int64_t size = bins;
+  for (const Level& level : levels) {
+    size = std::max(size, row_capacity(level.width));
+  }
+  return size;
+}
+
+template <class T>
+struct Workspace {
+  std::vector<T> row, best;
+  std::vector<int32_t> arg;
+  explicit Workspace(int64_t size) : row(size), best(size), arg(size) {}
+  Scratch<T> scratch() { return {row.data(), best.data(), arg.data()}; }
+};
+
+template <class S, class Visit>
+void for_each_plane(const Groups& groups, const std::vector<Level>& levels, int64_t bins, const Visit& visit) {
+  const int64_t scratch_size = scratch_size_of(levels, bins);
+  struct Task {
+    int64_t map, begin, end;
+  };
+  std::vector<Task> tasks;
+  for (size_t m = 0; m < groups.maps.size(); ++m) {
+    if (groups.begin[m] < groups.begin[m + 1]) {
+      const Level& level = levels[groups.maps[m].level];
+      const int64_t plane = level.height * level.width * static_cast<int64_t>(sizeof(S));
+      const int64_t block = std::clamp<int64_t>(kPlaneBytes / plane, 1, 16);
+      for (int64_t c = 0; c < level.channels; c += block) {
+        tasks.push_back({static_cast<int64_t>(m), c, std::min(c + block, level.channels)});
+      }
+    }
+  }
+  parallel_tasks(static_cast<int64_t>(tasks.size()), [&](int64_t t) {
+    const Task& task = tasks[t];
+    Workspace<compute_t<S>> workspace(scratch_size);
+    for (int64_t i = groups.begin[task.map]; i < groups.begin[task.map + 1]; ++i) {
+      for (int64_t c = task.begin; c < task.end; ++c) {
+        visit(groups.order[i], c, workspace.scratch());
+      }
+    }
+  });
+}
+
+// The gradients of all levels, made tile by tile: some pixels with all their channels (channels last), or one channel
+// with all its pixels (NCHW). add(k, channel, tile, sums, stride) adds what RoI k gives to a tile that it meets.
+template <class S, class E, class Add>
+std::vector<Tensor> gradients(const std::vector<Level>& levels, ScalarType type, bool channels_last,
+                              const Groups& groups, const Table<E>& rows, const Table<E>& cols, const Add& add) {
+  using T = compute_t<S>;
+  std::vector<Tensor> results;
+  for (const Level& level : levels) {
+    results.push_back(empty({level.images, level.channels, level.height, level.width}, type, channels_last));
+  }
+  struct Task {
+    int64_t map, channel;
+    Tile tile;
+  };
+  std::vector<Task> tasks;
+  for (size_t m = 0; m < groups.maps.size(); ++m) {
+    const Level& level = levels[groups.maps[m].level];
+    const int64_t map = static_cast<int64_t>(m);
+    if (channels_last) {
+      const int64_t pixels = kTileBytes / (std::max<int64_t>(level.channels, 1) * static_cast<int64_t>(sizeof(T)));
+      int64_t side = 1;
+      while (4 * side * side <= pixels) {
+        side *= 2;
+      }
+      for (int64_t y = 0; y < level.height; y += side) {
+        for (int64_t x = 0; x < level.width; x += side) {
+          tasks.push_back({map, 0, {y, std::min(y + side, level.height), x, std::min(x + side, level.width)}});
+        }
+      }
+    } else {
+      for (int64_t c = 0; c < level.channels; ++c) {
+        tasks.push_back({map, c, {0, level.height, 0, level.width}});
+      }
+    }
+  }
+  parallel_tasks(static_cast<int64_t>(tasks.size()), [&](int64_t t) {
+    const Task& task = tasks[t];
+    const Tile& tile = task.tile;
+    const Site site = groups.maps[task.map];
+    const Level& level = levels[site.level];
+    const int64_t wide = channels_last ? level.channels : 1;
+    const int64_t line = (tile.x1 - tile.x0) * wide, stride = level.width * wide;
+    S* gradient = mutable_data_of<S>(results[site.level]) + site.image * level.channels * level.height * level.width +
+                  tile.y0 * stride + tile.x0 * wide + task.channel * level.height * level.width;
+    // 16-bit gradients are summed in float and rounded once.
+    constexpr bool kDirect = std::is_same_v<S, T>;
+    std::vector<T> sums(kDirect ? 0 : (tile.y1 - tile.y0) * line);
+    T* into = nullptr;
+    if constexpr (kDirect) {
+      into = gradient;
+      for (int64_t y = tile.y0; y < tile.y1; ++y) {
+        std::fill_n(gradient + (y - tile.y0) * stride, line, T(0));
+      }
+    } else {
+      into = sums.data();
+    }
+    for (int64_t i = groups.begin[task.map]; i < groups.begin[task.map + 1]; ++i) {
+      const int64_t k = groups.order[i];
+      if (rows.low[k] < tile.y1 && rows.high[k] >= tile.y0 && cols.low[k] < tile.x1 && cols.high[k] >= tile.x0) {
+        add(k, task.channel, tile, into, kDirect ? stride : line);
+      }
+    }
+    if constexpr (!kDirect) {
+      for (int64_t y = tile.y0; y < tile.y1; ++y) {
+        kernels<S>().store(sums.data() + (y - tile.y0) * line, gradient + (y - tile.y0) * stride, line);
+      }
+    }
+  });
+  return results;
+}
+
+}  // namespace aligned_rcnn

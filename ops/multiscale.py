@@ -1,0 +1,113 @@
+"""The operators on a pyramid, in one call for all levels: RoI k is pooled from `features[levels[k]]`.
+
+What they share:
+
+- `features`: the levels, Tensor[N, C, H_l, W_l] each, of one dtype; `scales`: cells per pixel of each.
+- `boxes`, `output_size` and the rest: as for the operator on one map.
+- `levels`: integer Tensor[K], indices into `features`; None: `assign_levels(boxes, scales)`. A RoI whose level does not
+  exist gives zeros.
+- The result, Tensor[K, C, PH, PW], is in the order of the boxes, and channels last where all levels are.
+- ValueError or TypeError names a malformed argument and its value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.fx
+from torch import Tensor
+
+from ops.checks import check_choice
+from ops.functional import MODES, QUANTIZATIONS
+from ops.pooling import Boxes, OutputSize, pool_levels
+
+
+@torch.fx.wrap
+def multiscale_roi_align(
+    features: Sequence[Tensor],
+    boxes: Boxes,
+    output_size: OutputSize,
+    scales: Sequence[float],
+    sampling_ratio: int = -1,
+    aligned: bool = False,
+    mode: str = "avg",
+    levels: Tensor | None = None,
+) -> Tensor:
+    """`roi_align` from the levels of a pyramid; arguments, result and errors as the module's docstring says.
+
+    Equivalent to: for each level l, output[levels == l] = roi_align(features[l], boxes[levels == l], output_size,
+        scales[l], sampling_ratio, aligned, mode).
+    """
+    check_choice(mode, "mode", tuple(MODES))
+    rule = "align_half" if aligned else "align"
+    return pool_levels(MODES[mode], rule, features, boxes, output_size, scales, sampling_ratio, levels)
+
+
+@torch.fx.wrap
+def multiscale_roi_pool(
+    features: Sequence[Tensor],
+    boxes: Boxes,
+    output_size: OutputSize,
+    scales: Sequence[float],
+    quantization: str = "round",
+    levels: Tensor | None = None,
+) -> Tensor:
+    """`roi_pool` from the levels of a pyramid; arguments, result and errors as the module's docstring says.
+
+    Equivalent to: for each level l, output[levels == l] = roi_pool(features[l], boxes[levels == l], output_size,
+        scales[l], quantization).
+    """
+    check_choice(quantization, "quantization", QUANTIZATIONS)
+    return pool_levels("maximum", f"pool_{quantization}", features, boxes, output_size, scales, levels=levels)
+
+
+@torch.fx.wrap
+def multiscale_roi_warp(
+    features: Sequence[Tensor],
+    boxes: Boxes,
+    output_size: OutputSize,
+    scales: Sequence[float],
+    sampling_ratio: int = -1,
+    mode: str = "avg",
+    levels: Tensor | None = None,
+) -> Tensor:
+    """`roi_warp` from the levels of a pyramid; arguments, result and errors as the module's docstring says.
+
+    Equivalent to: for each level l, output[levels == l] = roi_warp(features[l], boxes[levels == l], output_size,
+        scales[l], sampling_ratio, mode).
+    """
+    check_choice(mode, "mode", tuple(MODES))
+    return pool_levels(MODES[mode], "warp", features, boxes, output_size, scales, sampling_ratio, levels)
+
+
+@torch.fx.wrap
+def multiscale_ps_roi_align(
+    features: Sequence[Tensor],
+    boxes: Boxes,
+    output_size: OutputSize,
+    scales: Sequence[float],
+    sampling_ratio: int = -1,
+    levels: Tensor | None = None,
+) -> Tensor:
+    """`ps_roi_align` from the levels of a pyramid; arguments, result and errors as the module's docstring says.
+
+    Equivalent to: for each level l, output[levels == l] = ps_roi_align(features[l], boxes[levels == l], output_size,
+        scales[l], sampling_ratio).
+    """
+    return pool_levels("ps_average", "align_half", features, boxes, output_size, scales, sampling_ratio, levels)
+
+
+@torch.fx.wrap
+def multiscale_ps_roi_pool(
+    features: Sequence[Tensor],
+    boxes: Boxes,
+    output_size: OutputSize,
+    scales: Sequence[float],
+    levels: Tensor | None = None,
+) -> Tensor:
+    """`ps_roi_pool` from the levels of a pyramid; arguments, result and errors as the module's docstring says.
+
+    Equivalent to: for each level l, output[levels == l] = ps_roi_pool(features[l], boxes[levels == l], output_size,
+        scales[l]).
+    """
+    return pool_levels("ps_average", "ps_pool", features, boxes, output_size, scales, levels=levels)

@@ -1,0 +1,61 @@
+// CUDA on the host, as far as the operators' kernels use it: their sources compile against this header as they are, and
+// run without a GPU.
+//
+// Blocks run one after the other; a block's threads are fibers that run in turn from barrier to barrier. Stricter than
+// a GPU where that finds faults: a block's shared memory is of exactly the size asked for, filled with NaN before use;
+// a launch beyond CUDA's limits, or a barrier that some threads do not reach, throws; and the order of the threads can
+// be reversed, so that a missing barrier shows as another result.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+
+#define __global__
+#define __device__
+#define __host__
+#define __launch_bounds__(...)
+
+struct dim3 {
+  unsigned x, y, z;
+  constexpr explicit dim3(unsigned x, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+
+inline dim3 threadIdx(0), blockIdx(0), blockDim(0), gridDim(0);
+
+void __syncthreads();
+
+template <class V>
+V __ldg(const V* from) {
+  return *from;
+}
+inline unsigned atomicOr(unsigned* to, unsigned bits) {
+  const unsigned before = *to;
+  *to |= bits;
+  return before;
+}
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
+
+using std::max;
+using std::min;
+
+namespace aligned_rcnn {
+
+unsigned char* shared_memory();
+void run_on_host(int64_t blocks, dim3 threads, size_t shared, const std::function<void()>& thread);
+void clear(void* memory, size_t bytes, void* stream);
+
+template <class... Parameters, class... Arguments>
+void launch(void (*kernel)(Parameters...), int64_t blocks, dim3 threads, size_t shared, void*,
+            const Arguments&... arguments) {
+  static_assert((sizeof(Parameters) + ...) <= 4096, "a kernel takes 4 KiB of arguments");
+  run_on_host(blocks, threads, shared, [&] { kernel(arguments...); });
+}
+
+}  // namespace aligned_rcnn
