@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -69,43 +69,57 @@ def _objects() -> list[tuple[str, str, list[str]]]:
     return [*((f"{name}.o", f"{name}.cpp", _HOST) for name in hosts), *kernels]
 
 
-def _torch_folder(name: str) -> str:
+def torch_folder(name: str) -> str:
+    """A folder of the installed torch: "include" or "lib"."""
     return str(Path(torch.__file__).parent / name)
+
+
+def file_identity(path: str) -> tuple[str, int, int]:
+    """What tells a compiler from the one that it replaced."""
+    resolved = Path(path).resolve()
+    status = resolved.stat()
+    return str(resolved), status.st_size, status.st_mtime_ns
+
+
+def library_name(prefix: str, parts: object, sources: Iterable[Path]) -> Path:
+    """The path of a library in the cache folder, named after all that decides its content."""
+    digest = hashlib.sha256(repr((parts, torch.__version__, platform.machine())).encode())
+    for source in sorted(sources):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    return cache_folder() / f"{prefix}-{digest.hexdigest()[:20]}.so"
+
+
+def ninja_file(library: Path, objects: Sequence[tuple[str, Path, list[str]]], link: list[str]) -> str:
+    """Ninja's file for a library: its objects as (name, source, command), and the command that links them.
+
+    The commands lack input and output.
+    """
+    lines = [
+        "rule compile\n  command = $call -c $in -o $out",
+        f"rule link\n  command = {shlex.join(link[:1])} $in -o $out {shlex.join(link[1:])}",
+    ]
+    for target, source, command in objects:
+        escaped = str(source).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+        lines.append(f"build {target}: compile {escaped}\n  call = {shlex.join(command)}")
+    lines.append(f"build {library.name}: link {' '.join(target for target, _, _ in objects)}")
+    return "\n".join(lines) + "\n"
 
 
 def library_path(compiler: str) -> Path:
     """The path that the CPU library has, once built, for these sources, flags and versions."""
-    resolved = Path(compiler).resolve()
-    status = resolved.stat()
-    digest = hashlib.sha256()
-    parts = [
-        _COMMON,
-        _objects(),
-        torch.__version__,
-        platform.machine(),
-        str(resolved),
-        status.st_size,
-        status.st_mtime_ns,
-    ]
-    digest.update(repr(parts).encode())
-    for source in sorted(path for path in CSRC.iterdir() if path.is_file()):
-        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
-    return cache_folder() / f"cpu-{digest.hexdigest()[:20]}.so"
+    sources = (path for path in CSRC.iterdir() if path.is_file())
+    return library_name("cpu", (_COMMON, _objects(), file_identity(compiler)), sources)
 
 
-def _ninja_file(compiler: str, library: str) -> str:
-    common = shlex.join([*_COMMON, "-isystem", _torch_folder("include")])
-    libraries = shlex.quote("-L" + _torch_folder("lib"))
-    lines = [
-        f"rule compile\n  command = {shlex.quote(compiler)} {common} $flags -c $in -o $out",
-        f"rule link\n  command = {shlex.quote(compiler)} -shared $in -o $out {libraries} -ltorch_cpu -ltorch",
-    ]
-    objects = _objects()
-    for target, source, flags in objects:
-        escaped = str(CSRC / source).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
-        lines.append(f"build {target}: compile {escaped}\n  flags = {shlex.join(flags)}")
-    lines.append(f"build {library}: link {' '.join(target for target, _, _ in objects)}")
-    return "\n".join(lines) + "\n"
+def host_command(compiler: str) -> list[str]:
+    """The command that compiles for the host whatever sees torch's headers."""
+    return [compiler, *_COMMON, "-isystem", torch_folder("include")]
+
+
+def _ninja_file(compiler: str, library: Path) -> str:
+    command = host_command(compiler)
+    objects = [(target, CSRC / source, [*command, *flags]) for target, source, flags in _objects()]
+    return ninja_file(library, objects, [compiler, "-shared", "-L" + torch_folder("lib"), "-ltorch_cpu", "-ltorch"])
 
 
 @contextmanager
@@ -128,26 +142,34 @@ def build() -> Path:
     if compiler is None:
         raise BuildError("no C++ compiler was found (looked for CXX, g++, c++, clang++)")
     library = library_path(compiler)
+    return compiled(library, _ninja_file(compiler, library), "the CPU (once; well under a minute)")
+
+
+def compiled(library: Path, instructions: str, purpose: str) -> Path:
+    """`library`, which ninja makes by these instructions in a folder of its own when it is not there yet.
+
+    Raises BuildError where ninja fails or the cache folder cannot be written.
+    """
     if library.exists():
         return library
     try:
         library.parent.mkdir(parents=True, exist_ok=True)
         with _locked(library.with_suffix(".lock")):
             if not library.exists():
-                _build_locked(compiler, library)
+                _build_locked(library, instructions, purpose)
     except OSError as error:
         raise BuildError(f"cannot write to {library.parent} ({error}); set ALIGNED_RCNN_CACHE to a folder") from error
     return library
 
 
-def _build_locked(compiler: str, library: Path) -> None:
+def _build_locked(library: Path, instructions: str, purpose: str) -> None:
     for stale in library.parent.glob(f"{library.stem}.build-*"):  # the lock is ours: whoever made it is gone
         shutil.rmtree(stale, ignore_errors=True)
-    print("Compiling the RoI operators for the CPU (once; well under a minute) ...", file=sys.stderr, flush=True)
+    print(f"Compiling the RoI operators for {purpose} ...", file=sys.stderr, flush=True)
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix=f"{library.stem}.build-", dir=library.parent))
     try:
-        (folder / "build.ninja").write_text(_ninja_file(compiler, library.name))
+        (folder / "build.ninja").write_text(instructions)
         command = [sys.executable, "-m", "ninja", "-C", str(folder)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode != 0:
