@@ -9,16 +9,16 @@
 namespace aligned_rcnn::cuda {
 
 constexpr int kThreads = 256;
-constexpr int kMaxBinsWide = 32;     // a block's bins: at most so many beside each other
-constexpr int kBinsOfBlock = 64;     // and about so many in all
+constexpr int kMaxBinsWide = 32;  // a block's bins: at most so many beside each other
+constexpr int kBinsOfBlock = 64;  // and about so many in all
 constexpr int kTableBytes = 32 << 10;
 
 // How the bins of a RoI are shared out among blocks, and what a block stores.
 struct AveragePlan {
-  int high, wide;        // bins of a block
-  int down, across;      // blocks of a RoI
-  int entries;           // weights that shared memory holds
-  int entries_of_bin;    // where every bin has at most so many, they lie so far apart; else 0
+  int high, wide;      // bins of a block
+  int down, across;    // blocks of a RoI
+  int entries;         // weights that shared memory holds
+  int entries_of_bin;  // where every bin has at most so many, they lie so far apart; else 0
 };
 
 template <class T>
@@ -111,8 +111,8 @@ __device__ inline void add_weighted(T weight, const S* from, T (&sum)[N]) {
 }
 
 template <class S, int N, bool Fixed>
-__global__ void __launch_bounds__(kThreads)
-    average_kernel(const Pyramid pyramid, const Query<compute_t<S>> query, const AveragePlan plan, int64_t items, S* out) {
+__global__ void __launch_bounds__(kThreads) average_kernel(const Pyramid pyramid, const Query<compute_t<S>> query,
+                                                           const AveragePlan plan, int64_t items, S* out) {
   using T = compute_t<S>;
   SharedMemory shared;
   Span* spans = shared.take<Span>(plan.high + plan.wide);
@@ -166,9 +166,10 @@ void launch_average(const Pyramid& features, const Query<compute_t<S>>& query, c
   const int lanes = lanes_for(divide_up(features.channels, N));
   const int64_t items = query.count * plan.down * plan.across;
   const int bins = plan.high + plan.wide;
-  const size_t shared = shared_bytes<Span>(bins) + shared_bytes<int>(Fixed ? 0 : bins) + shared_bytes<Tap<T>>(plan.entries);
-  launch(average_kernel<S, N, Fixed>, items < kMaxBlocks ? items : kMaxBlocks,
-         dim3(lanes, kThreads / lanes), shared, stream, features, query, plan, items, out);
+  const size_t shared =
+      shared_bytes<Span>(bins) + shared_bytes<int>(Fixed ? 0 : bins) + shared_bytes<Tap<T>>(plan.entries);
+  launch(average_kernel<S, N, Fixed>, items < kMaxBlocks ? items : kMaxBlocks, dim3(lanes, kThreads / lanes), shared,
+         stream, features, query, plan, items, out);
 }
 
 template <class S>

@@ -60,7 +60,7 @@ struct Extent {
 };
 
 struct Binning {
-  int shift;          // a group has 2^shift x 2^shift tiles
+  int shift;  // a group has 2^shift x 2^shift tiles
   Tiles groups;
   int64_t words;      // 32-bit words a group; bit k % 32 of word k / 32 is RoI k
   uint32_t* touched;  // [groups, words]

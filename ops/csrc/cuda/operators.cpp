@@ -11,6 +11,10 @@ Tensor average(const Features& features, const Tensor& boxes, const std::optiona
                const std::vector<double>& scales, int64_t pooled_height, int64_t pooled_width, int64_t sampling_ratio,
                const std::string& rule) {
   using T = compute_t<S>;
+  check_device(boxes, features.tensors[0], "boxes");
+  if (levels.has_value()) {
+    check_device(*levels, features.tensors[0], "levels");
+  }
   const Arguments<T> arguments(boxes, levels, scales, features.levels.size(), pooled_height, pooled_width,
                                sampling_ratio, rule);
   const Tensor& first = features.tensors[0];
@@ -34,6 +38,10 @@ Tensor average(const Features& features, const Tensor& boxes, const std::optiona
 
 Tensor average(std::vector<Tensor> features, Tensor boxes, std::optional<Tensor> levels, std::vector<double> scales,
                int64_t pooled_height, int64_t pooled_width, int64_t sampling_ratio, std::string rule) {
+  check_levels(features.size());
+  for (const Tensor& feature : features) {
+    check_device(feature, features[0], "features");
+  }
   const Features maps(features);
   return dispatch(maps.type, [&](auto type) {
     return average<decltype(type)>(maps, boxes, levels, scales, pooled_height, pooled_width, sampling_ratio, rule);

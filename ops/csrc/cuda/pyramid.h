@@ -14,14 +14,23 @@ inline bool at_16_bytes(const void* pointer) { return reinterpret_cast<uintptr_t
 
 template <class T>
 Query<T> query_of(const aligned_rcnn::Query<T>& query) {
-  return {query.boxes, query.levels, query.count, query.rule, query.pooled_height, query.pooled_width,
-          query.sampling_ratio};
+  return {query.boxes,         query.levels,       query.count,         query.rule,
+          query.pooled_height, query.pooled_width, query.sampling_ratio};
+}
+
+// What the CPU's operators do not have to ask.
+inline void check_levels(size_t count) {
+  STD_TORCH_CHECK(count <= kMaxLevels, "at most ", kMaxLevels, " levels on CUDA; got ", count);
+}
+
+inline void check_device(const Tensor& tensor, const Tensor& expected, const char* name) {
+  STD_TORCH_CHECK(tensor.get_device_index() == expected.get_device_index() && tensor.is_cpu() == expected.is_cpu(),
+                  name, " must be on the device of the first tensor");
 }
 
 // The levels for a kernel: `tensors` channels last.
 template <class S>
 Pyramid pyramid_of(const std::vector<Tensor>& tensors, const std::vector<double>& scales) {
-  STD_TORCH_CHECK(tensors.size() <= kMaxLevels, "at most ", kMaxLevels, " levels on CUDA; got ", tensors.size());
   Pyramid pyramid{static_cast<int>(tensors.size()), tensors[0].size(1), true, {}};
   pyramid.aligned = pyramid.channels * sizeof(S) % 16 == 0;
   for (size_t i = 0; i < tensors.size(); ++i) {
@@ -40,8 +49,8 @@ inline void transpose_all(const std::vector<Tensor>& from, const std::vector<Ten
   std::vector<Matrices> matrices;
   for (size_t i = 0; i < from.size(); ++i) {
     const int64_t channels = from[i].size(1), cells = from[i].size(2) * from[i].size(3);
-    matrices.push_back({from[i].const_data_ptr(), to[i].mutable_data_ptr(), from[i].size(0),
-                        to_last ? channels : cells, to_last ? cells : channels});
+    matrices.push_back({from[i].const_data_ptr(), to[i].mutable_data_ptr(), from[i].size(0), to_last ? channels : cells,
+                        to_last ? cells : channels});
   }
   transpose(matrices.data(), static_cast<int>(matrices.size()), size, stream);
 }
@@ -53,8 +62,8 @@ inline std::vector<Tensor> channels_last_of(const std::vector<Tensor>& tensors, 
   }
   std::vector<Tensor> copies;
   for (const Tensor& tensor : tensors) {
-    copies.push_back(empty_on(tensor, {tensor.size(0), tensor.size(1), tensor.size(2), tensor.size(3)},
-                              tensor.scalar_type(), true));
+    copies.push_back(
+        empty_on(tensor, {tensor.size(0), tensor.size(1), tensor.size(2), tensor.size(3)}, tensor.scalar_type(), true));
   }
   transpose_all(tensors, copies, true, size, stream);
   return copies;

@@ -1,4 +1,5 @@
-// Matrices transposed through tiles in shared memory: between NCHW and channels last, both ways, all levels in a launch.
+// Matrices transposed through tiles in shared memory: between NCHW and channels last, both ways, all levels in a
+// launch.
 #pragma once
 
 #include "device.cuh"
@@ -10,7 +11,7 @@ constexpr int kSquare = 32;
 
 struct Transposition {
   int count;
-  int64_t squares;                                                   // in all
+  int64_t squares;                                                  // in all
   int64_t first[kMaxLevels], down[kMaxLevels], across[kMaxLevels];  // squares: before, and of one matrix
   Matrices matrices[kMaxLevels];
 };

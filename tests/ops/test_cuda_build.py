@@ -1,0 +1,106 @@
+"""The CUDA sources compile, for a GPU that need not be there."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ops import compile, compile_cuda
+
+ROOT = Path(__file__).resolve().parents[2]
+REGISTERED = """
+import sys, torch, ops
+torch.ops.load_library(sys.argv[1])
+for name in ("average",):
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"aligned_rcnn::{name}", "CUDA"), name
+"""
+
+
+def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-W", "error", *arguments]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600, check=False)
+
+
+def why_not() -> str | None:
+    """Why CUDA sources cannot be compiled here, or None."""
+    if torch.version.cuda is None:
+        return "this torch was built without CUDA"
+    return None if compile_cuda.find_nvcc() else "there is no nvcc"
+
+
+def test_all_sources_compile():
+    if reason := why_not():
+        pytest.skip(f"the CUDA sources were not compiled: {reason}")
+    result = run("-m", "ops.build", "9.0+PTX")
+    assert result.returncode == 0, result.stderr
+    (line,) = (line for line in result.stdout.splitlines() if line.startswith("cuda"))
+    registered = run("-c", REGISTERED, line.split()[1])
+    assert registered.returncode == 0, registered.stderr
+
+
+@pytest.mark.parametrize("architecture", ["sm_90", "9", "90", "9.0+ptx", "all"])
+def test_malformed_architectures_are_refused(architecture):
+    result = run("-m", "ops.build", architecture)
+    assert result.returncode == 1
+    assert result.stderr == f'error: architectures are written as "9.0" or "9.0+PTX"; got \'{architecture}\'\n'
+
+
+def test_architectures_become_flags():
+    flags = ["-gencode", "arch=compute_80,code=sm_80", "-gencode", "arch=compute_120,code=sm_120"]
+    assert compile_cuda.architecture_flags(["8.0", "12.0"]) == flags
+    ptx = ["-gencode", "arch=compute_120,code=compute_120"]
+    assert compile_cuda.architecture_flags(["8.0", "12.0+PTX"]) == [*flags, *ptx]
+
+
+def test_the_environment_names_the_architectures(monkeypatch):
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.0;8.6 9.0+PTX")
+    assert compile_cuda.default_architectures() == ["8.0", "8.6", "9.0+PTX"]
+
+
+def test_without_anything_to_build_for(monkeypatch):
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(compile_cuda, "find_nvcc", lambda: "nvcc")
+    with pytest.raises(compile.BuildError, match="no GPU is present, and TORCH_CUDA_ARCH_LIST names no architecture"):
+        compile_cuda.build_cuda()
+
+
+def test_without_nvcc(monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setenv("CUDA_HOME", "/nowhere")
+    with pytest.raises(compile.BuildError, match="nvcc was not found"):
+        compile_cuda.build_cuda(["9.0"])
+
+
+def test_a_torch_without_cuda(monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", None)
+    with pytest.raises(compile.BuildError, match="this torch was built without CUDA"):
+        compile_cuda.build_cuda(["9.0"])
+
+
+def test_the_toolkit_is_the_one_that_nvcc_names(tmp_path):
+    """The compiler on the PATH may be a script that calls another."""
+    wrapper = tmp_path / "bin" / "nvcc"
+    wrapper.parent.mkdir()
+    wrapper.write_text('#!/bin/sh\necho "#$ _SPACE_= " >&2\necho "#$ TOP=/opt/toolkit/bin/.." >&2\n')
+    wrapper.chmod(0o755)
+    assert compile_cuda.cuda_home(str(wrapper)) == Path("/opt/toolkit")
+    wrapper.write_text("#!/bin/sh\n")
+    with pytest.raises(compile.BuildError, match="does not work as CUDA's compiler"):
+        compile_cuda.cuda_home(str(wrapper))
+
+
+def test_another_cuda_than_torchs_is_refused(tmp_path, monkeypatch):
+    nvcc = tmp_path / "bin" / "nvcc"
+    nvcc.parent.mkdir()
+    nvcc.write_text('#!/bin/sh\necho "#$ TOP=/opt/toolkit" >&2\necho "Cuda compilation tools, release 11.8"\n')
+    nvcc.chmod(0o755)
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    with pytest.raises(compile.BuildError, match=r"nvcc is of CUDA 11, torch was built for CUDA 13\.0"):
+        compile_cuda.build_cuda(["9.0"])
