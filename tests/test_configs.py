@@ -10,6 +10,7 @@ from detector import build
 from tests.conftest import CLASSES, ROOT, compose_config, random_batch
 
 CONFIGS = ROOT / "configs"
+SHARED = ROOT.parent / "shared" / "data"
 
 
 def choices(group: str) -> list[str]:
@@ -112,3 +113,26 @@ def test_the_pooler_is_one_word_for_both_heads() -> None:
         complete("pooler=roipool", "pooler.quantization=floor").model.heads.box_head.pooler.operator.quantization
         == "floor"
     )
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the sample data are not beside the repository")
+@pytest.mark.parametrize(
+    ("choice", "classes", "masks"),
+    [
+        ("dataset=coco", 80, True),
+        ("dataset=voc07", 20, False),
+        ("experiment=nuclei", 1, True),
+        ("experiment=bccd", 3, False),
+    ],
+)
+def test_real_data(choice: str, classes: int, masks: bool) -> None:
+    config = compose_config(choice, f"data_dir={SHARED}", "model=mask_rcnn")
+    for split in ("train", "val"):
+        dataset = build.build_dataset(config, split)
+        assert len(dataset.classes) == len(dataset.category_ids) == classes
+        assert dataset.has_masks is masks
+        sample = build.instantiate(config.dataset[f"{split}_augment"])(dataset[0], 0)
+        assert min(sample.size) in (800, 600, 320, 240) or max(sample.size) in (1333, 1000, 480, 320)
+        assert (sample.target.masks is not None) is masks
+        assert len(sample.target) > 0
+        assert len(dataset.ground_truth()["images"]) == len(dataset)
