@@ -8,32 +8,49 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
+from hydra.types import RunMode
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
+import ops
 from detector.models.rcnn import RCNN
 from detector.types import DetectionDataset
 
 FORMAT = 1
 """The version of what a checkpoint carries under `aligned_rcnn`."""
 
-TRUSTED = (
-    "detector.models.",
-    "detector.data.",
-    "detector.evaluation.",
-    "detector.matching.",
-    "detector.optim.",
-    "ops.",
-    "torch.nn.",
-    "torch.optim.",
-    "torchvision.models.",
-    "torchvision.ops.",
+FACTORIES = frozenset(
+    {
+        "detector.data.augment.Augment",
+        "detector.data.coco.CocoDataset",
+        "detector.data.custom.custom",
+        "detector.data.shapes.ShapesDataset",
+        "detector.data.voc.VocDataset",
+        "detector.matching.BalancedSampler",
+        "detector.matching.Matcher",
+        "detector.models.backbone.frozen_batch_norm",
+        "detector.models.backbone.group_norm",
+        "detector.models.rpn.Limits",
+        "detector.optim.cosine",
+        "detector.optim.multistep",
+    }
 )
-"""Where a target from a checkpoint may be defined: parts of detectors, and nothing that reads, writes or runs."""
+"""What a checkpoint's configuration may build beside the operators of `ops`, modules and optimisers."""
+
+MODULES = ("detector.models.", "torch.nn.modules.", "torchvision.ops.")
+"""Where the modules are defined that a checkpoint's configuration may build."""
 
 _DATA_DIR = "${data_dir}"
+
+
+def sweeping() -> bool:
+    """Whether this is one run of several, started by `-m`."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def instantiate(config: Any, **kwargs: Any) -> Any:
@@ -45,33 +62,39 @@ def instantiate(config: Any, **kwargs: Any) -> Any:
     try:
         return hydra_instantiate(config, **kwargs, _convert_="all")
     except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, ValueError | TypeError | OSError):
-            where = str(error).rsplit("full_key: ", 1)[-1] if "full_key: " in str(error) else None
-            raise ValueError(f"{cause} (key {where!r} of the configuration)" if where else str(cause)) from error
-        raise
+        where = str(error).rsplit("full_key: ", 1)[-1].strip() if "full_key: " in str(error) else ""
+        cause = error.__cause__ or error
+        raise ValueError(f"{cause} (key {where!r} of the configuration)" if where else str(cause)) from error
 
 
-def check_additions(config: DictConfig, overrides: Sequence[str]) -> None:
+def check_additions(name: str, overrides: Sequence[str]) -> None:
     """Refuse a key added by `+key=value` where nothing would ever read it; a part that is built refuses by itself.
+
+    Args:
+        name: of the script's configuration; called within `hydra.main`.
+        overrides: from the command line.
 
     Raises:
         ValueError: naming the key.
     """
-    for override in overrides:
-        if not override.startswith("+"):
-            continue
+    added = [o for o in overrides if o.startswith("+")]
+    if not added:
+        return
+    known = compose(name, overrides=[o for o in overrides if not o.startswith("+")])
+    for override in added:
         key = override.lstrip("+").split("=")[0]
-        parent, _, name = key.rpartition(".")
-        node = OmegaConf.select(config, parent) if parent else config
-        built = isinstance(node, DictConfig) and "_target_" in node
-        if not built and not key.startswith(("trainer.", "logger.", "experiment")):
-            known = [str(k) for k in node if k != name] if isinstance(node, DictConfig) else []
-            raise ValueError(f"unknown key {key!r}; {parent or 'the configuration'} has {', '.join(known)}")
+        parent, _, last = key.rpartition(".")
+        node = OmegaConf.select(known, parent) if parent else known
+        built = isinstance(node, DictConfig) and ("_target_" in node or last in node)
+        if not built and not key.startswith(("trainer.", "logger.")):
+            keys = ", ".join(str(k) for k in node) if isinstance(node, DictConfig) else "no keys"
+            raise ValueError(f"unknown key {key!r}; {parent or 'the configuration'} has {keys}")
 
 
 def compose_model(config: DictConfig, classes: Sequence[str]) -> DictConfig:
     """The configuration with the facts that only the dataset knows: the names and the number of its classes."""
+    if config.classes is not None and list(config.classes) != list(classes):
+        raise ValueError(f"classes is {list(config.classes)}, but the dataset has {list(classes)}; leave it out")
     config = config.copy()
     OmegaConf.set_readonly(config, False)
     config.classes = list(classes)
@@ -111,6 +134,7 @@ def portable(config: DictConfig) -> dict[str, Any]:
     OmegaConf.set_readonly(moved, False)
     moved.data_dir = _DATA_DIR.replace("$", "\0")
     moved.logger = None
+    moved.backbone.weights = None  # the checkpoint has better ones
     plain = OmegaConf.to_container(moved, resolve=True)
 
     def restore(value: Any) -> Any:
@@ -137,24 +161,39 @@ def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
             yield from _strings(v, f"{key}[{i}]")
 
 
-def _definition(target: str) -> str:
-    """Where what `target` names is defined: `module.qualified_name`."""
-    parts = target.split(".")
-    for cut in range(len(parts) - 1, 0, -1):
-        try:
-            found: Any = importlib.import_module(".".join(parts[:cut]))
-        except ModuleNotFoundError:
-            continue
-        for name in parts[cut:]:
-            found = getattr(found, name)
-        return f"{found.__module__}.{found.__qualname__}"
-    raise ModuleNotFoundError(target)
+def _nodes(value: Any, key: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every mapping within plain data, with its path."""
+    if isinstance(value, Mapping):
+        yield key, value
+        for k, v in value.items():
+            yield from _nodes(v, f"{key}.{k}" if key else str(k))
+    elif isinstance(value, list):
+        for i, v in enumerate(value):
+            yield from _nodes(v, f"{key}[{i}]")
+
+
+def _allowed(target: str) -> bool:
+    """Whether `target` names a part of a detector: a public class or function, not something that hangs on one.
+
+    What the name leads to is looked at, not the name alone: a module that imports `os` does not lend it its name.
+    """
+    module, _, name = target.rpartition(".")
+    if target in FACTORIES:
+        return True
+    if module == "ops":
+        return name in ops.__all__
+    if not module.startswith(("detector.models", "torch.nn", "torch.optim", "torchvision.ops")) or "._" in target:
+        return False
+    found = getattr(importlib.import_module(module), name)
+    if not isinstance(found, type):
+        return False
+    if issubclass(found, nn.Module):
+        return found.__module__.startswith(MODULES)
+    return issubclass(found, torch.optim.Optimizer | LRScheduler) and found.__module__.startswith("torch.optim.")
 
 
 def check_targets(config: Mapping[str, Any], source: str) -> None:
     """Refuse a configuration from a file unless all its targets are parts of detectors.
-
-    Both the name and what it leads to are looked at: a trusted module that imports `os` does not lend it its name.
 
     Raises:
         ValueError: naming the target and its key.
@@ -162,20 +201,23 @@ def check_targets(config: Mapping[str, Any], source: str) -> None:
     for key, value in _strings(config):
         if "${" in value.replace(_DATA_DIR, ""):
             raise ValueError(f"{source}: {key} = {value!r} would be computed when read; only {_DATA_DIR} may be")
-        if not key.endswith("_target_"):
+        if key.rpartition(".")[2].strip() != "_target_":
             continue
-        refusal = (
-            f"{source}: its configuration asks for {value!r} (at {key}), which is outside this project, torch.nn, "
-            "torch.optim and torchvision; it is refused and nothing of it was run"
-        )
-        if not value.startswith(TRUSTED) or (value.startswith("ops.") and value.count(".") > 1):
-            raise ValueError(refusal)
         try:
-            definition = _definition(value)
+            allowed = _allowed(value)
         except (ImportError, AttributeError) as error:
             raise ValueError(f"{source}: nothing is called {value!r} (at {key}) in this version") from error
-        if not definition.startswith(TRUSTED):
-            raise ValueError(refusal)
+        if not allowed:
+            raise ValueError(
+                f"{source}: its configuration asks for {value!r} (at {key}), which is no part of a detector of this "
+                "project, torch or torchvision; it is refused and nothing of it was run"
+            )
+    for key, node in _nodes(config):
+        target = node.get("_target_")
+        if target == "detector.models.backbone.ResNet" and node.get("weights") is not None:
+            raise ValueError(f"{source}: {key}.weights = {node['weights']!r}: a checkpoint brings its own weights")
+        if target == "detector.data.shapes.ShapesDataset" and not str(node.get("root")).startswith(_DATA_DIR + "/"):
+            raise ValueError(f"{source}: {key}.root = {node.get('root')!r}: shapes are drawn under {_DATA_DIR} only")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

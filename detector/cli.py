@@ -13,20 +13,25 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
+from detector.build import sweeping
+
 console = Console()
+_failures: list[str] = []
 
 
 def command(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
     """Wrap a script's main function, inside `hydra.main`.
 
     ValueError, TypeError and OSError are how every part of the project says that its input is at fault. They become one
-    message on standard error and exit code 1; with HYDRA_FULL_ERROR=1 the traceback is shown instead.
+    message on standard error and exit code 1; with HYDRA_FULL_ERROR=1 the traceback is shown instead. In a sweep the
+    other runs go on; `finish` gives the exit code.
     """
 
     @functools.wraps(main)
     def run(config: DictConfig) -> None:
         # Advice that a user can do nothing about; everything else is shown.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*lower value for log_every_n_steps.*")
         warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*", category=FutureWarning)
         logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
         try:
@@ -35,6 +40,15 @@ def command(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
             print(f"error: {error}", file=sys.stderr)
-            sys.exit(1)
+            if not sweeping():
+                sys.exit(1)
+            _failures.append(str(error))
 
     return run
+
+
+def finish() -> None:
+    """The end of a script: exit code 1 if a run of a sweep has failed."""
+    if _failures:
+        print(f"{len(_failures)} runs of the sweep failed", file=sys.stderr)
+        sys.exit(1)

@@ -28,7 +28,10 @@ class Detector:
         content = build.read_checkpoint(checkpoint)
         config = build.checkpoint_config(content)
         self.classes: list[str] = list(config.classes)
-        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        try:
+            self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        except RuntimeError as error:
+            raise ValueError(f"device={device!r} is none; take auto, cpu, cuda, cuda:1, ...") from error
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise ValueError(f"device={device}: there is no GPU that torch can use; take device=cpu")
         model = build.build_model(config)

@@ -28,23 +28,23 @@ def multistep(
     Args:
         steps: of the whole run.
         milestones: where it is multiplied by `gamma`, as shares of the run.
-        warmup: steps over which it rises linearly from `warmup_factor`.
+        warmup: steps over which it rises linearly from `warmup_factor`; at most half the run.
     """
 
     def factor(step: int) -> float:
         rate = gamma ** sum(step >= round(m * steps) for m in milestones)
-        return rate * _ramp(step, warmup, warmup_factor)
+        return rate * _ramp(step, min(warmup, steps // 2), warmup_factor)
 
     return LambdaLR(optimizer, factor)
 
 
 def cosine(optimizer: Optimizer, steps: int, warmup: int, warmup_factor: float = 0.01, final: float = 0.0) -> LambdaLR:
-    """Half a cosine (SGDR) from 1 down to `final` over `steps`, after a linear warm-up from `warmup_factor`."""
+    """Half a cosine (SGDR) from 1 down to `final` over `steps`, after a linear warm-up (at most half the run)."""
 
     def factor(step: int) -> float:
         done = min(step / steps, 1.0)
         rate = final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done))
-        return rate * _ramp(step, warmup, warmup_factor)
+        return rate * _ramp(step, min(warmup, steps // 2), warmup_factor)
 
     return LambdaLR(optimizer, factor)
 

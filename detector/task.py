@@ -19,6 +19,7 @@ from detector.models.rcnn import RCNN
 from detector.optim import parameter_groups
 from detector.types import Batch
 
+ADVICE = "lower schedule.optimizer.lr or raise schedule.scheduler.warmup, and start again"
 CHECK_EVERY = 20
 """Steps between looks at whether the loss is still a number; each look waits for the device."""
 
@@ -49,6 +50,7 @@ class DetectionTask(LightningModule):
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.config, self.seed = dict(config or {}), seed
         self.metrics: dict[str, float] = {}
+        self.measured_at: int | None = None
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimiser and its schedule."""
@@ -62,17 +64,25 @@ class DetectionTask(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The sum of the detector's losses, each logged under `loss/`."""
-        torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 4096 + self.global_rank)
+        torch.manual_seed((self.seed * 1_000_003 + batch_idx) * 4096 + self.global_rank)
         losses = self.model.loss(batch)
         total = torch.stack(list(losses.values())).sum()
         if self.global_step % CHECK_EVERY == 0 and not bool(total.isfinite()):
-            raise ValueError(
-                f"the loss is {float(total)} at step {self.global_step}: lower schedule.optimizer.lr or raise "
-                "schedule.scheduler.warmup, and start again, or resume from checkpoints/last.ckpt"
-            )
+            raise ValueError(f"the loss is {float(total)} at step {self.global_step}: {ADVICE}")
         logged = {f"loss/{name}": value.detach() for name, value in losses.items()}
         self.log_dict({"loss": total.detach(), **logged}, prog_bar=True, batch_size=len(batch))
         return total
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by norm; Lightning's own way refuses fused optimisers under bf16, which they are fit for."""
+        del optimizer, gradient_clip_algorithm
+        if gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def on_validation_epoch_start(self) -> None:
         """Forget what earlier passes found."""
@@ -94,9 +104,11 @@ class DetectionTask(LightningModule):
                 dist.all_gather_object(states, evaluator.state())
                 evaluator.merge(states)
             metrics |= evaluator.results()
-        self.metrics = metrics
-        self.log_dict({name: value for name, value in metrics.items() if name.count("/") == 1}, sync_dist=False)
+        self.metrics, self.measured_at = metrics, self.trainer.global_step
+        self.log_dict({name: value for name, value in metrics.items() if name.count("/") == 1}, sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the configuration."""
+        """Add the configuration; weights that are no numbers are not saved over good ones."""
+        if not all(bool(v.isfinite().all()) for v in self.model.state_dict().values() if v.is_floating_point()):
+            raise ValueError(f"the weights are no longer finite at step {self.global_step}: {ADVICE}")
         checkpoint["aligned_rcnn"] = {"format": FORMAT, "config": self.config}

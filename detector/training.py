@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import subprocess
@@ -15,130 +14,39 @@ from typing import Any
 import lightning
 import torch
 import torchvision
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 import ops
 from detector import build
+from detector.callbacks import CsvLogger, Interruption, Levels, Progress
 from detector.data.datamodule import DetectionDataModule, collate
-from detector.evaluation import Evaluator, evaluators
+from detector.evaluation import Evaluator
+from detector.evaluation import evaluators as make_evaluators
 from detector.evaluation.table import render
-from detector.models.pooler import Pooler
 from detector.task import DetectionTask
-from detector.types import DetectionDataset
+from detector.types import DetectionDataset, Objects
 from detector.visualize import contact_sheet
 
 log = logging.getLogger(__name__)
 
 
-class CsvLogger(Logger):
-    """Writes `metrics.csv` in a run's folder: a row a step, a column a metric; a resumed run goes on where it stopped.
-
-    Lightning's own logger wants an empty folder of its own.
-    """
-
-    def __init__(self, folder: Path, start: int = 0) -> None:
-        super().__init__()
-        self.path = folder / "metrics.csv"
-        self.rows: dict[int, dict[str, str]] = {}
-        if start and self.path.is_file():
-            with self.path.open(newline="") as file:
-                self.rows = {int(row["step"]): row for row in csv.DictReader(file) if int(row["step"]) < start}
-
-    @property
-    def name(self) -> str:
-        """No sub-folder."""
-        return ""
-
-    @property
-    def version(self) -> str:
-        """No sub-folder."""
-        return ""
-
-    @rank_zero_only
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the configuration is in `config.yaml`."""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add numbers to the row of a step."""
-        row = self.rows.setdefault(step or 0, {"step": str(step or 0)})
-        row.update({name: repr(float(value)) for name, value in metrics.items() if name != "epoch"})
-
-    @rank_zero_only
-    def save(self) -> None:
-        """Write the file anew."""
-        names = sorted({name for row in self.rows.values() for name in row} - {"step"})
-        temporary = self.path.with_suffix(".tmp")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, ["step", *names])
-            writer.writeheader()
-            writer.writerows(self.rows[step] for step in sorted(self.rows))
-        temporary.replace(self.path)
-
-    def finalize(self, status: str) -> None:
-        """Write what is left."""
-        self.save()
-
-
-class Progress(RichProgressBar):
-    """One bar for the whole run, with short names for the losses."""
-
-    def get_metrics(
-        self, trainer: Trainer, pl_module: LightningModule
-    ) -> dict[str, int | str | float | dict[str, float]]:
-        """`loss/class` is shown as `class`."""
-        items = super().get_metrics(trainer, pl_module).items()
-        return {name.removeprefix("loss/"): value for name, value in items if name != "v_num"}
-
-    def _get_train_description(self, current_epoch: int) -> str:
-        del current_epoch  # one Lightning epoch is the whole run
-        return "Training"
-
-
-class Levels(Callback):
-    """Prints how many RoIs each level of the pyramid has given, once after the first steps and once at the end."""
-
-    def __init__(self, after: int = 50) -> None:
-        self.after = after
-
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        """Print after the first steps."""
-        if trainer.global_step == self.after:
-            self._print(module)
-
-    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Print at the end."""
-        self._print(module)
-
-    def _print(self, module: LightningModule) -> None:
-        for name, part in module.named_modules():
-            if isinstance(part, Pooler) and module.trainer.is_global_zero:
-                counts = part.counts.tolist()
-                total = max(sum(counts), 1)
-                shares = "  ".join(
-                    f"stride {round(1 / scale)}: {count / total:.0%}"
-                    for scale, count in zip(part.scales, counts, strict=True)
-                )
-                log.info("RoIs by level of %s: %s (of %d)", name.removeprefix("model."), shares, sum(counts))
-                if len(counts) > 2 and sum(count > 0.01 * total for count in counts) < 3:
-                    log.warning("fewer than three levels have 1 %% of the RoIs: is dataset.canonical_size right?")
-
-
 def _trainer(config: DictConfig, folder: Path, **kwargs: Any) -> Trainer:
     options: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
-    return Trainer(
-        default_root_dir=folder,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,  # the sampler shards itself, keyed by position
-        enable_model_summary=False,
-        **options,
-        **kwargs,
-    )
+    try:
+        return Trainer(
+            default_root_dir=folder,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,  # the sampler shards itself, keyed by position
+            enable_model_summary=False,
+            **options,
+            **kwargs,
+        )
+    except MisconfigurationException as error:
+        raise ValueError(f"trainer: {error}") from error
 
 
 def _datamodule(config: DictConfig, train: DetectionDataset | None, val: DetectionDataset) -> DetectionDataModule:
@@ -160,7 +68,34 @@ def build_evaluators(config: DictConfig, val: DetectionDataset) -> list[Evaluato
     """The metrics of the dataset, against the truth of `val`."""
     bins = tuple(config.dataset.size_bins)
     masks = val.has_masks and build.has_mask_head(config)
-    return evaluators(list(config.dataset.metrics), val.ground_truth(), val.category_ids, bins, masks)
+    return make_evaluators(list(config.dataset.metrics), val.ground_truth(), val.category_ids, bins, masks)
+
+
+def measurable(evaluators: list[Evaluator], val: DetectionDataset) -> list[str]:
+    """The names of the metrics that `val` allows: what its truth gives where nothing is detected."""
+    nothing = Objects(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 1, 1))
+    images = val.ground_truth()["images"]
+    names: list[str] = []
+    for evaluator in evaluators:
+        evaluator.update(
+            [i["id"] for i in images], [nothing] * len(images), [(i["height"], i["width"]) for i in images]
+        )
+        names += evaluator.results()
+        evaluator.reset()
+    return names
+
+
+def _check(config: DictConfig) -> None:
+    """Numbers that no part looks at before it is too late."""
+    if not 0 <= config.seed < 2**32:
+        raise ValueError(f"seed must be from 0 to 2^32 - 1, not {config.seed}")
+    for name in ("steps", "validate_every", "checkpoint_every"):
+        if config.schedule[name] < 1:
+            raise ValueError(f"schedule.{name} must be at least 1, not {config.schedule[name]}")
+    if config.trainer.precision == "16-mixed" and config.schedule.optimizer.get("fused"):
+        raise ValueError("trainer.precision=16-mixed needs schedule.optimizer.fused=false; or take bf16-mixed")
+    if Path(config.data_dir).is_file():
+        raise ValueError(f"data_dir={config.data_dir} is a file; give the folder where datasets lie or shall lie")
 
 
 def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None = None) -> dict[str, Any]:
@@ -176,13 +111,15 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
         ValueError, OSError: the configuration or the data is at fault; before the first step.
     """
     began = time.perf_counter()
-    lightning.seed_everything(config.seed, verbose=False)
+    _check(config)
     train, val = build.build_dataset(config, "train"), build.build_dataset(config, "val")
     data = _datamodule(config, train, val)
     if build.has_mask_head(config) and not train.has_masks:
         raise ValueError("model: it learns masks, and dataset.train has none; use model=faster_rcnn")
-    if not val.ground_truth()["annotations"]:
-        raise ValueError("dataset.val holds no object: there is nothing to evaluate on")
+    evaluators = build_evaluators(config, val)
+    if config.schedule.monitor not in measurable(evaluators, val):
+        found = ", ".join(name for name in measurable(evaluators, val) if name.count("/") == 1) or "nothing"
+        raise ValueError(f"schedule.monitor={config.schedule.monitor}: on dataset.val is measured: {found}")
     config = build.compose_model(config, train.classes)
     backend = ops.backend()
     console.print(f"Operators: {backend.name} ({backend.reason})")
@@ -192,7 +129,7 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
         model=build.build_model(config),
         optimizer=build.instantiate(config.schedule.optimizer),
         scheduler=build.instantiate(config.schedule.scheduler),
-        evaluators=build_evaluators(config, val),
+        evaluators=evaluators,
         config=build.portable(config),
         seed=config.seed,
     )
@@ -202,7 +139,6 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
         build.load_weights(task.model, content, str(resume))
         start = content["global_step"]
     folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(config, folder / "config.yaml", resolve=True)
     last = folder / "checkpoints" / "last.ckpt"
     every = config.schedule.validate_every
     loggers = (
@@ -219,6 +155,7 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
         logger=[CsvLogger(folder, start), *loggers],
         callbacks=[
             Progress(),
+            Interruption(last, console),
             Levels(after=min(50, config.schedule.steps)),
             LearningRateMonitor("step"),
             ModelCheckpoint(
@@ -232,10 +169,9 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
             ),
         ],
     )
+    if trainer.is_global_zero:
+        OmegaConf.save(config, folder / "config.yaml", resolve=True)
     trainer.fit(task, data, ckpt_path=resume, weights_only=True)
-    if trainer.interrupted:
-        console.print(f"Interrupted at step {trainer.global_step}. Go on with: resume={last}")
-        sys.exit(1)
     trainer.save_checkpoint(last)
     trained = time.perf_counter()
     metrics = evaluate(config, folder, console, task, val, trainer)
@@ -271,7 +207,10 @@ def evaluate(
     if trainer is None:
         trainer = _trainer(config, folder, logger=False, callbacks=[Progress()], enable_checkpointing=False)
     data = _datamodule(config, None, val)
-    trainer.validate(task, data, verbose=False)
+    if task.measured_at is None or task.measured_at != trainer.global_step:
+        trainer.validate(
+            task, data, verbose=False, weights_only=True
+        )  # else the run's last validation was of these very weights
     metrics: dict[str, Any] = dict(task.metrics)
     metrics |= environment(trainer.strategy.root_device)
     metrics["time/evaluation"] = time.perf_counter() - began
@@ -281,6 +220,7 @@ def evaluate(
             evaluator.write(folder)
         write_metrics(folder, metrics)
         console.print(render(task.metrics, tuple(config.dataset.size_bins)))
+        task.to(trainer.strategy.root_device)  # Lightning has brought it back to the CPU
         _picture(folder / "pictures" / "predictions.png", task, data)
         console.print(f"Written to {folder}: metrics.json, predictions/, pictures/predictions.png")
     return metrics

@@ -16,12 +16,12 @@ from detector.training import build_evaluators, evaluate
 @command
 def main(config: DictConfig) -> None:
     """Load the checkpoint, take its dataset or the one given, and evaluate."""
-    build.check_additions(config, HydraConfig.get().overrides.task)
+    build.check_additions("evaluate", HydraConfig.get().overrides.task)
     content = build.read_checkpoint(config.checkpoint)
     saved = build.checkpoint_config(content)
     saved.trainer, saved.workers = config.trainer, config.workers
     if config.batch_size is not None:
-        saved.schedule.batch_size = config.batch_size
+        saved.schedule.val_batch_size = config.batch_size
     if config.data_dir is not None:
         saved.data_dir = config.data_dir
     if config.get("dataset") is not None:

@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.progress import track
 
+from detector import build
 from detector.cli import command, console
 from detector.data.image import read_image
 from detector.inference import Detector
@@ -47,7 +49,12 @@ def record(objects: Objects, classes: list[str], size: Size) -> list[dict[str, o
 @command
 def main(config: DictConfig) -> None:
     """Draw the detections on each image and write them to detections.json."""
+    build.check_additions("predict", HydraConfig.get().overrides.task)
     images, output = inputs(Path(config.input)), Path(config.output)
+    if not isinstance(config.threshold, int | float) or not 0 <= config.threshold <= 1:
+        raise ValueError(f"threshold must be a score from 0 to 1, not {config.threshold!r}")
+    if output.is_file() or output.resolve() == images[0].resolve().parent:
+        raise ValueError(f"output {str(output)!r}: give a folder of its own, apart from the images")
     detector = Detector(config.checkpoint, config.device)
     output.mkdir(parents=True, exist_ok=True)
     found: dict[str, list[dict[str, object]]] = {}
@@ -55,7 +62,7 @@ def main(config: DictConfig) -> None:
         image = read_image(path)
         objects = detector([image])[0]
         found[path.name] = record(objects, detector.classes, (image.shape[1], image.shape[2]))
-        draw(image, objects, detector.classes, config.threshold).save(output / f"{path.stem}.png")
+        draw(image, objects, detector.classes, config.threshold).save(output / f"{path.name}.png")
     (output / "detections.json").write_text(json.dumps(found, indent=1) + "\n")
     console.print(f"{sum(map(len, found.values()))} detections in {len(images)} images: {output}/detections.json")
 

@@ -7,10 +7,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from detector import build
-from detector.cli import command, console
+from detector.cli import command, console, finish
 from detector.training import fit
 
-MOVABLE = ("data_dir", "workers", "trainer", "resume", "hydra")
+MOVABLE = ("data_dir", "workers", "trainer", "logger", "resume", "hydra")
 """What a resumed run may change: where it runs, not what it computes."""
 
 
@@ -22,7 +22,7 @@ def resumed(config: DictConfig) -> DictConfig:
     if fixed:
         raise ValueError(f"resume takes the run's own configuration; leave out {' '.join(fixed)}")
     saved.logger = config.logger
-    for name in {o.split("=")[0].split(".")[0] for o in overrides} - {"hydra"}:
+    for name in {o.lstrip("+~").split("=")[0].split(".")[0] for o in overrides} - {"hydra"}:
         saved[name] = config[name]
     return saved
 
@@ -31,18 +31,21 @@ def resumed(config: DictConfig) -> DictConfig:
 @command
 def main(config: DictConfig) -> None:
     """Compose, or continue, a run."""
-    build.check_additions(config, HydraConfig.get().overrides.task)
+    build.check_additions("train", HydraConfig.get().overrides.task)
     folder = Path(HydraConfig.get().runtime.output_dir)
     if config.resume is None:
         fit(config, folder, console)
         return
-    checkpoint = Path(config.resume)
+    checkpoint = Path(config.resume).absolute()
+    if checkpoint.is_file() and checkpoint.parent.name != "checkpoints":
+        raise ValueError(f"resume {config.resume!r}: a run goes on in its own folder, from RUN/checkpoints/*.ckpt")
     config = resumed(config)
     if not any(folder.iterdir()):
         folder.rmdir()
     OmegaConf.set_struct(config, True)
-    fit(config, checkpoint.resolve().parent.parent, console, resume=checkpoint)
+    fit(config, checkpoint.parent.parent, console, resume=checkpoint)
 
 
 if __name__ == "__main__":
     main()
+    finish()

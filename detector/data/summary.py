@@ -33,7 +33,8 @@ def summarise(dataset: DetectionDataset, size_bins: Sequence[float]) -> Summary:
     names = dict(zip(dataset.category_ids, dataset.classes, strict=True))
     classes = Counter(names[a["category_id"]] for a in counted)
     low, high = (side * side for side in size_bins)
-    sizes = Counter("small" if a["area"] < low else "large" if a["area"] >= high else "medium" for a in counted)
+    areas = [a.get("area", a["bbox"][2] * a["bbox"][3]) for a in counted]
+    sizes = Counter("small" if area < low else "large" if area >= high else "medium" for area in areas)
     shares = {size: sizes[size] / max(len(counted), 1) for size in ("small", "medium", "large")}
     return Summary(
         images=len(truth["images"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 import torchvision
@@ -83,7 +84,10 @@ def _weights(name: str, weights: str) -> dict[str, Tensor]:
     path = Path(weights)
     if not path.is_file():
         raise FileNotFoundError(f"backbone weights {weights!r}: no such file; give a path, or `imagenet`")
-    loaded = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, UnpicklingError, EOFError) as error:
+        raise ValueError(f"backbone weights {weights!r}: not a file of weights ({error})") from error
     if not isinstance(loaded, dict):
         raise ValueError(
             f"backbone weights {weights!r}: a state dict was expected, the file holds a {type(loaded).__name__}"

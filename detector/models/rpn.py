@@ -29,6 +29,7 @@ class RPNHead(nn.Module):
 
     def __init__(self, channels: int, anchors: int) -> None:
         super().__init__()
+        self.anchors = anchors
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.objectness = nn.Conv2d(channels, anchors, 1)
         self.deltas = nn.Conv2d(channels, 4 * anchors, 1)
@@ -54,6 +55,10 @@ class Limits:
 
     pre_nms: int
     post_nms: int
+
+    def __post_init__(self) -> None:
+        if self.pre_nms < 1 or self.post_nms < 1:
+            raise ValueError(f"at least one proposal must be kept, got {self.pre_nms=} {self.post_nms=}")
 
 
 @dataclass
@@ -91,6 +96,8 @@ class RPN(Proposer):
         min_size: float = 0.0,
     ) -> None:
         super().__init__()
+        if anchors.per_cell != head.anchors:
+            raise ValueError(f"the head predicts {head.anchors} anchors a cell, and there are {anchors.per_cell}")
         self.head, self.anchors = head, anchors
         self.train_limits, self.test_limits = train, test
         self.nms, self.min_size, self.beta = nms, min_size, beta

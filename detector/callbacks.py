@@ -1,0 +1,160 @@
+"""What happens beside the training: what is logged, shown and saved."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import signal
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+
+from detector.models.pooler import Pooler
+
+log = logging.getLogger(__name__)
+
+
+class CsvLogger(Logger):
+    """Writes `metrics.csv` in a run's folder: a row a step, a column a metric; a resumed run goes on where it stopped.
+
+    Lightning's own logger wants an empty folder of its own.
+    """
+
+    def __init__(self, folder: Path, start: int = 0) -> None:
+        super().__init__()
+        self.path = folder / "metrics.csv"
+        self.rows: dict[int, dict[str, str]] = {}
+        self.columns: list[str] = []
+        self.written = 0
+        if start and self.path.is_file():
+            with self.path.open(newline="") as file:
+                self.rows = {int(row["step"]): row for row in csv.DictReader(file) if int(row["step"]) < start}
+
+    @property
+    def name(self) -> str:
+        """No sub-folder."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """No sub-folder."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the configuration is in `config.yaml`."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add numbers to the row of a step."""
+        row = self.rows.setdefault(step or 0, {"step": str(step or 0)})
+        row.update({name: repr(float(value)) for name, value in metrics.items() if name != "epoch"})
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Append the rows that nothing will be added to; where a new metric has come up, write the file anew."""
+        columns = self._columns()
+        done = list(self.rows.values())[:-1]
+        if columns == self.columns:
+            self._write(done[self.written :], "a")
+        else:
+            self._write(done, "w")
+        self.columns, self.written = columns, len(done)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write everything."""
+        self._write(list(self.rows.values()), "w")
+        self.columns = []  # what comes now is written anew
+
+    def _columns(self) -> list[str]:
+        return ["step", *sorted({name for row in self.rows.values() for name in row} - {"step"})]
+
+    def _write(self, rows: list[dict[str, str]], mode: str) -> None:
+        with self.path.open(mode, newline="") as file:
+            writer = csv.DictWriter(file, self._columns())
+            if mode == "w":
+                writer.writeheader()
+            writer.writerows(rows)
+
+
+class Progress(RichProgressBar):
+    """One bar for the whole run, with short names for the losses."""
+
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """`loss/class` is shown as `class`."""
+        items = super().get_metrics(trainer, pl_module).items()
+        return {name.removeprefix("loss/"): value for name, value in items if name != "v_num"}
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        del current_epoch  # one Lightning epoch is the whole run
+        return "Training"
+
+
+class Levels(Callback):
+    """Prints how many RoIs each level of the pyramid has given, once after the first steps and once at the end."""
+
+    def __init__(self, after: int = 50) -> None:
+        self.after = after
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        """Print after the first steps."""
+        if trainer.global_step == self.after and self.after < trainer.max_steps:
+            self.after = -1  # once, whatever the number of batches in a step
+            self._print(module)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Print at the end."""
+        self._print(module)
+
+    def _print(self, module: LightningModule) -> None:
+        for name, part in module.named_modules():
+            if isinstance(part, Pooler) and module.trainer.is_global_zero:
+                counts = part.counts.tolist()
+                total = max(sum(counts), 1)
+                shares = "  ".join(
+                    f"stride {round(1 / scale)}: {count / total:.0%}"
+                    for scale, count in zip(part.scales, counts, strict=True)
+                )
+                log.info("RoIs by level of %s: %s (of %d)", name.removeprefix("model."), shares, sum(counts))
+                if len(counts) > 2 and sum(count > 0.01 * total for count in counts) < 3:
+                    log.warning("fewer than three levels have 1 %% of the RoIs: is dataset.canonical_size right?")
+
+
+class Interruption(Callback):
+    """On Ctrl-C, ends the step in work, saves it, and stops; a second Ctrl-C stops at once."""
+
+    def __init__(self, checkpoint: Path, console: Console) -> None:
+        self.checkpoint, self.console = checkpoint, console
+        self.asked = False
+        self.before: Any = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take Ctrl-C over."""
+        if threading.current_thread() is threading.main_thread():
+            self.before = signal.signal(signal.SIGINT, self._ask)
+
+    def _ask(self, *_: Any) -> None:
+        self.asked = True
+        signal.signal(signal.SIGINT, self.before)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Save and stop, if asked to."""
+        if self.asked:
+            trainer.save_checkpoint(self.checkpoint)
+            self.console.print(f"Stopped at step {trainer.global_step}. Go on with: resume={self.checkpoint}")
+            raise KeyboardInterrupt
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give Ctrl-C back."""
+        if self.before is not None and not self.asked:
+            signal.signal(signal.SIGINT, self.before)
