@@ -59,10 +59,13 @@ def instantiate(config: Any, **kwargs: Any) -> Any:
     Raises:
         ValueError: an argument does not fit; the message is the part's own, with the key in the configuration.
     """
+    # A copy: Hydra resolves interpolations in place, also those in nodes that `config` only refers to.
+    plain = OmegaConf.to_container(config, resolve=True)
     try:
-        return hydra_instantiate(config, **kwargs, _convert_="all")
+        return hydra_instantiate(plain, **kwargs, _convert_="all")
     except InstantiationException as error:
-        where = str(error).rsplit("full_key: ", 1)[-1].strip() if "full_key: " in str(error) else ""
+        key = str(error).rsplit("full_key: ", 1)[-1].strip() if "full_key: " in str(error) else ""
+        where = ".".join(part for part in (config._get_full_key(None), key) if part)
         cause = error.__cause__ or error
         raise ValueError(f"{cause} (key {where!r} of the configuration)" if where else str(cause)) from error
 
@@ -161,6 +164,11 @@ def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
             yield from _strings(v, f"{key}[{i}]")
 
 
+def _inside(path: Any) -> bool:
+    """Whether a path lies under `data_dir`."""
+    return isinstance(path, str) and path.startswith(_DATA_DIR + "/") and ".." not in Path(path).parts
+
+
 def _nodes(value: Any, key: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Every mapping within plain data, with its path."""
     if isinstance(value, Mapping):
@@ -216,7 +224,7 @@ def check_targets(config: Mapping[str, Any], source: str) -> None:
         target = node.get("_target_")
         if target == "detector.models.backbone.ResNet" and node.get("weights") is not None:
             raise ValueError(f"{source}: {key}.weights = {node['weights']!r}: a checkpoint brings its own weights")
-        if target == "detector.data.shapes.ShapesDataset" and not str(node.get("root")).startswith(_DATA_DIR + "/"):
+        if target == "detector.data.shapes.ShapesDataset" and not _inside(node.get("root")):
             raise ValueError(f"{source}: {key}.root = {node.get('root')!r}: shapes are drawn under {_DATA_DIR} only")
 
 

@@ -1,6 +1,7 @@
 """Detect objects in images: python scripts/predict.py checkpoint=... input=FILE|FOLDER output=FOLDER."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import hydra
@@ -57,12 +58,14 @@ def main(config: DictConfig) -> None:
         raise ValueError(f"output {str(output)!r}: give a folder of its own, apart from the images")
     detector = Detector(config.checkpoint, config.device)
     output.mkdir(parents=True, exist_ok=True)
+    stems = Counter(path.stem for path in images)
     found: dict[str, list[dict[str, object]]] = {}
     for path in track(images, "Detecting", console=console):
         image = read_image(path)
         objects = detector([image])[0]
         found[path.name] = record(objects, detector.classes, (image.shape[1], image.shape[2]))
-        draw(image, objects, detector.classes, config.threshold).save(output / f"{path.name}.png")
+        name = path.stem if stems[path.stem] == 1 else path.name
+        draw(image, objects, detector.classes, config.threshold).save(output / f"{name}.png")
     (output / "detections.json").write_text(json.dumps(found, indent=1) + "\n")
     console.print(f"{sum(map(len, found.values()))} detections in {len(images)} images: {output}/detections.json")
 

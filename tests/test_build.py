@@ -1,0 +1,127 @@
+"""What a checkpoint's configuration may build, and what it carries."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from omegaconf import OmegaConf
+
+from detector import build
+from tests.conftest import CLASSES, compose_config
+
+HARMLESS = "ops.multiscale_roi_align"
+
+
+def node(target: str, **arguments: Any) -> dict[str, Any]:
+    return {"model": {"part": {"_target_": target, **arguments}}}
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "builtins.eval",
+        "subprocess.run",
+        "torch.load",
+        "torch.hub.load",
+        "torch.nn.Module.apply",
+        "torch.nn.Module.compile",
+        "torch.nn.modules.module.torch.load",
+        "torch.nn.utils.clip_grad_norm_",
+        "torch.nn.init.normal_",
+        "torch.utils.cpp_extension.load",
+        "torchvision.models.resnet18",
+        "torchvision.models.get_model",
+        "torchvision.models._api.WeightsEnum.get_state_dict",
+        "torchvision.models.feature_extraction.create_feature_extractor",
+        "torchvision.ops.misc.torch.load",
+        "detector.build.instantiate",
+        "detector.data.datamodule.os.system",
+        "detector.data.image.read_image",
+        "detector.data.shapes.generate",
+        "detector.data.coco.json.load",
+        "detector.evaluation.base.Evaluator.write",
+        "detector.models.backbone._weights",
+        "detector.models.backbone.torch.load",
+        "detector.models.backbone.Path",
+        "detector.models.rcnn.RCNN.__init__.__globals__",
+        "detector.training.fit",
+        "ops.compile.build",
+        "ops.build.main",
+        "ops._missing",
+        "hydra.utils.instantiate",
+        "lightning.pytorch.loggers.TensorBoardLogger",
+        "torch.nn.NoSuchThing",
+        "",
+    ],
+)
+def test_targets_that_are_no_part_of_a_detector_are_refused(target: str) -> None:
+    build.check_targets(node(HARMLESS), "x.ckpt")
+    with pytest.raises(ValueError, match=r"x\.ckpt"):
+        build.check_targets(node(target), "x.ckpt")
+    with pytest.raises(ValueError, match=r"x\.ckpt"):
+        build.check_targets({"deep": [{"list": [node(target)]}]}, "x.ckpt")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        node("${oc.env:HOME}"),
+        node("${data_dir}"),
+        node(HARMLESS, scale="${oc.env:HOME}"),
+        node("detector.models.backbone.ResNet", name="resnet18", weights="/etc/passwd"),
+        node("detector.data.shapes.ShapesDataset", root="/somewhere/else"),
+        node("detector.data.shapes.ShapesDataset", root="${data_dir}/../else"),
+    ],
+)
+def test_what_would_be_computed_read_or_written_elsewhere_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"x\.ckpt"):
+        build.check_targets(config, "x.ckpt")
+
+
+@pytest.mark.parametrize(
+    "choice", ["model=mask_rcnn", "dataset=coco", "dataset=voc07", "backbone=resnet50_fpn", "schedule=1x"]
+)
+def test_every_own_configuration_passes(choice: str) -> None:
+    config = build.compose_model(compose_config(choice), CLASSES)
+    portable = build.portable(config)
+    build.check_targets(portable, "own")
+    assert (
+        portable["dataset"]["train"].get("root", portable["dataset"]["train"].get("images")).startswith("${data_dir}")
+    )
+    again = OmegaConf.create(portable)
+    assert OmegaConf.to_container(again.model, resolve=True) == OmegaConf.to_container(config.model, resolve=True)
+
+
+def test_a_checkpoint_needs_no_other_weights(tmp_path: Path) -> None:
+    name = "backbone=resnet18_fpn"
+    body = build.build_model(build.compose_model(compose_config(name), CLASSES)).backbone.body
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "weights.pth")
+    config = build.compose_model(compose_config(name, f"backbone.weights={tmp_path}/weights.pth"), CLASSES)
+    loaded = build.build_model(config).backbone.body
+    assert not torch.equal(loaded.layer1[0].conv1.weight, body.layer1[0].conv1.weight)
+    (tmp_path / "weights.pth").unlink()
+    build.build_model(OmegaConf.create(build.portable(config)))
+
+
+def test_the_data_may_move(tmp_path: Path) -> None:
+    portable = OmegaConf.create(build.portable(build.compose_model(compose_config("data_dir=here"), CLASSES)))
+    assert portable.dataset.train.root == "here/shapes_coco"
+    portable.data_dir = str(tmp_path)
+    assert portable.dataset.train.root == f"{tmp_path}/shapes_coco"
+
+
+def test_other_classes_than_the_dataset_has_are_refused() -> None:
+    with pytest.raises(ValueError, match="leave it out"):
+        build.compose_model(compose_config("classes=[a,b]"), CLASSES)
+
+
+def test_the_cause_is_said_with_its_key() -> None:
+    config = compose_config("model.proposer.matcher.positive=0.1")
+    with pytest.raises(ValueError, match=r"0 < negative <= positive.*model\.proposer\.matcher"):
+        build.build_model(build.compose_model(config, CLASSES))
+    config = compose_config("model.proposer.anchors.ratios=[1.0]")
+    with pytest.raises(ValueError, match="3 anchors a cell"):
+        build.build_model(build.compose_model(config, CLASSES))
