@@ -147,6 +147,11 @@ class CocoDataset:
                     f"{where} has category_id {annotation.get('category_id')!r}, which is not among the file's "
                     f"categories {self.category_ids}; add the category or correct the annotation"
                 )
+            area = annotation.get("area", 0.0)
+            if not isinstance(area, int | float) or not math.isfinite(area):
+                raise ValueError(f"{where}: its area must be a number, not {area!r}; correct it or leave it out")
+            if annotation.get("segmentation"):
+                check_mask(annotation["segmentation"], (image["height"], image["width"]), where)
             box = _box(annotation.get("bbox"), where)
             x1, y1, x2, y2 = _clipped(box, (image["height"], image["width"]))
             if box[2] <= 0 or box[3] <= 0:
@@ -167,11 +172,10 @@ class CocoDataset:
         return torch.from_numpy(masks)
 
 
-def decode_mask(segmentation: Any, size: tuple[int, int], where: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """A COCO segmentation (polygons, or run lengths, packed or as a list) as bool [H, W].
+def check_mask(segmentation: Any, size: tuple[int, int], where: str) -> None:
+    """Raise ValueError, beginning with `where`, unless this is a COCO segmentation for an image of (height, width).
 
-    Raises:
-        ValueError: it is none of these, or is made for another image size; the message begins with `where`.
+    That is a list of polygons, or a dict of `counts` (packed, or a list of run lengths) and `size`.
     """
     height, width = size
     if isinstance(segmentation, list):
@@ -183,17 +187,29 @@ def decode_mask(segmentation: Any, size: tuple[int, int], where: str) -> np.ndar
                 raise ValueError(
                     f"{where}: a polygon must be x, y, x, y, ... of at least three points, not {polygon!r}"
                 )
-        packed = rle.merge(rle.frPyObjects(segmentation, height, width))
     elif isinstance(segmentation, dict) and "counts" in segmentation and "size" in segmentation:
         if segmentation["size"] != [height, width]:
             raise ValueError(f"{where}: its mask has size {segmentation['size']}, its image {[height, width]}")
-        packed, counts = segmentation, segmentation["counts"]
-        if isinstance(counts, list):
-            if not all(isinstance(c, int) and c >= 0 for c in counts) or sum(counts) != height * width:
-                raise ValueError(f"{where}: the run lengths must be counts that sum to {height}*{width}")
-            packed = rle.frPyObjects(segmentation, height, width)
+        counts = segmentation["counts"]
+        runs = isinstance(counts, list) and all(isinstance(c, int) and c >= 0 for c in counts)
+        if isinstance(counts, list) and (not runs or sum(counts) != height * width):
+            raise ValueError(f"{where}: the run lengths must be counts that sum to {height}*{width}")
     else:
         raise ValueError(f"{where}: the segmentation is neither polygons nor run lengths: {str(segmentation)[:80]}")
+
+
+def decode_mask(segmentation: Any, size: tuple[int, int], where: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """A COCO segmentation (polygons, or run lengths, packed or as a list) as bool [H, W].
+
+    Raises:
+        ValueError: it is none of these, or is made for another image size; the message begins with `where`.
+    """
+    check_mask(segmentation, size, where)
+    packed = segmentation
+    if isinstance(segmentation, list):
+        packed = rle.merge(rle.frPyObjects(segmentation, *size))
+    elif isinstance(segmentation["counts"], list):
+        packed = rle.frPyObjects(segmentation, *size)
     try:
         with warnings.catch_warnings():
             # pycocotools' arrays do not know NumPy 2's `copy` argument; what they hold is right all the same.

@@ -241,3 +241,22 @@ def test_only_the_first_images(tmp_path):
     assert len(whole) > len(few) == 1
     assert few[0].id == whole[0].id
     assert {a["image_id"] for a in few.ground_truth()["annotations"]} == {few[0].id}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("area", "12", "area must be a number, not '12'"),
+        ("area", None, "area must be a number, not None"),
+        ("area", float("nan"), "area must be a number"),
+        ("segmentation", [[1, 2, 3]], "at least three points"),
+        ("segmentation", {"counts": [1, 2], "size": [3, 3]}, "its mask has size"),
+        ("segmentation", 7, "neither polygons nor run lengths"),
+    ],
+)
+def test_annotations_are_checked_before_they_are_needed(tmp_path, key, value, words):
+    data = content()
+    data["annotations"][1][key] = value
+    with pytest.raises(ValueError, match=words) as error:
+        CocoDataset(*write(tmp_path, data))
+    assert "set.json" in str(error.value)

@@ -27,6 +27,16 @@ def test_the_same_numbers_to_the_last_digit(tmp_path: Path, run: Run) -> None:
         assert (tmp_path / "again" / name).read_text() == (run.folder / name).read_text()
 
 
+def test_in_batches_of_one(tmp_path: Path, run: Run) -> None:
+    data = f"data_dir={run.folder.parent / 'data'}"
+    done = run_script(
+        "evaluate", f"checkpoint={run.checkpoint}", data, "batch_size=1", "hydra.run.dir=one", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "6/6" in done.stdout
+    assert metrics(tmp_path / "one").keys() == metrics(run.folder).keys()
+
+
 def test_another_dataset(tmp_path: Path, run: Run) -> None:
     small = ["dataset=shapes_voc", "dataset.train.train=2", "dataset.train.val=3", "data_dir=data"]
     done = run_script("evaluate", f"checkpoint={run.checkpoint}", *small, "hydra.run.dir=other", cwd=tmp_path)
