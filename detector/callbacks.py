@@ -32,7 +32,8 @@ class CsvLogger(Logger):
         self.path = folder / "metrics.csv"
         self.rows: dict[int, dict[str, str]] = {}
         self.columns: list[str] = []
-        self.written = 0
+        self.standing = 0  # rows that nothing will be added to, and where they end in the file
+        self.end = 0
         if start and self.path.is_file():
             with self.path.open(newline="") as file:
                 self.rows = {int(row["step"]): row for row in csv.DictReader(file) if int(row["step"]) < start}
@@ -59,30 +60,26 @@ class CsvLogger(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Append the rows that nothing will be added to; where a new metric has come up, write the file anew."""
-        columns = self._columns()
-        done = list(self.rows.values())[:-1]
-        if columns == self.columns:
-            self._write(done[self.written :], "a")
-        else:
-            self._write(done, "w")
-        self.columns, self.written = columns, len(done)
+        """Bring the file up to date: all but the last row stand; where a new metric has come up, write it anew."""
+        columns = ["step", *sorted({name for row in self.rows.values() for name in row} - {"step"})]
+        rows = list(self.rows.values())
+        fresh = columns != self.columns
+        with self.path.open("w" if fresh else "r+", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            if fresh:
+                writer.writeheader()
+            else:
+                file.seek(self.end)
+                file.truncate()
+            writer.writerows(rows[0 if fresh else self.standing : -1])
+            self.end = file.tell()
+            writer.writerows(rows[-1:])
+        self.columns, self.standing = columns, max(len(rows) - 1, 0)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write everything."""
-        self._write(list(self.rows.values()), "w")
-        self.columns = []  # what comes now is written anew
-
-    def _columns(self) -> list[str]:
-        return ["step", *sorted({name for row in self.rows.values() for name in row} - {"step"})]
-
-    def _write(self, rows: list[dict[str, str]], mode: str) -> None:
-        with self.path.open(mode, newline="") as file:
-            writer = csv.DictWriter(file, self._columns())
-            if mode == "w":
-                writer.writeheader()
-            writer.writerows(rows)
+        """Write what is left."""
+        self.save()
 
 
 class Progress(RichProgressBar):

@@ -115,6 +115,8 @@ class FPN(nn.Module):
 
     def __init__(self, body: ResNet, channels: int = 256, norm: Norm | None = None) -> None:
         super().__init__()
+        if channels < 1:
+            raise ValueError(f"channels must be at least 1, got {channels}")
         self.body = body
 
         def conv(inputs: int, side: int) -> nn.Module:
