@@ -108,18 +108,23 @@ def ninja_file(library: Path, objects: Sequence[tuple[str, Path, list[str]]], li
 def library_path(compiler: str) -> Path:
     """The path that the CPU library has, once built, for these sources, flags and versions."""
     sources = (path for path in CSRC.iterdir() if path.is_file())
-    return library_name("cpu", (_COMMON, _objects(), file_identity(compiler)), sources)
+    return library_name("cpu", (_COMMON, _objects(), _extra_flags(), file_identity(compiler)), sources)
 
 
 def host_command(compiler: str) -> list[str]:
-    """The command that compiles for the host whatever sees torch's headers."""
-    return [compiler, *_COMMON, "-isystem", torch_folder("include")]
+    """The command that compiles for the host whatever sees torch's headers; with `CXXFLAGS`, as is the custom."""
+    return [compiler, *_COMMON, "-isystem", torch_folder("include"), *_extra_flags()]
+
+
+def _extra_flags() -> list[str]:
+    return shlex.split(os.environ.get("CXXFLAGS", ""))
 
 
 def _ninja_file(compiler: str, library: Path) -> str:
     command = host_command(compiler)
     objects = [(target, CSRC / source, [*command, *flags]) for target, source, flags in _objects()]
-    return ninja_file(library, objects, [compiler, "-shared", "-L" + torch_folder("lib"), "-ltorch_cpu", "-ltorch"])
+    link = [compiler, "-shared", "-L" + torch_folder("lib"), "-ltorch_cpu", "-ltorch", *_extra_flags()]
+    return ninja_file(library, objects, link)
 
 
 @contextmanager

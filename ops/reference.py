@@ -145,8 +145,8 @@ def roi_pool(
         else:
             x1, y1, x2, y2 = (math.floor(edge * spatial_scale) for edge in edges)
             width, height = max(x2 - x1, 1), max(y2 - y1, 1)
-        rows = _cells(y1, height, output_size[0], map.shape[1])
-        cols = _cells(x1, width, output_size[1], map.shape[2])
+        rows = cells_of(y1, height, output_size[0], map.shape[1])
+        cols = cells_of(x1, width, output_size[1], map.shape[2])
         grid: list[list[Tensor]] = []
         for top, bottom in rows:
             grid.append([])
@@ -158,7 +158,7 @@ def roi_pool(
     return _per_roi(input, boxes, input.shape[1], output_size, pool)
 
 
-def _cells(start: int, extent: int, bins: int, limit: int) -> list[tuple[int, int]]:
+def cells_of(start: int, extent: int, bins: int, limit: int) -> list[tuple[int, int]]:
     """Per bin of one axis, the cells [begin, end) it covers, as far as they are before `limit`."""
     result = []
     for b in range(bins):
@@ -197,8 +197,8 @@ def ps_roi_pool(input: Tensor, boxes: Tensor, output_size: tuple[int, int], spat
 
     def pool(map: Tensor, edges: list[float]) -> Tensor:
         x1, y1, x2, y2 = (round_half_away(edge * spatial_scale) for edge in edges)
-        rows = _cells(y1, max(y2 - y1, 1), output_size[0], map.shape[1] - 1)
-        cols = _cells(x1, max(x2 - x1, 1), output_size[1], map.shape[2] - 1)
+        rows = cells_of(y1, max(y2 - y1, 1), output_size[0], map.shape[1] - 1)
+        cols = cells_of(x1, max(x2 - x1, 1), output_size[1], map.shape[2] - 1)
         grid: list[list[Tensor]] = []
         for top, bottom in rows:
             grid.append([])
@@ -211,7 +211,7 @@ def ps_roi_pool(input: Tensor, boxes: Tensor, output_size: tuple[int, int], spat
     return _per_roi(input, boxes, channels, output_size, pool)
 
 
-def _edge_to_edge(low: float, high: float, count: int) -> list[float]:
+def edge_to_edge(low: float, high: float, count: int) -> list[float]:
     """`count` points, the first and the last on the edges; the centre if there is but one."""
     return [low + i * (high - low) / (count - 1) for i in range(count)] if count > 1 else [(low + high) / 2]
 
@@ -227,8 +227,8 @@ def crop_and_resize(input: Tensor, boxes: Tensor, output_size: tuple[int, int], 
             on_map = 0 <= y <= height - 1 and 0 <= x <= width - 1
             return bilinear(map, y, x) if on_map else map.new_zeros(map.shape[0])
 
-        xs = _edge_to_edge(x1, x2, output_size[1])
-        return _assemble([[value(y, x) for x in xs] for y in _edge_to_edge(y1, y2, output_size[0])])
+        xs = edge_to_edge(x1, x2, output_size[1])
+        return _assemble([[value(y, x) for x in xs] for y in edge_to_edge(y1, y2, output_size[0])])
 
     return _per_roi(input, boxes, input.shape[1], output_size, pool)
 

@@ -27,7 +27,7 @@ Tensor average(const Features& features, const Tensor& boxes, const std::optiona
                           cols.of(k), out + k * channels * bins);
     });
   } else {
-    for_each_plane<S>(groups, features.levels, pooled_width, [&](int64_t k, int64_t c, Scratch<T> scratch) {
+    for_each_plane<S>(features, groups, rows, cols, [&](int64_t k, int64_t c, Scratch<T> scratch) {
       const MapShape shape = features.levels[sites[k].level].shape();
       kernel.average_nchw(map_of<S>(features, sites[k]) + c * shape.height * shape.width, shape, rows.of(k), cols.of(k),
                           scratch.row, out + (k * channels + c) * bins);
@@ -53,7 +53,7 @@ std::vector<Tensor> average_backward(const Tensor& given, const Tensor& boxes, c
   const auto col_cells = transpose(make_taps(arguments.query, levels, sites, Side::columns));
   const Kernels<S>& kernel = kernels<S>();
   const S* from = data_of<S>(grad);
-  const int64_t bins = pooled_height * pooled_width, scratch_size = scratch_size_of(levels, pooled_width);
+  const int64_t bins = pooled_height * pooled_width, scratch_size = scratch_size_of(levels, col_cells);
   return gradients<S>(levels, grad.scalar_type(), channels_last, groups, rows, col_cells,
                       [&](int64_t k, int64_t channel, const Tile& tile, T* sums, int64_t stride) {
                         const MapShape shape = levels[sites[k].level].shape();

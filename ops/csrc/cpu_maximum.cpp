@@ -35,7 +35,7 @@ std::tuple<Tensor, Tensor> maximum(const Features& features, const Tensor& boxes
                           cols.of(k), interpolates, out + offset, arg + offset);
     });
   } else {
-    for_each_plane<S>(groups, features.levels, pooled_width, [&](int64_t k, int64_t c, Scratch<T> scratch) {
+    for_each_plane<S>(features, groups, rows.table, cols.table, [&](int64_t k, int64_t c, Scratch<T> scratch) {
       const MapShape shape = features.levels[sites[k].level].shape();
       const int64_t offset = (k * channels + c) * bins;
       kernel.maximum_nchw(map_of<S>(features, sites[k]) + c * shape.height * shape.width, shape, rows.of(k), cols.of(k),
@@ -68,11 +68,15 @@ std::vector<Tensor> maximum_backward(const Tensor& given, const Tensor& given_ar
   const int32_t* arg = data_of<int32_t>(argmax);
   return gradients<S>(levels, grad.scalar_type(), channels_last, groups, rows.table, cols.table,
                       [&](int64_t k, int64_t channel, const Tile& tile, T* sums, int64_t stride) {
-                        const Level& level = levels[sites[k].level];
+                        const MapShape shape = levels[sites[k].level].shape();
                         const int64_t offset = (k * channels + channel) * bins;
-                        kernel.maximum_backward(from + offset, arg + offset,
-                                                {channels_last ? channels : 1, level.height, level.width}, rows.of(k),
-                                                cols.of(k), interpolates, tile, sums, stride);
+                        if (channels_last) {
+                          kernel.maximum_backward_nhwc(from + offset, arg + offset, shape, rows.of(k), cols.of(k),
+                                                       interpolates, tile, sums, stride);
+                        } else {
+                          kernel.maximum_backward_nchw(from + offset, arg + offset, shape, rows.of(k), cols.of(k),
+                                                       interpolates, sums);
+                        }
                       });
 }
 

@@ -66,10 +66,17 @@ void store(const compute_t<S>* from, S* to, int64_t count) {
 
 template <class S>
 const Kernels<S>& variant() {
-  static constexpr Kernels<S> table{
-      average_nhwc<S>,        average_nchw<S>, average_backward_nhwc<S>, average_backward_nchw<S>,
-      maximum_nhwc<S>,        maximum_nchw<S>, maximum_backward<S>,      ps_average<S>,
-      ps_average_backward<S>, store<S>};
+  static constexpr Kernels<S> table{average_nhwc<S>,
+                                    average_nchw<S>,
+                                    average_backward_nhwc<S>,
+                                    average_backward_nchw<S>,
+                                    maximum_nhwc<S>,
+                                    maximum_nchw<S>,
+                                    maximum_backward_nhwc<S>,
+                                    maximum_backward_nchw<S>,
+                                    ps_average<S>,
+                                    ps_average_backward<S>,
+                                    store<S>};
   return table;
 }
 

@@ -72,10 +72,12 @@ struct Tile {
   int64_t y0, y1, x0, x1;
 };
 
-// What a thread works with in NCHW: row_capacity(width) elements, or one per column of bins where that is more, each.
+// What a thread works with in NCHW: each has room for a row of cells and for a RoI's places along it, and whole
+// vectors.
 template <class T>
 struct Scratch {
   T* row;
+  T* values;
   T* best;
   int32_t* arg;
 };
@@ -104,8 +106,11 @@ struct Kernels {
   void (*maximum_nchw)(const S* map, MapShape shape, Spots<T> rows, Spots<T> cols, bool interpolates,
                        Scratch<T> scratch, S* out, int32_t* argmax);
   // Adds to the tile from grad and argmax [PH, PW, C].
-  void (*maximum_backward)(const S* grad, const int32_t* argmax, MapShape shape, Spots<T> rows, Spots<T> cols,
-                           bool interpolates, Tile tile, T* sums, int64_t stride);
+  void (*maximum_backward_nhwc)(const S* grad, const int32_t* argmax, MapShape shape, Spots<T> rows, Spots<T> cols,
+                                bool interpolates, Tile tile, T* sums, int64_t stride);
+  // Adds to map [H, W] from grad and argmax [PH, PW].
+  void (*maximum_backward_nchw)(const S* grad, const int32_t* argmax, MapShape shape, Spots<T> rows, Spots<T> cols,
+                                bool interpolates, T* map);
   // Position-sensitive: the bin (ph, pw) reads `channels` channels of its own, from `map` on, `strides.channel` apart;
   // their averages go to `out`, out_stride apart.
   void (*ps_average)(const S* map, Strides strides, int64_t channels, Segments<Tap<T>> rows, Segments<Tap<T>> cols,
@@ -117,8 +122,7 @@ struct Kernels {
   void (*store)(const T* from, S* to, int64_t count);
 };
 
-// Elements that a scratch row of a map of this width needs: whole vectors at both ends.
-constexpr int64_t row_capacity(int64_t width) { return width + 64; }
+constexpr int64_t kVectorSlack = 64;  // elements beyond what is used that a vector may touch in a Scratch
 
 // The best variant that this processor runs, at most the one that ATEN_CPU_CAPABILITY names (as for torch itself).
 template <class S>

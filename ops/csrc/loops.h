@@ -33,44 +33,63 @@ void for_each_roi(const Groups& groups, const Visit& visit) {
   parallel_tasks(static_cast<int64_t>(groups.order.size()), [&](int64_t i) { visit(groups.order[i]); });
 }
 
-// NCHW: runs visit(k, channel, scratch) for all RoIs and channels, a few planes of one map at a time, so that they are
-// read from memory once however many RoIs they serve. Room for a row of any of the maps, and for a row of bins.
-inline int64_t scratch_size_of(const std::vector<Level>& levels, int64_t bins) {
-  int64_t size = bins;
+// Room for a row of any of the maps, and for what a RoI looks at along it.
+template <class E>
+int64_t scratch_size_of(const std::vector<Level>& levels, const Table<E>& cols) {
+  int64_t size = cols.longest;
   for (const Level& level : levels) {
-    size = std::max(size, row_capacity(level.width));
+    size = std::max(size, level.width);
   }
-  return size;
+  return size + kVectorSlack;
 }
 
 template <class T>
 struct Workspace {
-  std::vector<T> row, best;
+  std::vector<T> row, values, best;
   std::vector<int32_t> arg;
-  explicit Workspace(int64_t size) : row(size), best(size), arg(size) {}
-  Scratch<T> scratch() { return {row.data(), best.data(), arg.data()}; }
+  explicit Workspace(int64_t size) : row(size), values(size), best(size), arg(size) {}
+  Scratch<T> scratch() { return {row.data(), values.data(), best.data(), arg.data()}; }
 };
 
-template <class S, class Visit>
-void for_each_plane(const Groups& groups, const std::vector<Level>& levels, int64_t bins, const Visit& visit) {
-  const int64_t scratch_size = scratch_size_of(levels, bins);
+// NCHW: runs visit(k, channel, scratch) for all RoIs and channels, a few planes of one map at a time, so that they are
+// read from memory once however many RoIs they serve: in one go, where the RoIs cover as much as the map.
+template <class S, class E, class Visit>
+void for_each_plane(const Features& features, const Groups& groups, const Table<E>& rows, const Table<E>& cols,
+                    const Visit& visit) {
   struct Task {
     int64_t map, begin, end;
+    bool fetch;
   };
+  const std::vector<Level>& levels = features.levels;
+  const int64_t scratch_size = scratch_size_of(levels, cols);
   std::vector<Task> tasks;
   for (size_t m = 0; m < groups.maps.size(); ++m) {
     if (groups.begin[m] < groups.begin[m + 1]) {
       const Level& level = levels[groups.maps[m].level];
       const int64_t plane = level.height * level.width * static_cast<int64_t>(sizeof(S));
       const int64_t block = std::clamp<int64_t>(kPlaneBytes / plane, 1, 16);
+      int64_t covered = 0;
+      for (int64_t i = groups.begin[m]; i < groups.begin[m + 1]; ++i) {
+        const int64_t k = groups.order[i];
+        covered += static_cast<int64_t>(rows.high[k] - rows.low[k] + 1) * (cols.high[k] - cols.low[k] + 1);
+      }
+      const bool fetch = covered >= level.height * level.width;
       for (int64_t c = 0; c < level.channels; c += block) {
-        tasks.push_back({static_cast<int64_t>(m), c, std::min(c + block, level.channels)});
+        tasks.push_back({static_cast<int64_t>(m), c, std::min(c + block, level.channels), fetch});
       }
     }
   }
   parallel_tasks(static_cast<int64_t>(tasks.size()), [&](int64_t t) {
     const Task& task = tasks[t];
     Workspace<compute_t<S>> workspace(scratch_size);
+    if (task.fetch) {
+      const Site site = groups.maps[task.map];
+      const int64_t size = levels[site.level].height * levels[site.level].width;
+      const S* map = map_of<S>(features, site);
+      for (const S* line = map + task.begin * size; line < map + task.end * size; line += 64 / sizeof(S)) {
+        __builtin_prefetch(line, 0, 2);
+      }
+    }
     for (int64_t i = groups.begin[task.map]; i < groups.begin[task.map + 1]; ++i) {
       for (int64_t c = task.begin; c < task.end; ++c) {
         visit(groups.order[i], c, workspace.scratch());

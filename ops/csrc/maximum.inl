@@ -99,12 +99,6 @@ void maximum_nhwc(const S* map, MapShape shape, Spots<compute_t<S>> rows, Spots<
 
 // ---- One channel of NCHW ----
 
-// The cells of a RoI's columns: scratch holds them from `begin` on.
-template <class T>
-inline Span span_of(const Spots<T>& cols, int64_t width) {
-  return span_of<T>(cols.spots.low, cols.spots.high, width);
-}
-
 // Of each column, the maximum over the bin's rows, and the row it is first attained in.
 template <class V, class S, class T>
 inline void column_maxima(const S* map, int64_t width, Slice<Spot<T>> rows, int64_t x, T* best, int32_t* arg) {
@@ -125,7 +119,7 @@ inline void column_maxima(const S* map, int64_t width, Slice<Spot<T>> rows, int6
 template <class S, class T>
 void pool_nchw(const S* map, MapShape shape, Spots<T> rows, Spots<T> cols, Scratch<T> scratch, S* out,
                int32_t* argmax) {
-  const Span span = span_of(cols, shape.width);
+  const Span span = span_of<T>(cols.spots.low, cols.spots.high, shape.width);
   for (int ph = 0; ph < rows.spots.count; ++ph) {
     const auto row = slice(rows.spots, ph);
     int64_t i = 0;
@@ -138,16 +132,14 @@ void pool_nchw(const S* map, MapShape shape, Spots<T> rows, Spots<T> cols, Scrat
     for (int pw = 0; pw < cols.spots.count; ++pw) {
       const auto col = slice(cols.spots, pw);
       T best = kLowest<T>;
-      int32_t y = -1;
-      int64_t x = 0;
+      int32_t y = -1, x = 0;
       for (const Spot<T>* spot = col.begin; spot != col.end; ++spot) {
         const T value = scratch.best[spot->low - span.begin];
         const int32_t row_of = scratch.arg[spot->low - span.begin];
-        if (value > best || (value == best && row_of >= 0 && row_of < y)) {  // of equals, the first by rows
-          best = value;
-          y = row_of;
-          x = spot->low;
-        }
+        const bool better = (value > best) | ((value == best) & (row_of < y));  // of equals, the first by rows
+        best = better ? value : best;
+        y = better ? row_of : y;
+        x = better ? spot->low : x;
       }
       const bool empty = row.begin == row.end || col.begin == col.end;
       save(empty ? T(0) : best, out++);
@@ -166,15 +158,31 @@ inline void blend_rows(const S* map, int64_t width, Spot<T> row, int64_t x, T* s
   save(value, scratch);
 }
 
+// Of each column of samples, the maximum over the bin's rows of samples, and the number of the row it is first attained
+// in; NaN is above everything. scratch.row holds the values of row `number`.
+template <class V, class T>
+inline void keep_larger(int64_t number, int64_t column, Scratch<T> scratch, const T* values) {
+  using I = typename Pack<V>::index;
+  using L = typename Pack<V>::lane;
+  const V value = load<V>(values + column), best = load<V>(scratch.best + column);
+  const I arg = load_index<V>(scratch.arg + column);
+  const auto better = (value > best) | ((value != value) & (best == best));
+  save(better ? value : best, scratch.best + column);
+  save_index(better ? I{} + static_cast<L>(number) : arg, scratch.arg + column);
+}
+
 template <class S, class T>
 void sample_maximum_nchw(const S* map, MapShape shape, Spots<T> rows, Spots<T> cols, Scratch<T> scratch, S* out,
                          int32_t* argmax) {
-  const Span span = span_of(cols, shape.width);
+  const Span span = span_of<T>(cols.spots.low, cols.spots.high, shape.width);
+  const int64_t first = cols.spots.begin[0], columns = cols.spots.begin[cols.spots.count] - first;
+  const int64_t padded = (columns + lanes<T> - 1) / lanes<T> * lanes<T>;
   for (int ph = 0; ph < rows.spots.count; ++ph) {
     const auto row = slice(rows.spots, ph);
-    for (int pw = 0; pw < cols.spots.count; ++pw) {
-      scratch.best[pw] = -T(__builtin_inf());
-      scratch.arg[pw] = -1;
+    for (int64_t j = 0; j < padded; ++j) {
+      scratch.best[j] = -T(__builtin_inf());
+      scratch.arg[j] = -1;
+      scratch.values[j] = 0;
     }
     for (const Spot<T>* spot = row.begin; spot != row.end; ++spot) {
       int64_t i = 0;
@@ -184,27 +192,32 @@ void sample_maximum_nchw(const S* map, MapShape shape, Spots<T> rows, Spots<T> c
       for (; i < span.count; ++i) {
         blend_rows<T>(map, shape.width, *spot, span.begin + i, scratch.row + i);
       }
-      for (int pw = 0; pw < cols.spots.count; ++pw) {
-        const auto col = slice(cols.spots, pw);
-        T best = scratch.best[pw];
-        for (const Spot<T>* place = col.begin; place != col.end; ++place) {
-          const T* cell = scratch.row + (place->low - span.begin);
-          const T value =
-              place->fraction == T(0) ? cell[0] : (T(1) - place->fraction) * cell[0] + place->fraction * cell[1];
-          if (value > best || (value != value && best == best)) {
-            best = value;
-            scratch.arg[pw] = static_cast<int32_t>((spot - row.begin) * (col.end - col.begin) + (place - col.begin));
-          }
-        }
-        scratch.best[pw] = best;
+      for (int64_t j = 0; j < columns; ++j) {
+        const Spot<T> place = cols.spots.entries[first + j];
+        const T* cell = scratch.row + (place.low - span.begin);
+        const T between = (T(1) - place.fraction) * cell[0] + place.fraction * cell[1];
+        scratch.values[j] = place.fraction == T(0) ? cell[0] : between;
+      }
+      for (int64_t j = 0; j < padded; j += lanes<T>) {
+        keep_larger<vector_t<T>>(spot - row.begin, j, scratch, scratch.values);
       }
     }
     for (int pw = 0; pw < cols.spots.count; ++pw) {
-      const auto col = slice(cols.spots, pw);
-      const bool empty = row.begin == row.end || col.begin == col.end;
-      const bool zero = empty || ((rows.zeros[ph] || cols.zeros[pw]) && scratch.best[pw] < T(0));
-      save(zero ? T(0) : scratch.best[pw], out++);
-      *argmax++ = zero ? -1 : scratch.arg[pw];
+      const int64_t begin = cols.spots.begin[pw] - first, nx = cols.spots.begin[pw + 1] - first - begin;
+      T best = -T(__builtin_inf());
+      int32_t iy = -1, ix = 0;
+      for (int64_t j = 0; j < nx; ++j) {
+        const T value = scratch.best[begin + j];
+        const int32_t row_of = scratch.arg[begin + j];
+        const bool better = (value > best) | ((value == best) & (row_of < iy)) | ((value != value) & (best == best));
+        best = better ? value : best;
+        iy = better ? row_of : iy;
+        ix = better ? static_cast<int32_t>(j) : ix;
+      }
+      const bool empty = row.begin == row.end || nx == 0;
+      const bool zero = empty || ((rows.zeros[ph] || cols.zeros[pw]) && best < T(0));
+      save(zero ? T(0) : best, out++);
+      *argmax++ = zero || iy < 0 ? -1 : static_cast<int32_t>(iy * nx + ix);
     }
   }
 }
@@ -261,7 +274,7 @@ inline int64_t spread_by_place(const S* grad, const int32_t* argmax, MapShape sh
       const Corners<T> corners = corners_in(tile, *row, *col, shape.channels, sums, stride);
       const I mine = I{} + static_cast<L>(interpolates ? number : row->low * shape.width + col->low);
       for (int64_t c = 0; corners.count > 0 && c < done; c += lanes<T>) {
-        const V value = load_index<T>(argmax + c) == mine ? load<V>(grad + c) : V{};
+        const V value = load_index<V>(argmax + c) == mine ? load<V>(grad + c) : V{};
         for (int i = 0; i < corners.count; ++i) {
           T* cell = corners.cell[i] + c;
           save(load<V>(cell) + splat<V>(corners.weight[i]) * value, cell);
@@ -282,8 +295,8 @@ inline bool meets(Slice<Spot<T>> spots, int64_t begin, int64_t end) {
 }
 
 template <class S>
-void maximum_backward(const S* grad, const int32_t* argmax, MapShape shape, Spots<compute_t<S>> rows,
-                      Spots<compute_t<S>> cols, bool interpolates, Tile tile, compute_t<S>* sums, int64_t stride) {
+void maximum_backward_nhwc(const S* grad, const int32_t* argmax, MapShape shape, Spots<compute_t<S>> rows,
+                           Spots<compute_t<S>> cols, bool interpolates, Tile tile, compute_t<S>* sums, int64_t stride) {
   using T = compute_t<S>;
   for (int ph = 0; ph < rows.spots.count; ++ph) {
     const auto row = slice(rows.spots, ph);
@@ -297,19 +310,49 @@ void maximum_backward(const S* grad, const int32_t* argmax, MapShape shape, Spot
       if (ny * nx <= kFewPlaces) {
         c = spread_by_place(grad, argmax, shape, row, col, interpolates, tile, sums, stride);
       }
+      const int32_t divisor = static_cast<int32_t>(interpolates ? nx : shape.width);
       for (; c < shape.channels; ++c) {
-        const int32_t arg = argmax[c];
-        if (arg < 0) {
-          continue;
+        if (argmax[c] >= 0) {
+          const int32_t first = argmax[c] / divisor, second = argmax[c] % divisor;
+          const Spot<T> y = interpolates ? row.begin[first] : Spot<T>{first, T(0)};
+          const Spot<T> x = interpolates ? col.begin[second] : Spot<T>{second, T(0)};
+          const Corners<T> corners = corners_in(tile, y, x, shape.channels, sums, stride);
+          for (int i = 0; i < corners.count; ++i) {
+            corners.cell[i][c] += corners.weight[i] * widen(grad[c]);
+          }
         }
-        const T value = widen(grad[c]);
-        const int32_t divisor = static_cast<int32_t>(interpolates ? nx : shape.width);
-        const int32_t first = arg / divisor, second = arg % divisor;
-        const Spot<T> y = interpolates ? row.begin[first] : Spot<T>{first, T(0)};
-        const Spot<T> x = interpolates ? col.begin[second] : Spot<T>{second, T(0)};
-        const Corners<T> corners = corners_in(tile, y, x, shape.channels, sums, stride);
-        for (int i = 0; i < corners.count; ++i) {
-          corners.cell[i][c] += corners.weight[i] * value;
+      }
+    }
+  }
+}
+
+template <class S>
+void maximum_backward_nchw(const S* grad, const int32_t* argmax, MapShape shape, Spots<compute_t<S>> rows,
+                           Spots<compute_t<S>> cols, bool interpolates, compute_t<S>* map) {
+  using T = compute_t<S>;
+  for (int ph = 0; ph < rows.spots.count; ++ph) {
+    for (int pw = 0; pw < cols.spots.count; ++pw, ++grad, ++argmax) {
+      if (*argmax < 0) {
+        continue;
+      }
+      const T value = widen(*grad);
+      if (!interpolates) {
+        map[*argmax] += value;
+        continue;
+      }
+      const auto row = slice(rows.spots, ph), col = slice(cols.spots, pw);
+      const uint32_t arg = static_cast<uint32_t>(*argmax), nx = static_cast<uint32_t>(col.end - col.begin);
+      const Spot<T> y = row.begin[arg / nx], x = col.begin[arg % nx];
+      T* cell = map + y.low * shape.width + x.low;
+      const T above = (T(1) - y.fraction) * value, below = y.fraction * value;
+      cell[0] += (T(1) - x.fraction) * above;
+      if (x.fraction != T(0)) {
+        cell[1] += x.fraction * above;
+      }
+      if (y.fraction != T(0)) {
+        cell[shape.width] += (T(1) - x.fraction) * below;
+        if (x.fraction != T(0)) {
+          cell[shape.width + 1] += x.fraction * below;
         }
       }
     }

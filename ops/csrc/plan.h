@@ -121,6 +121,7 @@ struct Table {
   std::vector<int64_t> begin;      // within the chunk's entries
   std::vector<int32_t> low, high;  // per RoI: the cells it touches
   std::vector<std::vector<E>> chunks;
+  int64_t longest = 0;  // the most entries of a RoI
 
   int64_t count() const { return static_cast<int64_t>(low.size()); }
   Segments<E> of(int64_t k) const {
@@ -193,6 +194,9 @@ void fill(Table<E>& table, const Visit& visit) {
       table.high[k] = high;
     }
   });
+  for (int64_t k = 0; k < table.count(); ++k) {
+    table.longest = std::max(table.longest, table.begin[table.first[k + 1] - 1] - table.begin[table.first[k]]);
+  }
 }
 
 // Averages: per bin, its weight vector.
@@ -215,6 +219,7 @@ Table<Tap<T>> transpose(const Table<Tap<T>>& taps) {
   Table<Tap<T>> table;
   table.low = taps.low;
   table.high = taps.high;
+  table.longest = taps.longest;
   table.first.assign(taps.count() + 1, 0);
   for (int64_t k = 0; k < taps.count(); ++k) {
     table.first[k + 1] = table.first[k] + (taps.high[k] - taps.low[k] + 1) + 1;

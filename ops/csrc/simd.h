@@ -199,11 +199,11 @@ static inline V splat(T value) {
   return value - V{};  // x - 0 is x for every x
 }
 
-// Indices of a vector's lanes, as wide as its elements.
-template <class T>
-static inline index_t<T> load_index(const int32_t* from) {
-  typedef int32_t packed __attribute__((vector_size(sizeof(int32_t) * lanes<T>)));
+// The indices that go with V's elements.
+template <class V>
+static inline typename Pack<V>::index load_index(const int32_t* from) {
+  typedef int32_t packed __attribute__((vector_size(sizeof(int32_t) * Pack<V>::size)));
   packed value;
   __builtin_memcpy(&value, from, sizeof value);
-  return __builtin_convertvector(value, index_t<T>);
+  return __builtin_convertvector(value, typename Pack<V>::index);
 }

@@ -1,0 +1,46 @@
+"""Benchmarks as Markdown: `python scripts/benchmark.py ops` times the RoI operators against torchvision's."""
+
+import argparse
+import sys
+
+import torch
+from torch import Tensor
+from torchvision.ops import MultiScaleRoIAlign
+
+from ops import benchmark
+
+
+def torchvision_pool(workload: benchmark.Workload, boxes: list[Tensor]) -> benchmark.Pool:
+    """torchvision's multi-scale RoIAlign on a benchmark's features."""
+    names = [str(i) for i in range(len(benchmark.STRIDES))]
+    pooler = MultiScaleRoIAlign(
+        names, workload.pooled, benchmark.SAMPLES, canonical_scale=round(workload.canonical_size), canonical_level=4
+    )
+    sizes = [(workload.height, workload.width)] * workload.images
+    return lambda features: pooler(dict(zip(names, features, strict=True)), boxes, sizes)
+
+
+def main() -> int:
+    """Parse the command line and print the table; 1 and a message where the device is not there."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["ops"], help="what to time")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
+    parser.add_argument("--rounds", type=int, default=9, help="times each call is timed")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    arguments = parser.parse_args()
+    if arguments.rounds < 1 or (arguments.threads or 1) < 1:
+        print("error: --rounds and --threads must be at least 1", file=sys.stderr)
+        return 1
+    if arguments.device not in ("cpu", "cuda") or (arguments.device == "cuda" and not torch.cuda.is_available()):
+        print(f"error: --device {arguments.device} is not there; use cpu", file=sys.stderr)
+        return 1
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    device = torch.device(arguments.device)
+    workloads = benchmark.CUDA_WORKLOADS if device.type == "cuda" else benchmark.CPU_WORKLOADS
+    benchmark.run("torchvision", torchvision_pool, device, workloads, arguments.rounds)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
