@@ -24,7 +24,7 @@ def complete(*overrides: str) -> DictConfig:
 def test_every_folder_is_a_known_group() -> None:
     groups = {p.name for p in CONFIGS.iterdir() if p.is_dir()}
     assert groups == {"dataset", "backbone", "pooler", "model", "schedule", "trainer", "logger", "experiment"}
-    assert {p.stem for p in CONFIGS.glob("*.yaml")} == {"train", "evaluate", "predict"}
+    assert {p.stem for p in CONFIGS.glob("*.yaml")} == {"train", "evaluate", "predict", "data"}
 
 
 @pytest.mark.parametrize("pooler", choices("pooler"))
