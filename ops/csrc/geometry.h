@@ -215,18 +215,10 @@ HOST_DEVICE Candidates for_each_place(const Axis<T>& axis, int bin, Visit&& visi
   return {range.end - range.begin, false};
 }
 
-// The average over a bin's places as a short weight vector over cells: emit(cell, weight), cells rising, none twice,
-// none with weight 0. The weights of the two axes multiply.
+// The weights that some samples of a bin give to cells, merged: emit(cell, weight), cells rising, none twice, none with
+// weight 0.
 template <class T, class Emit>
-HOST_DEVICE void for_each_tap(const Axis<T>& axis, int bin, Emit&& emit) {
-  if (!samples_points(axis.rule)) {
-    const Range range = cells_of(axis, bin);
-    for (int cell = range.begin; cell < range.end; ++cell) {
-      emit(cell, T(1) / static_cast<T>(range.end - range.begin));
-    }
-    return;
-  }
-  const Range range = samples_in_reach(axis, bin);
+HOST_DEVICE void for_each_tap_of_samples(const Axis<T>& axis, int bin, Range range, Emit&& emit) {
   const int count = range.end - range.begin;
   const T grid = static_cast<T>(axis.grid);
   int cell = 0;
@@ -256,6 +248,20 @@ HOST_DEVICE void for_each_tap(const Axis<T>& axis, int bin, Emit&& emit) {
   }
   if (next != T(0)) {
     emit(cell + 1, next / grid);
+  }
+}
+
+// The average over a bin's places as a short weight vector over cells: emit(cell, weight), cells rising, none twice,
+// none with weight 0. The weights of the two axes multiply.
+template <class T, class Emit>
+HOST_DEVICE void for_each_tap(const Axis<T>& axis, int bin, Emit&& emit) {
+  if (samples_points(axis.rule)) {
+    for_each_tap_of_samples(axis, bin, samples_in_reach(axis, bin), emit);
+    return;
+  }
+  const Range range = cells_of(axis, bin);
+  for (int cell = range.begin; cell < range.end; ++cell) {
+    emit(cell, T(1) / static_cast<T>(range.end - range.begin));
   }
 }
 

@@ -2,17 +2,31 @@
 
 import ctypes
 import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
-import ops  # noqa: F401  (defines the schemas)
+import ops
 from ops import compile
 
 SHIM = Path(__file__).resolve().parent / "shim"
 CUDA = compile.CSRC / "cuda"
+OPERATORS = tuple(f"{name}{suffix}" for name in ("average", "ps_average", "maximum") for suffix in ("", "_backward"))
 ELEMENTS = ("float", "double", "Half", "BFloat16")
-_FLAGS = ["-O1", "-Wall", "-Werror", "-Wno-unknown-pragmas", "-ffp-contract=off", "-fno-strict-aliasing"]
+BINNING_BYTES = 1024
+_FLAGS = [
+    f"-DALIGNED_RCNN_BINNING_BYTES={BINNING_BYTES}",
+    "-O1",
+    "-Wall",
+    "-Werror",
+    "-Wno-unknown-pragmas",
+    "-ffp-contract=off",
+    "-fno-strict-aliasing",
+]
 
 
 def build(*flags: str) -> Path:
@@ -38,7 +52,7 @@ def build(*flags: str) -> Path:
 def load() -> ctypes.CDLL:
     """Registers the operators as `torch.ops.aligned_rcnn_host`, under the schemas of the real ones."""
     definitions = torch.library.Library("aligned_rcnn_host", "DEF")
-    for name in ("average",):
+    for name in OPERATORS:
         schema = str(getattr(torch.ops.aligned_rcnn, name).default._schema)
         definitions.define(schema.removeprefix("aligned_rcnn::"))
     path = build()
@@ -48,6 +62,53 @@ def load() -> ctypes.CDLL:
     return library
 
 
-def reverse_threads(reverse: bool) -> None:
+def operator(name: str) -> Callable[..., Any]:
+    """A CUDA operator, on tensors of the CPU."""
+    load()
+    return getattr(torch.ops.aligned_rcnn_host, name)
+
+
+@contextmanager
+def reversed_threads() -> Iterator[None]:
     """Runs the threads of a block from the last to the first."""
-    load().aligned_rcnn_reverse_threads(int(reverse))
+    load().aligned_rcnn_reverse_threads(1)
+    try:
+        yield
+    finally:
+        load().aligned_rcnn_reverse_threads(0)
+
+
+def assert_same(actual: Tensor, expected: Tensor) -> None:
+    """The same bits, where the CPU's kernels fuse operations as the GPU's do; else the same within rounding."""
+    assert actual.dtype == expected.dtype
+    if "portable" in ops.backend().reason and actual.is_floating_point():
+        torch.testing.assert_close(actual, expected)
+    else:
+        assert torch.equal(actual, expected)
+
+
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+FORMATS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+def pyramid(channels: int, dtype: torch.dtype, memory_format: str, images: int = 2) -> list[Tensor]:
+    """Three levels with scales SCALES for images of 52 x 68; some values tie."""
+    generator = torch.Generator().manual_seed(channels)
+    maps = [torch.randn(images, channels, *shape, generator=generator) for shape in ((13, 17), (7, 9), (1, 1))]
+    return [(m * 8).round().to(dtype).contiguous(memory_format=FORMATS[memory_format]) / 8 for m in maps]
+
+
+SCALES = [0.25, 0.125, 0.0625]
+
+
+def on_cpu(name: str, features: list[Tensor], *arguments: object) -> tuple[Tensor, ...]:
+    """What the CPU's operator gives channels last: in NCHW its sums run in another order."""
+    # With a channel more, so that no map is in both memory formats at once.
+    last = [torch.cat((f, f[:, :1]), 1).contiguous(memory_format=torch.channels_last) for f in features]
+    results = getattr(torch.ops.aligned_rcnn, name)(last, *arguments)
+    return tuple(r[:, :-1] for r in (results if isinstance(results, tuple) else (results,)))
+
+
+def cotangent(output: Tensor) -> Tensor:
+    """A fixed random gradient of an output."""
+    return torch.randn(output.shape, generator=torch.Generator().manual_seed(3)).to(output.dtype)

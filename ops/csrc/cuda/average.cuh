@@ -110,6 +110,33 @@ __device__ inline void add_weighted(T weight, const S* from, T (&sum)[N]) {
   }
 }
 
+// Adds up what bin (y, x) of a block looks at; `map` is the first cell's channel.
+template <class S, int N, bool Fixed, class T>
+__device__ inline void sum_bin(const Query<T>& query, const Pyramid& pyramid, const Bins& bins, int level, bool stored,
+                               const Span* spans, const Tap<T>* entries, int y, int x, const S* map, T (&sum)[N]) {
+  const int64_t channels = pyramid.channels, row_stride = pyramid.levels[level].width * channels;
+  if (Fixed || stored) {
+    const Span row_span = spans[y], column_span = spans[bins.high + x];
+    for (int r = row_span.begin; r < row_span.end; ++r) {
+      const Tap<T> row = entries[r];
+      const S* line = map + row.index * row_stride;
+#pragma unroll 4
+      for (int i = column_span.begin; i < column_span.end; ++i) {
+        const Tap<T> column = entries[i];
+        add_weighted<N>(row.weight * column.weight, line + column.index * channels, sum);
+      }
+    }
+  } else {  // more weights than fit: a RoI of thousands of cells, sampled in each
+    const Axis<T> rows = axis_of(query, pyramid, level, bins.k, Side::rows);
+    const Axis<T> columns = axis_of(query, pyramid, level, bins.k, Side::columns);
+    for_each_tap(rows, bins.y + y, [&](int row, T row_weight) {
+      const S* line = map + row * row_stride;
+      for_each_tap(columns, bins.x + x,
+                   [&](int column, T weight) { add_weighted<N>(row_weight * weight, line + column * channels, sum); });
+    });
+  }
+}
+
 template <class S, int N, bool Fixed>
 __global__ void __launch_bounds__(kThreads) average_kernel(const Pyramid pyramid, const Query<compute_t<S>> query,
                                                            const AveragePlan plan, int64_t items, S* out) {
@@ -124,35 +151,46 @@ __global__ void __launch_bounds__(kThreads) average_kernel(const Pyramid pyramid
     const Site site = site_of(query, pyramid, bins.k);
     const bool stored = fill_tables<Fixed>(query, pyramid, plan, bins, site.level, spans, counts, entries);
     const int level = site.level < 0 ? 0 : site.level;  // without a level there are no weights: nothing is read
-    const int64_t row_stride = pyramid.levels[level].width * channels;
     const S* map = map_of<const S>(pyramid, level, site.image);
     for (int bin = threadIdx.y; bin < bins.high * bins.wide; bin += blockDim.y) {
       const int y = bin / bins.wide, x = bin % bins.wide;
       S* to = out + ((bins.k * query.pooled_height + bins.y + y) * query.pooled_width + bins.x + x) * channels;
       for (int64_t c = threadIdx.x * N; c < channels; c += blockDim.x * N) {
         T sum[N] = {};
-        if (Fixed || stored) {
-          const Span row_span = spans[y], column_span = spans[bins.high + x];
-          for (int r = row_span.begin; r < row_span.end; ++r) {
-            const Tap<T> row = entries[r];
-            const S* line = map + row.index * row_stride + c;
-#pragma unroll 4
-            for (int i = column_span.begin; i < column_span.end; ++i) {
-              const Tap<T> column = entries[i];
-              add_weighted<N>(row.weight * column.weight, line + column.index * channels, sum);
-            }
-          }
-        } else {  // more weights than fit: a RoI of thousands of cells, sampled in each
-          const Axis<T> rows = axis_of(query, pyramid, level, bins.k, Side::rows);
-          const Axis<T> columns = axis_of(query, pyramid, level, bins.k, Side::columns);
-          for_each_tap(rows, bins.y + y, [&](int row, T row_weight) {
-            const S* line = map + row * row_stride + c;
-            for_each_tap(columns, bins.x + x, [&](int column, T weight) {
-              add_weighted<N>(row_weight * weight, line + column * channels, sum);
-            });
-          });
-        }
+        sum_bin<S, N, Fixed>(query, pyramid, bins, level, stored, spans, entries, y, x, map + c, sum);
         store_rounded(sum, to + c);
+      }
+    }
+    __syncthreads();  // the tables are free for the next item
+  }
+}
+
+// Position-sensitive: bin (ph, pw) of channel c is the average of channel (c * PH + ph) * PW + pw of the features. A
+// lane takes a channel.
+template <class S>
+__global__ void __launch_bounds__(kThreads) ps_average_kernel(const Pyramid pyramid, const Query<compute_t<S>> query,
+                                                              const AveragePlan plan, int64_t items, S* out) {
+  using T = compute_t<S>;
+  SharedMemory shared;
+  Span* spans = shared.take<Span>(plan.high + plan.wide);
+  int* counts = shared.take<int>(plan.high + plan.wide);
+  Tap<T>* entries = shared.take<Tap<T>>(plan.entries);
+  const int64_t all_bins = static_cast<int64_t>(query.pooled_height) * query.pooled_width;
+  const int64_t channels = pyramid.channels, pooled_channels = channels / all_bins;
+  for (int64_t item = blockIdx.x; item < items; item += gridDim.x) {
+    const Bins bins = bins_of(item, plan, query.pooled_height, query.pooled_width);
+    const Site site = site_of(query, pyramid, bins.k);
+    const bool stored = fill_tables<false>(query, pyramid, plan, bins, site.level, spans, counts, entries);
+    const int level = site.level < 0 ? 0 : site.level;
+    const S* map = map_of<const S>(pyramid, level, site.image);
+    for (int bin = threadIdx.y; bin < bins.high * bins.wide; bin += blockDim.y) {
+      const int y = bin / bins.wide, x = bin % bins.wide;
+      const int64_t number = static_cast<int64_t>(bins.y + y) * query.pooled_width + bins.x + x;
+      for (int64_t c = threadIdx.x; c < pooled_channels; c += blockDim.x) {
+        T sum[1] = {};
+        sum_bin<S, 1, false>(query, pyramid, bins, level, stored, spans, entries, y, x, map + c * all_bins + number,
+                             sum);
+        store_rounded(sum, out + (bins.k * all_bins + number) * pooled_channels + c);
       }
     }
     __syncthreads();  // the tables are free for the next item
@@ -182,6 +220,18 @@ void Launches<S>::average(const Pyramid& features, const Query<T>& query, S* out
   } else {
     launch_average<S, 1, false>(features, query, plan, out, stream);
   }
+}
+
+template <class S>
+void Launches<S>::ps_average(const Pyramid& features, const Query<T>& query, S* out, void* stream) {
+  AveragePlan plan = plan_average(query);
+  plan.entries = kTableBytes / static_cast<int>(sizeof(Tap<T>));
+  const int bins = plan.high + plan.wide;
+  const int lanes = lanes_for(features.channels / query.pooled_height / query.pooled_width);
+  const int64_t items = query.count * plan.down * plan.across;
+  const size_t shared = shared_bytes<Span>(bins) + shared_bytes<int>(bins) + shared_bytes<Tap<T>>(plan.entries);
+  launch(ps_average_kernel<S>, items < kMaxBlocks ? items : kMaxBlocks, dim3(lanes, kThreads / lanes), shared, stream,
+         features, query, plan, items, out);
 }
 
 }  // namespace aligned_rcnn::cuda

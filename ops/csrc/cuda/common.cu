@@ -1,2 +1,29 @@
 // What does not depend on the features' type.
 #include "transpose.cuh"
+
+namespace aligned_rcnn::cuda {
+
+Tiles make_tiles(const Pyramid& pyramid, int shift) {
+  const int64_t side = static_cast<int64_t>(kTile) << shift;
+  Tiles tiles{};
+  for (int i = 0; i < pyramid.count; ++i) {
+    const LevelMap& level = pyramid.levels[i];
+    tiles.first[i] = tiles.total;
+    tiles.rows[i] = static_cast<int>(divide_up(level.height, side));
+    tiles.columns[i] = static_cast<int>(divide_up(level.width, side));
+    tiles.total += level.images * tiles.rows[i] * tiles.columns[i];
+  }
+  return tiles;
+}
+
+Binning plan_binning(const Pyramid& pyramid, int64_t rois) {
+  constexpr int kWidestShift = 28;  // a group is a map
+  Binning binning{0, make_tiles(pyramid, 0), divide_up(rois, 32), nullptr, nullptr};
+  while (binning.shift < kWidestShift &&
+         binning.groups.total * binning.words * static_cast<int64_t>(sizeof(uint32_t)) > ALIGNED_RCNN_BINNING_BYTES) {
+    binning.groups = make_tiles(pyramid, ++binning.shift);
+  }
+  return binning;
+}
+
+}  // namespace aligned_rcnn::cuda

@@ -32,21 +32,26 @@ __device__ inline void narrow(float value, BFloat16& to) { to.bits = __bfloat16_
 __device__ inline float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
 __device__ inline double multiply_add(double a, double b, double c) { return fma(a, b, c); }
 
-// N neighbouring elements, read and written at once; those of 16 bytes must lie at a multiple of 16 bytes.
+// N neighbouring elements, read and written at once; those that fill whole 16 bytes must lie at a multiple
+// of 16 bytes.
 template <class S, int N>
 struct Pack {
   S value[N];
 };
 
+// How many elements 16 bytes are.
 template <class S>
 constexpr int kWide = 16 / static_cast<int>(sizeof(S));
 
 template <int N, class S>
 __device__ inline Pack<S, N> load(const S* from) {
   Pack<S, N> pack;
-  if constexpr (sizeof pack == 16) {
-    const uint4 bits = __ldg(reinterpret_cast<const uint4*>(from));
-    memcpy(&pack, &bits, sizeof pack);
+  if constexpr (sizeof pack % 16 == 0) {
+#pragma unroll
+    for (int i = 0; i < static_cast<int>(sizeof pack) / 16; ++i) {
+      const uint4 bits = __ldg(reinterpret_cast<const uint4*>(from) + i);
+      memcpy(pack.value + i * kWide<S>, &bits, sizeof bits);
+    }
   } else {
     for (int i = 0; i < N; ++i) {
       pack.value[i] = from[i];
@@ -57,14 +62,26 @@ __device__ inline Pack<S, N> load(const S* from) {
 
 template <int N, class S>
 __device__ inline void store(const Pack<S, N>& pack, S* to) {
-  if constexpr (sizeof pack == 16) {
-    uint4 bits;
-    memcpy(&bits, &pack, sizeof pack);
-    *reinterpret_cast<uint4*>(to) = bits;
+  if constexpr (sizeof pack % 16 == 0) {
+#pragma unroll
+    for (int i = 0; i < static_cast<int>(sizeof pack) / 16; ++i) {
+      uint4 bits;
+      memcpy(&bits, pack.value + i * kWide<S>, sizeof bits);
+      reinterpret_cast<uint4*>(to)[i] = bits;
+    }
   } else {
     for (int i = 0; i < N; ++i) {
       to[i] = pack.value[i];
     }
+  }
+}
+
+template <int N, class S, class T>
+__device__ inline void load_widened(const S* from, T (&value)[N]) {
+  const Pack<S, N> pack = load<N>(from);
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    value[i] = widen(pack.value[i]);
   }
 }
 

@@ -45,7 +45,9 @@ struct Matrices {
 
 // Tiles of 8 x 8 cells of all maps of a pyramid, and for groups of them the RoIs that touch them.
 constexpr int kTile = 8;
-constexpr int64_t kMaxBinningBytes = int64_t(64) << 20;
+#if !defined(ALIGNED_RCNN_BINNING_BYTES)
+#define ALIGNED_RCNN_BINNING_BYTES (64 << 20)  // of bits for RoIs and tiles; tests ask for less
+#endif
 
 struct Tiles {
   int64_t first[kMaxLevels];  // the number of a level's first tile; image by image, row by row
@@ -80,6 +82,12 @@ struct Launches {
   static void average(const Pyramid& features, const Query<T>& query, S* out, void* stream);
   static void average_backward(const Pyramid& gradients, const Query<T>& query, const Binning& binning, const S* grad,
                                void* stream);
+  static void ps_average(const Pyramid& features, const Query<T>& query, S* out, void* stream);
+  static void ps_average_backward(const Pyramid& gradients, const Query<T>& query, const Binning& binning,
+                                  const S* grad, void* stream);
+  static void maximum(const Pyramid& features, const Query<T>& query, S* out, int32_t* argmax, void* stream);
+  static void maximum_backward(const Pyramid& gradients, const Query<T>& query, const Binning& binning, const S* grad,
+                               const int32_t* argmax, void* stream);
 };
 
 }  // namespace aligned_rcnn::cuda

@@ -38,6 +38,7 @@ struct OnDevice<Operator> {
 }  // namespace aligned_rcnn::cuda
 
 STABLE_TORCH_LIBRARY_IMPL(aligned_rcnn, CUDA, m) {
-  using namespace aligned_rcnn::cuda;
-  m.impl("average", TORCH_BOX(&OnDevice<&average>::run));
+#define REGISTER(name) m.impl(#name, TORCH_BOX(&aligned_rcnn::cuda::OnDevice<&aligned_rcnn::cuda::name>::run));
+  ALIGNED_RCNN_CUDA_OPERATORS(REGISTER)
+#undef REGISTER
 }

@@ -6,7 +6,8 @@
 
 namespace aligned_rcnn::cuda {
 
-inline Tensor empty_on(const Tensor& like, const std::vector<int64_t>& sizes, ScalarType type, bool channels_last) {
+inline Tensor empty_on(const Tensor& like, const std::vector<int64_t>& sizes, ScalarType type,
+                       bool channels_last = false) {
   return torch::stable::empty(sizes, type, std::nullopt, like.device(), std::nullopt, format_of(channels_last));
 }
 

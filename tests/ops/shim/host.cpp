@@ -117,4 +117,8 @@ extern "C" __attribute__((visibility("default"))) void aligned_rcnn_reverse_thre
   reversed = reverse != 0;
 }
 
-STABLE_TORCH_LIBRARY_IMPL(aligned_rcnn_host, CPU, m) { m.impl("average", TORCH_BOX(&aligned_rcnn::cuda::average)); }
+STABLE_TORCH_LIBRARY_IMPL(aligned_rcnn_host, CPU, m) {
+#define REGISTER(name) m.impl(#name, TORCH_BOX(&aligned_rcnn::cuda::name));
+  ALIGNED_RCNN_CUDA_OPERATORS(REGISTER)
+#undef REGISTER
+}
