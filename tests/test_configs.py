@@ -67,14 +67,8 @@ def test_schedules(schedule: str) -> None:
     weight = torch.nn.Parameter(torch.zeros(3, 3))
     optimizer = build.instantiate(config.schedule.optimizer)([{"params": [weight]}])
     scheduler = build.instantiate(config.schedule.scheduler)(optimizer)
-    base = config.schedule.optimizer.lr
-    rates = {}
-    for step in range(config.schedule.steps + 1):
-        if step % (config.schedule.steps // 12) == 0:
-            rates[12 * step // config.schedule.steps] = scheduler.get_last_lr()[0] / base
-        scheduler.last_epoch = step
-        scheduler._last_lr = [base * scheduler.lr_lambdas[0](step + 1)]
-    assert rates[0] < 0.02 or schedule != "quick"
+    rates = [scheduler.lr_lambdas[0](round(i * config.schedule.steps / 12)) for i in range(13)]
+    assert rates[0] < 0.02
     if schedule == "quick":
         assert rates[6] == pytest.approx(0.5, abs=0.01)
         assert rates[12] == pytest.approx(0.0, abs=1e-6)
