@@ -8,6 +8,7 @@ for float64 features); results have the features' dtype and memory format. Gradi
 
 from __future__ import annotations
 
+import torch
 import torch.fx
 from torch import Tensor
 
@@ -31,7 +32,8 @@ def roi_align(
     """RoIAlign (Mask R-CNN, section 3): bilinear samples at exact positions in each bin, averaged or their maximum.
 
     Args:
-        input: Tensor[N, C, H, W]; float32, float64, float16 or bfloat16.
+        input: Tensor[N, C, H, W]; float32, float64, float16 or bfloat16. Also quantized, with N = 1 and boxes
+            Tensor[K, 5] quantized too: the result is then quantized as the input is.
         boxes: Tensor[K, 5] or a list of Tensor[L, 4]; any floating dtype.
         output_size: (PH, PW), or one int for both.
         spatial_scale: cells per pixel.
@@ -52,7 +54,21 @@ def roi_align(
     """
     check_choice(mode, "mode", tuple(MODES))
     rule = "align_half" if aligned else "align"
-    return pool_level(MODES[mode], rule, input, boxes, output_size, spatial_scale, sampling_ratio)
+    quantized = isinstance(input, Tensor) and input.is_quantized
+    map, rois = _dequantize(input, boxes) if quantized else (input, boxes)
+    output = pool_level(MODES[mode], rule, map, rois, output_size, spatial_scale, sampling_ratio)
+    if quantized:
+        return torch.quantize_per_tensor(output, input.q_scale(), input.q_zero_point(), input.dtype)
+    return output
+
+
+def _dequantize(input: Tensor, boxes: Boxes) -> tuple[Tensor, Tensor]:
+    """Quantized arguments, which torchvision's RoIAlign takes too, under its conditions."""
+    if not (isinstance(boxes, Tensor) and boxes.is_quantized):
+        raise ValueError("boxes must be a quantized tensor, as input is one")
+    if input.dim() == 4 and input.shape[0] != 1:
+        raise ValueError(f"Only one image per batch is allowed when input is quantized; got {input.shape[0]}")
+    return input.dequantize(), boxes.dequantize()
 
 
 @torch.fx.wrap

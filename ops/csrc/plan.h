@@ -46,7 +46,8 @@ void parallel_tasks(int64_t tasks, const Task& task) {
   });
 }
 
-constexpr int64_t kRoisAChunk = 256;  // RoIs whose tables a thread makes together
+constexpr int64_t kRoisAChunk = 256;   // RoIs whose tables a thread makes together
+constexpr int64_t kChunksAThread = 4;  // fewer are not worth waking another thread for
 
 // Where a RoI lies: `level` is -1 when its level or its image does not exist; such a RoI reads nothing and gives zeros.
 struct Site {
@@ -148,7 +149,7 @@ Table<E> empty_table(int64_t count, int64_t segments) {
 template <class Visit>
 void for_each_in_chunks(int64_t count, const Visit& visit) {
   const int64_t chunks = (count + kRoisAChunk - 1) / kRoisAChunk;
-  torch::stable::parallel_for(0, chunks, 1, [&](int64_t from, int64_t to) {
+  torch::stable::parallel_for(0, chunks, kChunksAThread, [&](int64_t from, int64_t to) {
     for (int64_t k = from * kRoisAChunk; k < std::min(to * kRoisAChunk, count); ++k) {
       visit(k, k / kRoisAChunk);
     }

@@ -209,6 +209,26 @@ def test_gradcheck(case: Case, memory_format):
         assert torch.autograd.gradgradcheck(run, input)
 
 
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")  # deprecated by torch
+@pytest.mark.parametrize("dtype", [torch.qint8, torch.quint8, torch.qint32], ids=str)
+def test_quantized_tensors_as_torchvision_takes_them(dtype):
+    input = torch.quantize_per_tensor(torch.randint(50, 100, (1, 2, 10, 10)).float(), 0.5, 50, dtype)
+    corner = torch.randint(0, 5, (40, 2)).float()
+    boxes = torch.cat((torch.zeros(40, 1), corner, corner + torch.randint(0, 5, (40, 2))), 1)
+    boxes = torch.quantize_per_tensor(boxes, 0.5, 50, dtype)
+    actual = ops.roi_align(input, boxes, 5, aligned=True)
+    expected = torchvision.ops.roi_align(input, boxes, 5, aligned=True)
+    assert actual.dtype == dtype
+    difference = (actual.dequantize() - expected.dequantize()).abs()
+    assert difference.max() <= 0.5  # one step,
+    assert (difference > 0).float().mean() < 0.05  # where a value lies between two
+    with pytest.raises(ValueError, match="boxes must be a quantized tensor"):
+        ops.roi_align(input, boxes.dequantize(), 5)
+    two = torch.quantize_per_tensor(torch.ones(2, 2, 10, 10), 1.0, 0, dtype)
+    with pytest.raises(ValueError, match="Only one image per batch is allowed"):
+        ops.roi_align(two, boxes, 5)
+
+
 def test_the_maximum_lets_nan_through_and_pooling_does_not():
     input = torch.zeros(1, 20, 6, 6)
     input[..., 3, 3] = float("nan")
