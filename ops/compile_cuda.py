@@ -34,7 +34,7 @@ ELEMENTS = ("float", "double", "Half", "BFloat16")
 
 # No fused operations but those that the sources ask for: results equal the CPU's.
 _KERNELS = ["-std=c++20", "-O3", "-fmad=false", "-DNDEBUG", "-Xcompiler", "-fPIC,-fvisibility=hidden"]
-_ARCHITECTURE = re.compile(r"(\d+)\.(\d)(\+PTX)?")
+_ARCHITECTURE = re.compile(r"(\d+)\.(\d[af]?)(\+PTX)?")
 
 
 def find_nvcc() -> str | None:

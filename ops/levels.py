@@ -47,5 +47,6 @@ def assign_levels(
     number = number.floor() if rounding == "floor" else number.round()
     number = number.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf).clamp(min(numbers), max(numbers))
     # The nearest level there is; where levels are missing, the finer of two equally near.
-    distance = (number[:, None] - number.new_tensor(numbers)[None] - 1e-3).abs()
-    return distance.argmin(1)
+    # One by one, as a tensor of `numbers` would have to be copied to the device.
+    distances = [(number - present - 1e-3).abs() for present in numbers]
+    return torch.stack(distances, 1).argmin(1)

@@ -7,6 +7,7 @@ The averages are linear in the features: the gradient of their gradient is the o
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ops.compile import BuildError, build
+from ops.compile_cuda import build_cuda
 
 
 class Backend(NamedTuple):
@@ -36,17 +38,43 @@ def _load() -> str | None:
     return None
 
 
+@functools.cache
+def _cuda_missing() -> str | None:
+    """Loads the CUDA library when first asked, as CUDA is in use by then; returns why not, or None."""
+    if _missing is not None:
+        return _missing
+    try:
+        torch.ops.load_library(build_cuda())  # type: ignore[no-untyped-call]
+    except (BuildError, ValueError, OSError) as error:
+        warnings.warn(f"RoI operators for CUDA: {error}; using the slower pure PyTorch ones.", stacklevel=2)
+        return str(error)
+    return None
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _has_cuda() -> bool:
+    return _cuda_missing() is None
+
+
 def available(device: torch.device) -> bool:
-    """Whether compiled operators exist for tensors on `device`."""
-    return device.type == "cpu" and _missing is None
+    """Whether compiled operators exist for tensors on `device`; those for CUDA are compiled when first asked for."""
+    return (device.type == "cpu" and _missing is None) or (device.type == "cuda" and _has_cuda())
 
 
 def backend() -> Backend:
-    """Which implementation serves: `(name, reason)`, name "cpu" (compiled) or "torch" (pure PyTorch)."""
+    """Which implementation serves: `(name, reason)`.
+
+    "cuda" where there is a GPU and compiled operators for it (those for the CPU are there as well), "cpu" where there
+    are compiled ones for the CPU, else "torch" (pure PyTorch).
+    """
     if _missing is not None:
         return Backend("torch", _missing)
     variant = torch.ops.aligned_rcnn.cpu_variant()
-    return Backend("cpu", f"compiled kernels, {variant} variant; tensors on other devices take the pure PyTorch path")
+    if not torch.cuda.is_available():
+        return Backend("cpu", f"compiled kernels, {variant} variant; there is no GPU")
+    if (missing := _cuda_missing()) is not None:
+        return Backend("cpu", f"compiled kernels, {variant} variant; on a GPU pure PyTorch, as {missing}")
+    return Backend("cuda", f"compiled kernels, {variant} variant on the CPU")
 
 
 def is_channels_last(features: Sequence[Tensor]) -> bool:

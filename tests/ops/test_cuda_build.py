@@ -104,3 +104,43 @@ def test_another_cuda_than_torchs_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     with pytest.raises(compile.BuildError, match=r"nvcc is of CUDA 11, torch was built for CUDA 13\.0"):
         compile_cuda.build_cuda(["9.0"])
+
+
+WITHOUT_A_GPU = """
+import warnings, torch
+from ops import native
+torch.cuda.device_count = lambda: 0
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    for _ in range(2):
+        assert not native.available(torch.device("cuda"))
+print(*(warning.message for warning in caught), sep="\\n")
+assert native.available(torch.device("cpu"))
+"""
+TRACED = """
+import sys, torch
+from ops import native
+native.build_cuda = lambda: sys.argv[1]
+
+@torch.compile(fullgraph=True, backend="eager")
+def plus(x):
+    return x + 2 if native.available(torch.device("cuda")) else x + 1
+
+assert plus(torch.zeros(())) == 2
+assert torch._C._dispatch_has_kernel_for_dispatch_key("aligned_rcnn::average", "CUDA")
+"""
+
+
+def test_without_operators_for_cuda_pure_pytorch_serves():
+    result = run("-c", WITHOUT_A_GPU, TORCH_CUDA_ARCH_LIST="")
+    assert result.returncode == 0, result.stderr
+    (warning,) = result.stdout.splitlines()
+    assert warning.startswith("RoI operators for CUDA: ")
+    assert warning.endswith("; using the slower pure PyTorch ones.")
+
+
+def test_the_library_is_loaded_under_the_compiler_too():
+    if reason := why_not():
+        pytest.skip(f"the CUDA sources were not compiled: {reason}")
+    result = run("-c", TRACED, str(compile_cuda.build_cuda(["9.0+PTX"])))
+    assert result.returncode == 0, result.stderr
