@@ -22,7 +22,7 @@ Tensor average(const Features& features, const Tensor& boxes, const std::optiona
   const Kernels<S>& kernel = kernels<S>();
   fill_outputs_without_map(sites, channels * bins, S{}, out);
   if (features.channels_last) {
-    for_each_roi(groups, [&](int64_t k) {
+    for_each_roi(groups, rows, cols, [&](int64_t k) {
       kernel.average_nhwc(map_of<S>(features, sites[k]), features.levels[sites[k].level].shape(), rows.of(k),
                           cols.of(k), out + k * channels * bins);
     });
@@ -95,7 +95,7 @@ Tensor ps_average(const Features& features, const Tensor& boxes, const std::opti
   const auto cols = make_taps(arguments.query, features.levels, sites, Side::columns);
   const Kernels<S>& kernel = kernels<S>();
   fill_outputs_without_map(sites, channels * bins, S{}, out);
-  for_each_roi(groups, [&](int64_t k) {
+  for_each_roi(groups, rows, cols, [&](int64_t k) {
     const Level& level = features.levels[sites[k].level];
     const Strides strides = strides_of(level, last, bins);
     for (int64_t bin = 0; bin < bins; ++bin) {

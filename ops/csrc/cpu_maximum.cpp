@@ -1,6 +1,4 @@
 // The operator `maximum` and its gradient, on the CPU.
-#include <tuple>
-
 #include "loops.h"
 
 namespace aligned_rcnn {
@@ -29,7 +27,7 @@ std::tuple<Tensor, Tensor> maximum(const Features& features, const Tensor& boxes
   fill_outputs_without_map(sites, channels * bins, S{}, out);
   fill_outputs_without_map(sites, channels * bins, -1, arg);
   if (features.channels_last) {
-    for_each_roi(groups, [&](int64_t k) {
+    for_each_roi(groups, rows.table, cols.table, [&](int64_t k) {
       const int64_t offset = k * channels * bins;
       kernel.maximum_nhwc(map_of<S>(features, sites[k]), features.levels[sites[k].level].shape(), rows.of(k),
                           cols.of(k), interpolates, out + offset, arg + offset);

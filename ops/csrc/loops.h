@@ -4,6 +4,8 @@
 // the order of their indices: results are the same bit for bit whatever the number of threads.
 #pragma once
 
+#include <tuple>
+
 #include "arguments.h"
 
 namespace aligned_rcnn {
@@ -27,10 +29,20 @@ void fill_outputs_without_map(const std::vector<Site>& sites, int64_t roi_size, 
   }
 }
 
-// Runs visit(k) for all RoIs that have a map, in the order of the maps: neighbours in time are neighbours in memory.
-template <class Visit>
-void for_each_roi(const Groups& groups, const Visit& visit) {
-  parallel_tasks(static_cast<int64_t>(groups.order.size()), [&](int64_t i) { visit(groups.order[i]); });
+// Runs visit(k) for all RoIs that have a map, map by map and each from top to bottom in bands: neighbours in time are
+// neighbours in memory.
+template <class E, class Visit>
+void for_each_roi(const Groups& groups, const Table<E>& rows, const Table<E>& cols, const Visit& visit) {
+  constexpr int64_t kBand = 32;  // cells
+  std::vector<int64_t> order = groups.order;
+  const auto place = [&](int64_t k) {
+    return std::make_tuple((rows.low[k] + rows.high[k]) / (2 * kBand), cols.low[k] + cols.high[k], k);
+  };
+  for (size_t m = 0; m < groups.maps.size(); ++m) {
+    std::sort(order.begin() + groups.begin[m], order.begin() + groups.begin[m + 1],
+              [&](int64_t a, int64_t b) { return place(a) < place(b); });
+  }
+  parallel_tasks(static_cast<int64_t>(order.size()), [&](int64_t i) { visit(order[i]); });
 }
 
 // Room for a row of any of the maps, and for what a RoI looks at along it.
