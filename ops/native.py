@@ -51,9 +51,12 @@ def _cuda_missing() -> str | None:
     return None
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _has_cuda() -> bool:
     return _cuda_missing() is None
+
+
+# What torch.compiler.assume_constant_result sets; calling it imports dynamo, a second at every `import ops`.
+_has_cuda.__dict__["_dynamo_marked_constant"] = True
 
 
 def available(device: torch.device) -> bool:
