@@ -147,7 +147,7 @@ class Interruption(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Save and stop, if asked to."""
         if self.asked:
-            trainer.save_checkpoint(self.checkpoint)
+            trainer.save_checkpoint(self.checkpoint, weights_only=False)
             self.console.print(f"Stopped at step {trainer.global_step}. Go on with: resume={self.checkpoint}")
             raise KeyboardInterrupt
 

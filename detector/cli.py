@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import logging
 import os
@@ -17,6 +18,20 @@ from detector.build import sweeping
 
 console = Console()
 _failures: list[str] = []
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's names for the settings in malloc.h
+
+
+def keep_memory(largest: int = 64 << 20) -> None:
+    """Let the C library keep freed blocks of up to `largest` bytes.
+
+    Each training step takes and frees the same blocks; given back in between, each would be cleared by the kernel page
+    by page: a tenth of a step on two CPU cores. Only glibc knows of this.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, largest)
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def command(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
@@ -34,6 +49,7 @@ def command(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
         warnings.filterwarnings("ignore", message=".*lower value for log_every_n_steps.*")
         warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*", category=FutureWarning)
         logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+        keep_memory()
         try:
             main(config)
         except (ValueError, TypeError, OSError, OmegaConfBaseException) as error:

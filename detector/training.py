@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
 import time
@@ -47,6 +48,18 @@ def _trainer(config: DictConfig, folder: Path, **kwargs: Any) -> Trainer:
         )
     except MisconfigurationException as error:
         raise ValueError(f"trainer: {error}") from error
+
+
+def precision(config: DictConfig) -> str:
+    """The run's precision; `auto` is bf16-mixed where the device multiplies matrices in it, else 32-true."""
+    name = str(config.trainer.precision)
+    if name != "auto":
+        return name
+    if config.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = config.trainer.accelerator in ("auto", "cpu") and torch.cpu._is_amx_tile_supported()
+    return "bf16-mixed" if fast else "32-true"
 
 
 def _datamodule(config: DictConfig, train: DetectionDataset | None, val: DetectionDataset) -> DetectionDataModule:
@@ -111,6 +124,7 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
         ValueError, OSError: the configuration or the data is at fault; before the first step.
     """
     began = time.perf_counter()
+    config.trainer.precision = precision(config)  # an evaluation elsewhere is to take the same
     _check(config)
     train, val = build.build_dataset(config, "train"), build.build_dataset(config, "val")
     data = _datamodule(config, train, val)
@@ -122,7 +136,7 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
         raise ValueError(f"schedule.monitor={config.schedule.monitor}: on dataset.val is measured: {found}")
     config = build.compose_model(config, train.classes)
     backend = ops.backend()
-    console.print(f"Operators: {backend.name} ({backend.reason})")
+    console.print(f"Operators: {backend.name} ({backend.reason}); precision: {config.trainer.precision}")
     data_ready = time.perf_counter()
     lightning.seed_everything(config.seed, verbose=False)
     task = DetectionTask(
@@ -141,6 +155,9 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
     folder.mkdir(parents=True, exist_ok=True)
     last = folder / "checkpoints" / "last.ckpt"
     every = config.schedule.validate_every
+    best = ModelCheckpoint(
+        last.parent, "best", monitor=config.schedule.monitor, mode="max", enable_version_counter=False
+    )
     loggers = (
         [build.instantiate(node, save_dir=str(folder)) for node in config.logger.values()] if config.logger else []
     )
@@ -158,9 +175,7 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
             Interruption(last, console),
             Levels(after=min(50, config.schedule.steps)),
             LearningRateMonitor("step"),
-            ModelCheckpoint(
-                last.parent, "best", monitor=config.schedule.monitor, mode="max", enable_version_counter=False
-            ),
+            best,
             ModelCheckpoint(
                 last.parent,
                 "last",
@@ -172,14 +187,22 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
     if trainer.is_global_zero:
         OmegaConf.save(config, folder / "config.yaml", resolve=True)
     trainer.fit(task, data, ckpt_path=resume, weights_only=True)
-    trainer.save_checkpoint(last)
+    trainer.save_checkpoint(last, weights_only=False)
     trained = time.perf_counter()
     metrics = evaluate(config, folder, console, task, val, trainer)
+    keep_best(best, last, metrics, trainer)
     metrics |= {"time/data": data_ready - began, "time/training": trained - data_ready}
     metrics["time/total"] = time.perf_counter() - began
     if trainer.is_global_zero:
         write_metrics(folder, metrics)
     return metrics
+
+
+def keep_best(best: ModelCheckpoint, last: Path, metrics: Mapping[str, float], trainer: Trainer) -> None:
+    """Let the end of the run count, where it fell between two validations."""
+    before = best.best_model_score
+    if trainer.is_global_zero and (before is None or metrics[str(best.monitor)] > float(before)):
+        shutil.copyfile(last, last.with_name("best.ckpt"))
 
 
 def evaluate(

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from detector import build
 from detector.cli import command, console
 from detector.task import DetectionTask
-from detector.training import build_evaluators, evaluate
+from detector.training import build_evaluators, evaluate, precision
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="evaluate")
@@ -19,7 +19,10 @@ def main(config: DictConfig) -> None:
     build.check_additions("evaluate", HydraConfig.get().overrides.task)
     content = build.read_checkpoint(config.checkpoint)
     saved = build.checkpoint_config(content)
+    if config.trainer.precision is None:
+        config.trainer.precision = saved.trainer.precision
     saved.trainer, saved.workers = config.trainer, config.workers
+    saved.trainer.precision = precision(saved)
     if config.batch_size is not None:
         saved.schedule.val_batch_size = config.batch_size
     if config.data_dir is not None:

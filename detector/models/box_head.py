@@ -14,15 +14,37 @@ from detector.models.pooler import Pooler
 from detector.types import Objects, Size
 
 
+class FullyConnected(nn.Module):
+    """A linear layer over pooled features [K, `channels`, `size`, `size`], giving [K, `width`].
+
+    The weight keeps the shape of the features, so that with both in channels_last nothing is copied; flattened, it is
+    the matrix of `nn.Linear` behind `nn.Flatten`.
+    """
+
+    def __init__(self, channels: int, size: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width, channels, size, size))
+        self.bias = nn.Parameter(torch.zeros(width))
+        nn.init.kaiming_uniform_(self.weight, a=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """From [K, D, P, P] to [K, `width`]."""
+        return F.linear(_rows(features), _rows(self.weight), self.bias)
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """[N, D, P, P] as [N, P · P · D]; a view, where it is in channels_last."""
+    return tensor.permute(0, 2, 3, 1).flatten(1)
+
+
 class TwoMLP(nn.Sequential):
     """Two fully connected layers of `width` over pooled features `channels` × `size` × `size` (FPN, section 4.2)."""
 
     def __init__(self, channels: int, size: int, width: int) -> None:
-        super().__init__(
-            nn.Flatten(), nn.Linear(channels * size**2, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
-        )
-        for name, parameter in self.named_parameters():
-            nn.init.kaiming_uniform_(parameter, a=1) if name.endswith("weight") else nn.init.zeros_(parameter)
+        last = nn.Linear(width, width)
+        nn.init.kaiming_uniform_(last.weight, a=1)
+        nn.init.zeros_(last.bias)
+        super().__init__(FullyConnected(channels, size, width), nn.ReLU(), last, nn.ReLU())
 
 
 class BoxHead(nn.Module):

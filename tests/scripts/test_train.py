@@ -140,11 +140,24 @@ def test_a_failing_run_does_not_end_a_sweep(tmp_path: Path, run: Run) -> None:
     assert (tmp_path / "sweep" / "1" / "metrics.json").is_file()
 
 
-def test_bf16(tmp_path: Path, run: Run) -> None:
-    data = f"data_dir={run.folder.parent / 'data'}"
-    done = run_script("train", data, "trainer.precision=bf16-mixed", "hydra.run.dir=run", *SMALL, cwd=tmp_path)
+def same_again(home: Path) -> None:
+    """Evaluating the checkpoint of home/run gives the run's metrics to the last digit."""
+    done = run_script("evaluate", f"checkpoint={home}/run/checkpoints/last.ckpt", "hydra.run.dir=again", cwd=home)
     assert done.returncode == 0, done.stderr
-    assert "box/AP" in json.loads((tmp_path / "run" / "metrics.json").read_text())
+    first, second = (json.loads((home / name / "metrics.json").read_text()) for name in ("run", "again"))
+    assert "box/AP" in first
+    assert {k: v for k, v in first.items() if "AP" in k} == {k: v for k, v in second.items() if "AP" in k}
+
+
+def test_the_other_precision(tmp_path: Path, run: Run) -> None:
+    data = f"data_dir={run.folder.parent / 'data'}"
+    chosen = OmegaConf.load(run.folder / "config.yaml").trainer.precision
+    assert chosen in ("bf16-mixed", "32-true")
+    other = "bf16-mixed" if chosen == "32-true" else "32-true"
+    done = run_script("train", data, f"trainer.precision={other}", "hydra.run.dir=run", *SMALL, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"precision: {other}" in " ".join(done.stdout.split())
+    same_again(tmp_path)
 
 
 def test_two_processes_train_as_one_run(tmp_path: Path, run: Run) -> None:
@@ -152,12 +165,7 @@ def test_two_processes_train_as_one_run(tmp_path: Path, run: Run) -> None:
     two = ["trainer.devices=2", "trainer.accelerator=cpu", "+trainer.strategy=ddp"]
     done = run_script("train", data, *two, "hydra.run.dir=run", *SMALL, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    again = run_script(
-        "evaluate", f"checkpoint={tmp_path}/run/checkpoints/last.ckpt", "hydra.run.dir=again", cwd=tmp_path
-    )
-    assert again.returncode == 0, again.stderr
-    first, second = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("run", "again"))
-    assert {k: v for k, v in first.items() if "AP" in k} == {k: v for k, v in second.items() if "AP" in k}
+    same_again(tmp_path)
 
 
 def test_resuming_takes_no_other_configuration(tmp_path: Path, run: Run) -> None:
