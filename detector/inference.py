@@ -39,12 +39,14 @@ class Detector:
         self.model = model.to(self.device).eval()
         self.augment: Callable[[Sample, int], Sample] = build.instantiate(config.dataset.val_augment)
         self.stride = max(config.backbone.strides)
+        self.half = config.trainer.precision == "bf16-mixed"  # as in its evaluation
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Tensor]) -> list[Objects]:
         """The objects of images, uint8 [3, H, W] RGB of any sizes, in each one's own pixels."""
         samples = [self.augment(_unlabelled(image, i), 0) for i, image in enumerate(images)]
-        found = self.model(collate(samples, self.stride).to(self.device))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            found = self.model(collate(samples, self.stride).to(self.device))
         return [objects.to("cpu") for objects in found]
 
 

@@ -244,7 +244,8 @@ def evaluate(
         write_metrics(folder, metrics)
         console.print(render(task.metrics, tuple(config.dataset.size_bins)))
         task.to(trainer.strategy.root_device)  # Lightning has brought it back to the CPU
-        _picture(folder / "pictures" / "predictions.png", task, data)
+        with trainer.precision_plugin.forward_context():
+            _picture(folder / "pictures" / "predictions.png", task, data)
         console.print(f"Written to {folder}: metrics.json, predictions/, pictures/predictions.png")
     return metrics
 

@@ -28,23 +28,33 @@ class ResNet(nn.Module):
         norm: makes the normalisation layer of a number of channels.
         weights: None for random ones, `imagenet` (or torchvision's name of a set, such as `IMAGENET1K_V1`) for
             torchvision's, downloaded where they are not yet on disk, or the path of a file with a state dict.
-        freeze_at: so many of the five stages (the stem is the first) are not trained.
+        freeze_at: so many of the stages (the stem is the first) are not trained.
+        depth: so many of the four residual stages are there, from the finest on.
     """
 
-    stages = ("stem", "layer1", "layer2", "layer3", "layer4")
-
-    def __init__(self, name: str, norm: Norm = nn.BatchNorm2d, weights: str | None = None, freeze_at: int = 0) -> None:
+    def __init__(
+        self,
+        name: str,
+        norm: Norm = nn.BatchNorm2d,
+        weights: str | None = None,
+        freeze_at: int = 0,
+        depth: int = 4,
+    ) -> None:
         super().__init__()
+        if not 1 <= depth <= 4:
+            raise ValueError(f"depth counts residual stages, 1 to 4, got {depth}")
+        self.stages = ("stem", "layer1", "layer2", "layer3", "layer4")[: depth + 1]
         if not 0 <= freeze_at <= len(self.stages):
             raise ValueError(f"freeze_at counts stages of {len(self.stages)}, got {freeze_at}")
         net = torchvision.models.get_model(name, weights=None, norm_layer=norm)
         if weights is not None:
             _load(net, _weights(name, weights), weights)
         self.stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
-        self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
+        for stage in self.stages[1:]:
+            self.add_module(stage, net.get_submodule(stage))
         last = net.layer4[-1]
         widest = (last.conv3 if hasattr(last, "conv3") else last.conv2).out_channels
-        self.channels = [widest // 8, widest // 4, widest // 2, widest]
+        self.channels = [widest // 8, widest // 4, widest // 2, widest][:depth]
         self.freeze_at = freeze_at
         for stage in self.stages[:freeze_at]:
             self.get_submodule(stage).requires_grad_(False)
@@ -57,11 +67,11 @@ class ResNet(nn.Module):
         return self
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """From [B, 3, H, W] the four stages' outputs C2..C5 at strides 4, 8, 16, 32."""
+        """From [B, 3, H, W] the residual stages' outputs C2..C5 at strides 4, 8, 16, 32."""
         x = self.stem(image)
         features = []
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x)
+        for stage in self.stages[1:]:
+            x = self.get_submodule(stage)(x)
             features.append(x)
         return features
 
@@ -108,16 +118,19 @@ class FPN(nn.Module):
     """A feature pyramid: the coarse levels' meaning at the fine levels' resolution (FPN, section 3).
 
     Args:
-        body: gives features at strides 4, 8, 16, 32 and says how many `channels` each has.
+        body: gives features at strides 4, 8, 16, ... and says how many `channels` each has.
         channels: of every level of the pyramid.
         norm: makes the normalisation layer after each convolution; None for none.
+        levels: of the pyramid; those beyond the body's are every second cell of the one before.
     """
 
-    def __init__(self, body: ResNet, channels: int = 256, norm: Norm | None = None) -> None:
+    def __init__(self, body: ResNet, channels: int = 256, norm: Norm | None = None, levels: int = 5) -> None:
         super().__init__()
         if channels < 1:
             raise ValueError(f"channels must be at least 1, got {channels}")
-        self.body = body
+        if levels < len(body.channels):
+            raise ValueError(f"levels must be at least the body's {len(body.channels)}, got {levels}")
+        self.body, self.levels = body, levels
 
         def conv(inputs: int, side: int) -> nn.Module:
             layer = nn.Conv2d(inputs, channels, side, padding=side // 2, bias=norm is None)
@@ -132,13 +145,15 @@ class FPN(nn.Module):
         self.output = nn.ModuleList(conv(channels, 3) for _ in body.channels)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """From [B, 3, H, W] the levels P2..P6, [B, channels, H / 2^k, W / 2^k]; P6 is P5, every second cell."""
+        """From [B, 3, H, W] the levels P2..P6, [B, channels, H / 2^k, W / 2^k]."""
         lateral = [layer(x) for layer, x in zip(self.lateral, self.body(image), strict=True)]
         merged = [lateral[-1]]
         for x in reversed(lateral[:-1]):
             merged.append(x + F.interpolate(merged[-1], size=x.shape[-2:], mode="nearest"))
         levels = [layer(x) for layer, x in zip(self.output, reversed(merged), strict=True)]
-        return [*levels, F.max_pool2d(levels[-1], 1, stride=2)]
+        while len(levels) < self.levels:
+            levels.append(F.max_pool2d(levels[-1], 1, stride=2))
+        return levels
 
 
 def frozen_batch_norm(channels: int) -> nn.Module:
