@@ -21,7 +21,7 @@ import ops
 from detector.models.rcnn import RCNN
 from detector.types import DetectionDataset
 
-FORMAT = 1
+FORMAT = 2
 """The version of what a checkpoint carries under `aligned_rcnn`."""
 
 FACTORIES = frozenset(
@@ -221,6 +221,8 @@ def check_targets(config: Mapping[str, Any], source: str) -> None:
                 "project, torch or torchvision; it is refused and nothing of it was run"
             )
     for key, node in _nodes(config):
+        if "_args_" in node:
+            raise ValueError(f"{source}: {key}._args_: arguments go by their names")
         target = node.get("_target_")
         if target == "detector.models.backbone.ResNet" and node.get("weights") is not None:
             raise ValueError(f"{source}: {key}.weights = {node['weights']!r}: a checkpoint brings its own weights")

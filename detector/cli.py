@@ -22,15 +22,14 @@ _failures: list[str] = []
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's names for the settings in malloc.h
 
 
-def keep_memory(largest: int = 64 << 20) -> None:
-    """Let the C library keep freed blocks of up to `largest` bytes.
+def keep_memory(largest: int = 32 << 20) -> None:
+    """Let the C library keep freed blocks of up to `largest` bytes, of which 32 MiB is the most that glibc allows.
 
     Each training step takes and frees the same blocks; given back in between, each would be cleared by the kernel page
-    by page: a tenth of a step on two CPU cores. Only glibc knows of this.
+    by page. Only glibc knows of this.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, largest)
+    if mallopt is not None and mallopt(_MMAP_THRESHOLD, largest):
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 

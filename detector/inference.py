@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -12,6 +13,9 @@ from detector import build
 from detector.data.datamodule import collate
 from detector.types import Objects, Sample, Target
 
+PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""What matrix products and convolutions are computed in, as Lightning names it."""
+
 
 class Detector:
     """A checkpoint made ready: images in, objects out.
@@ -19,33 +23,41 @@ class Detector:
     Args:
         checkpoint: as written by train.py.
         device: `auto`, or one of torch's names.
+        precision: one of `PRECISIONS`; None for that of the training.
 
     Raises:
         FileNotFoundError, ValueError: the checkpoint cannot be read, or the device is not there.
     """
 
-    def __init__(self, checkpoint: str | Path, device: str = "auto") -> None:
+    def __init__(self, checkpoint: str | Path, device: str = "auto", precision: str | None = None) -> None:
         content = build.read_checkpoint(checkpoint)
         config = build.checkpoint_config(content)
         self.classes: list[str] = list(config.classes)
+        precision = precision or str(config.trainer.precision)
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+        self.dtype = PRECISIONS[precision]
         try:
             self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         except RuntimeError as error:
             raise ValueError(f"device={device!r} is none; take auto, cpu, cuda, cuda:1, ...") from error
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise ValueError(f"device={device}: there is no GPU that torch can use; take device=cpu")
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise ValueError(f"device={device}: torch cannot use it here; take device=auto or device=cpu") from error
         model = build.build_model(config)
         build.load_weights(model, content, str(checkpoint))
         self.model = model.to(self.device).eval()
         self.augment: Callable[[Sample, int], Sample] = build.instantiate(config.dataset.val_augment)
         self.stride = max(config.backbone.strides)
-        self.half = config.trainer.precision == "bf16-mixed"  # as in its evaluation
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Tensor]) -> list[Objects]:
         """The objects of images, uint8 [3, H, W] RGB of any sizes, in each one's own pixels."""
         samples = [self.augment(_unlabelled(image, i), 0) for i, image in enumerate(images)]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+        with torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext():
             found = self.model(collate(samples, self.stride).to(self.device))
         return [objects.to("cpu") for objects in found]
 

@@ -50,11 +50,17 @@ def _trainer(config: DictConfig, folder: Path, **kwargs: Any) -> Trainer:
         raise ValueError(f"trainer: {error}") from error
 
 
+PRECISIONS = {"32-true": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed"}
+PRECISIONS |= {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}  # Lightning's short names
+
+
 def precision(config: DictConfig) -> str:
     """The run's precision; `auto` is bf16-mixed where the device multiplies matrices in it, else 32-true."""
     name = str(config.trainer.precision)
+    if name in PRECISIONS:
+        return PRECISIONS[name]
     if name != "auto":
-        return name
+        raise ValueError(f"trainer.precision must be one of auto, {', '.join(PRECISIONS)}, not {name!r}")
     if config.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
@@ -100,11 +106,15 @@ def measurable(evaluators: list[Evaluator], val: DetectionDataset) -> list[str]:
 
 def _check(config: DictConfig) -> None:
     """Numbers that no part looks at before it is too late."""
-    if not 0 <= config.seed < 2**32:
-        raise ValueError(f"seed must be from 0 to 2^32 - 1, not {config.seed}")
-    for name in ("steps", "validate_every", "checkpoint_every"):
-        if config.schedule[name] < 1:
-            raise ValueError(f"schedule.{name} must be at least 1, not {config.schedule[name]}")
+    if not isinstance(config.seed, int) or not 0 <= config.seed < 2**32:
+        raise ValueError(f"seed must be a whole number from 0 to 2^32 - 1, not {config.seed!r}")
+    counts = ("steps", "batch_size", "val_batch_size", "validate_every", "checkpoint_every")
+    for name in (*(f"schedule.{name}" for name in counts), "trainer.accumulate_grad_batches"):
+        value = OmegaConf.select(config, name)
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+    if config.trainer.get("gradient_clip_algorithm") not in (None, "norm"):
+        raise ValueError("trainer.gradient_clip_algorithm: gradients are clipped by norm; leave it out")
     if config.trainer.precision == "16-mixed" and config.schedule.optimizer.get("fused"):
         raise ValueError("trainer.precision=16-mixed needs schedule.optimizer.fused=false; or take bf16-mixed")
     if Path(config.data_dir).is_file():
@@ -131,8 +141,9 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
     if build.has_mask_head(config) and not train.has_masks:
         raise ValueError("model: it learns masks, and dataset.train has none; use model=faster_rcnn")
     evaluators = build_evaluators(config, val)
-    if config.schedule.monitor not in measurable(evaluators, val):
-        found = ", ".join(name for name in measurable(evaluators, val) if name.count("/") == 1) or "nothing"
+    logged = [name for name in measurable(evaluators, val) if name.count("/") == 1]
+    if config.schedule.monitor not in logged:
+        found = ", ".join(logged) or "nothing"
         raise ValueError(f"schedule.monitor={config.schedule.monitor}: on dataset.val is measured: {found}")
     config = build.compose_model(config, train.classes)
     backend = ops.backend()
@@ -200,8 +211,8 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
 
 def keep_best(best: ModelCheckpoint, last: Path, metrics: Mapping[str, float], trainer: Trainer) -> None:
     """Let the end of the run count, where it fell between two validations."""
-    before = best.best_model_score
-    if trainer.is_global_zero and (before is None or metrics[str(best.monitor)] > float(before)):
+    before, now = best.best_model_score, metrics.get(str(best.monitor))
+    if trainer.is_global_zero and now is not None and (before is None or now > float(before)):
         shutil.copyfile(last, last.with_name("best.ckpt"))
 
 
@@ -235,10 +246,12 @@ def evaluate(
             task, data, verbose=False, weights_only=True
         )  # else the run's last validation was of these very weights
     metrics: dict[str, Any] = dict(task.metrics)
-    metrics |= environment(trainer.strategy.root_device)
+    metrics |= environment(trainer.strategy.root_device) | {"env/precision": config.trainer.precision}
     metrics["time/evaluation"] = time.perf_counter() - began
     if trainer.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "config.yaml").exists():
+            OmegaConf.save(config, folder / "config.yaml", resolve=True)
         for evaluator in task.evaluators:
             evaluator.write(folder)
         write_metrics(folder, metrics)

@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 from detector import build
-from detector.cli import command, console
+from detector.cli import command, console, finish
 from detector.data.summary import summarise
 
 
@@ -32,3 +32,4 @@ def main(config: DictConfig) -> None:
 
 if __name__ == "__main__":
     main()
+    finish()

@@ -7,7 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from detector import build
-from detector.cli import command, console
+from detector.cli import command, console, finish
 from detector.task import DetectionTask
 from detector.training import build_evaluators, evaluate, precision
 
@@ -32,8 +32,11 @@ def main(config: DictConfig) -> None:
         saved.dataset = OmegaConf.create(OmegaConf.to_container(config.dataset, resolve=True))
     val = build.build_dataset(saved, "val")
     if list(val.classes) != list(saved.classes):
+        here, there = set(val.classes), set(saved.classes)
         raise ValueError(
-            f"the checkpoint knows the classes {list(saved.classes)[:5]}..., the dataset has {list(val.classes)[:5]}..."
+            f"checkpoint {config.checkpoint!r} knows {len(there)} classes, the dataset {saved.dataset.name} has "
+            f"{len(here)}; not in the dataset: {sorted(there - here)[:5]}, not in the checkpoint: "
+            f"{sorted(here - there)[:5]}; give the dataset that it was trained for, with the classes in the same order"
         )
     model = build.build_model(saved)
     build.load_weights(model, content, config.checkpoint)
@@ -43,3 +46,4 @@ def main(config: DictConfig) -> None:
 
 if __name__ == "__main__":
     main()
+    finish()

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from rich.progress import track
 
 from detector import build
-from detector.cli import command, console
+from detector.cli import command, console, finish
 from detector.data.image import read_image
 from detector.inference import Detector
 from detector.masks import encode, paste
@@ -56,19 +56,27 @@ def main(config: DictConfig) -> None:
         raise ValueError(f"threshold must be a score from 0 to 1, not {config.threshold!r}")
     if output.is_file() or output.resolve() == images[0].resolve().parent:
         raise ValueError(f"output {str(output)!r}: give a folder of its own, apart from the images")
-    detector = Detector(config.checkpoint, config.device)
+    detector = Detector(config.checkpoint, config.device, config.precision)
     output.mkdir(parents=True, exist_ok=True)
     stems = Counter(path.stem for path in images)
     found: dict[str, list[dict[str, object]]] = {}
+    unread: list[str] = []
     for path in track(images, "Detecting", console=console):
-        image = read_image(path)
+        try:
+            image = read_image(path)
+        except (ValueError, OSError) as error:
+            unread.append(str(error))
+            continue
         objects = detector([image])[0]
         found[path.name] = record(objects, detector.classes, (image.shape[1], image.shape[2]))
         name = path.stem if stems[path.stem] == 1 else path.name
         draw(image, objects, detector.classes, config.threshold).save(output / f"{name}.png")
     (output / "detections.json").write_text(json.dumps(found, indent=1) + "\n")
-    console.print(f"{sum(map(len, found.values()))} detections in {len(images)} images: {output}/detections.json")
+    console.print(f"{sum(map(len, found.values()))} detections in {len(found)} images: {output}/detections.json")
+    if unread:
+        raise ValueError(f"{len(unread)} of {len(images)} images could not be read: {'; '.join(unread[:3])}")
 
 
 if __name__ == "__main__":
     main()
+    finish()

@@ -12,18 +12,25 @@ from detector.training import fit
 
 MOVABLE = ("data_dir", "workers", "trainer", "logger", "resume", "hydra")
 """What a resumed run may change: where it runs, not what it computes."""
+FIXED = ("precision", "accumulate_grad_batches")
+"""What of the trainer is what it computes."""
 
 
 def resumed(config: DictConfig) -> DictConfig:
     """The checkpoint's configuration with the overrides that may change."""
     saved = build.checkpoint_config(build.read_checkpoint(config.resume))
     overrides = [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
-    fixed = [o for o in overrides if o.lstrip("+~").split("=")[0].split(".")[0] not in MOVABLE]
+    keys = [o.lstrip("+~").split("=")[0] for o in overrides]
+    refused = {f"trainer.{name}" for name in FIXED}
+    fixed = [o for o, key in zip(overrides, keys, strict=True) if key.split(".")[0] not in MOVABLE or key in refused]
     if fixed:
         raise ValueError(f"resume takes the run's own configuration; leave out {' '.join(fixed)}")
     saved.logger = config.logger
-    for name in {o.lstrip("+~").split("=")[0].split(".")[0] for o in overrides} - {"hydra"}:
-        saved[name] = config[name]
+    if "trainer" in keys:
+        saved.trainer = {**config.trainer, **{name: saved.trainer[name] for name in FIXED}}
+    for key in keys:
+        if key != "trainer" and not key.startswith("hydra"):
+            OmegaConf.update(saved, key, OmegaConf.select(config, key), force_add=True)
     return saved
 
 

@@ -72,6 +72,7 @@ def test_targets_that_are_no_part_of_a_detector_are_refused(target: str) -> None
         node("${data_dir}"),
         node(HARMLESS, scale="${oc.env:HOME}"),
         node("detector.models.backbone.ResNet", name="resnet18", weights="/etc/passwd"),
+        node("detector.models.backbone.ResNet", _args_=["resnet18", None, "imagenet"]),
         node("detector.data.shapes.ShapesDataset", root="/somewhere/else"),
         node("detector.data.shapes.ShapesDataset", root="${data_dir}/../else"),
     ],

@@ -18,6 +18,7 @@ def test_the_end_of_a_run_can_be_its_best(tmp_path: Path, final: float, kept: st
     best.best_model_score = torch.tensor(0.5, dtype=torch.float64)
     trainer: Any = SimpleNamespace(is_global_zero=True)
     keep_best(best, tmp_path / "last.ckpt", {"box/AP": final}, trainer)
+    keep_best(best, tmp_path / "none.ckpt", {}, trainer)
     assert (tmp_path / "best.ckpt").read_text() == kept
 
 
@@ -34,5 +35,8 @@ def test_the_precision_is_what_the_device_is_good_at(
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and gpu is None)
     fast = amx if on_cpu else bool(gpu)
     assert precision(config) == ("bf16-mixed" if fast else "32-true")
-    config.trainer.precision = "64-true"
-    assert precision(config) == "64-true"
+    config.trainer.precision = 16
+    assert precision(config) == "16-mixed"
+    config.trainer.precision = "half"
+    with pytest.raises(ValueError, match="not 'half'"):
+        precision(config)

@@ -35,8 +35,9 @@ LAYOUT = (
 class CocoDataset:
     """A COCO JSON and its folder of images.
 
-    Labels 0..C-1 follow the sorted category ids. Boxes of no area or outside the image are counted, reported in the log
-    and left out; boxes that cross the edge are cut at it. An object without a `segmentation` is allowed only where no
+    Labels 0..C-1 follow the sorted category ids; where categories share a name, their ids are added to it. Boxes of no
+    area or outside the image are counted, reported in the log and left out; boxes that cross the edge are cut at it. An
+    object without a `segmentation` is allowed only where no
     object has one (`has_masks` is then False).
 
     Args:
@@ -245,7 +246,11 @@ def _categories(content: dict[str, list[Any]], path: Path) -> list[Record]:
     ids = [c["id"] for c in content["categories"]]
     if not ids or len(set(ids)) < len(ids):
         raise ValueError(f"{path}: the category ids {ids} are none, or repeat")
-    return sorted(content["categories"], key=lambda c: int(c["id"]))
+    shared = {name for name, count in Counter(c["name"] for c in content["categories"]).items() if count > 1}
+    if shared:
+        log.warning("%s: several categories are called %s; their ids tell them apart", path, sorted(shared))
+    named = [{**c, "name": f"{c['name']} (id {c['id']})"} if c["name"] in shared else c for c in content["categories"]]
+    return sorted(named, key=lambda c: int(c["id"]))
 
 
 def _images(content: dict[str, list[Any]], path: Path) -> dict[Any, Record]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,8 +72,7 @@ class Evaluator(ABC):
         if unknown := [c for c in category_ids if c not in names]:
             raise ValueError(f"category ids {unknown} are not among the ground truth's categories {sorted(names)}")
         self.category_ids = list(category_ids)
-        shared = {name for name, count in Counter(names[c] for c in category_ids).items() if count > 1}
-        self.classes = [f"{names[c]} (id {c})" if names[c] in shared else names[c] for c in category_ids]
+        self.classes = [names[c] for c in category_ids]
         self.size_bins = (small, large)
         self.masks = masks
         self._images: dict[ImageId, Mapping[str, Any]] = {image["id"]: image for image in ground_truth["images"]}

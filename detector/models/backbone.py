@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -21,7 +21,7 @@ def group_norm(channels: int, groups: int = 32) -> nn.Module:
 
 
 class ResNet(nn.Module):
-    """torchvision's ResNet up to its last convolution.
+    """The stem and residual stages of torchvision's ResNet.
 
     Args:
         name: torchvision's name, such as `resnet50`.
@@ -67,7 +67,7 @@ class ResNet(nn.Module):
         return self
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """From [B, 3, H, W] the residual stages' outputs C2..C5 at strides 4, 8, 16, 32."""
+        """From [B, 3, H, W] the residual stages' outputs C2, C3, ... at strides 4, 8, ..."""
         x = self.stem(image)
         features = []
         for stage in self.stages[1:]:
@@ -121,16 +121,25 @@ class FPN(nn.Module):
         body: gives features at strides 4, 8, 16, ... and says how many `channels` each has.
         channels: of every level of the pyramid.
         norm: makes the normalisation layer after each convolution; None for none.
-        levels: of the pyramid; those beyond the body's are every second cell of the one before.
+        strides: of the levels, image pixels between cells; 4, 8, 16, ... Levels beyond the body's are every second
+            cell of the one before.
     """
 
-    def __init__(self, body: ResNet, channels: int = 256, norm: Norm | None = None, levels: int = 5) -> None:
+    def __init__(
+        self,
+        body: ResNet,
+        channels: int = 256,
+        norm: Norm | None = None,
+        strides: Sequence[int] = (4, 8, 16, 32, 64),
+    ) -> None:
         super().__init__()
         if channels < 1:
             raise ValueError(f"channels must be at least 1, got {channels}")
-        if levels < len(body.channels):
-            raise ValueError(f"levels must be at least the body's {len(body.channels)}, got {levels}")
-        self.body, self.levels = body, levels
+        if list(strides) != [4 * 2**level for level in range(max(len(strides), len(body.channels)))]:
+            raise ValueError(
+                f"strides must be 4, 8, 16, ..., at least the body's {len(body.channels)}, got {list(strides)}"
+            )
+        self.body, self.levels = body, len(strides)
 
         def conv(inputs: int, side: int) -> nn.Module:
             layer = nn.Conv2d(inputs, channels, side, padding=side // 2, bias=norm is None)
@@ -145,7 +154,7 @@ class FPN(nn.Module):
         self.output = nn.ModuleList(conv(channels, 3) for _ in body.channels)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """From [B, 3, H, W] the levels P2..P6, [B, channels, H / 2^k, W / 2^k]."""
+        """From [B, 3, H, W] the levels P2, P3, ..., [B, channels, H / 2^k, W / 2^k]."""
         lateral = [layer(x) for layer, x in zip(self.lateral, self.body(image), strict=True)]
         merged = [lateral[-1]]
         for x in reversed(lateral[:-1]):

@@ -91,6 +91,15 @@ def test_ground_truth_keeps_the_files_ids(tmp_path):
     assert sorted(c["id"] for c in truth["categories"]) == [4, 90]
 
 
+def test_categories_of_one_name_are_told_apart(tmp_path, caplog):
+    data = content()
+    data["categories"] += [{"id": 5, "name": "ant"}]
+    dataset = CocoDataset(*write(tmp_path, data))
+    assert dataset.classes == ["ant (id 4)", "ant (id 5)", "zebra"]
+    assert [c["name"] for c in dataset.ground_truth()["categories"]] == dataset.classes
+    assert "['ant']" in caplog.text
+
+
 def test_boxes_without_area_or_outside_are_counted_reported_and_skipped(tmp_path, caplog):
     data = content()
     bad = [[2, 3, 0, 6], [2, 3, 4, 0], [2, 3, -4, 6], [30, 3, 4, 6], [-9, 0, 9, 5], [0, 20, 5, 5]]

@@ -331,14 +331,3 @@ def test_speed_on_150_images() -> None:
     start = time.process_time()
     evaluator.results()
     assert time.process_time() - start < 2
-
-
-def test_categories_of_one_name_are_told_apart() -> None:
-    ground_truth = truth({1: [(3, [0, 0, 10, 10]), (7, [50, 50, 20, 20])]})
-    for category in ground_truth["categories"]:
-        category["name"] = "cat"
-    evaluator = CocoEvaluator(ground_truth, [3, 7])
-    evaluator.update([1], [objects([[0, 0, 10, 10]], [0.9], [0])], [(100, 120)])
-    results = evaluator.results()
-    assert results["box/AP/cat (id 3)"] == pytest.approx(1)
-    assert results["box/AP/cat (id 7)"] == 0

@@ -37,5 +37,6 @@ def test_depths_and_levels_that_do_not_exist() -> None:
         ResNet("resnet18", depth=5)
     with pytest.raises(ValueError, match="of 4, got 5"):
         ResNet("resnet18", depth=3, freeze_at=5)
-    with pytest.raises(ValueError, match="at least the body's 4, got 3"):
-        FPN(ResNet("resnet18"), levels=3)
+    for strides in ([4, 8, 16], [4, 8, 16, 48], [8, 16, 32, 64]):
+        with pytest.raises(ValueError, match="at least the body's 4, got"):
+            FPN(ResNet("resnet18"), strides=strides)

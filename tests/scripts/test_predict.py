@@ -39,12 +39,14 @@ def test_bad_input_is_named(tmp_path: Path, run: Run) -> None:
     Image.new("RGB", (40, 40)).save(tmp_path / "own" / "a.png")
     before = (tmp_path / "own" / "a.png").read_bytes()
     for arguments, words in (
-        (["input=broken.png", "output=out"], ["broken.png"]),
+        (["input=broken.png", "output=out"], ["broken.png", "1 of 1"]),
         (["input=empty", "output=out"], ["empty"]),
         (["input=missing", "output=out"], ["missing"]),
         (["input=own", "output=own"], ["own", "apart from"]),
         (["input=own", "output=out", "threshold=2"], ["threshold", "2"]),
         (["input=own", "output=out", "device=gpu"], ["gpu", "cuda"]),
+        (["input=own", "output=out", "device=xpu:99"], ["xpu:99", "device=cpu"]),
+        (["input=own", "output=out", "precision=8"], ["precision", "8", "32-true"]),
         (["input=own", "output=out", "+nonsense=1"], ["nonsense"]),
     ):
         done = run_script("predict", f"checkpoint={run.checkpoint}", *arguments, cwd=tmp_path)
@@ -52,3 +54,33 @@ def test_bad_input_is_named(tmp_path: Path, run: Run) -> None:
         assert all(word in done.stderr for word in words), done.stderr
         assert "Traceback" not in done.stderr
     assert (tmp_path / "own" / "a.png").read_bytes() == before
+
+
+def test_an_unreadable_image_does_not_cost_the_others(tmp_path: Path, run: Run) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "broken.png").write_bytes(b"no image")
+    for name in ("a.png", "z.png"):
+        Image.new("RGB", (40, 40)).save(folder / name)
+    done = run_script("predict", f"checkpoint={run.checkpoint}", f"input={folder}", "output=out", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "1 of 3 images could not be read" in done.stderr
+    assert "broken.png" in done.stderr
+    assert json.loads((tmp_path / "out" / "detections.json").read_text()).keys() == {"a.png", "z.png"}
+
+
+def test_predictions_are_those_of_the_evaluation(tmp_path: Path, run: Run) -> None:
+    """In the run's precision, by default; another one gives almost the same."""
+    images = next((run.folder.parent / "data").glob("shapes_coco-*/val"))
+    rows = json.loads((run.folder / "predictions" / "box.json").read_text())
+    truth = json.loads((images.parent / "annotations" / "instances_val.json").read_text())
+    names = {image["id"]: image["file_name"] for image in truth["images"]}
+    expected: dict[str, list[float]] = {name: [] for name in names.values()}
+    for row in rows:
+        expected[names[row["image_id"]]].append(row["score"])
+    done = run_script("predict", f"checkpoint={run.checkpoint}", f"input={images}", "output=out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert sum(map(len, expected.values())) > 0
+    for name, scores in expected.items():
+        np.testing.assert_allclose([row["score"] for row in found[name]], scores, rtol=1e-2)

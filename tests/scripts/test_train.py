@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from pycocotools.coco import COCO
 
-from tests.scripts.conftest import SMALL, Run, run_script, start_script
+from tests.scripts.conftest import SMALL, Run, run_alone, run_script, start_script
 
 
 def test_the_folder_of_a_run(run: Run) -> None:
@@ -135,7 +135,7 @@ def test_a_failing_run_does_not_end_a_sweep(tmp_path: Path, run: Run) -> None:
     arguments = ["schedule.validate_every=0,3", "hydra.sweep.dir=sweep", data]
     done = run_script("train", "-m", *arguments, *(a for a in SMALL if "validate" not in a), cwd=tmp_path)
     assert done.returncode == 1
-    assert "schedule.validate_every must be at least 1, not 0" in done.stderr
+    assert "schedule.validate_every must be a whole number of at least 1, not 0" in done.stderr
     assert "1 runs of the sweep failed" in done.stderr
     assert (tmp_path / "sweep" / "1" / "metrics.json").is_file()
 
@@ -163,15 +163,30 @@ def test_the_other_precision(tmp_path: Path, run: Run) -> None:
 def test_two_processes_train_as_one_run(tmp_path: Path, run: Run) -> None:
     data = f"data_dir={run.folder.parent / 'data'}"
     two = ["trainer.devices=2", "trainer.accelerator=cpu", "+trainer.strategy=ddp"]
-    done = run_script("train", data, *two, "hydra.run.dir=run", *SMALL, cwd=tmp_path)
+    done = run_alone("train", data, *two, "hydra.run.dir=run", *SMALL, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     same_again(tmp_path)
 
 
 def test_resuming_takes_no_other_configuration(tmp_path: Path, run: Run) -> None:
-    done = run_script("train", f"resume={run.checkpoint}", "pooler=roipool", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "pooler=roipool" in done.stderr
+    for override in ("pooler=roipool", "trainer.precision=16-mixed", "trainer.accumulate_grad_batches=2"):
+        done = run_script("train", f"resume={run.checkpoint}", override, cwd=tmp_path)
+        assert done.returncode == 1
+        assert override in done.stderr
+
+
+def test_resuming_elsewhere_computes_the_same(tmp_path: Path, run: Run) -> None:
+    arguments = [f"data_dir={run.folder.parent / 'data'}", "trainer.precision=32-true", *SMALL]
+    done = run_script("train", "hydra.run.dir=run", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    for change in ("trainer=cpu", "trainer.log_every_n_steps=7"):
+        done = run_script("train", f"resume={checkpoint}", change, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        trainer = OmegaConf.load(tmp_path / "run" / "config.yaml").trainer
+        key, value = change.split("=")
+        assert str(trainer.accelerator if key == "trainer" else trainer.log_every_n_steps) == value
+        assert trainer.precision == "32-true"
 
 
 def test_a_sweep_makes_a_folder_for_each_run(tmp_path: Path, run: Run) -> None:
@@ -207,7 +222,13 @@ def _without(options: list[str], overridden: list[str]) -> list[str]:
         (["backbone.weights=nowhere.pth"], ["nowhere.pth"]),
         (["trainer=gpu"], ["trainer:", "gpu"]),
         (["schedule.monitor=box/APx"], ["box/APx", "box/AP75"]),
+        (["schedule.monitor=box/AP/ellipse"], ["box/AP/ellipse", "box/AP75"]),
         (["seed=-1"], ["seed", "-1"]),
+        (["seed=1.5"], ["seed", "1.5"]),
+        (["schedule.steps=many"], ["schedule.steps", "many"]),
+        (["trainer.accumulate_grad_batches=0"], ["trainer.accumulate_grad_batches", "0"]),
+        (["trainer.precision=8"], ["trainer.precision", "8", "bf16-mixed"]),
+        (["backbone.strides=[4,8,16,32,48]"], ["strides", "48"]),
         (["backbone.channels=-1"], ["channels", "backbone"]),
         (["data_dir=afile"], ["afile", "folder"]),
     ],
