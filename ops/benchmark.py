@@ -67,12 +67,12 @@ class Workload:
 CPU_WORKLOADS = (
     Workload("512 RoIs, 7 x 7", 2, 256, 800, 1344, 256, 7),
     Workload("128 masks, 14 x 14", 2, 64, 800, 1344, 256, 14),
-    Workload("default run", 4, 128, 192, 192, 128, 7, canonical_size=54),
+    Workload("default run", 4, 128, 192, 192, 64, 7, canonical_size=54),
 )
 CUDA_WORKLOADS = (
     Workload("1024 RoIs, 7 x 7", 2, 512, 800, 1344, 256, 7),
     Workload("256 masks, 14 x 14", 2, 128, 800, 1344, 256, 14),
-    Workload("default run", 4, 128, 192, 192, 128, 7, canonical_size=54),
+    Workload("default run", 4, 128, 192, 192, 64, 7, canonical_size=54),
 )
 
 Pool = Callable[[list[Tensor]], Tensor]
