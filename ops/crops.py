@@ -143,7 +143,7 @@ def _sample(
     x_low, x_weight = _edge_to_edge(rois[:, 1] * scale, rois[:, 3] * scale, size[1], col_count, fades)
     with torch.autocast(rois.device.type, enabled=False):
         matrix = torch.cat([f.permute(0, 2, 3, 1).reshape(-1, f.shape[1]) for f in features])
-    result = rois.new_zeros(len(rois), *size, features[0].shape[1])
+    result = rois.new_zeros(rois.shape[0], *size, features[0].shape[1])
     for dy in (0, 1):
         row = image * row_count * col_count + offsets
         row = row[:, None] + (y_low + dy).clamp(min=0).minimum(row_count[:, None] - 1) * col_count[:, None]

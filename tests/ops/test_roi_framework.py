@@ -85,6 +85,34 @@ def test_compile_whole_and_dynamic(mode, memory_format):
             torch.testing.assert_close(a, e)
 
 
+class Alone(nn.Module):
+    def __init__(self, case: Case) -> None:
+        super().__init__()
+        self.case = case
+
+    def forward(self, input: Tensor, boxes: Tensor) -> Tensor:
+        return self.case.run(input, boxes, (3, 2), 0.5)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_operator_compiles_whole_and_exports(case: Case):
+    torch.compiler.reset()
+    module = Alone(case)
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
+    input = torch.randn(2, 12, 16, 20, requires_grad=True)
+    first = random_boxes(6, 2, 32, 40, dtype=torch.float32)
+    rois = torch.export.Dim("rois", min=0, max=4096)
+    program = torch.export.export(module, (input.detach(), first), dynamic_shapes=(None, {0: rois})).module()
+    for count in (6, 11, 1):
+        boxes = random_boxes(count, 2, 32, 40, seed=count, dtype=torch.float32)
+        expected, actual = module(input, boxes), compiled(input, boxes)
+        torch.testing.assert_close(actual, expected)
+        torch.testing.assert_close(program(input.detach(), boxes), expected.detach())
+        cotangent = torch.randn_like(expected)
+        (gradient,) = torch.autograd.grad(actual, input, cotangent)
+        torch.testing.assert_close(gradient, torch.autograd.grad(expected, input, cotangent)[0])
+
+
 def test_export_with_a_dynamic_number_of_rois():
     features = pyramid()
     boxes = random_boxes(6, 2, 32, 32, dtype=torch.float32)
