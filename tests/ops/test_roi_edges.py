@@ -6,6 +6,7 @@ import pytest
 import torch
 import torchvision
 from roi_cases import CASES, FORMATS, PS, SOME, Case, hostile_boxes, random_boxes, value_and_gradient
+from torch import Tensor
 
 import ops
 from ops import native
@@ -154,6 +155,22 @@ def test_many_rois(memory_format):
         assert actual.numel() > 4096 * 512
         torch.testing.assert_close(actual, expected)
         torch.testing.assert_close(gradient, expected_gradient, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_many_rois_are_each_as_in_smaller_calls(case: Case):
+    input = torch.randn(1, 98 if case.own_channels else 2, 12, 14, dtype=torch.float64, requires_grad=True)
+    boxes = random_boxes(22_000, 1, 24, 28)
+
+    def run(rois: Tensor) -> tuple[Tensor, Tensor]:
+        output = case.run(input, rois, 7, 0.5)
+        return output.detach(), torch.autograd.grad(output.sum(), input)[0]
+
+    whole, gradient = run(boxes)
+    assert whole.numel() > 4096 * 512
+    parts = [run(part) for part in boxes.split(4000)]
+    assert torch.equal(whole, torch.cat([value for value, _ in parts]))
+    torch.testing.assert_close(gradient, torch.stack([part for _, part in parts]).sum(0))
 
 
 @pytest.mark.parametrize("memory_format", FORMATS, ids=["nchw", "channels_last"])
