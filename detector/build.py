@@ -21,7 +21,7 @@ import ops
 from detector.models.rcnn import RCNN
 from detector.types import DetectionDataset
 
-FORMAT = 2
+FORMAT = 3
 """The version of what a checkpoint carries under `aligned_rcnn`."""
 
 FACTORIES = frozenset(
@@ -35,7 +35,13 @@ FACTORIES = frozenset(
         "detector.matching.Matcher",
         "detector.models.backbone.frozen_batch_norm",
         "detector.models.backbone.group_norm",
+        "detector.models.losses.giou",
+        "detector.models.losses.smooth_l1",
+        "detector.models.mask_head.ClassAgnostic",
+        "detector.models.mask_head.Sigmoid",
+        "detector.models.mask_head.Softmax",
         "detector.models.rpn.Limits",
+        "detector.models.selection.Select",
         "detector.optim.cosine",
         "detector.optim.multistep",
     }

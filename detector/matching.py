@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -94,3 +95,52 @@ class BalancedSampler:
         key = torch.where(kept > 0, key + 2, torch.where(negative, key + 1, 0.0))
         value, index = torch.topk(key, count)
         return Sampled(index, positive[index] & (value > 0), value > 0)
+
+
+IGNORED = -100
+"""The label of an RoI that learns nothing (`cross_entropy`'s default)."""
+
+
+@dataclass
+class Rois:
+    """The regions of one image that the second stage learns from, positives first."""
+
+    boxes: Tensor
+    """float32 [R, 4]"""
+    labels: Tensor
+    """int64 [R]: the class, C for the background, `IGNORED` for those that are there only to fill the sample"""
+    index: Tensor
+    """int64 [R]: the true object (0 where there is none)"""
+    truth: Tensor
+    """float32 [R, 4]: its box; the region itself where there is none"""
+
+
+def label_rois(boxes: Tensor, matches: Matches, target: Target, background: int) -> Rois:
+    """What regions [R, 4] learn that were matched with the true objects of their image."""
+    index = matches.index
+    labels = target.labels[index] if len(target) else torch.full_like(index, background)
+    learns = torch.where(matches.positive, labels, torch.where(matches.negative, background, IGNORED))
+    return Rois(boxes, learns, index, target.boxes[index] if len(target) else boxes)
+
+
+@torch.no_grad()
+def sample_rois(
+    proposals: Tensor,
+    target: Target,
+    matcher: Matcher,
+    sampler: Callable[[Tensor, Tensor], Sampled],
+    background: int,
+    append_truth: bool,
+) -> Rois:
+    """The regions that learn, chosen among the proposals [R, 4] of one image (Fast R-CNN, section 2.3).
+
+    Args:
+        background: its label, C.
+        append_truth: the true boxes are added to the proposals, so that there are positives from the start.
+    """
+    if append_truth:
+        proposals = torch.cat((proposals, target.boxes[~target.crowd]))
+    matches = matcher(proposals, target)
+    chosen = sampler(matches.positive, matches.negative)
+    picked = Matches(matches.index[chosen.index], chosen.positive & chosen.valid, ~chosen.positive & chosen.valid)
+    return label_rois(proposals[chosen.index], picked, target, background)

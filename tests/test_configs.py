@@ -23,7 +23,10 @@ def complete(*overrides: str) -> DictConfig:
 
 def test_every_folder_is_a_known_group() -> None:
     groups = {p.name for p in CONFIGS.iterdir() if p.is_dir()}
-    assert groups == {"dataset", "backbone", "pooler", "model", "schedule", "trainer", "logger", "experiment"}
+    assert groups == {
+        *("dataset", "backbone", "pooler", "model", "schedule", "trainer", "logger", "experiment"),
+        *("box_loss", "mask_head", "mask_loss"),
+    }
     assert {p.stem for p in CONFIGS.glob("*.yaml")} == {"train", "evaluate", "predict", "data"}
 
 
@@ -101,11 +104,10 @@ def test_other_scripts(name: str) -> None:
 def test_the_pooler_is_one_word_for_both_heads() -> None:
     for pooler, operator in (("roialign", "ops.multiscale_roi_align"), ("roipool", "ops.multiscale_roi_pool")):
         config = complete("model=mask_rcnn", f"pooler={pooler}")
-        for head in (config.model.heads.box_head, config.model.heads.mask_head):
-            assert head.pooler.operator["_target_"] == operator
+        for own in (config.model.heads.box_pooler, config.model.heads.mask_pooler):
+            assert own.operator["_target_"] == operator
     assert (
-        complete("pooler=roipool", "pooler.quantization=floor").model.heads.box_head.pooler.operator.quantization
-        == "floor"
+        complete("pooler=roipool", "pooler.quantization=floor").model.heads.box_pooler.operator.quantization == "floor"
     )
 
 

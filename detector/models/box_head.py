@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import batched_nms
 
 from detector import boxes as box_ops
-from detector.models.pooler import Pooler
-from detector.types import Objects, Size
+from detector.matching import IGNORED
+from detector.models.losses import BoxLoss, Weights
 
 
 class FullyConnected(nn.Module):
@@ -47,84 +47,123 @@ class TwoMLP(nn.Sequential):
         super().__init__(FullyConnected(channels, size, width), nn.ReLU(), last, nn.ReLU())
 
 
-class BoxHead(nn.Module):
-    """Classifies RoIs and regresses their boxes class by class.
+class ConvFC(nn.Sequential):
+    """3×3 convolutions, each with its norm, then a fully connected layer (torchvision's v2 models).
 
     Args:
-        pooler: from features and boxes to [K, D, P, P].
-        trunk: from there to [K, `width`].
+        channels, size: of the pooled features, D and P.
+        width: of the fully connected layer.
+        convs: number of convolutions.
+        norm: makes the normalisation layer of a number of channels; None for none.
+    """
+
+    def __init__(
+        self, channels: int, size: int, width: int, convs: int = 4, norm: Callable[[int], nn.Module] | None = None
+    ) -> None:
+        layers: list[nn.Module] = []
+        for _ in range(convs):
+            layers += conv_block(channels, channels, norm)
+        super().__init__(*layers, FullyConnected(channels, size, width), nn.ReLU())
+
+
+def conv_block(inputs: int, outputs: int, norm: Callable[[int], nn.Module] | None) -> list[nn.Module]:
+    """A 3×3 convolution, its norm if there is one (in the place of a bias), and a ReLU."""
+    conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=norm is None)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return [conv, nn.ReLU()] if norm is None else [conv, norm(outputs), nn.ReLU()]
+
+
+class AveragePool(nn.Sequential):
+    """The mean of the pooled cells: [K, D, P, P] to [K, D] (ResNet's last layer, where the fifth stage is the head)."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+@dataclass
+class Prediction:
+    """What a box head says of K RoIs."""
+
+    logits: Tensor
+    """float32 [K, C + 1], the background last"""
+    deltas: Tensor
+    """float32 [K, C, 4], or [K, 1, 4] where they are the same for all classes"""
+
+    @property
+    def probabilities(self) -> Tensor:
+        """Of the classes, [K, C]."""
+        return self.logits.softmax(1)[:, :-1]
+
+
+class BoxHead(nn.Module):
+    """Classifies pooled RoIs and regresses their boxes.
+
+    Args:
+        trunk: from pooled features [K, D, P, P] to [K, `width`].
         width: channels that `trunk` gives.
         num_classes: C, without the background.
+        box_loss: on the deltas, such as `detector.models.losses.smooth_l1`.
         weights: of the deltas (dx, dy, dw, dh).
-        beta: of the smooth L1 loss on the deltas; 0 is L1.
-        score: detections below this probability are dropped.
-        nms: detections of a class that overlap a better one by more than this IoU are dropped.
-        detections: at most so many are kept of an image.
+        class_agnostic: one regression for all classes, instead of one for each.
     """
 
     def __init__(
         self,
-        pooler: Pooler,
         trunk: nn.Module,
         width: int,
         num_classes: int,
+        box_loss: BoxLoss,
         weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
-        beta: float = 0.0,
-        score: float = 0.05,
-        nms: float = 0.5,
-        detections: int = 100,
+        class_agnostic: bool = False,
     ) -> None:
         super().__init__()
-        self.pooler, self.trunk, self.num_classes = pooler, trunk, num_classes
+        self.trunk, self.num_classes, self.box_loss = trunk, num_classes, box_loss
+        self.regressors = 1 if class_agnostic else num_classes
         self.classify = nn.Linear(width, num_classes + 1)
-        self.regress = nn.Linear(width, 4 * num_classes)
+        self.regress = nn.Linear(width, 4 * self.regressors)
         for layer, std in ((self.classify, 0.01), (self.regress, 0.001)):
             nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)
-        self.weights: tuple[float, float, float, float] = tuple(weights)  # type: ignore[assignment]
-        self.beta, self.score, self.nms, self.detections = beta, score, nms, detections
+        self.weights: Weights = tuple(weights)  # type: ignore[assignment]
 
-    def _predict(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits [K, C + 1] and deltas [K, C, 4]."""
-        hidden = self.trunk(self.pooler(features, boxes))
-        return self.classify(hidden).float(), self.regress(hidden).float().unflatten(1, (self.num_classes, 4))
+    def forward(self, pooled: Tensor) -> Prediction:
+        """From pooled features [K, D, P, P]."""
+        hidden = self.trunk(pooled)
+        deltas = self.regress(hidden).float().unflatten(1, (self.regressors, 4))
+        return Prediction(self.classify(hidden).float(), deltas)
 
-    def loss(
-        self, features: Sequence[Tensor], boxes: Sequence[Tensor], labels: Tensor, truth: Tensor
-    ) -> dict[str, Tensor]:
-        """The losses `class` and `box`, averaged over the RoIs.
+    def loss(self, predicted: Prediction, boxes: Tensor, labels: Tensor, truth: Tensor) -> dict[str, Tensor]:
+        """The losses `class` and `box`, averaged over the RoIs that learn; see `box_head_loss`."""
+        return box_head_loss(predicted, boxes, labels, truth, self.box_loss, self.weights)
 
-        Args:
-            features: by level [B, D, H, W].
-            boxes: the RoIs by image; K in all.
-            labels: int64 [K], C for the background.
-            truth: [K, 4], the true boxes; not looked at where the label is C.
-        """
-        logits, deltas = self._predict(features, boxes)
-        count = max(len(labels), 1)
-        positive = (labels < self.num_classes).nonzero().squeeze(1)
-        wanted = box_ops.encode(truth[positive], torch.cat(list(boxes))[positive], self.weights)
-        predicted = deltas[positive, labels[positive]]
-        return {
-            "class": F.cross_entropy(logits, labels, reduction="sum") / count,
-            "box": F.smooth_l1_loss(predicted, wanted, beta=self.beta, reduction="sum") / count,
-        }
+    def boxes(self, predicted: Prediction, boxes: Tensor) -> Tensor:
+        """The regressed boxes [K, C, 4] (or [K, 1, 4]) of RoIs [K, 4]."""
+        return box_ops.decode(predicted.deltas, boxes[:, None], self.weights)
 
-    def forward(self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]) -> list[Objects]:
-        """The detections of each image, best first, in pixels of the network's image."""
-        logits, deltas = self._predict(features, proposals)
-        counts = [len(p) for p in proposals]
-        boxes = box_ops.decode(deltas, torch.cat(list(proposals))[:, None], self.weights)
-        scores = logits.softmax(1)[:, :-1]
-        return [
-            self._select(box_ops.clip(box, size), score)
-            for box, score, size in zip(torch.split(boxes, counts), torch.split(scores, counts), sizes, strict=True)
-        ]
 
-    def _select(self, boxes: Tensor, scores: Tensor) -> Objects:
-        """The detections among boxes [R, C, 4] with probabilities [R, C]."""
-        finite = boxes.isfinite().all(-1) & scores.isfinite()
-        roi, label = (finite & (scores > self.score)).nonzero(as_tuple=True)
-        box, score = boxes[roi, label], scores[roi, label]
-        keep = batched_nms(box, score, label, self.nms)[: self.detections]
-        return Objects(box[keep], score[keep], label[keep])
+def box_head_loss(
+    predicted: Prediction, boxes: Tensor, labels: Tensor, truth: Tensor, box_loss: BoxLoss, weights: Weights
+) -> dict[str, Tensor]:
+    """Fast R-CNN's losses (equation 1), `class` and `box`, averaged over the RoIs that learn.
+
+    Args:
+        predicted: of K RoIs.
+        boxes: [K, 4], the RoIs.
+        labels: int64 [K], C for the background; negative for those that learn nothing.
+        truth: [K, 4], the true boxes; looked at where the label is a class.
+        box_loss, weights: as of `BoxHead`.
+    """
+    classes = predicted.logits.shape[1] - 1
+    count = (labels >= 0).sum().clamp(min=1)
+    positive = (labels >= 0) & (labels < classes)
+    regressor = labels.clamp(0, predicted.deltas.shape[1] - 1)
+    deltas = predicted.deltas[torch.arange(len(labels), device=labels.device), regressor]
+    # The others are given what they predict: no loss, and nothing waits to count them.
+    learns = positive[:, None]
+    wanted, deltas = torch.where(learns, truth, boxes), torch.where(learns, deltas, 0.0)
+    return {
+        "class": F.cross_entropy(predicted.logits, labels, reduction="sum", ignore_index=IGNORED) / count,
+        "box": box_loss(deltas, boxes, wanted, weights) / count,
+    }

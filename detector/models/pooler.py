@@ -23,6 +23,7 @@ class Pooler(nn.Module):
         assign: `(rois, scales) -> int64 [K]`, the index of each RoI's level.
         output_size: P.
         strides: image pixels between cells, of the levels that are pooled from: the first of those given.
+        stage: what the pooled features go through, such as a ResNet's fifth stage (C4); None for nothing.
     """
 
     def __init__(
@@ -31,17 +32,25 @@ class Pooler(nn.Module):
         assign: Callable[[Tensor, Sequence[float]], Tensor],
         output_size: int,
         strides: Sequence[int],
+        stage: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        self.stage = stage
         self.operator, self.assign, self.output_size = operator, assign, output_size
         self.scales = [1.0 / stride for stride in strides]
         self.register_buffer("counts", torch.zeros(len(strides), dtype=torch.int64), persistent=False)
         self.counts: Tensor  # RoIs pooled from each level in training
 
     def forward(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        """Features by level [B, D, H, W] and boxes by image [R, 4] give [K, D, P, P] in the order of the boxes."""
+        """Features by level [B, D, H, W] and boxes by image [R, 4] give [K, D, P, P] in the order of the boxes.
+
+        With a `stage`, D and P are what it makes of them.
+        """
         rois = with_batch_index(boxes)
         levels = self.assign(rois, self.scales)
         if self.training:
-            self.counts += torch.bincount(levels, minlength=len(self.scales))
-        return self.operator(list(features[: len(self.scales)]), rois, self.output_size, self.scales, levels=levels)
+            # Not bincount, which waits for the device.
+            self.counts += (levels[:, None] == torch.arange(len(self.scales), device=levels.device)).sum(0)
+        maps = list(features[: len(self.scales)])
+        pooled = self.operator(maps, rois, self.output_size, self.scales, levels=levels)
+        return pooled if self.stage is None else self.stage(pooled)

@@ -7,47 +7,43 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from detector.matching import Matcher, Sampled
+from detector import boxes as box_ops
+from detector.matching import Matcher, Rois, Sampled, sample_rois
 from detector.models.box_head import BoxHead
 from detector.models.mask_head import MaskHead
+from detector.models.pooler import Pooler
+from detector.models.selection import Select
 from detector.models.stages import Heads
 from detector.types import Objects, Size, Target
 
 
 class StandardHeads(Heads):
-    """A box head and, if given, a mask head, each with its own pooler (Mask R-CNN with FPN).
+    """A box head and, if given, a mask head (Fast, Faster and Mask R-CNN).
 
     Args:
-        box_head, mask_head: the heads; no mask head, no masks.
+        box_pooler, box_head: what the RoIs' boxes and classes are predicted by.
+        select: which of them are detections.
         matcher, sampler: which proposals learn.
+        mask_pooler: what the mask head reads; None: what the box head reads (C4).
+        mask_head: none, no masks.
         append_truth: the true boxes are added to the proposals in training, so that there are positives from the start.
     """
 
     def __init__(
         self,
+        box_pooler: Pooler,
         box_head: BoxHead,
+        select: Select,
         matcher: Matcher,
         sampler: Callable[[Tensor, Tensor], Sampled],
+        mask_pooler: Pooler | None = None,
         mask_head: MaskHead | None = None,
         append_truth: bool = True,
     ) -> None:
         super().__init__()
-        self.box_head, self.mask_head = box_head, mask_head
+        self.box_pooler, self.box_head, self.select = box_pooler, box_head, select
+        self.mask_pooler, self.mask_head = mask_pooler, mask_head
         self.matcher, self.sampler, self.append_truth = matcher, sampler, append_truth
-
-    @torch.no_grad()
-    def _sample(self, proposals: Tensor, target: Target) -> tuple[Tensor, Tensor, Tensor]:
-        """RoIs [R, 4], positives first; their labels [R], C for the background; and the index [R] of their object."""
-        if self.append_truth:
-            proposals = torch.cat((proposals, target.boxes[~target.crowd]))
-        matches = self.matcher(proposals, target)
-        chosen = self.sampler(matches.positive, matches.negative)
-        index = chosen.index[chosen.valid]
-        background = torch.full_like(index, self.box_head.num_classes)
-        if len(target) == 0:
-            return proposals[index], background, torch.zeros_like(index)
-        match = matches.index[index]
-        return proposals[index], torch.where(matches.positive[index], target.labels[match], background), match
 
     def loss(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size], targets: Sequence[Target]
@@ -61,41 +57,62 @@ class StandardHeads(Heads):
             targets: the true objects by image.
         """
         del sizes
-        sampled = [self._sample(p, t) for p, t in zip(proposals, targets, strict=True)]
-        boxes = [roi for roi, _, _ in sampled]
-        labels = torch.cat([label for _, label, _ in sampled])
-        truth = torch.cat(
-            [
-                t.boxes[match] if len(t) else torch.zeros_like(roi)
-                for (roi, _, match), t in zip(sampled, targets, strict=True)
-            ]
-        )
-        losses = self.box_head.loss(features, boxes, labels, truth)
+        rois = [
+            sample_rois(p, t, self.matcher, self.sampler, self.box_head.num_classes, self.append_truth)
+            for p, t in zip(proposals, targets, strict=True)
+        ]
+        pooled = self.box_pooler(features, [r.boxes for r in rois])
+        boxes, labels, truth = (torch.cat([getattr(r, name) for r in rois]) for name in ("boxes", "labels", "truth"))
+        losses = self.box_head.loss(self.box_head(pooled), boxes, labels, truth)
         if self.mask_head is not None:
-            losses |= self._mask_loss(self.mask_head, features, sampled, targets)
+            losses |= mask_head_loss(
+                self.mask_head, self.mask_pooler, features, pooled, rois, targets, self.box_head.num_classes
+            )
         return losses
-
-    def _mask_loss(
-        self,
-        head: MaskHead,
-        features: Sequence[Tensor],
-        sampled: Sequence[tuple[Tensor, Tensor, Tensor]],
-        targets: Sequence[Target],
-    ) -> dict[str, Tensor]:
-        boxes, labels, matches = [], [], []
-        for roi, label, match in sampled:
-            positive = label < self.box_head.num_classes
-            boxes.append(roi[positive])
-            labels.append(label[positive])
-            matches.append(match[positive])
-        masks = [target.masks for target in targets if target.masks is not None]
-        if len(masks) < len(targets):
-            raise ValueError("the mask head learns from masks, and this dataset gives none: use model=faster_rcnn")
-        return head.loss(features, boxes, torch.cat(labels), masks, matches)
 
     def forward(self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]) -> list[Objects]:
         """The detections of each image, best first, in pixels of the network's image; arguments as of `loss`."""
-        objects: list[Objects] = self.box_head(features, proposals, sizes)
+        predicted = self.box_head(self.box_pooler(features, proposals))
+        boxes = self.box_head.boxes(predicted, torch.cat(list(proposals)))
+        counts = [len(p) for p in proposals]
+        objects = [
+            self.select(box_ops.clip(box, size), score)
+            for box, score, size in zip(
+                torch.split(boxes, counts), torch.split(predicted.probabilities, counts), sizes, strict=True
+            )
+        ]
         if self.mask_head is not None:
-            objects = self.mask_head(features, objects)
+            pooler = self.box_pooler if self.mask_pooler is None else self.mask_pooler
+            objects = self.mask_head(pooler(features, [o.boxes for o in objects]), objects)
         return objects
+
+
+def mask_head_loss(
+    head: MaskHead,
+    pooler: Pooler | None,
+    features: Sequence[Tensor],
+    pooled: Tensor,
+    rois: Sequence[Rois],
+    targets: Sequence[Target],
+    num_classes: int,
+) -> dict[str, Tensor]:
+    """The loss of the mask head on the positive ones among the RoIs.
+
+    Args:
+        pooler: its own; None where it reads what the box head does.
+        features: by level [B, D, H, W].
+        pooled: [K, D, P, P], what the box head reads of all RoIs.
+        rois, targets: by image.
+
+    Raises:
+        ValueError: an image has no masks to learn from.
+    """
+    masks = [target.masks for target in targets if target.masks is not None]
+    if len(masks) < len(targets):
+        raise ValueError("the mask head learns from masks, and this dataset gives none: use a model without masks")
+    positive = [(r.labels >= 0) & (r.labels < num_classes) for r in rois]
+    boxes = [r.boxes[p] for r, p in zip(rois, positive, strict=True)]
+    labels = torch.cat([r.labels[p] for r, p in zip(rois, positive, strict=True)])
+    match = [r.index[p] for r, p in zip(rois, positive, strict=True)]
+    pooled = pooled[torch.cat(positive)] if pooler is None else pooler(features, boxes)
+    return head.loss(pooled, boxes, labels, masks, match)

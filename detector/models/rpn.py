@@ -13,24 +13,26 @@ from torchvision.ops import batched_nms
 from detector import boxes as box_ops
 from detector.matching import Matcher, Sampled
 from detector.models.anchors import Anchors
+from detector.models.losses import BoxLoss, Weights
 from detector.models.stages import Proposer
 from detector.types import Batch, Size, Target
 
-Weights = tuple[float, float, float, float]
-
 
 class RPNHead(nn.Module):
-    """A 3×3 convolution, then objectness and deltas for every anchor of a cell; shared by all levels.
+    """3×3 convolutions, then objectness and deltas for every anchor of a cell; shared by all levels.
 
     Args:
         channels: channels of the features, D.
         anchors: anchors of a cell, A.
+        depth: number of 3×3 convolutions.
     """
 
-    def __init__(self, channels: int, anchors: int) -> None:
+    def __init__(self, channels: int, anchors: int, depth: int = 1) -> None:
         super().__init__()
+        if depth < 1:
+            raise ValueError(f"depth counts 3x3 convolutions, at least 1, got {depth}")
         self.anchors = anchors
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(depth))
         self.objectness = nn.Conv2d(channels, anchors, 1)
         self.deltas = nn.Conv2d(channels, 4 * anchors, 1)
         for name, parameter in self.named_parameters():
@@ -38,7 +40,9 @@ class RPNHead(nn.Module):
 
     def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:
         """From [B, D, H, W] the logits [B, H*W*A] and deltas [B, H*W*A, 4] in the order of `Anchors`."""
-        hidden = F.relu(self.conv(feature), inplace=True)
+        hidden = feature
+        for conv in self.convs:
+            hidden = F.relu(conv(hidden), inplace=True)
         logits = self.objectness(hidden).permute(0, 2, 3, 1).flatten(1)
         deltas = self.deltas(hidden).permute(0, 2, 3, 1)
         return logits, deltas.reshape(len(feature), -1, 4)
@@ -77,8 +81,8 @@ class RPN(Proposer):
         train, test: how many proposals are kept in training and at inference.
         nms: proposals of a level that overlap a better one by more than this IoU are dropped.
         matcher, sampler: which anchors learn.
+        box_loss: on the deltas, such as `detector.models.losses.smooth_l1`.
         weights: of the deltas (dx, dy, dw, dh).
-        beta: of the smooth L1 loss on the deltas; 0 is L1.
         min_size: proposals with a side below it, in pixels of the network's image, are dropped.
     """
 
@@ -91,8 +95,8 @@ class RPN(Proposer):
         nms: float,
         matcher: Matcher,
         sampler: Callable[[Tensor, Tensor], Sampled],
+        box_loss: BoxLoss,
         weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
-        beta: float = 0.0,
         min_size: float = 0.0,
     ) -> None:
         super().__init__()
@@ -100,23 +104,24 @@ class RPN(Proposer):
             raise ValueError(f"the head predicts {head.anchors} anchors a cell, and there are {anchors.per_cell}")
         self.head, self.anchors = head, anchors
         self.train_limits, self.test_limits = train, test
-        self.nms, self.min_size, self.beta = nms, min_size, beta
+        self.nms, self.min_size, self.box_loss = nms, min_size, box_loss
         self.matcher, self.sampler = matcher, sampler
         self.weights: Weights = tuple(weights)  # type: ignore[assignment]
 
     def forward(self, features: Sequence[Tensor], batch: Batch) -> list[Tensor]:
         """The proposals of each image, [R, 4], best first."""
-        return self._propose(self._predict(features), batch.sizes, self.test_limits)
+        return self._propose(self._predict(features, batch), batch.sizes, self.test_limits)
 
     def loss(self, features: Sequence[Tensor], batch: Batch) -> tuple[dict[str, Tensor], list[Tensor]]:
         """The losses `rpn_objectness` and `rpn_box`, scalars, and the proposals of each image for the second stage."""
-        prediction = self._predict(features)
+        prediction = self._predict(features, batch)
         losses = self._loss(prediction, batch.targets)
         return losses, self._propose(prediction, batch.sizes, self.train_limits)
 
-    def _predict(self, features: Sequence[Tensor]) -> _Prediction:
+    def _predict(self, features: Sequence[Tensor], batch: Batch) -> _Prediction:
         logits, deltas = zip(*(self.head(feature) for feature in features), strict=True)
-        return _Prediction(self.anchors(features), list(logits), list(deltas))
+        padded = (batch.images.shape[-2], batch.images.shape[-1])
+        return _Prediction(self.anchors(features, padded), list(logits), list(deltas))
 
     def _loss(self, prediction: _Prediction, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Equation 1 of the paper, both terms averaged over the anchors a batch could sample."""
@@ -133,10 +138,10 @@ class RPN(Proposer):
             objectness = objectness + (term * chosen.valid).sum()
             references = anchors[chosen.index]
             truth = target.boxes[matches.index[chosen.index]] if len(target) else references
+            # Those that do not learn are given what they predict: no loss, and nothing waits to count them.
             learns = chosen.positive[:, None]
-            wanted = torch.where(learns, box_ops.encode(truth, references, self.weights), 0.0)
             predicted = torch.where(learns, deltas[image, chosen.index], 0.0)
-            box = box + F.smooth_l1_loss(predicted, wanted, beta=self.beta, reduction="sum")
+            box = box + self.box_loss(predicted, references, torch.where(learns, truth, references), self.weights)
         return {"rpn_objectness": objectness / count, "rpn_box": box / count}
 
     @torch.no_grad()

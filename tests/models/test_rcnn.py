@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from detector import build
+from detector.matching import Rois, sample_rois
 from detector.models.pooler import with_batch_index
 from detector.models.rcnn import Normalize
 from detector.types import Batch, Objects, Target
@@ -93,7 +94,7 @@ def test_detections_are_as_promised(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_finding_nothing_gives_empty_tensors(name: str) -> None:
-    model = small_model(f"model={name}", "model.heads.box_head.score=0.999").eval()
+    model = small_model(f"model={name}", "model.heads.select.score=0.999").eval()
     for found in model(random_batch(1, 1)):
         assert found.boxes.shape == (0, 4)
         assert found.scores.shape == found.labels.shape == (0,)
@@ -131,10 +132,9 @@ def test_the_mask_loss_looks_at_the_true_class_only() -> None:
     constant = torch.nn.Module()
     constant.forward = lambda _: logits  # type: ignore[method-assign]
     head.predictor = constant
-    features = [torch.zeros(1, 32, 128 // s, 160 // s) for s in (4, 8, 16, 32)]
     masks = [torch.ones(1, 128, 160, dtype=torch.bool)]
     box = [torch.tensor([[10.0, 10.0, 50.0, 60.0]])]
-    loss = head.loss(features, box, torch.tensor([2]), masks, [torch.tensor([0])])["mask"]
+    loss = head.loss(torch.zeros(1, 32, 14, 14), box, torch.tensor([2]), masks, [torch.tensor([0])])["mask"]
     loss.backward()
     torch.testing.assert_close(loss, torch.nn.functional.softplus(-logits[0, 2]).mean())
     assert logits.grad is not None
@@ -155,24 +155,29 @@ def test_masks_are_cut_to_the_roi_by_sub_pixels() -> None:
 def test_a_dataset_without_masks_cannot_train_a_mask_head() -> None:
     batch = random_batch(2)
     batch.targets = [replace(t, masks=None) for t in batch.targets]
-    with pytest.raises(ValueError, match="faster_rcnn"):
+    with pytest.raises(ValueError, match="without masks"):
         small_model("model=mask_rcnn").loss(batch)
+
+
+def sample(proposals: torch.Tensor, target: Target) -> Rois:
+    heads = small_model().heads
+    return sample_rois(proposals, target, heads.matcher, heads.sampler, len(CLASSES), heads.append_truth)
 
 
 def test_crowds_are_not_learnt() -> None:
     batch = random_batch(2)
     batch.targets[0] = replace(batch.targets[0], crowd=torch.tensor([True, True]))
-    heads = small_model().heads
-    _, labels, _ = heads._sample(torch.tensor([[0.0, 0.0, 5.0, 5.0]]), batch.targets[0])
+    labels = sample(torch.tensor([[0.0, 0.0, 5.0, 5.0]]), batch.targets[0]).labels
     assert (labels == len(CLASSES)).all()
 
 
 def test_true_boxes_are_among_the_rois() -> None:
     target: Target = random_batch(3).targets[0]
-    rois, labels, match = small_model().heads._sample(torch.zeros(0, 4), target)
-    assert torch.equal(rois, target.boxes[match])
-    assert torch.equal(labels, target.labels[match])
-    assert sorted(match.tolist()) == [0, 1, 2]
+    rois = sample(torch.zeros(0, 4), target)
+    assert torch.equal(rois.boxes, target.boxes[rois.index])
+    assert torch.equal(rois.boxes, rois.truth)
+    assert torch.equal(rois.labels, target.labels[rois.index])
+    assert sorted(rois.index.tolist()) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -1,0 +1,43 @@
+"""From scored boxes to detections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from detector.types import Objects
+
+
+@dataclass
+class Select:
+    """Which of the scored boxes of an image are detections.
+
+    Attributes:
+        score: those of a lower probability are dropped.
+        nms: those of a class that overlap a better one by more than this IoU are dropped.
+        detections: at most so many are kept of an image.
+        min_size: those with a side below it, in pixels of the network's image, are dropped.
+    """
+
+    score: float = 0.05
+    nms: float = 0.5
+    detections: int = 100
+    min_size: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.score <= 1 and 0 <= self.nms <= 1) or self.detections < 1:
+            raise ValueError(
+                f"score and nms must lie in 0..1 and detections be at least 1, got {self.score=} {self.nms=} "
+                f"{self.detections=}"
+            )
+
+    def __call__(self, boxes: Tensor, scores: Tensor) -> Objects:
+        """The detections, best first, among boxes [R, C, 4], or [R, 1, 4] for all classes, of probabilities [R, C]."""
+        side = boxes[..., 2:] - boxes[..., :2]
+        good = boxes.isfinite().all(-1) & (side >= self.min_size).all(-1) & scores.isfinite()
+        roi, label = (good & (scores > self.score)).nonzero(as_tuple=True)
+        box, score = boxes.expand(-1, scores.shape[1], -1)[roi, label], scores[roi, label]
+        keep = batched_nms(box, score, label, self.nms)[: self.detections]
+        return Objects(box[keep], score[keep], label[keep])
