@@ -1,0 +1,81 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from detector.models.mask_head import FCN, MLP, ClassAgnostic, MaskLoss, Sigmoid, Softmax
+from tests.conftest import compose_config, random_batch, small_model
+
+LABELS = torch.tensor([1, 0])
+WANTED = (torch.arange(16).view(1, 4, 4) % torch.tensor([2, 3]).view(2, 1, 1) == 0).float()
+
+
+def test_sigmoid_reads_one_channel() -> None:
+    logits = torch.randn(2, 3, 4, 4)
+    chosen = logits[[0, 1], LABELS]
+    expected = F.binary_cross_entropy(chosen.sigmoid(), WANTED, reduction="sum")
+    torch.testing.assert_close(Sigmoid().loss(logits, LABELS, WANTED), expected)
+    torch.testing.assert_close(Sigmoid().probability(logits, LABELS), 1 / (1 + (-chosen).exp()))
+
+
+def test_softmax_lets_the_classes_and_the_background_compete() -> None:
+    logits = torch.randn(2, 3, 4, 4)
+    total = 1 + logits.exp().sum(1)
+    of_class = logits[[0, 1], LABELS].exp() / total
+    torch.testing.assert_close(Softmax().probability(logits, LABELS), of_class)
+    expected = -(WANTED * of_class.log() + (1 - WANTED) * (1 / total).log()).sum()
+    torch.testing.assert_close(Softmax().loss(logits, LABELS, WANTED), expected)
+    raised = logits.clone()
+    raised[:, 2] += 5  # another class
+    assert (Softmax().probability(raised, LABELS) < Softmax().probability(logits, LABELS)).all()
+    assert torch.equal(Sigmoid().probability(raised, LABELS), Sigmoid().probability(logits, LABELS))
+
+
+def test_class_agnostic_is_one_mask() -> None:
+    logits = torch.randn(2, 1, 4, 4)
+    torch.testing.assert_close(
+        ClassAgnostic().loss(logits, LABELS, WANTED), Sigmoid().loss(logits, torch.zeros_like(LABELS), WANTED)
+    )
+    assert torch.equal(ClassAgnostic().probability(logits, LABELS), logits[:, 0].sigmoid())
+
+
+@pytest.mark.parametrize("loss", [Sigmoid(), Softmax(), ClassAgnostic()])
+def test_every_loss_has_its_least_where_the_mask_is(loss: MaskLoss) -> None:
+    logits = torch.where(WANTED[:, None] > 0, 20.0, -20.0).repeat(1, 3, 1, 1)
+    logits[0, [0, 2]] = logits[1, 1:] = -20.0
+    if isinstance(loss, ClassAgnostic):
+        logits = logits.amax(1, keepdim=True)
+    assert float(loss.loss(logits, LABELS, WANTED)) < 1e-6
+    assert float(loss.loss(-logits, LABELS, WANTED)) > 100
+    torch.testing.assert_close(loss.probability(logits, LABELS), WANTED)
+
+
+def test_shapes() -> None:
+    pooled = torch.randn(5, 8, 14, 14)
+    assert FCN(8, 16, 3)(pooled).shape == (5, 3, 28, 28)
+    assert FCN(8, 16, 3, depth=0)(torch.randn(5, 8, 7, 7)).shape == (5, 3, 14, 14)
+    assert MLP(8, 14, 16, 3)(pooled).shape == (5, 3, 28, 28)
+    assert MLP(8, 14, 16, 3, depth=3)(pooled[:0]).shape == (0, 3, 28, 28)
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        MLP(8, 14, 16, 3, depth=0)
+
+
+@pytest.mark.parametrize("head", ["fcn", "mlp"])
+@pytest.mark.parametrize("loss", ["sigmoid", "softmax", "class_agnostic"])
+def test_every_head_learns_a_mask_by_every_loss(head: str, loss: str) -> None:
+    # In the papers' words: `mask_head=mlp mask_loss=softmax`.
+    narrow = ["mask_head.width=128"] if head == "mlp" else []
+    model = small_model("model=mask_rcnn", f"mask_head={head}", f"mask_loss={loss}", *narrow)
+    batch = random_batch(2)
+    optimizer = torch.optim.Adam(model.heads.mask_head.parameters(), 1e-3)
+    history = []
+    for _ in range(30):
+        torch.manual_seed(0)
+        value = model.loss(batch)["mask"]
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        history.append(float(value.detach()))
+    assert all(p.grad is not None for p in model.heads.mask_head.parameters())
+    assert history[-1] < 0.6 * history[0]
+    outputs = compose_config(f"mask_loss={loss}", "num_classes=4").mask_loss.outputs
+    assert outputs == (1 if loss == "class_agnostic" else 4)

@@ -1,0 +1,37 @@
+import pytest
+import torch
+
+from detector.models.selection import Select
+
+BOXES = torch.tensor([[0.0, 0.0, 10.0, 10.0], [1.0, 0.0, 11.0, 10.0], [50.0, 50.0, 60.0, 60.0]])
+
+
+def test_nms_is_of_a_class() -> None:
+    scores = torch.tensor([[0.9, 0.1], [0.8, 0.7], [0.2, 0.01]])
+    found = Select(score=0.05, nms=0.5)(BOXES[:, None], scores)
+    assert found.scores.tolist() == pytest.approx([0.9, 0.7, 0.2])
+    assert found.labels.tolist() == [0, 1, 0]
+    assert torch.equal(found.boxes, BOXES)
+
+
+def test_each_class_has_its_box_where_there_is_one_for_each() -> None:
+    boxes = torch.stack((BOXES, BOXES + 100), 1)
+    found = Select(score=0.5)(boxes, torch.tensor([[0.0, 0.9], [0.0, 0.0], [0.8, 0.0]]))
+    assert found.boxes.tolist() == [[100, 100, 110, 110], [50, 50, 60, 60]]
+
+
+def test_no_more_than_wanted_and_none_too_small_or_not_finite() -> None:
+    scores = torch.tensor([[0.9], [0.8], [0.7]])
+    assert len(Select(nms=1.0, detections=2)(BOXES[:, None], scores)) == 2
+    boxes = BOXES.clone()
+    boxes[0, 2] = 0.005  # narrower than a hundredth of a pixel
+    boxes[1, 0] = float("nan")
+    assert Select(min_size=0.01)(boxes[:, None], scores).scores.tolist() == pytest.approx([0.7])
+    assert Select()(boxes[:, None], scores).scores.tolist() == pytest.approx([0.9, 0.7])
+
+
+def test_numbers_out_of_range() -> None:
+    with pytest.raises(ValueError, match=r"score=1\.5"):
+        Select(score=1.5)
+    with pytest.raises(ValueError, match="detections=0"):
+        Select(detections=0)
