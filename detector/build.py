@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
@@ -40,6 +41,8 @@ FACTORIES = frozenset(
         "detector.models.mask_head.ClassAgnostic",
         "detector.models.mask_head.Sigmoid",
         "detector.models.mask_head.Softmax",
+        "detector.masks.paste",
+        "detector.masks.paste_on_whole_pixels",
         "detector.models.rpn.Limits",
         "detector.models.selection.Select",
         "detector.optim.cosine",
@@ -51,6 +54,7 @@ FACTORIES = frozenset(
 MODULES = ("detector.models.", "torch.nn.modules.", "torchvision.ops.")
 """Where the modules are defined that a checkpoint's configuration may build."""
 
+_CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 _DATA_DIR = "${data_dir}"
 
 
@@ -98,6 +102,14 @@ def check_additions(name: str, overrides: Sequence[str]) -> None:
         if not built and not key.startswith(("trainer.", "logger.")):
             keys = ", ".join(str(k) for k in node) if isinstance(node, DictConfig) else "no keys"
             raise ValueError(f"unknown key {key!r}; {parent or 'the configuration'} has {keys}")
+
+
+def compose_config(overrides: Sequence[str]) -> DictConfig:
+    """The configuration of `train.py` with these overrides; within a script, or outside of one."""
+    if GlobalHydra.instance().is_initialized():
+        return compose("train", overrides=list(overrides))
+    with initialize_config_dir(str(_CONFIGS), version_base="1.3"):
+        return compose("train", overrides=list(overrides))
 
 
 def compose_model(config: DictConfig, classes: Sequence[str]) -> DictConfig:

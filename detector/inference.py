@@ -11,6 +11,7 @@ from torch import Tensor
 
 from detector import build
 from detector.data.datamodule import collate
+from detector.masks import Paste
 from detector.types import Objects, Sample, Target
 
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -50,6 +51,7 @@ class Detector:
         model = build.build_model(config)
         build.load_weights(model, content, str(checkpoint))
         self.model = model.to(self.device).eval()
+        self.paste: Paste = build.instantiate(config.paste)
         self.augment: Callable[[Sample, int], Sample] = build.instantiate(config.dataset.val_augment)
         self.stride = max(config.backbone.strides)
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
+from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from detector.types import Size
+
+Paste = Callable[[Tensor, Tensor, Size], Tensor]
+"""`paste`, or another way to do it."""
 
 
 def _axis(low: float, high: float, cells: int, length: int) -> tuple[int, int]:
@@ -69,6 +74,15 @@ def paste(masks: Tensor, boxes: Tensor, size: Size, threshold: float | None = 0.
         soft = down @ mask @ across.T
         out[top:bottom, left:right] = soft if threshold is None else soft >= threshold
     return pasted
+
+
+def paste_on_whole_pixels(masks: Tensor, boxes: Tensor, size: Size, threshold: float = 0.5) -> Tensor:
+    """torchvision's way, for its published models: the box is widened by a cell and cut to whole pixels.
+
+    Arguments and result as of `paste`; a pixel belongs to the object above `threshold`.
+    """
+    soft: Tensor = paste_masks_in_image(masks[:, None].float(), boxes.float(), size)
+    return soft[:, 0] > threshold
 
 
 def encode(masks: Tensor) -> list[dict[str, Any]]:

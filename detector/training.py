@@ -87,7 +87,8 @@ def build_evaluators(config: DictConfig, val: DetectionDataset) -> list[Evaluato
     """The metrics of the dataset, against the truth of `val`."""
     bins = tuple(config.dataset.size_bins)
     masks = val.has_masks and build.has_mask_head(config)
-    return make_evaluators(list(config.dataset.metrics), val.ground_truth(), val.category_ids, bins, masks)
+    paste = build.instantiate(config.paste)
+    return make_evaluators(list(config.dataset.metrics), val.ground_truth(), val.category_ids, bins, masks, paste)
 
 
 def measurable(evaluators: list[Evaluator], val: DetectionDataset) -> list[str]:

@@ -13,7 +13,7 @@ from detector import build
 from detector.cli import command, console, finish
 from detector.data.image import read_image
 from detector.inference import Detector
-from detector.masks import encode, paste
+from detector.masks import Paste, encode
 from detector.types import Objects, Size
 from detector.visualize import draw
 
@@ -32,7 +32,7 @@ def inputs(path: Path) -> list[Path]:
     return images
 
 
-def record(objects: Objects, classes: list[str], size: Size) -> list[dict[str, object]]:
+def record(objects: Objects, classes: list[str], size: Size, paste: Paste) -> list[dict[str, object]]:
     """Detections as plain data: class, score, box (x, y, width, height) and, with masks, COCO's RLE."""
     corners = objects.boxes
     xywh = [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in corners.tolist()]
@@ -68,7 +68,7 @@ def main(config: DictConfig) -> None:
             unread.append(str(error))
             continue
         objects = detector([image])[0]
-        found[path.name] = record(objects, detector.classes, (image.shape[1], image.shape[2]))
+        found[path.name] = record(objects, detector.classes, (image.shape[1], image.shape[2]), detector.paste)
         name = path.stem if stems[path.stem] == 1 else path.name
         draw(image, objects, detector.classes, config.threshold).save(output / f"{name}.png")
     (output / "detections.json").write_text(json.dumps(found, indent=1) + "\n")

@@ -8,7 +8,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from detector.masks import encode, paste
+from detector.masks import encode, paste, paste_on_whole_pixels
 from detector.types import Size
 
 
@@ -109,3 +109,18 @@ def test_encode_is_json_and_decodes_to_the_same_pixels() -> None:
     assert [rle["size"] for rle in rles] == [[13, 17]] * 5
     assert np.array_equal(coco_mask.decode(rles).transpose(2, 0, 1), masks.numpy())
     assert encode(masks[:0]) == []
+
+
+def test_torchvision_s_paste_by_hand() -> None:
+    # A box of 10.6 x 8.2 whose grid of 4 is one cell wider on each side: 15.9 x 12.3 from (0.35, 1.95), cut to (0, 1).
+    box = torch.tensor([[3.0, 4.0, 13.6, 12.2]])
+    mask = paste_on_whole_pixels(torch.ones(1, 4, 4), box, (20, 30))
+    assert mask.dtype == torch.bool
+    assert mask.shape == (1, 20, 30)
+    rows, columns = mask[0].any(1).nonzero().flatten(), mask[0].any(0).nonzero().flatten()
+    # 17 pixels for 6 cells: the ring of zeros and a half of it fade by pixel 2.83; in y 14 pixels, by 2.33.
+    assert columns.tolist() == list(range(3, 14))
+    assert rows.tolist() == list(range(3, 13))
+    exact = paste(torch.ones(1, 4, 4), box, (20, 30))
+    assert (exact != mask).any()
+    assert paste_on_whole_pixels(torch.ones(0, 4, 4), box[:0], (20, 30)).shape == (0, 20, 30)

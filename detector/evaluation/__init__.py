@@ -9,6 +9,7 @@ from detector.evaluation.base import Evaluator
 from detector.evaluation.coco import CocoEvaluator
 from detector.evaluation.table import render
 from detector.evaluation.voc import VocEvaluator
+from detector.masks import Paste, paste
 
 __all__ = ["METRICS", "CocoEvaluator", "Evaluator", "VocEvaluator", "evaluators", "render"]
 
@@ -22,6 +23,7 @@ def evaluators(
     category_ids: Sequence[int],
     size_bins: tuple[float, float] = (32, 96),
     masks: bool = False,
+    paste: Paste = paste,
 ) -> list[Evaluator]:
     """One evaluator for each of `metrics`, all with the same truth; the other arguments are `Evaluator`'s.
 
@@ -30,4 +32,4 @@ def evaluators(
     """
     if unknown := [name for name in metrics if name not in METRICS]:
         raise ValueError(f"unknown metrics {unknown}; there are {sorted(METRICS)}")
-    return [METRICS[name](ground_truth, category_ids, size_bins, masks) for name in metrics]
+    return [METRICS[name](ground_truth, category_ids, size_bins, masks, paste) for name in metrics]

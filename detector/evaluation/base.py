@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.masks import encode, paste
+from detector.masks import Paste, encode, paste
 from detector.types import Objects, Size
 
 ImageId = int | str
@@ -53,6 +53,7 @@ class Evaluator(ABC):
         category_ids: the dataset's category id of each label 0..C-1.
         size_bins: the sides in pixels, ascending, whose squares part small from medium and medium from large areas.
         masks: measure masks beside boxes.
+        paste: how predicted masks are laid on the image.
 
     Raises:
         ValueError: an annotation belongs to no image, a label to no category, or the bins do not ascend.
@@ -64,6 +65,7 @@ class Evaluator(ABC):
         category_ids: Sequence[int],
         size_bins: tuple[float, float] = (32, 96),
         masks: bool = False,
+        paste: Paste = paste,
     ) -> None:
         small, large = size_bins
         if not 0 < small < large:
@@ -74,7 +76,7 @@ class Evaluator(ABC):
         self.category_ids = list(category_ids)
         self.classes = [names[c] for c in category_ids]
         self.size_bins = (small, large)
-        self.masks = masks
+        self.masks, self.paste = masks, paste
         self._images: dict[ImageId, Mapping[str, Any]] = {image["id"]: image for image in ground_truth["images"]}
         self._annotations: dict[ImageId, list[Mapping[str, Any]]] = {image: [] for image in self._images}
         for annotation in ground_truth["annotations"]:
@@ -126,7 +128,7 @@ class Evaluator(ABC):
             return []
         pairs = zip(objects.masks, objects.boxes, strict=True)
         # one at a time, as N x H x W can be large
-        return [encode(paste(mask[None], box[None], size))[0] for mask, box in pairs]
+        return [encode(self.paste(mask[None], box[None], size))[0] for mask, box in pairs]
 
     def state(self) -> State:
         """What this process has collected, to be given to another's `merge`."""
