@@ -36,6 +36,7 @@ FACTORIES = frozenset(
         "detector.matching.Matcher",
         "detector.models.backbone.frozen_batch_norm",
         "detector.models.backbone.group_norm",
+        "detector.models.extracted.torchvision_model",
         "detector.models.losses.giou",
         "detector.models.losses.smooth_l1",
         "detector.models.mask_head.ClassAgnostic",
@@ -148,21 +149,21 @@ def has_mask_head(config: DictConfig) -> bool:
 def portable(config: DictConfig) -> dict[str, Any]:
     """The resolved configuration as plain data, but for the loggers, which are not part of what a checkpoint is.
 
-    In it the datasets still hang on `data_dir`, so that they can be moved.
+    In it the datasets still hang on `data_dir`, so that they can be moved. It names no weights to begin with.
     """
     data_dir = config.data_dir
     moved = config.copy()
     OmegaConf.set_readonly(moved, False)
     moved.data_dir = _DATA_DIR.replace("$", "\0")
     moved.logger = None
-    moved.backbone.weights = None  # the checkpoint has better ones
     plain = OmegaConf.to_container(moved, resolve=True)
 
     def restore(value: Any) -> Any:
         if isinstance(value, str):
             return value.replace("\0", "$")
         if isinstance(value, dict):
-            return {k: restore(v) for k, v in value.items()}
+            # The checkpoint has better weights.
+            return {k: None if k == "weights" and isinstance(v, str) else restore(v) for k, v in value.items()}
         return [restore(v) for v in value] if isinstance(value, list) else value
 
     result: dict[str, Any] = restore(plain)
@@ -242,7 +243,8 @@ def check_targets(config: Mapping[str, Any], source: str) -> None:
         if "_args_" in node:
             raise ValueError(f"{source}: {key}._args_: arguments go by their names")
         target = node.get("_target_")
-        if target == "detector.models.backbone.ResNet" and node.get("weights") is not None:
+        # Numbers under this name weigh a box's deltas.
+        if target is not None and isinstance(node.get("weights"), str | Mapping):
             raise ValueError(f"{source}: {key}.weights = {node['weights']!r}: a checkpoint brings its own weights")
         if target == "detector.data.shapes.ShapesDataset" and not _inside(node.get("root")):
             raise ValueError(f"{source}: {key}.root = {node.get('root')!r}: shapes are drawn under {_DATA_DIR} only")

@@ -53,7 +53,7 @@ class Detector:
         self.model = model.to(self.device).eval()
         self.paste: Paste = build.instantiate(config.paste)
         self.augment: Callable[[Sample, int], Sample] = build.instantiate(config.dataset.val_augment)
-        self.stride = max(config.backbone.strides)
+        self.stride = config.backbone.size_divisibility
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Tensor]) -> list[Objects]:

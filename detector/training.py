@@ -79,7 +79,7 @@ def _datamodule(config: DictConfig, train: DetectionDataset | None, val: Detecti
         steps=config.schedule.steps * config.trainer.get("accumulate_grad_batches", 1),
         workers=config.workers,
         seed=config.seed,
-        stride=max(config.backbone.strides),
+        stride=config.backbone.size_divisibility,
     )
 
 

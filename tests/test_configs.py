@@ -24,7 +24,7 @@ def complete(*overrides: str) -> DictConfig:
 def test_every_folder_is_a_known_group() -> None:
     groups = {p.name for p in CONFIGS.iterdir() if p.is_dir()}
     assert groups == {
-        *("dataset", "backbone", "pooler", "model", "schedule", "trainer", "logger", "experiment"),
+        *("dataset", "norm", "backbone", "pooler", "model", "schedule", "trainer", "logger", "experiment"),
         *("box_loss", "mask_head", "mask_loss"),
     }
     assert {p.stem for p in CONFIGS.glob("*.yaml")} == {"train", "evaluate", "predict", "data"}
@@ -48,6 +48,28 @@ def test_backbones(backbone: str) -> None:
     assert [f.shape[1] for f in features] == [config.backbone.channels] * len(config.backbone.strides)
     for feature, stride in zip(features, config.backbone.strides, strict=True):
         assert feature.shape[-2:] == (-(-64 // stride), -(-96 // stride))
+
+
+@pytest.mark.parametrize("backbone", choices("backbone"))
+def test_backbones_say_all_that_others_ask(backbone: str) -> None:
+    node = OmegaConf.to_container(complete(f"backbone={backbone}").backbone, resolve=True)
+    assert isinstance(node, dict)
+    sizes = [size if isinstance(size, list) else [size] for size in node["anchor_sizes"]]
+    assert [len(level) * 3 for level in sizes] == [node["anchors"]] * len(node["strides"])
+    assert node["strides"][: len(node["roi_strides"])] == node["roi_strides"]
+    assert node["size_divisibility"] in (1, 32)
+    assert (node["stage"] is None) is (node["box_size"] == 7) is (node["mask_pooler"] is not None)
+    keys = {"channels", "freeze_at", "mask_channels", "mask_depth", "module", "trunk", "weights", "width"}
+    assert keys <= node.keys()
+
+
+@pytest.mark.parametrize("norm", choices("norm"))
+def test_norms(norm: str) -> None:
+    config = complete(f"norm={norm}", "backbone.channels=32")
+    kind = {"batch": "BatchNorm2d", "frozen": "FrozenBatchNorm2d", "sync": "SyncBatchNorm", "group": "GroupNorm"}[norm]
+    backbone = build.instantiate(config.backbone.module)
+    assert {type(m).__name__ for m in backbone.modules() if "Norm" in type(m).__name__} == {kind}
+    build.check_targets(build.portable(config), "own")
 
 
 @pytest.mark.parametrize("dataset", choices("dataset"))

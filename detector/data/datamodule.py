@@ -95,7 +95,7 @@ class DetectionDataModule(lightning.LightningDataModule):
         workers: processes that prepare batches; None is the cores but one, at most 2. Small images take a few
             milliseconds each, so that on two cores one worker keeps up, and a second would only take the training's
             threads away. More pays where images are large, or the training runs on a GPU.
-        stride: of the coarsest level; the padded size is a multiple of it.
+        stride: the padded size is a multiple of it.
         seed: of the order and of the augmentation.
 
     Raises:

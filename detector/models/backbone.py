@@ -2,132 +2,92 @@
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from pickle import UnpicklingError
+from typing import Self
 
-import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import FrozenBatchNorm2d
 
 Norm = Callable[[int], nn.Module]
+"""Makes the normalisation layer of a number of channels."""
 
 
 def group_norm(channels: int, groups: int = 32) -> nn.Module:
-    """Group normalisation in the order of arguments that a backbone's `norm` wants."""
+    """Group normalisation (Wu and He, 2018), a `Norm`; `groups` must divide the channels."""
+    if groups < 1 or channels % groups:
+        raise ValueError(
+            f"{channels} channels do not make {groups} groups; take norm.groups={math.gcd(channels, groups)}, or more "
+            "channels"
+        )
     return nn.GroupNorm(groups, channels)
 
 
-class ResNet(nn.Module):
-    """The stem and residual stages of torchvision's ResNet.
+def frozen_batch_norm(channels: int, eps: float = 1e-5) -> nn.Module:
+    """Batch normalisation whose statistics and weights stay as loaded, a `Norm`.
 
     Args:
-        name: torchvision's name, such as `resnet50`.
-        norm: makes the normalisation layer of a number of channels.
-        weights: None for random ones, `imagenet` (or torchvision's name of a set, such as `IMAGENET1K_V1`) for
-            torchvision's, downloaded where they are not yet on disk, or the path of a file with a state dict.
-        freeze_at: so many of the stages (the stem is the first) are not trained.
-        depth: so many of the four residual stages are there, from the finest on.
+        channels: of the features.
+        eps: added to the variance. 0 in the detectors of torchvision that were trained with it.
+    """
+    if eps < 0:
+        raise ValueError(f"norm.eps is added to a variance and must be at least 0, got {eps}")
+    norm: nn.Module = FrozenBatchNorm2d(channels, eps)
+    return norm
+
+
+class Body(nn.Module, ABC):
+    """A network cut off before its classifier: from [B, 3, H, W] to features, fine to coarse.
+
+    Attributes:
+        channels: of each feature.
+        strides: image pixels between its cells.
     """
 
-    def __init__(
-        self,
-        name: str,
-        norm: Norm = nn.BatchNorm2d,
-        weights: str | None = None,
-        freeze_at: int = 0,
-        depth: int = 4,
-    ) -> None:
+    def __init__(self, channels: Sequence[int], strides: Sequence[int]) -> None:
         super().__init__()
-        if not 1 <= depth <= 4:
-            raise ValueError(f"depth counts residual stages, 1 to 4, got {depth}")
-        self.stages = ("stem", "layer1", "layer2", "layer3", "layer4")[: depth + 1]
-        if not 0 <= freeze_at <= len(self.stages):
-            raise ValueError(f"freeze_at counts stages of {len(self.stages)}, got {freeze_at}")
-        net = torchvision.models.get_model(name, weights=None, norm_layer=norm)
-        if weights is not None:
-            _load(net, _weights(name, weights), weights)
-        self.stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
-        for stage in self.stages[1:]:
-            self.add_module(stage, net.get_submodule(stage))
-        last = net.layer4[-1]
-        widest = (last.conv3 if hasattr(last, "conv3") else last.conv2).out_channels
-        self.channels = [widest // 8, widest // 4, widest // 2, widest][:depth]
-        self.freeze_at = freeze_at
-        for stage in self.stages[:freeze_at]:
-            self.get_submodule(stage).requires_grad_(False)
+        self.channels, self.strides = list(channels), list(strides)
+        self._frozen: list[nn.Module] = []
 
-    def train(self, mode: bool = True) -> ResNet:
+    @abstractmethod
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """From [B, 3, H, W] the features [B, D, H / stride, W / stride], fine to coarse."""
+
+    def freeze(self, stages: Sequence[nn.Module], count: int) -> None:
+        """Train neither the weights nor the norms' statistics of the first `count` of `stages`, now and later."""
+        if not 0 <= count <= len(stages):
+            raise ValueError(f"freeze_at counts stages of {len(stages)}, got {count}")
+        self._frozen = list(stages[:count])
+        for stage in self._frozen:
+            stage.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Self:
         """Set the mode; the statistics of frozen stages stay as they are."""
         super().train(mode)
-        for stage in self.stages[: self.freeze_at]:
-            self.get_submodule(stage).eval()
+        for stage in self._frozen:
+            stage.eval()
         return self
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """From [B, 3, H, W] the residual stages' outputs C2, C3, ... at strides 4, 8, ..."""
-        x = self.stem(image)
-        features = []
-        for stage in self.stages[1:]:
-            x = self.get_submodule(stage)(x)
-            features.append(x)
-        return features
-
-
-def _weights(name: str, weights: str) -> dict[str, Tensor]:
-    """A state dict by torchvision's name of it, or from a file."""
-    if weights == "imagenet" or weights.startswith("IMAGENET"):
-        choice = "DEFAULT" if weights == "imagenet" else weights
-        try:
-            state: dict[str, Tensor] = torchvision.models.get_model_weights(name)[choice].get_state_dict(progress=True)
-        except KeyError as error:
-            sets = [w.name for w in torchvision.models.get_model_weights(name)]
-            raise ValueError(f"backbone weights {weights!r}: {name} has {', '.join(sets)}") from error
-        except OSError as error:
-            raise OSError(
-                f"backbone weights {weights!r}: not on this disk, and the download failed ({error}); download them "
-                "elsewhere and give the file's path, or backbone.weights=null for random ones"
-            ) from error
-        return state
-    path = Path(weights)
-    if not path.is_file():
-        raise FileNotFoundError(f"backbone weights {weights!r}: no such file; give a path, or `imagenet`")
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, UnpicklingError, EOFError) as error:
-        raise ValueError(f"backbone weights {weights!r}: not a file of weights ({error})") from error
-    if not isinstance(loaded, dict):
-        raise ValueError(
-            f"backbone weights {weights!r}: a state dict was expected, the file holds a {type(loaded).__name__}"
-        )
-    return loaded
-
-
-def _load(net: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Load all but the classifier; FrozenBatchNorm2d has no `num_batches_tracked`."""
-    keys = net.load_state_dict({k: v for k, v in state.items() if not k.startswith("fc.")}, strict=False)
-    missing = [k for k in keys.missing_keys if not k.startswith("fc.")]
-    unexpected = [k for k in keys.unexpected_keys if not k.endswith("num_batches_tracked")]
-    if missing or unexpected:
-        raise ValueError(f"backbone weights {source!r} do not fit: missing {missing[:3]}, unexpected {unexpected[:3]}")
 
 
 class FPN(nn.Module):
     """A feature pyramid: the coarse levels' meaning at the fine levels' resolution (FPN, section 3).
 
     Args:
-        body: gives features at strides 4, 8, 16, ... and says how many `channels` each has.
+        body: gives features, each at twice the stride of the one before.
         channels: of every level of the pyramid.
         norm: makes the normalisation layer after each convolution; None for none.
-        strides: of the levels, image pixels between cells; 4, 8, 16, ... Levels beyond the body's are every second
-            cell of the one before.
+        strides: of the levels, image pixels between cells: those of the body, and from there on twice the one before.
+            Levels beyond the body's are every second cell of the one before.
+
+    Raises:
+        ValueError: the strides are not such.
     """
 
     def __init__(
         self,
-        body: ResNet,
+        body: Body,
         channels: int = 256,
         norm: Norm | None = None,
         strides: Sequence[int] = (4, 8, 16, 32, 64),
@@ -135,26 +95,35 @@ class FPN(nn.Module):
         super().__init__()
         if channels < 1:
             raise ValueError(f"channels must be at least 1, got {channels}")
-        if list(strides) != [4 * 2**level for level in range(max(len(strides), len(body.channels)))]:
+        first = body.strides[0]
+        if body.strides != [first * 2**level for level in range(len(body.strides))] or first & (first - 1):
             raise ValueError(
-                f"strides must be 4, 8, 16, ..., at least the body's {len(body.channels)}, got {list(strides)}"
+                f"a pyramid wants a body whose strides are powers of two, each twice the one before; its are "
+                f"{body.strides}"
+            )
+        wanted = [first * 2**level for level in range(max(len(strides), len(body.strides)))]
+        if list(strides) != wanted:
+            raise ValueError(
+                f"strides must be {first}, {2 * first}, {4 * first}, ..., at least the body's {len(body.strides)}, got "
+                f"{list(strides)}"
             )
         self.body, self.levels = body, len(strides)
 
         def conv(inputs: int, side: int) -> nn.Module:
-            layer = nn.Conv2d(inputs, channels, side, padding=side // 2, bias=norm is None)
+            after = None if norm is None else norm(channels)
+            # A norm that learns nothing brings no bias of its own.
+            bias = after is None or not list(after.parameters())
+            layer = nn.Conv2d(inputs, channels, side, padding=side // 2, bias=bias)
             nn.init.kaiming_uniform_(layer.weight, a=1)
-            if layer.bias is None:
-                assert norm is not None
-                return nn.Sequential(layer, norm(channels))
-            nn.init.zeros_(layer.bias)
-            return layer
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+            return layer if after is None else nn.Sequential(layer, after)
 
         self.lateral = nn.ModuleList(conv(c, 1) for c in body.channels)
         self.output = nn.ModuleList(conv(channels, 3) for _ in body.channels)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """From [B, 3, H, W] the levels P2, P3, ..., [B, channels, H / 2^k, W / 2^k]."""
+        """From [B, 3, H, W] the levels, [B, channels, H / stride, W / stride], fine to coarse."""
         lateral = [layer(x) for layer, x in zip(self.lateral, self.body(image), strict=True)]
         merged = [lateral[-1]]
         for x in reversed(lateral[:-1]):
@@ -165,7 +134,27 @@ class FPN(nn.Module):
         return levels
 
 
-def frozen_batch_norm(channels: int) -> nn.Module:
-    """Batch normalisation whose statistics and weights stay as loaded."""
-    norm: nn.Module = FrozenBatchNorm2d(channels)
-    return norm
+class SingleLevel(nn.Module):
+    """The coarsest of a body's features alone (Faster R-CNN): C4 of a ResNet of three stages, C5 of four.
+
+    Args:
+        body: gives features, fine to coarse.
+        channels: that the last of them must have.
+        strides: of that one: a list of one number.
+
+    Raises:
+        ValueError: the body's last feature has other channels or another stride.
+    """
+
+    def __init__(self, body: Body, channels: int, strides: Sequence[int]) -> None:
+        super().__init__()
+        if channels != body.channels[-1] or list(strides) != body.strides[-1:]:
+            raise ValueError(
+                f"the body's last feature has {body.channels[-1]} channels and strides {body.strides[-1:]}, but "
+                f"channels is {channels} and strides is {list(strides)}"
+            )
+        self.body = body
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """From [B, 3, H, W] one level [B, channels, H / stride, W / stride]."""
+        return [self.body(image)[-1]]

@@ -1,0 +1,87 @@
+"""Weights learnt by classifying ImageNet, for what is cut out of torchvision's networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+
+def read(name: str, weights: str) -> dict[str, Tensor]:
+    """The state dict of torchvision's network `name`.
+
+    Args:
+        name: torchvision's, such as `resnet50`.
+        weights: `imagenet` (or torchvision's name of a set, such as `IMAGENET1K_V1`) for torchvision's, downloaded
+            where they are not yet on disk, or the path of a file with a state dict.
+
+    Raises:
+        ValueError, OSError: there are none of that name, they cannot be had, or the file holds something else.
+    """
+    if weights == "imagenet" or weights.startswith("IMAGENET"):
+        choice = "DEFAULT" if weights == "imagenet" else weights
+        try:
+            state: dict[str, Tensor] = torchvision.models.get_model_weights(name)[choice].get_state_dict(progress=True)
+        except KeyError as error:
+            sets = [w.name for w in torchvision.models.get_model_weights(name)]
+            raise ValueError(f"backbone weights {weights!r}: {name} has {', '.join(sets)}") from error
+        except OSError as error:
+            raise OSError(
+                f"backbone weights {weights!r}: not on this disk, and the download failed ({error}); download them "
+                "elsewhere and give the file's path, or backbone.weights=null for random ones"
+            ) from error
+        return state
+    path = Path(weights)
+    if not path.is_file():
+        raise FileNotFoundError(f"backbone weights {weights!r}: no such file; give a path, or `imagenet`")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, UnpicklingError, EOFError) as error:
+        raise ValueError(f"backbone weights {weights!r}: not a file of weights ({error})") from error
+    if not isinstance(loaded, dict):
+        raise ValueError(
+            f"backbone weights {weights!r}: a state dict was expected, the file holds a {type(loaded).__name__}"
+        )
+    return loaded
+
+
+def load(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Put weights into a module, each into its own; a norm that is frozen does not count its batches.
+
+    Args:
+        module: whose names and shapes must be those of `state`.
+        state: from `read`, without what `module` has no part for.
+        source: what `read` was asked for.
+
+    Raises:
+        ValueError: they do not fit; says how.
+    """
+    own = {k: v for k, v in module.state_dict().items() if not k.endswith("num_batches_tracked")}
+    given = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    missing, unexpected = [k for k in own if k not in given], [k for k in given if k not in own]
+    if unexpected and not missing and all(_is_statistic(k) for k in unexpected):
+        raise ValueError(
+            f"backbone weights {source!r} were learnt with batch norms, which this network does not have: take "
+            "norm=batch, norm=sync or norm=frozen, or backbone.weights=null for random ones"
+        )
+    if missing and not unexpected and all(_is_statistic(k) for k in missing):
+        raise ValueError(f"backbone weights {source!r} were learnt without batch norms; take norm=group")
+    shapes = [
+        f"{k} {tuple(given[k].shape)} for {tuple(own[k].shape)}"
+        for k in own
+        if k in given and given[k].shape != own[k].shape
+    ]
+    if missing or unexpected or shapes:
+        raise ValueError(
+            f"backbone weights {source!r} do not fit: missing {missing[:3]}, unexpected {unexpected[:3]}, of another "
+            f"shape {shapes[:3]}; take the backbone that they were learnt with"
+        )
+    module.load_state_dict(given, strict=False)
+
+
+def _is_statistic(name: str) -> bool:
+    return name.endswith((".running_mean", ".running_var"))

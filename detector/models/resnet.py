@@ -1,0 +1,110 @@
+"""Residual networks (He et al., 2016; Xie et al., 2017) as bodies, and the fifth stage as a part of the heads."""
+
+from __future__ import annotations
+
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.resnet import Bottleneck
+
+from detector.models import pretrained
+from detector.models.backbone import Body, Norm
+
+
+class ResNet(Body):
+    """The stem and residual stages of torchvision's ResNets and ResNeXts.
+
+    Args:
+        name: torchvision's name, such as `resnet50` or `resnext50_32x4d`.
+        norm: makes the normalisation layer of a number of channels.
+        weights: None for random ones, else as `detector.models.pretrained.read` takes them.
+        freeze_at: so many of the stages (the stem is the first) are not trained.
+        depth: so many of the four residual stages are there, from the finest on.
+        stride_in_1x1: whether a bottleneck block strides in its first 1×1 convolution (He et al., Caffe's weights)
+            instead of in its 3×3 (torchvision).
+        dilation: of the 3×3 convolutions of the fourth residual stage. With 2 that stage does not stride, and its
+            cells are 16 pixels apart like those before ("DC5", Detectron2's RES5_DILATION); 1 or 2.
+
+    Raises:
+        ValueError: an argument is not such, or the weights do not fit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        norm: Norm = nn.BatchNorm2d,
+        weights: str | None = None,
+        freeze_at: int = 0,
+        depth: int = 4,
+        stride_in_1x1: bool = False,
+        dilation: int = 1,
+    ) -> None:
+        if not 1 <= depth <= 4:
+            raise ValueError(f"depth counts residual stages, 1 to 4, got {depth}")
+        if dilation not in (1, 2) or (dilation == 2 and depth < 4):
+            raise ValueError(f"dilation of the fourth residual stage is 1, or 2 with depth=4; got {dilation}, {depth=}")
+        net = _network(name, norm, weights, stride_in_1x1)
+        if dilation == 2:
+            _dilate(net.layer4)
+        widest, last = net.inplanes, 16 if dilation == 2 else 32
+        super().__init__([widest // 8, widest // 4, widest // 2, widest][:depth], [4, 8, 16, last][:depth])
+        self.stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
+        self.stages = ("layer1", "layer2", "layer3", "layer4")[:depth]
+        for stage in self.stages:
+            self.add_module(stage, net.get_submodule(stage))
+        self.freeze([self.stem, *(self.get_submodule(stage) for stage in self.stages)], freeze_at)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """From [B, 3, H, W] the residual stages' outputs C2, C3, ... at strides 4, 8, ..."""
+        x = self.stem(image)
+        features = []
+        for stage in self.stages:
+            x = self.get_submodule(stage)(x)
+            features.append(x)
+        return features
+
+
+class ResNetStage(nn.Module):
+    """The last residual stage alone, over pooled features: the heads of a detector on C4 (ResNet, appendix A).
+
+    Args:
+        name, norm, weights, stride_in_1x1: as of the `ResNet` whose three first residual stages the features are of.
+    """
+
+    def __init__(
+        self, name: str, norm: Norm = nn.BatchNorm2d, weights: str | None = None, stride_in_1x1: bool = False
+    ) -> None:
+        super().__init__()
+        self.layer4 = _network(name, norm, weights, stride_in_1x1).layer4
+
+    def forward(self, features: Tensor) -> Tensor:
+        """From [K, D, P, P] to [K, 2 · D, P / 2, P / 2]."""
+        x: Tensor = self.layer4(features)
+        return x
+
+
+def _network(name: str, norm: Norm, weights: str | None, stride_in_1x1: bool) -> torchvision.models.ResNet:
+    """Torchvision's network but for the classifier."""
+    models = torchvision.models
+    names = [n for n in models.list_models(models) if models.get_model_builder(n).__module__ == models.resnet.__name__]
+    if name not in names:
+        raise ValueError(f"backbone.name: {name!r} is no ResNet of torchvision; take one of {', '.join(names)}")
+    net = models.get_model(name, weights=None, norm_layer=norm)
+    net.fc = nn.Identity()
+    if weights is not None:
+        state = pretrained.read(name, weights)
+        pretrained.load(net, {k: v for k, v in state.items() if not k.startswith("fc.")}, weights)
+    if stride_in_1x1:
+        for block in (net.layer2[0], net.layer3[0], net.layer4[0]):
+            if not isinstance(block, Bottleneck):
+                raise ValueError(f"stride_in_1x1: blocks of {name} have no 1x1 before the 3x3; take resnet50 or deeper")
+            block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+    return net
+
+
+def _dilate(stage: nn.Module) -> None:
+    """Let a stage dilate by two instead of striding by two."""
+    for module in stage.modules():
+        if isinstance(module, nn.Conv2d):
+            module.stride = (1, 1)
+            if module.kernel_size == (3, 3):
+                module.dilation = module.padding = (2, 2)
