@@ -1,21 +1,15 @@
+"""The pyramid, the single level and the norms; on ResNets of few stages."""
+
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 
-from detector.models.backbone import FPN, ResNet
-
-
-@pytest.mark.parametrize("depth", [1, 2, 3, 4])
-def test_a_body_of_fewer_stages(depth: int) -> None:
-    body = ResNet("resnet18", depth=depth)
-    assert body.channels == [64, 128, 256, 512][:depth]
-    image = torch.randn(1, 3, 64, 96)
-    features = body.eval()(image)
-    whole = ResNet("resnet18", depth=4).eval()
-    assert whole.load_state_dict(body.state_dict(), strict=False).unexpected_keys == []
-    for feature, expected in zip(features, whole(image), strict=False):
-        torch.testing.assert_close(feature, expected)
-    assert [tuple(f.shape[-2:]) for f in features] == [(16, 24), (8, 12), (4, 6), (2, 3)][:depth]
+from detector.models.backbone import FPN, Norm, SingleLevel, frozen_batch_norm, group_norm
+from detector.models.resnet import ResNet
+from detector.models.vgg import VGG16
 
 
 @pytest.mark.parametrize("depth", [2, 3, 4])
@@ -26,17 +20,77 @@ def test_levels_beyond_the_body_are_every_second_cell(depth: int) -> None:
         assert torch.equal(coarse, fine[:, :, ::2, ::2])
 
 
+def test_a_pyramid_begins_where_its_body_does() -> None:
+    levels = FPN(VGG16(), channels=8, strides=[16, 32]).eval()(torch.randn(1, 3, 64, 96))
+    assert [tuple(level.shape) for level in levels] == [(1, 8, 4, 6), (1, 8, 2, 3)]
+
+
 def test_every_weight_of_a_small_body_is_trained() -> None:
     fpn = FPN(ResNet("resnet18", depth=3), channels=8)
     torch.stack([level.square().mean() for level in fpn(torch.randn(2, 3, 64, 64))]).sum().backward()
     assert [name for name, p in fpn.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
-def test_depths_and_levels_that_do_not_exist() -> None:
-    with pytest.raises(ValueError, match="1 to 4, got 5"):
-        ResNet("resnet18", depth=5)
-    with pytest.raises(ValueError, match="of 4, got 5"):
-        ResNet("resnet18", depth=3, freeze_at=5)
+def test_strides_that_make_no_pyramid() -> None:
     for strides in ([4, 8, 16], [4, 8, 16, 48], [8, 16, 32, 64]):
-        with pytest.raises(ValueError, match="at least the body's 4, got"):
+        with pytest.raises(ValueError, match=r"must be 4, 8, 16, .* at least the body's 4, got"):
             FPN(ResNet("resnet18"), strides=strides)
+    with pytest.raises(ValueError, match=r"each twice the one before; its are \[4, 8, 16, 16\]"):
+        FPN(ResNet("resnet18", dilation=2), strides=[4, 8, 16, 16])
+    with pytest.raises(ValueError, match="channels must be at least 1, got 0"):
+        FPN(ResNet("resnet18"), channels=0)
+
+
+def test_a_single_level_is_the_last_one() -> None:
+    body = ResNet("resnet18", depth=3).eval()
+    image = torch.randn(1, 3, 64, 96)
+    (level,) = SingleLevel(body, channels=256, strides=[16])(image)
+    assert torch.equal(level, body(image)[-1])
+    for channels, strides in ((512, [16]), (256, [32]), (256, [8, 16])):
+        with pytest.raises(ValueError, match=r"256 channels and strides \[16\], but channels is"):
+            SingleLevel(body, channels, strides)
+
+
+@pytest.mark.parametrize(
+    ("norm", "kind", "learnt"),
+    [
+        (nn.BatchNorm2d, nn.BatchNorm2d, True),
+        (nn.SyncBatchNorm, nn.SyncBatchNorm, True),
+        (frozen_batch_norm, FrozenBatchNorm2d, False),
+        (group_norm, nn.GroupNorm, True),
+    ],
+)
+def test_norms(norm: Norm, kind: type[nn.Module], learnt: bool) -> None:
+    fpn = FPN(ResNet("resnet18", norm=norm, depth=2), channels=32, norm=norm)
+    made = {type(m) for m in fpn.modules() if "Norm" in type(m).__name__}
+    assert made == {kind}
+    # Two convolutions a level; each has a bias, if only one.
+    biases = [name for name, _ in fpn.named_parameters() if name.startswith(("lateral", "output")) and "bias" in name]
+    assert len(biases) == 4
+    assert all(("1.bias" in name) is learnt for name in biases)
+    before = [b.clone() for b in fpn.buffers()]
+    torch.stack([level.square().mean() for level in fpn(torch.randn(2, 3, 64, 64))]).sum().backward()
+    assert [name for name, p in fpn.named_parameters() if p.grad is None or not p.grad.any()] == []
+    changed = [not torch.equal(a, b) for a, b in zip(before, fpn.buffers(), strict=True)]
+    assert changed == [kind is not FrozenBatchNorm2d] * len(before)
+
+
+def test_a_frozen_norm_divides_by_the_deviation() -> None:
+    x = torch.randn(2, 3, 4, 4)
+    norm = partial(frozen_batch_norm, eps=0.0)(3)
+    mean, variance = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([4.0, 0.25, 1e-6])
+    norm.load_state_dict(
+        {"weight": torch.ones(3), "bias": torch.zeros(3), "running_mean": mean, "running_var": variance}
+    )
+    expected = (x - mean.view(3, 1, 1)) / torch.tensor([2.0, 0.5, 1e-3]).view(3, 1, 1)
+    torch.testing.assert_close(norm(x), expected)
+    assert not torch.allclose(frozen_batch_norm(3)(x), frozen_batch_norm(3, eps=0.5)(x))
+
+
+def test_norms_that_cannot_be() -> None:
+    with pytest.raises(ValueError, match=r"48 channels do not make 32 groups; take norm\.groups=16"):
+        group_norm(48)
+    with pytest.raises(ValueError, match="0 groups"):
+        group_norm(48, groups=0)
+    with pytest.raises(ValueError, match=r"norm\.eps.*at least 0, got -1"):
+        frozen_batch_norm(48, eps=-1)
