@@ -1,0 +1,159 @@
+"""What the tensors of a Detectron2 checkpoint say of the model they were learnt in, as overrides of the configuration.
+
+A file carries no configuration. What can be seen in names, shapes and buffers is seen here; the rest (where a block has
+its stride, the pooler, thresholds) is that of Detectron2's model zoo, in the presets `experiment=detectron2_...`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from detector.weights.foreign import CLASSIFY, MASK, REGRESS, TRUNK, layers
+
+MEAN, STD = (123.675, 116.28, 103.53), (1.0, 1.0, 1.0)
+"""Of the zoo, for images in the order red, green, blue."""
+
+IMAGENET_STD = (58.395, 57.12, 57.375)
+"""Of the zoo's ResNeXt, trained by Caffe2 and not by MSRA."""
+
+ANCHOR_SIZES, ANCHOR_RATIOS = [32, 64, 128, 256, 512], [0.5, 1, 2]
+
+BODIES = {
+    (2, 2, 1, 64): "resnet18",
+    (4, 6, 1, 64): "resnet34",
+    (4, 6, 1, 256): "resnet50",
+    (4, 23, 1, 256): "resnet101",
+    (4, 6, 32, 256): "resnext50_32x4d",
+    (4, 23, 32, 256): "resnext101_32x8d",
+}
+"""By the blocks of the second and third stage, the groups of a 3x3 convolution and the channels of the first stage."""
+
+
+def architecture(state: Mapping[str, Tensor], source: str) -> list[str]:
+    """The preset, and what differs from it.
+
+    Args:
+        state: in this project's names; the trunk's weights are still matrices.
+        source: for the error.
+
+    Raises:
+        ValueError: the backbone is no ResNet of this project.
+    """
+    body = r"backbone\.body\.layer"
+    stage = [_count(state, rf"{body}{n}\.\d+\.conv1\.weight") for n in (2, 3)]
+    first = [state[key] for key in sorted(state) if re.fullmatch(rf"{body}1\.0\.conv\d\.weight", key)]
+    shape = (stage[0], stage[1], len(first[1]) // first[1].shape[1], len(first[-1])) if len(first) > 1 else (0, 0, 0, 0)
+    name = BODIES.get(shape)
+    if name is None:
+        raise ValueError(
+            f"weights {source!r}: blocks of the second and third stage, groups and channels of the first are {shape}; "
+            f"no backbone here is so"
+        )
+    if _count(state, r"backbone\.lateral\..+"):
+        kind, anchors = "fpn", len(ANCHOR_RATIOS)
+    else:
+        kind = "c4" if _count(state, r"heads\.box_pooler\.stage\..+") else "dc5"
+        anchors = len(ANCHOR_SIZES) * len(ANCHOR_RATIOS)
+    seen: dict[str, tuple[int, int]] = {
+        "model.proposer.head.depth": (_count(state, r"proposer\.head\.convs\.\d+\.weight"), 1),
+        "backbone.anchors": (len(state["proposer.head.objectness.weight"]), anchors),
+    }
+    if kind == "fpn":
+        seen["backbone.channels"] = (state["proposer.head.convs.0.weight"].shape[1], 256)
+    return [
+        f"experiment=detectron2_{kind}",
+        f"backbone={name}_{kind}",
+        f"model={'mask' if layers(state, MASK) else 'faster'}_rcnn",
+        *_norms(state),
+        *(["backbone.stride_in_1x1=false", f"model.normalize.std={_list(IMAGENET_STD)}"] if "resnext" in name else []),
+        *(f"{key}={value}" for key, (value, usual) in seen.items() if value != usual),
+        *_box_head(state),
+        *_mask_head(state, kind),
+    ]
+
+
+def _norms(state: Mapping[str, Tensor]) -> list[str]:
+    """Learnt norms; in the zoo the models with these have their strides on the 3x3 convolutions."""
+    if "backbone.body.stem.1.running_mean" not in state:
+        norm = ["norm=group", "~norm.eps", "backbone.stride_in_1x1=false"]
+    elif "backbone.body.stem.1.num_batches_tracked" in state:
+        norm = ["norm=batch", "backbone.stride_in_1x1=false"]
+    else:
+        norm = []
+    return norm + (["backbone.fpn_norm=${norm}"] if "backbone.lateral.0.1.weight" in state else [])
+
+
+def _box_head(state: Mapping[str, Tensor]) -> list[str]:
+    trunk = layers(state, TRUNK)
+    convs = [key for key in trunk if state[key].ndim == 4]
+    matrices = [key for key in trunk if state[key].ndim == 2]
+    overrides = []
+    if convs:
+        overrides += ["backbone.trunk._target_=detector.models.box_head.ConvFC", f"+backbone.trunk.convs={len(convs)}"]
+        overrides += ["+backbone.trunk.norm=${norm}"] if TRUNK + "1.weight" in state else []
+    if matrices and len(state[matrices[0]]) != 1024:
+        overrides.append(f"backbone.width={len(state[matrices[0]])}")
+    if len(state[REGRESS + ".weight"]) == 4 and len(state[CLASSIFY + ".weight"]) > 2:
+        overrides.append("model.heads.box_head.class_agnostic=true")
+    return overrides
+
+
+def _mask_head(state: Mapping[str, Tensor], kind: str) -> list[str]:
+    masks = layers(state, MASK)
+    if not masks:
+        return []
+    *convs, double, last = (state[key] for key in masks if state[key].ndim == 4)
+    overrides = ["mask_head.norm=${norm}"] if MASK + "1.weight" in state else []
+    if len(convs) != (0 if kind == "c4" else 4):
+        overrides.append(f"backbone.mask_depth={len(convs)}")
+    if double.shape[1] != 256:
+        overrides.append(f"backbone.mask_width={double.shape[1]}")
+    if len(last) == 1 and len(state[CLASSIFY + ".weight"]) > 2:
+        overrides.append("mask_loss=class_agnostic")
+    return overrides
+
+
+def preprocessing(mean: Tensor | None, std: Tensor | None) -> tuple[bool, list[str]]:
+    """Whether images come in the order red, green, blue, and the overrides for unusual means and deviations.
+
+    Args:
+        mean, std: the file's `pixel_mean` and `pixel_std`, [3] or [3, 1, 1], in 0..255, where it has them.
+    """
+    rgb = mean is not None and torch.allclose(mean.flatten().float(), torch.tensor(MEAN), atol=1e-3)
+    overrides = []
+    for name, value, usual in (("mean", mean, MEAN), ("std", std, STD)):
+        if value is None:
+            continue
+        channels = value.flatten().float() if rgb else value.flatten().float().flip(0)
+        if not torch.allclose(channels, torch.tensor(usual), atol=1e-3):
+            overrides.append(f"model.normalize.{name}={_list(channels.tolist())}")
+    return rgb, overrides
+
+
+def anchors(cells: Sequence[Tensor]) -> list[str]:
+    """The overrides for unusual anchors.
+
+    Args:
+        cells: by level [A, 4], the anchors of one cell around the origin, by size and then by height / width.
+    """
+    sides = [(cell[:, 2:] - cell[:, :2]).double() for cell in cells]
+    sizes = [list(dict.fromkeys(round(s, 2) for s in side.prod(1).sqrt().tolist())) for side in sides]
+    ratios = [list(dict.fromkeys(round(r, 3) for r in (side[:, 1] / side[:, 0]).tolist())) for side in sides]
+    overrides = []
+    if sizes and [size for level in sizes for size in level] != ANCHOR_SIZES:
+        overrides.append(f"backbone.anchor_sizes=[{','.join(_list(level) for level in sizes)}]")
+    if ratios and ratios[0] != ANCHOR_RATIOS:
+        overrides.append(f"model.proposer.anchors.ratios={_list(ratios[0])}")
+    return overrides
+
+
+def _count(state: Mapping[str, Tensor], pattern: str) -> int:
+    return sum(re.fullmatch(pattern, key) is not None for key in state)
+
+
+def _list(values: Sequence[float]) -> str:
+    return f"[{','.join(f'{value:.6g}' for value in values)}]"

@@ -1,0 +1,138 @@
+"""Faster and Mask R-CNN of Detectron2: names and conventions.
+
+The names and shapes are those of its model definitions (modeling/backbone/resnet.py and fpn.py,
+modeling/proposal_generator/rpn.py, modeling/roi_heads/*.py), for any number of blocks, levels and layers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from detector.data.voc import CLASSES as VOC
+from detector.weights import conventions, unpickle
+from detector.weights.foreign import CLASSIFY, MASK, PLACEHOLDER, REGRESS, TRUNK, Foreign, Rule, rename, some, unflatten
+from detector.weights.torchvision import categories
+
+COCO = tuple(name for name in categories("fasterrcnn_resnet50_fpn") if name != PLACEHOLDER)
+"""In the order of the ids, which is that of Detectron2's rows; VOC's is the alphabet, as here."""
+
+
+def from_pickle(path: Path) -> dict[str, Tensor]:
+    """The tensors of a `.pkl` of Detectron2's model zoo.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    content = unpickle.read(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"weights {str(path)!r}: a dictionary was expected, the file holds a {type(content).__name__}")
+    if not isinstance(content.get("model"), dict) or "__author__" not in content:
+        raise ValueError(
+            f"weights {str(path)!r}: not in the format of Detectron2's model zoo (`model` and `__author__`) but, it "
+            "seems, in that of Caffe2 and the first Detectron, whose names and frozen norms are others; load it with "
+            "Detectron2 and save it with its DetectionCheckpointer"
+        )
+    state = {}
+    for key, value in content["model"].items():
+        if not isinstance(value, unpickle.Array):
+            raise ValueError(f"weights {str(path)!r}: {key} is a {type(value).__name__}, an array was expected")
+        try:
+            state[str(key)] = value.tensor()
+        except ValueError as error:
+            raise ValueError(f"weights {str(path)!r}: {key}: {error}") from error
+    return state
+
+
+def recognise(state: Mapping[str, Any]) -> bool:
+    """Whether these are the names of one of Detectron2's two-stage detectors."""
+    names = [key.removeprefix("module.") for key in state]
+    return all(
+        any(name.startswith(part) for name in names)
+        for part in ("proposal_generator.rpn_head.", "roi_heads.box_predictor.")
+    )
+
+
+def convert(state: Mapping[str, Tensor], source: str) -> Foreign:
+    """A state dict of Detectron2's, its first convolution turned from BGR to RGB where need be.
+
+    What it says of the model becomes overrides: depth and kind of the backbone, masks, norms and, where the file still
+    has them, means, deviations and anchors that are not the default. Where a block has its stride, no file says; the
+    models of the zoo have it on the first 1x1 convolution, ResNeXt and those whose norms learn on the 3x3.
+
+    Raises:
+        ValueError: it has parts that this project has not, or not those it needs.
+    """
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    if not recognise(state):
+        raise ValueError(
+            f"weights {source!r}: neither Faster nor Mask R-CNN of Detectron2 (no proposal_generator.rpn_head, or no "
+            f"roi_heads.box_predictor): {some(sorted(state))}"
+        )
+    mean, std = state.pop("pixel_mean", None), state.pop("pixel_std", None)
+    cells = [state.pop(key) for key in sorted(state) if ".anchor_generator.cell_anchors." in key]
+    new = rename(state, _rules(state), source)
+    overrides = conventions.architecture(new, source)
+    unflatten(new, new["proposer.head.convs.0.weight"].shape[1], source)
+    rgb, normalise = conventions.preprocessing(mean, std)
+    if not rgb:
+        stem = "backbone.body.stem.0.weight"
+        new[stem] = new[stem].flip(1)
+    overrides += normalise + conventions.anchors(cells)
+    classes = {len(COCO): list(COCO), len(VOC): list(VOC)}.get(len(new[CLASSIFY + ".weight"]) - 1)
+    return Foreign(new, overrides, classes, source)
+
+
+def _rules(state: Mapping[str, Tensor]) -> list[Rule]:
+    """The names of Detectron2's modules, for the number of layers that `state` has."""
+    body, stage = r"backbone\.(?:bottom_up\.)?", r"roi_heads\.res5"
+    fpn = ".0" if any(re.match(r"backbone\.fpn_lateral\d+\.norm\.", key) for key in state) else ""
+    finest = min((int(m[1]) for m in (re.match(r"backbone\.fpn_lateral(\d+)\.", k) for k in state) if m), default=0)
+    rules = [
+        (body + r"stem\.conv1", "backbone.body.stem.0"),
+        (body + r"stem\.conv1\.norm", "backbone.body.stem.1"),
+        (r"proposal_generator\.rpn_head\.conv", "proposer.head.convs.0"),
+        (r"proposal_generator\.rpn_head\.conv\.conv(\d+)", r"proposer.head.convs.\1"),
+        (r"proposal_generator\.rpn_head\.objectness_logits", "proposer.head.objectness"),
+        (r"proposal_generator\.rpn_head\.anchor_deltas", "proposer.head.deltas"),
+        (r"roi_heads\.box_predictor\.cls_score", CLASSIFY),
+        (r"roi_heads\.box_predictor\.bbox_pred", REGRESS),
+    ]
+    stages = [(body + rf"res{n}", f"backbone.body.layer{n - 1}") for n in range(2, 6)]
+    for theirs, own in [*stages, (stage, "heads.box_pooler.stage.layer4")]:
+        block, name = rf"{theirs}\.(\d+)\.", rf"{own}.\1."
+        rules += [
+            (block + r"conv(\d)", name + r"conv\2"),
+            (block + r"conv(\d)\.norm", name + r"bn\2"),
+            (block + r"shortcut", name + "downsample.0"),
+            (block + r"shortcut\.norm", name + "downsample.1"),
+        ]
+    for n in range(finest, finest + 8):
+        for part in ("lateral", "output"):
+            rules += [
+                (rf"backbone\.fpn_{part}{n}", f"backbone.{part}.{n - finest}{fpn}"),
+                (rf"backbone\.fpn_{part}{n}\.norm", f"backbone.{part}.{n - finest}.1"),
+            ]
+    convs, place = _convs(state, r"roi_heads\.box_head\.conv", TRUNK)
+    rules += [*convs, *((rf"roi_heads\.box_head\.fc{n + 1}", f"{TRUNK}{place + 2 * n}") for n in range(8))]
+    convs, place = _convs(state, r"roi_heads\.mask_head\.mask_fcn", MASK)
+    return [
+        *rules,
+        *convs,
+        (r"roi_heads\.mask_head\.deconv", f"{MASK}{place}"),
+        (r"roi_heads\.mask_head\.predictor", f"{MASK}{place + 2}"),
+    ]
+
+
+def _convs(state: Mapping[str, Tensor], theirs: str, own: str) -> tuple[list[Rule], int]:
+    """The rules for convolutions that are numbered from 1, in a sequence with their norms and ReLUs; its next place."""
+    rules, place = [], 0
+    for n in range(1, sum(re.fullmatch(rf"{theirs}\d+\.weight", key) is not None for key in state) + 1):
+        normed = any(re.match(rf"{theirs}{n}\.norm\.", key) for key in state)
+        rules += [(f"{theirs}{n}", f"{own}{place}"), (rf"{theirs}{n}\.norm", f"{own}{place + 1}")]
+        place += 3 if normed else 2
+    return rules, place

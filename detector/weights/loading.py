@@ -1,0 +1,134 @@
+"""Weights from elsewhere into a model: all of them, but for predictors of other classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from detector.weights.foreign import CLASSIFY, MASK, PLACEHOLDER, REGRESS, Foreign, layers, some
+
+COUNTER = ".num_batches_tracked"
+"""Of a batch norm: not a weight, and read by none of the norms here."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was loaded, and what was not; as text one line to print."""
+
+    source: str
+    loaded: int
+    """tensors"""
+    anew: list[str] = field(default_factory=list)
+    """the layers that stay as they were initialised"""
+    reason: str = ""
+
+    def __str__(self) -> str:
+        text = f"weights: {self.loaded} tensors from {self.source}"
+        return f"{text}; made anew for {self.reason}: {', '.join(self.anew)}" if self.anew else text
+
+
+def load(model: nn.Module, foreign: Foreign, classes: Sequence[str]) -> Report:
+    """Put weights into a model.
+
+    Where the weights tell the same classes apart by name, the predictors' rows are put in the order of `classes`; where
+    their names are unknown and their number is the same, rows stay where they are. Otherwise the predictors of classes
+    stay as they are in the model. All else is loaded, and nothing may be missing or left over.
+
+    Args:
+        model: built in the conventions of the weights, with an output for each of `classes`.
+        foreign: the weights.
+        classes: the names that the model is to tell apart.
+
+    Raises:
+        ValueError: the model is another than that of the weights; names what does not fit.
+    """
+    own, cells = model.state_dict(), _cells(model)
+    state = {k: v for k, v in foreign.state.items() if k in own or not k.endswith(COUNTER)}
+    theirs = _dependent(state, foreign.num_classes, cells)
+    anew = theirs | _dependent(own, len(classes), cells)
+    rows = _rows(foreign, classes)
+    if rows is None:
+        state = {k: v for k, v in state.items() if _module(k) not in anew}
+    else:
+        anew = set()
+        state |= {k: _reorder(v, rows, foreign.num_classes) for k, v in state.items() if _module(k) in theirs}
+    wanted = {k: v for k, v in own.items() if not k.endswith(COUNTER) and _module(k) not in anew}
+    _check(foreign, state, wanted | {k: v for k, v in own.items() if k in state})
+    model.load_state_dict(own | state)
+    made = sorted({_module(k) for k in own} & anew)
+    return Report(foreign.source, len(state), made, _reason(foreign, classes) if made else "")
+
+
+def _module(key: str) -> str:
+    return key.rpartition(".")[0]
+
+
+def _cells(model: nn.Module) -> int:
+    """Rows of the mask predictor's last layer for each class: M * M where it gives all cells at once, else 1."""
+    head = getattr(getattr(model, "heads", None), "mask_head", None)
+    last = head.predictor[-1] if isinstance(head, nn.Module) and isinstance(head.predictor, nn.Sequential) else None
+    return math.prod(last.unflattened_size[1:]) if isinstance(last, nn.Unflatten) else 1
+
+
+def _dependent(state: Mapping[str, Tensor], num_classes: int, cells: int) -> set[str]:
+    """The layers with rows for each class; of a single class only the classifier, the others could be of all."""
+    found = {CLASSIFY}
+    for key, agnostic in [(REGRESS + ".weight", 4), *((key, cells) for key in layers(state, MASK)[-1:])]:
+        if num_classes > 1 and key in state and len(state[key]) != agnostic:
+            found.add(_module(key))
+    return found
+
+
+def _rows(foreign: Foreign, classes: Sequence[str]) -> list[int] | None:
+    """Which of the weights' classes is each of `classes`; None where they are others."""
+    if foreign.classes is None:
+        return list(range(len(classes))) if foreign.num_classes == len(classes) else None
+    if list(classes) == foreign.classes:
+        return list(range(len(classes)))
+    if sorted(name for name in foreign.classes if name != PLACEHOLDER) != sorted(classes):
+        return None
+    return [foreign.classes.index(name) for name in classes]
+
+
+def _reorder(value: Tensor, rows: Sequence[int], num_classes: int) -> Tensor:
+    """The rows of a layer by class, chosen; a row beyond those of the classes, the background's, stays the last."""
+    by_class = value[: len(value) // num_classes * num_classes]
+    chosen = by_class.reshape(num_classes, -1, *value.shape[1:])[list(rows)].flatten(0, 1)
+    return torch.cat((chosen, value[len(by_class) :]))
+
+
+def _reason(foreign: Foreign, classes: Sequence[str]) -> str:
+    names = [name for name in foreign.classes or [] if name != PLACEHOLDER]
+    count = len(names) if names else foreign.num_classes
+    if count != len(classes):
+        return f"{len(classes)} classes instead of {count}"
+    return f"other classes ({some(classes)} instead of {some(names)})"
+
+
+def _check(foreign: Foreign, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Refuse what does not fit, naming it.
+
+    Args:
+        foreign: for the message.
+        state: what is to be loaded.
+        own: what the model wants.
+    """
+    faults = []
+    if missing := sorted(own.keys() - state.keys()):
+        faults.append(f"{len(missing)} tensors missing ({some(missing)})")
+    if left := sorted(state.keys() - own.keys()):
+        faults.append(f"{len(left)} left over ({some(left)})")
+    shapes = [
+        f"{key} is {list(state[key].shape)} and the model's {list(own[key].shape)}"
+        for key in sorted(own.keys() & state.keys())
+        if state[key].shape != own[key].shape
+    ]
+    if shapes:
+        faults.append(f"{len(shapes)} of another shape ({some(shapes, 2)})")
+    if faults:
+        way = f"they need {' '.join(foreign.conventions)}" if foreign.conventions else "take its run's configuration"
+        raise ValueError(f"weights {foreign.source!r} are of another model: {'; '.join(faults)}; {way}")

@@ -1,0 +1,104 @@
+"""From what the user asks for to weights in this project's names."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detector.weights import detectron2, torchvision
+from detector.weights.foreign import Foreign
+
+PREFIX = "torchvision:"
+
+
+def read(source: str) -> Foreign:
+    """The weights that `source` names, from this disk. Nothing in a file is executed.
+
+    Args:
+        source: one of
+
+            - `torchvision:NAME`, what torchvision publishes for COCO, from torch's folder of checkpoints;
+            - `torchvision:NAME:download`, the same, fetched where it is not there;
+            - `torchvision:NAME:FILE`, a state dict of that model, or a checkpoint of torchvision's references;
+            - `FILE.pkl`, of Detectron2's model zoo;
+            - `FILE.pth`, as Detectron2's DetectionCheckpointer writes it;
+            - `FILE.ckpt`, of a run of this project.
+
+    Raises:
+        FileNotFoundError: the file is not there.
+        OSError: it cannot be fetched.
+        ValueError: it is damaged, hostile, or of a detector that this project has no parts for.
+    """
+    if source.startswith(PREFIX):
+        return _torchvision(source)
+    path = Path(source)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"weights {source!r}: no such file; give a .pkl or .pth of Detectron2, a .ckpt of this project, or "
+            f"{PREFIX}{torchvision.NAMES[0]}"
+        )
+    if path.suffix == ".ckpt":
+        return _own(path)
+    if path.suffix == ".pkl" and not _archive(path):
+        return detectron2.convert(detectron2.from_pickle(path), source)
+    content = _content(path)
+    if "aligned_rcnn" in content:
+        return _own(path)
+    state = _state(content, source)
+    if not detectron2.recognise(state) and (name := torchvision.recognise(state)):
+        raise ValueError(f"weights {source!r}: a state dict of torchvision's; ask for {PREFIX}{name}:{source}")
+    return detectron2.convert(state, source)
+
+
+def _torchvision(source: str) -> Foreign:
+    name, _, file = source.removeprefix(PREFIX).partition(":")
+    torchvision.check(name)
+    path = torchvision.published(name, download=file == "download") if file in ("", "download") else Path(file)
+    if not path.is_file():
+        raise FileNotFoundError(f"weights {source!r}: no file {file!r}")
+    return torchvision.convert(_state(_content(path), source), name, source)
+
+
+def _own(path: Path) -> Foreign:
+    # Only here: build knows this package.
+    from detector import build
+
+    content = build.read_checkpoint(path)
+    state = {k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")}
+    classes = content["aligned_rcnn"]["config"].get("classes")
+    return Foreign(state, [], None if classes is None else list(classes), str(path))
+
+
+def _archive(path: Path) -> bool:
+    """Whether torch wrote the file, whatever its name."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """What torch wrote into a file, read as data only."""
+    try:
+        # torchvision's references keep their arguments beside the weights: a record, which does nothing.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen kinds for a damaged or hostile file
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"weights {str(path)!r} cannot be read as data: {first} (what lies beside the weights may be the reason: "
+            "save the state dict alone)"
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"weights {str(path)!r}: a dictionary was expected, the file holds a {type(content).__name__}")
+    return content
+
+
+def _state(content: dict[str, Any], source: str) -> dict[str, Tensor]:
+    """The state dict in a checkpoint, or the content itself."""
+    state = content["model"] if isinstance(content.get("model"), dict) else content
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"weights {source!r}: no state dict, neither as a whole nor at `model`")
+    return {str(key): value for key, value in state.items()}

@@ -1,0 +1,149 @@
+"""Faster and Mask R-CNN of torchvision: names, files and conventions.
+
+The names are those of torchvision.models.detection and of the published files, which are older: until version 0.13 a
+convolution without norm stood where there is now a sequence that begins with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor
+
+from detector.weights.foreign import CLASSIFY, MASK, REGRESS, TRUNK, Foreign, Rule, layers, rename, unflatten
+
+NAMES = (
+    "fasterrcnn_resnet50_fpn",
+    "fasterrcnn_resnet50_fpn_v2",
+    "maskrcnn_resnet50_fpn",
+    "maskrcnn_resnet50_fpn_v2",
+)
+"""The models that this project has parts for."""
+
+
+def check(name: str) -> None:
+    """Refuse a model that this project has no parts for.
+
+    Raises:
+        ValueError: naming those there are.
+    """
+    if name not in NAMES:
+        raise ValueError(f"torchvision's {name!r} is not among the models whose weights are read: {', '.join(NAMES)}")
+
+
+def published(name: str, download: bool = False) -> Path:
+    """Where torch keeps the weights that torchvision publishes for COCO.
+
+    Args:
+        name: of `NAMES`.
+        download: fetch the file if it is not there; it is checked against the hash in its name.
+
+    Raises:
+        FileNotFoundError: it is not there, and not to be fetched.
+        OSError: it cannot be fetched.
+    """
+    url: str = torchvision.models.get_model_weights(name).DEFAULT.url
+    path: Path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if path.is_file():
+        return path
+    if not download:
+        raise FileNotFoundError(
+            f"weights torchvision:{name}: no file {str(path)!r}; put {url} there, or have it fetched by "
+            f"torchvision:{name}:download"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    match = re.search(r"-([0-9a-f]{8,})\.", path.name)
+    try:
+        torch.hub.download_url_to_file(url, str(path), match and match[1])
+    except (OSError, RuntimeError) as error:
+        raise OSError(
+            f"weights torchvision:{name}: the download of {url} failed ({error}); fetch it elsewhere and put it at "
+            f"{str(path)!r}"
+        ) from error
+    return path
+
+
+def categories(name: str) -> list[str]:
+    """The names of COCO's 90 ids by torchvision's rows, the background left out; ids without a class are `N/A`."""
+    names: list[str] = torchvision.models.get_model_weights(name).DEFAULT.meta["categories"]
+    return names[1:]
+
+
+def recognise(state: Iterable[str]) -> str | None:
+    """Which of `NAMES` a state dict with these names is of; None where it is none of torchvision's."""
+    keys = set(state)
+    if "rpn.head.cls_logits.weight" not in keys:
+        return None
+    kind = "maskrcnn" if any(key.startswith("roi_heads.mask_predictor.") for key in keys) else "fasterrcnn"
+    return f"{kind}_resnet50_fpn" + ("_v2" if "backbone.fpn.inner_blocks.0.1.weight" in keys else "")
+
+
+def convert(state: Mapping[str, Tensor], name: str, source: str) -> Foreign:
+    """A state dict of torchvision's model `name`.
+
+    The published weights of version 1 were learnt with frozen batch norms without epsilon, and so are those fine-tuned
+    from them; torchvision says so in `overwrite_eps`. A file without `num_batches_tracked` is taken for one of these.
+
+    Raises:
+        ValueError: it is of another model; names what does not fit.
+    """
+    check(name)
+    found = recognise(state)
+    if found != name:
+        hint = f"; it looks like torchvision:{found}" if found else ""
+        raise ValueError(f"weights {source!r}: not a state dict of torchvision's {name}{hint}")
+    new = rename(state, _rules(state), source)
+    unflatten(new, new["proposer.head.convs.0.weight"].shape[1], source)
+    mask = [key.removesuffix(".weight") for key in layers(new, MASK)[-1:]]
+    for leaf in (".weight", ".bias"):
+        new[CLASSIFY + leaf] = new[CLASSIFY + leaf].roll(-1, 0)
+        new[REGRESS + leaf] = new[REGRESS + leaf][4:]  # torchvision never reads the background's
+        for last in mask:
+            new[last + leaf] = new[last + leaf][1:]
+    eps = "1e-5" if any(key.endswith("num_batches_tracked") for key in state) else "0.0"
+    names = categories(name)
+    known = len(new[CLASSIFY + ".weight"]) == len(names) + 1
+    return Foreign(new, [f"experiment=torchvision_{name}", f"norm.eps={eps}"], names if known else None, source)
+
+
+def _rules(state: Mapping[str, Tensor]) -> list[Rule]:
+    """The names of torchvision's modules, for the number of layers that `state` has."""
+    convs = _count(state, r"roi_heads\.box_head\.(\d+)\.0\.weight")
+    depth = _count(state, r"roi_heads\.mask_head\.(?:mask_fcn\d+|\d+\.0)\.weight")
+    pace = 3 if "roi_heads.mask_head.0.1.weight" in state else 2
+    normed = "backbone.fpn.inner_blocks.0.1.weight" in state
+    rules = [
+        (r"backbone\.body\.conv1", "backbone.body.stem.0"),
+        (r"backbone\.body\.bn1", "backbone.body.stem.1"),
+        (r"(backbone\.body\.layer[1-4]\..+)", r"\1"),
+        (r"rpn\.head\.conv", "proposer.head.convs.0"),
+        (r"rpn\.head\.conv\.(\d+)\.0", r"proposer.head.convs.\1"),
+        (r"rpn\.head\.cls_logits", "proposer.head.objectness"),
+        (r"rpn\.head\.bbox_pred", "proposer.head.deltas"),
+        (r"roi_heads\.box_head\.fc6", TRUNK + "0"),
+        (r"roi_heads\.box_head\.fc7", TRUNK + "2"),
+        (rf"roi_heads\.box_head\.{convs + 1}", f"{TRUNK}{3 * convs}"),
+        (r"roi_heads\.box_predictor\.cls_score", CLASSIFY),
+        (r"roi_heads\.box_predictor\.bbox_pred", REGRESS),
+        (r"roi_heads\.mask_predictor\.conv5_mask", f"{MASK}{pace * depth}"),
+        (r"roi_heads\.mask_predictor\.mask_fcn_logits", f"{MASK}{pace * depth + 2}"),
+    ]
+    for theirs, own in (("inner", "lateral"), ("layer", "output")):
+        if normed:
+            rules += [(rf"backbone\.fpn\.{theirs}_blocks\.(\d)\.([01])", rf"backbone.{own}.\1.\2")]
+        else:
+            rules += [(rf"backbone\.fpn\.{theirs}_blocks\.(\d)(?:\.0)?", rf"backbone.{own}.\1")]
+    for i in range(convs):
+        rules += [(rf"roi_heads\.box_head\.{i}\.{part}", f"{TRUNK}{3 * i + part}") for part in (0, 1)]
+    for i in range(depth):
+        rules += [(rf"roi_heads\.mask_head\.(?:mask_fcn{i + 1}|{i}\.0)", f"{MASK}{pace * i}")]
+        rules += [(rf"roi_heads\.mask_head\.{i}\.1", f"{MASK}{pace * i + 1}")]
+    return rules
+
+
+def _count(state: Mapping[str, Tensor], pattern: str) -> int:
+    return sum(re.fullmatch(pattern, key) is not None for key in state)
