@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 import ops
+from detector import weights
 from detector.models.rcnn import RCNN
 from detector.types import DetectionDataset
 
@@ -284,6 +286,62 @@ def checkpoint_config(content: Mapping[str, Any]) -> DictConfig:
     """The configuration that a checkpoint read by `read_checkpoint` carries."""
     config: DictConfig = OmegaConf.create(content["aligned_rcnn"]["config"])
     return config
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained detector: what it is, and its weights."""
+
+    config: DictConfig
+    """complete, classes included"""
+    load: Callable[[nn.Module], None]
+    """puts the weights into the model that `build_model(config)` makes"""
+
+
+def open_checkpoint(source: str | Path) -> Trained:
+    """A checkpoint of this project, or weights of torchvision's or Detectron2's as `detector.weights.read` names them.
+
+    Raises:
+        FileNotFoundError, ValueError: it is not there, or cannot be read.
+    """
+    if not _is_foreign(str(source)):
+        content = read_checkpoint(source)
+        return Trained(checkpoint_config(content), lambda model: load_weights(model, content, str(source)))
+    foreign = weights.read(str(source))
+    config = compose_config(foreign.conventions)
+    config.trainer.precision = "32-true"  # that of those who published them
+    names = [name for name in foreign.classes or [] if name != weights.PLACEHOLDER]
+    config = compose_model(config, names or [str(i) for i in range(foreign.num_classes)])
+    return Trained(config, lambda model: _load_all(model, foreign, config.classes))
+
+
+def _is_foreign(source: str) -> bool:
+    return source.startswith("torchvision:") or source.endswith((".pkl", ".pth"))
+
+
+def _load_all(model: nn.Module, foreign: weights.Foreign, classes: Sequence[str]) -> None:
+    named = foreign if foreign.classes else replace(foreign, classes=list(classes))
+    report = weights.load(model, named, list(classes))
+    if report.anew:
+        raise ValueError(f"{report}: it cannot tell these classes apart without being trained for them")
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").split("=")[0].split("@")[0]
+
+
+def in_conventions(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The configuration as the weights that it names need it, where the overrides do not say otherwise.
+
+    Args:
+        config: as composed from the overrides.
+        overrides: from the command line.
+    """
+    if config.weights is None:
+        return config
+    given = {_key(o) for o in overrides}
+    needed = [o for o in weights.read(str(config.weights)).conventions if _key(o) not in given]
+    return compose_config([*needed, *overrides]) if needed else config
 
 
 def load_weights(model: nn.Module, content: Mapping[str, Any], source: str) -> None:

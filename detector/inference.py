@@ -22,7 +22,7 @@ class Detector:
     """A checkpoint made ready: images in, objects out.
 
     Args:
-        checkpoint: as written by train.py.
+        checkpoint: as written by train.py, or weights of others as `detector.weights.read` names them.
         device: `auto`, or one of torch's names.
         precision: one of `PRECISIONS`; None for that of the training.
 
@@ -31,8 +31,8 @@ class Detector:
     """
 
     def __init__(self, checkpoint: str | Path, device: str = "auto", precision: str | None = None) -> None:
-        content = build.read_checkpoint(checkpoint)
-        config = build.checkpoint_config(content)
+        trained = build.open_checkpoint(checkpoint)
+        config = trained.config
         self.classes: list[str] = list(config.classes)
         precision = precision or str(config.trainer.precision)
         if precision not in PRECISIONS:
@@ -49,7 +49,7 @@ class Detector:
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             raise ValueError(f"device={device}: torch cannot use it here; take device=auto or device=cpu") from error
         model = build.build_model(config)
-        build.load_weights(model, content, str(checkpoint))
+        trained.load(model)
         self.model = model.to(self.device).eval()
         self.paste: Paste = build.instantiate(config.paste)
         self.augment: Callable[[Sample, int], Sample] = build.instantiate(config.dataset.val_augment)

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 import ops
-from detector import build
+from detector import build, weights
 from detector.callbacks import CsvLogger, Interruption, Levels, Progress
 from detector.data.datamodule import DetectionDataModule, collate
 from detector.evaluation import Evaluator
@@ -159,6 +159,8 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
         config=build.portable(config),
         seed=config.seed,
     )
+    if config.weights is not None and resume is None:
+        console.print(str(weights.load(task.model, weights.read(str(config.weights)), train.classes)), soft_wrap=True)
     start = 0
     if resume is not None:
         content = build.read_checkpoint(resume)

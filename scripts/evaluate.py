@@ -17,8 +17,8 @@ from detector.training import build_evaluators, evaluate, precision
 def main(config: DictConfig) -> None:
     """Load the checkpoint, take its dataset or the one given, and evaluate."""
     build.check_additions("evaluate", HydraConfig.get().overrides.task)
-    content = build.read_checkpoint(config.checkpoint)
-    saved = build.checkpoint_config(content)
+    trained = build.open_checkpoint(config.checkpoint)
+    saved = trained.config
     if config.trainer.precision is None:
         config.trainer.precision = saved.trainer.precision
     saved.trainer, saved.workers = config.trainer, config.workers
@@ -39,7 +39,7 @@ def main(config: DictConfig) -> None:
             f"{sorted(here - there)[:5]}; give the dataset that it was trained for, with the classes in the same order"
         )
     model = build.build_model(saved)
-    build.load_weights(model, content, config.checkpoint)
+    trained.load(model)
     task = DetectionTask(model, evaluators=build_evaluators(saved, val))
     evaluate(saved, Path(HydraConfig.get().runtime.output_dir), console, task, val)
 

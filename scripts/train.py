@@ -41,7 +41,7 @@ def main(config: DictConfig) -> None:
     build.check_additions("train", HydraConfig.get().overrides.task)
     folder = Path(HydraConfig.get().runtime.output_dir)
     if config.resume is None:
-        fit(config, folder, console)
+        fit(build.in_conventions(config, HydraConfig.get().overrides.task), folder, console)
         return
     checkpoint = Path(config.resume).absolute()
     if checkpoint.is_file() and checkpoint.parent.name != "checkpoints":
