@@ -107,11 +107,17 @@ def test_a_checkpoint_needs_no_other_weights(tmp_path: Path) -> None:
     name = "backbone=resnet18_fpn"
     body = build.build_model(build.compose_model(compose_config(name), CLASSES)).backbone.body
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "weights.pth")
-    config = build.compose_model(compose_config(name, f"backbone.weights={tmp_path}/weights.pth"), CLASSES)
-    loaded = build.build_model(config).backbone.body
-    assert not torch.equal(loaded.layer1[0].conv1.weight, body.layer1[0].conv1.weight)
+    configs = []
+    for key in ("backbone.weights", "backbone.module.body.weights"):
+        config = build.compose_model(compose_config(name, f"{key}={tmp_path}/weights.pth"), CLASSES)
+        loaded = build.build_model(config).backbone.body
+        assert not torch.equal(loaded.layer1[0].conv1.weight, body.layer1[0].conv1.weight)
+        configs.append(config)
     (tmp_path / "weights.pth").unlink()
-    build.build_model(OmegaConf.create(build.portable(config)))
+    for config in configs:
+        portable = build.portable(config)
+        build.check_targets(portable, "own")
+        build.build_model(OmegaConf.create(portable))
 
 
 def test_the_data_may_move(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ class SingleLevel(nn.Module):
         if channels != body.channels[-1] or list(strides) != body.strides[-1:]:
             raise ValueError(
                 f"the body's last feature has {body.channels[-1]} channels and strides {body.strides[-1:]}, but "
-                f"channels is {channels} and strides is {list(strides)}"
+                f"channels is {channels} and strides is {list(strides)}; set backbone.channels and backbone.strides so"
             )
         self.body = body
 

@@ -1,4 +1,4 @@
-"""The pyramid, the single level and the norms; on ResNets of few stages."""
+"""The pyramid, the single level, the norms, and detectors on each kind of backbone."""
 
 from functools import partial
 
@@ -7,9 +7,11 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
+from detector import build
 from detector.models.backbone import FPN, Norm, SingleLevel, frozen_batch_norm, group_norm
 from detector.models.resnet import ResNet
 from detector.models.vgg import VGG16
+from tests.conftest import CLASSES, compose_config, confident, random_batch
 
 
 @pytest.mark.parametrize("depth", [2, 3, 4])
@@ -94,3 +96,24 @@ def test_norms_that_cannot_be() -> None:
         group_norm(48, groups=0)
     with pytest.raises(ValueError, match=r"norm\.eps.*at least 0, got -1"):
         frozen_batch_norm(48, eps=-1)
+
+
+@pytest.mark.parametrize(
+    "choice", ["resnet18_c4", "resnet18_c5", "resnet18_dc5", "vgg16", "extracted_fpn", "resnet18_small_fpn"]
+)
+def test_a_detector_on_it_learns_everywhere_and_finds_what_it_finds(choice: str) -> None:
+    width = [] if choice.endswith("c4") else ["backbone.width=32"]
+    config = compose_config(f"backbone={choice}", "model=mask_rcnn", *width)
+    model = build.build_model(build.compose_model(config, CLASSES))
+    torch.stack(list(model.loss(random_batch(2, 1)).values())).sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+    model = confident(model)
+    batch = random_batch(2, size=(90, 75) if config.backbone.size_divisibility == 1 else (96, 64))
+    with torch.inference_mode():
+        found = model(batch)[0]
+        empty = [torch.zeros(0, 4)]
+        nothing = model.heads(model.features(batch), empty, batch.sizes)[0]
+    assert len(found) > 0
+    assert found.boxes[:, 2].max() <= batch.sizes[0][1]
+    assert found.masks is not None
+    assert len(nothing) == 0
