@@ -16,6 +16,11 @@ MAX_LOG_SCALE = math.log(1000.0 / 16)
 """A regressed box is at most this much (log) larger than its reference, as in Detectron and torchvision."""
 
 
+def precise(value: Tensor) -> Tensor:
+    """What a network gave, in float32 (or float64, where it was): boxes want more digits than autocast leaves them."""
+    return value.to(torch.promote_types(value.dtype, torch.float32))
+
+
 def area(boxes: Tensor) -> Tensor:
     """The area of boxes [..., 4] in square pixels, [...]."""
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])

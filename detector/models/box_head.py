@@ -131,8 +131,8 @@ class BoxHead(nn.Module):
     def forward(self, pooled: Tensor) -> Prediction:
         """From pooled features [K, D, P, P]."""
         hidden = self.trunk(pooled)
-        deltas = self.regress(hidden).float().unflatten(1, (self.regressors, 4))
-        return Prediction(self.classify(hidden).float(), deltas)
+        deltas = box_ops.precise(self.regress(hidden)).reshape(-1, self.regressors, 4)
+        return Prediction(box_ops.precise(self.classify(hidden)), deltas)
 
     def loss(self, predicted: Prediction, boxes: Tensor, labels: Tensor, truth: Tensor) -> dict[str, Tensor]:
         """The losses `class` and `box`, averaged over the RoIs that learn; see `box_head_loss`."""

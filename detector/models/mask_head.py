@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detector.boxes import precise
 from detector.models.box_head import FullyConnected, conv_block
 from detector.types import Objects
 
@@ -163,7 +164,7 @@ class MaskHead(nn.Module):
             masks: the true masks by image, bool [G, H, W].
             match: by image, int64 [R]: the mask that each RoI is to learn.
         """
-        logits = self.predictor(pooled).float()
+        logits = precise(self.predictor(pooled))
         side = logits.shape[-1]
         wanted = torch.cat([self._target(*image, side) for image in zip(masks, match, boxes, strict=True)])
         # A sum, so that every parameter gets a (zero) gradient where no RoI is positive.
@@ -178,6 +179,6 @@ class MaskHead(nn.Module):
     def forward(self, pooled: Tensor, objects: Sequence[Objects]) -> list[Objects]:
         """The same objects with masks, from their pooled features [K, D, P, P]: those of the classes they have."""
         labels = torch.cat([o.labels for o in objects])
-        chosen = self.mask_loss.probability(self.predictor(pooled).float(), labels)
+        chosen = self.mask_loss.probability(precise(self.predictor(pooled)), labels)
         masks = torch.split(chosen, [len(o) for o in objects])
         return [Objects(o.boxes, o.scores, o.labels, m) for o, m in zip(objects, masks, strict=True)]

@@ -126,7 +126,7 @@ class RPN(Proposer):
     def _loss(self, prediction: _Prediction, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Equation 1 of the paper, both terms averaged over the anchors a batch could sample."""
         anchors = torch.cat(prediction.anchors)
-        logits, deltas = torch.cat(prediction.logits, 1).float(), torch.cat(prediction.deltas, 1).float()
+        logits, deltas = (box_ops.precise(torch.cat(x, 1)) for x in (prediction.logits, prediction.deltas))
         objectness, box, count = logits.new_zeros(()), logits.new_zeros(()), 0
         for image, target in enumerate(targets):
             matches = self.matcher(anchors, target)
@@ -150,8 +150,8 @@ class RPN(Proposer):
         for level, (anchors, logits, deltas) in enumerate(
             zip(prediction.anchors, prediction.logits, prediction.deltas, strict=True)
         ):
-            best, index = logits.float().topk(min(limits.pre_nms, logits.shape[1]), dim=1)
-            chosen = deltas.float().gather(1, index[..., None].expand(-1, -1, 4))
+            best, index = box_ops.precise(logits).topk(min(limits.pre_nms, logits.shape[1]), dim=1)
+            chosen = box_ops.precise(deltas).gather(1, index[..., None].expand(-1, -1, 4))
             proposals.append(box_ops.decode(chosen, anchors[index], self.weights))
             scores.append(best)
             levels.append(torch.full_like(index, level))
