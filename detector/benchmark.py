@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torchvision.models import detection, resnet
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, MultiScaleRoIAlign
+from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
 from detector import build
@@ -67,6 +67,7 @@ def _rpn_and_heads(config: DictConfig) -> dict[str, object]:
     """torchvision's arguments for the numbers of a configuration."""
     rpn, heads = config.model.proposer, config.model.heads
     return {
+        "rpn_nms_thresh": rpn.nms,
         "rpn_pre_nms_top_n_train": rpn.train.pre_nms,
         "rpn_pre_nms_top_n_test": rpn.test.pre_nms,
         "rpn_post_nms_top_n_train": rpn.train.post_nms,
@@ -135,31 +136,19 @@ def default_model(config: DictConfig, side: int) -> nn.Module:
     return model
 
 
+ALL = "model.proposer.nms=1.0"
+"""No proposal is dropped for another, so that both sides have as many as they may."""
 WORKLOADS = (
     Workload(
         "ResNet-50-FPN, 2 images of 320 px",
-        ("experiment=torchvision_fasterrcnn_resnet50_fpn", "dataset=coco"),
+        ("experiment=torchvision_fasterrcnn_resnet50_fpn", ALL),
         2,
         320,
         resnet50_fpn,
     ),
-    Workload("the default run's model, 4 images of 192 px", (), 4, 192, default_model),
+    Workload("the default run's model, 4 images of 192 px", (ALL,), 4, 192, default_model),
 )
 SIDES = ("ours", "torchvision, NCHW", "torchvision, channels last")
-
-
-def _liven(model: nn.Module) -> nn.Module:
-    """Norms of usual statistics and larger classifiers, so that an untrained network finds things."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d):
-                assert isinstance(module.running_var, Tensor)
-                module.running_var.uniform_(0.5, 1.5, generator=generator)
-        for name, parameter in model.named_parameters():
-            if name.endswith(("classify.weight", "cls_score.weight")):
-                parameter.normal_(std=0.1, generator=generator)
-    return model
 
 
 def _target(target: Target) -> dict[str, Tensor]:
@@ -171,7 +160,7 @@ def prepare(workload: Workload, side: str, device: torch.device, dtype: torch.dt
     torch.manual_seed(0)
     config, batch = workload.config(), batch_of(workload, device)
     ours = side == "ours"
-    model = _liven(build.build_model(config) if ours else workload.peer(config, workload.side)).to(device)
+    model = (build.build_model(config) if ours else workload.peer(config, workload.side)).to(device)
     if side == "torchvision, channels last":
         model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 1e-4, momentum=0.9)

@@ -38,6 +38,28 @@ def frozen_batch_norm(channels: int, eps: float = 1e-5) -> nn.Module:
     return norm
 
 
+def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+    """`norm(conv(x))`; in one convolution, where the norm is the same whatever x is.
+
+    That is so of frozen batch norms, and of others in evaluation: the norm's factors go into the weight, and no map is
+    gone through a second and a third time, neither forward nor backward.
+
+    Args:
+        conv: an `nn.Conv2d`.
+        norm: of its outputs.
+        x: [B, D, H, W].
+    """
+    fixed = isinstance(norm, FrozenBatchNorm2d) or (isinstance(norm, nn.BatchNorm2d) and not norm.training)
+    gain, bias, mean, variance = (getattr(norm, n, None) for n in ("weight", "bias", "running_mean", "running_var"))
+    if not fixed or not isinstance(conv, nn.Conv2d) or gain is None or bias is None or mean is None or variance is None:
+        y: Tensor = norm(conv(x))
+        return y
+    scale = gain * (variance + norm.eps).rsqrt()
+    shift = bias - mean * scale if conv.bias is None else bias + (conv.bias - mean) * scale
+    weight = conv.weight * scale[:, None, None, None]
+    return F.conv2d(x, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
 class Body(nn.Module, ABC):
     """A network cut off before its classifier: from [B, 3, H, W] to features, fine to coarse.
 
@@ -124,14 +146,20 @@ class FPN(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """From [B, 3, H, W] the levels, [B, channels, H / stride, W / stride], fine to coarse."""
-        lateral = [layer(x) for layer, x in zip(self.lateral, self.body(image), strict=True)]
+        lateral = [_apply(layer, x) for layer, x in zip(self.lateral, self.body(image), strict=True)]
         merged = [lateral[-1]]
         for x in reversed(lateral[:-1]):
             merged.append(x + F.interpolate(merged[-1], size=x.shape[-2:], mode="nearest"))
-        levels = [layer(x) for layer, x in zip(self.output, reversed(merged), strict=True)]
+        levels = [_apply(layer, x) for layer, x in zip(self.output, reversed(merged), strict=True)]
         while len(levels) < self.levels:
             levels.append(F.max_pool2d(levels[-1], 1, stride=2))
         return levels
+
+
+def _apply(layer: nn.Module, x: Tensor) -> Tensor:
+    """A convolution, or one with its norm, on x."""
+    y: Tensor = conv_norm(layer[0], layer[1], x) if isinstance(layer, nn.Sequential) else layer(x)
+    return y
 
 
 class SingleLevel(nn.Module):

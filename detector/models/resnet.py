@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torchvision
 from torch import Tensor, nn
-from torchvision.models.resnet import Bottleneck
+from torch.nn import functional as F
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from detector.models import pretrained
-from detector.models.backbone import Body, Norm
+from detector.models.backbone import Body, Norm, conv_norm
 
 
 class ResNet(Body):
@@ -55,10 +56,13 @@ class ResNet(Body):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """From [B, 3, H, W] the residual stages' outputs C2, C3, ... at strides 4, 8, ..."""
-        x = self.stem(image)
+        conv, norm, *rest = self.stem
+        x = conv_norm(conv, norm, image)
+        for layer in rest:
+            x = layer(x)
         features = []
         for stage in self.stages:
-            x = self.get_submodule(stage)(x)
+            x = _run(self.get_submodule(stage), x)
             features.append(x)
         return features
 
@@ -78,8 +82,22 @@ class ResNetStage(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """From [K, D, P, P] to [K, 2 · D, P / 2, P / 2]."""
-        x: Tensor = self.layer4(features)
-        return x
+        return _run(self.layer4, features)
+
+
+def _run(stage: nn.Module, x: Tensor) -> Tensor:
+    """A stage of torchvision's residual blocks, each convolution with its norm."""
+    for block in stage.children():
+        assert isinstance(block, BasicBlock | Bottleneck)
+        y = F.relu(conv_norm(block.conv1, block.bn1, x), inplace=True)
+        y = conv_norm(block.conv2, block.bn2, y)
+        if isinstance(block, Bottleneck):
+            y = conv_norm(block.conv3, block.bn3, F.relu(y, inplace=True))
+        if block.downsample is not None:
+            x = conv_norm(block.downsample[0], block.downsample[1], x)
+        y += x
+        x = F.relu(y, inplace=True)
+    return x
 
 
 def _network(name: str, norm: Norm, weights: str | None, stride_in_1x1: bool) -> torchvision.models.ResNet:
