@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from detector import build
 from detector.matching import IGNORED, BalancedSampler, Matcher
 from detector.models.box_head import BoxHead
 from detector.models.cascade import CascadeHeads, CascadeStage
@@ -14,6 +15,7 @@ from detector.models.pooler import Pooler
 from detector.models.roi_heads import StandardHeads
 from detector.models.selection import Select
 from detector.types import Target
+from tests.conftest import CLASSES as NAMES
 from tests.conftest import compose_config, confident, random_batch, small_model
 
 CLASSES = 2
@@ -182,8 +184,9 @@ def test_the_settings_are_detectron2s_and_the_heads_are_three() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"DC5.*'model\.heads'"):
-        small_model("model=cascade_rcnn", "+backbone.stage._target_=torch.nn.Identity")
+    config = compose_config("model=cascade_rcnn", "backbone=resnet18_c4")
+    with pytest.raises(ValueError, match=r"use a backbone with FPN.*'model\.heads'"):
+        build.build_model(build.compose_model(config, NAMES))
     with pytest.raises(ValueError, match="stage 1 of 3 must be class_agnostic"):
         small_model("model=cascade_rcnn", "model.heads.box_head.class_agnostic=false")
     config = compose_config("model=cascade_rcnn", "model.heads.later.1.box_head.class_agnostic=false")

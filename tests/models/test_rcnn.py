@@ -112,6 +112,18 @@ def test_finding_nothing_gives_empty_tensors(name: str) -> None:
             assert found.masks.shape == (0, 28, 28)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_no_proposals_teach_nothing_and_find_nothing(name: str) -> None:
+    model = small_model(f"model={name}")
+    batch = random_batch(0, 0)
+    features, none = model.features(batch), [torch.zeros(0, 4)] * 2
+    losses = model.heads.loss(features, none, batch.sizes, batch.targets)
+    assert set(losses) == LOSSES[name]
+    assert all(float(loss.detach()) == 0 for loss in losses.values())
+    with torch.inference_mode():
+        assert [len(found) for found in model.eval().heads(features, none, batch.sizes)] == [0, 0]
+
+
 def test_detections_are_in_the_original_image() -> None:
     model = confident(small_model())
     batch = random_batch(2)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import ops
+from detector import build
 from detector.boxes import encode, iou
 from detector.matching import BalancedSampler, Matcher
 from detector.models.losses import smooth_l1
@@ -16,6 +17,7 @@ from detector.models.rfcn import PositionSensitiveMaps, RFCNHeads
 from detector.models.selection import Select
 from detector.types import Target
 from ops import reference
+from tests.conftest import CLASSES as NAMES
 from tests.conftest import compose_config, random_batch, random_target, small_model
 
 CLASSES = 2
@@ -184,8 +186,18 @@ def test_what_does_not_fit_is_refused() -> None:
         small_model("model=rfcn", "model.heads.hard_examples=0")
     with pytest.raises(ValueError, match=r"at least 1.*size=0"):
         small_model("model=rfcn", "model.heads.maps.size=0")
-    with pytest.raises(ValueError, match="DC5"):
-        small_model("model=rfcn", "+backbone.stage._target_=torch.nn.Identity")
+    with pytest.raises(ValueError, match="use a backbone with DC5"):
+        build.build_model(build.compose_model(compose_config("model=rfcn", "backbone=resnet18_c4"), NAMES))
+
+
+@pytest.mark.parametrize("backbone", ["resnet18_dc5", "vgg16"])
+def test_backbones_of_one_level(backbone: str) -> None:
+    config = compose_config("model=rfcn", f"backbone={backbone}", "model.heads.maps.width=32")
+    model = build.build_model(build.compose_model(config, NAMES))
+    batch = random_batch(2, 0)
+    assert torch.stack(list(model.loss(batch).values())).isfinite().all()
+    with torch.inference_mode():
+        assert all(len(found) > 0 for found in model.eval()(batch))
 
 
 def test_hard_examples_are_one_word() -> None:
