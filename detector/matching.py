@@ -97,6 +97,11 @@ class BalancedSampler:
         return Sampled(index, positive[index] & (value > 0), value > 0)
 
 
+def take_all(positive: Tensor, negative: Tensor) -> Sampled:
+    """The sampler that leaves nothing out of its two disjoint masks, bool [N] each; N of them, in their order."""
+    return Sampled(torch.arange(len(positive), device=positive.device), positive, positive | negative)
+
+
 IGNORED = -100
 """The label of an RoI that learns nothing (`cross_entropy`'s default)."""
 
@@ -144,3 +149,18 @@ def sample_rois(
     chosen = sampler(matches.positive, matches.negative)
     picked = Matches(matches.index[chosen.index], chosen.positive & chosen.valid, ~chosen.positive & chosen.valid)
     return label_rois(proposals[chosen.index], picked, target, background)
+
+
+def hardest(labels: Tensor, losses: Tensor, count: int) -> Tensor:
+    """Online hard example mining (Shrivastava et al. 2016, as in R-FCN, section 2): RoIs of high loss learn.
+
+    Args:
+        labels: int64 [R], of the RoIs of one image; negative for those that learn nothing anyway.
+        losses: [R], theirs.
+        count: so many at most keep their label.
+
+    Returns:
+        The labels, `IGNORED` but for the `count` of highest loss.
+    """
+    chosen = torch.where(labels >= 0, losses, -torch.inf).topk(min(count, len(labels))).indices
+    return torch.full_like(labels, IGNORED).scatter(0, chosen, labels[chosen])

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from detector.matching import BalancedSampler, Matcher
+from detector.matching import IGNORED, BalancedSampler, Matcher, hardest, take_all
 from detector.types import Target
 
 
@@ -92,3 +92,20 @@ def test_sampler_is_random_and_even() -> None:
         drawn[chosen.index] += 1
     expected = 2000 * 4 / 20
     assert ((drawn - expected).abs() < 5 * expected**0.5).all()
+
+
+def test_take_all_leaves_nothing_out() -> None:
+    positive, negative = torch.tensor([False, True, False]), torch.tensor([True, False, False])
+    chosen = take_all(positive, negative)
+    assert chosen.index.tolist() == [0, 1, 2]
+    assert torch.equal(chosen.positive, positive)
+    assert chosen.valid.tolist() == [True, True, False]
+
+
+def test_the_hardest_learn() -> None:
+    labels = torch.tensor([3, 2, 3, IGNORED, 1, 3])  # the background is 3
+    losses = torch.tensor([0.1, 0.5, 0.3, 9.0, 0.4, 0.2])
+    assert hardest(labels, losses, 3).tolist() == [IGNORED, 2, 3, IGNORED, 1, IGNORED]
+    assert torch.equal(hardest(labels, losses, 5), labels)
+    assert torch.equal(hardest(labels, losses, 100), labels)
+    assert hardest(labels[:0], losses[:0], 3).shape == (0,)

@@ -155,15 +155,29 @@ def box_head_loss(
         truth: [K, 4], the true boxes; looked at where the label is a class.
         box_loss, weights: as of `BoxHead`.
     """
-    classes = predicted.logits.shape[1] - 1
     count = (labels >= 0).sum().clamp(min=1)
+    return {
+        "class": F.cross_entropy(predicted.logits, labels, reduction="sum", ignore_index=IGNORED) / count,
+        "box": _box_loss_by_roi(predicted, boxes, labels, truth, box_loss, weights).sum() / count,
+    }
+
+
+def loss_by_roi(
+    predicted: Prediction, boxes: Tensor, labels: Tensor, truth: Tensor, box_loss: BoxLoss, weights: Weights
+) -> Tensor:
+    """The sum of both losses for each RoI, [K], 0 where it learns nothing; arguments as of `box_head_loss`."""
+    classes = F.cross_entropy(predicted.logits, labels, reduction="none", ignore_index=IGNORED)
+    return classes + _box_loss_by_roi(predicted, boxes, labels, truth, box_loss, weights)
+
+
+def _box_loss_by_roi(
+    predicted: Prediction, boxes: Tensor, labels: Tensor, truth: Tensor, box_loss: BoxLoss, weights: Weights
+) -> Tensor:
+    classes = predicted.logits.shape[1] - 1
     positive = (labels >= 0) & (labels < classes)
     regressor = labels.clamp(0, predicted.deltas.shape[1] - 1)
     deltas = predicted.deltas[torch.arange(len(labels), device=labels.device), regressor]
     # The others are given what they predict: no loss, and nothing waits to count them.
     learns = positive[:, None]
     wanted, deltas = torch.where(learns, truth, boxes), torch.where(learns, deltas, 0.0)
-    return {
-        "class": F.cross_entropy(predicted.logits, labels, reduction="sum", ignore_index=IGNORED) / count,
-        "box": box_loss(deltas, boxes, wanted, weights) / count,
-    }
+    return box_loss(deltas, boxes, wanted, weights)

@@ -18,15 +18,15 @@ class BoxLoss(Protocol):
     """What a box regressor minimises."""
 
     def __call__(self, deltas: Tensor, references: Tensor, truth: Tensor, weights: Weights) -> Tensor:
-        """From [K, 4] each to the sum over the boxes, a scalar; 0 where `deltas` lead from `references` to `truth`."""
+        """From [K, 4] each to the loss of each box, [K]; 0 where `deltas` lead from `references` to `truth`."""
 
 
 def smooth_l1(deltas: Tensor, references: Tensor, truth: Tensor, weights: Weights, beta: float = 0.0) -> Tensor:
-    """Smooth L1 between the deltas (Fast R-CNN, equation 3), summed; quadratic below `beta`, 0 is L1."""
-    return F.smooth_l1_loss(deltas, box_ops.encode(truth, references, weights), beta=beta, reduction="sum")
+    """Smooth L1 between the deltas (Fast R-CNN, equation 3); quadratic below `beta`, 0 is L1."""
+    return F.smooth_l1_loss(deltas, box_ops.encode(truth, references, weights), beta=beta, reduction="none").sum(1)
 
 
 def giou(deltas: Tensor, references: Tensor, truth: Tensor, weights: Weights) -> Tensor:
-    """1 - generalised IoU of the regressed and the true boxes (Rezatofighi et al. 2019), summed."""
-    loss: Tensor = generalized_box_iou_loss(box_ops.decode(deltas, references, weights), truth, reduction="sum")
+    """1 - generalised IoU of the regressed and the true boxes (Rezatofighi et al. 2019)."""
+    loss: Tensor = generalized_box_iou_loss(box_ops.decode(deltas, references, weights), truth)
     return loss

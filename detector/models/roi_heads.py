@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from detector import boxes as box_ops
 from detector.matching import Matcher, Rois, Sampled, sample_rois
 from detector.models.box_head import BoxHead
 from detector.models.mask_head import MaskHead
@@ -74,13 +73,7 @@ class StandardHeads(Heads):
         """The detections of each image, best first, in pixels of the network's image; arguments as of `loss`."""
         predicted = self.box_head(self.box_pooler(features, proposals))
         boxes = self.box_head.boxes(predicted, torch.cat(list(proposals)))
-        counts = [len(p) for p in proposals]
-        objects = [
-            self.select(box_ops.clip(box, size), score)
-            for box, score, size in zip(
-                torch.split(boxes, counts), torch.split(predicted.probabilities, counts), sizes, strict=True
-            )
-        ]
+        objects = self.select.by_image(boxes, predicted.probabilities, [len(p) for p in proposals], sizes)
         if self.mask_head is not None:
             pooler = self.box_pooler if self.mask_pooler is None else self.mask_pooler
             objects = self.mask_head(pooler(features, [o.boxes for o in objects]), objects)

@@ -141,7 +141,8 @@ class RPN(Proposer):
             # Those that do not learn are given what they predict: no loss, and nothing waits to count them.
             learns = chosen.positive[:, None]
             predicted = torch.where(learns, deltas[image, chosen.index], 0.0)
-            box = box + self.box_loss(predicted, references, torch.where(learns, truth, references), self.weights)
+            wanted = torch.where(learns, truth, references)
+            box = box + self.box_loss(predicted, references, wanted, self.weights).sum()
         return {"rpn_objectness": objectness / count, "rpn_box": box / count}
 
     @torch.no_grad()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from detector.types import Objects
+from detector import boxes as box_ops
+from detector.types import Objects, Size
 
 
 @dataclass
@@ -41,3 +44,14 @@ class Select:
         box, score = boxes.expand(-1, scores.shape[1], -1)[roi, label], scores[roi, label]
         keep = batched_nms(box, score, label, self.nms)[: self.detections]
         return Objects(box[keep], score[keep], label[keep])
+
+    def by_image(self, boxes: Tensor, scores: Tensor, counts: Sequence[int], sizes: Sequence[Size]) -> list[Objects]:
+        """The detections of each image of a batch, cut to it.
+
+        Args:
+            boxes, scores: as of `__call__`, of the K RoIs of all images.
+            counts: RoIs of each image; K in all.
+            sizes: of the images before padding.
+        """
+        parts = zip(torch.split(boxes, list(counts)), torch.split(scores, list(counts)), sizes, strict=True)
+        return [self(box_ops.clip(box, size), score) for box, score, size in parts]

@@ -35,3 +35,11 @@ def test_numbers_out_of_range() -> None:
         Select(score=1.5)
     with pytest.raises(ValueError, match="detections=0"):
         Select(detections=0)
+
+
+def test_the_detections_of_a_batch_are_cut_to_their_images() -> None:
+    scores = torch.tensor([[0.9], [0.8], [0.7]])
+    first, second, third = Select(nms=1.0).by_image(BOXES[:, None], scores, [2, 0, 1], [(8, 8), (9, 9), (55, 100)])
+    assert first.boxes.tolist() == [[0, 0, 8, 8], [1, 0, 8, 8]]
+    assert len(second) == 0
+    assert third.boxes.tolist() == [[50, 50, 60, 55]]

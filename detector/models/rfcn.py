@@ -1,0 +1,148 @@
+"""R-FCN (Dai et al. 2016): all convolutions on the whole image, and nothing after the pooling but a vote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from detector import boxes as box_ops
+from detector.matching import Matcher, Sampled, hardest, sample_rois, take_all
+from detector.models.box_head import Prediction, box_head_loss, loss_by_roi
+from detector.models.losses import BoxLoss, Weights
+from detector.models.pooler import Pooler
+from detector.models.selection import Select
+from detector.models.stages import Heads
+from detector.types import Objects, Size, Target
+
+
+class PositionSensitiveMaps(nn.Module):
+    """A map of each class's score, and of each delta, for each bin of an RoI (section 2); shared by all levels.
+
+    Args:
+        channels: of the features, D.
+        num_classes: C, without the background.
+        size: k, the side of the grid of bins.
+        width: channels between the features and the maps.
+        class_agnostic: one regression for all classes, instead of one for each.
+    """
+
+    def __init__(
+        self, channels: int, num_classes: int, size: int = 7, width: int = 1024, class_agnostic: bool = True
+    ) -> None:
+        super().__init__()
+        if min(channels, num_classes, size, width) < 1:
+            raise ValueError(f"must be at least 1, got {channels=} {num_classes=} {size=} {width=}")
+        self.num_classes, self.size = num_classes, size
+        self.regressors = 1 if class_agnostic else num_classes
+        self.reduce = nn.Conv2d(channels, width, 1)
+        self.classify = nn.Conv2d(width, size**2 * (num_classes + 1), 1)
+        self.regress = nn.Conv2d(width, size**2 * 4 * self.regressors, 1)
+        nn.init.kaiming_uniform_(self.reduce.weight, a=1)
+        for layer in (self.classify, self.regress):
+            nn.init.normal_(layer.weight, std=0.01)
+        for layer in (self.reduce, self.classify, self.regress):
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """From [B, D, H, W] the maps [B, (C + 1 + 4R) · k², H, W] of R regressions, the k² of an output together."""
+        hidden = F.relu(self.reduce(feature), inplace=True)
+        return torch.cat((self.classify(hidden), self.regress(hidden)), 1)
+
+    def vote(self, pooled: Tensor) -> Prediction:
+        """What the bins [K, C + 1 + 4R, k, k] say together: their mean."""
+        votes = box_ops.precise(pooled).mean((2, 3))
+        logits, deltas = votes.tensor_split([self.num_classes + 1], 1)
+        return Prediction(logits, deltas.reshape(-1, self.regressors, 4))
+
+
+class RFCNHeads(Heads):
+    """Position-sensitive maps, pooled and put to the vote.
+
+    Args:
+        maps: from the features of a level.
+        pooler: with a position-sensitive operator, such as `ops.multiscale_ps_roi_align`.
+        select: which boxes are detections.
+        matcher: what the proposals learn.
+        sampler: which of them do.
+        box_loss: on the deltas, such as `detector.models.losses.smooth_l1`.
+        weights: of the deltas (dx, dy, dw, dh).
+        hard_examples: so many RoIs of an image learn, those of highest loss among all proposals, in the place of those
+            that `sampler` takes (OHEM, section 2); None: the sampler's.
+        append_truth: the true boxes are added to the proposals in training, so that there are positives from the start.
+
+    Raises:
+        ValueError: the pooler has no position-sensitive operator, pools to another size than the maps', or has a stage
+            behind it; or `hard_examples` is less than 1.
+    """
+
+    def __init__(
+        self,
+        maps: PositionSensitiveMaps,
+        pooler: Pooler,
+        select: Select,
+        matcher: Matcher,
+        sampler: Callable[[Tensor, Tensor], Sampled],
+        box_loss: BoxLoss,
+        weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
+        hard_examples: int | None = None,
+        append_truth: bool = True,
+    ) -> None:
+        super().__init__()
+        if pooler.operator is None:
+            raise ValueError(
+                "R-FCN pools each bin from maps of its own, and this pooler's operator has no such form: use "
+                "pooler=roialign, roialign_adaptive or roipool, as they are"
+            )
+        if pooler.stage is not None:
+            raise ValueError(
+                "the RoIs of this backbone go through another stage (backbone.stage), and R-FCN has no layers behind "
+                "the pooling: use a backbone with DC5, C5 or FPN, or VGG16"
+            )
+        if pooler.output_size != maps.size:
+            raise ValueError(f"the maps are of {maps.size} bins a side, and the pooler pools {pooler.output_size}")
+        if hard_examples is not None and hard_examples < 1:
+            raise ValueError(f"hard_examples must be at least 1, or null for none, got {hard_examples}")
+        self.maps, self.pooler, self.select = maps, pooler, select
+        self.matcher, self.append_truth = matcher, append_truth
+        self.sampler = sampler if hard_examples is None else take_all
+        self.hard_examples, self.box_loss = hard_examples, box_loss
+        self.weights: Weights = tuple(weights)  # type: ignore[assignment]
+
+    def loss(
+        self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size], targets: Sequence[Target]
+    ) -> dict[str, Tensor]:
+        """The losses `class` and `box`, scalars, averaged over the RoIs that learn.
+
+        Args:
+            features: by level [B, D, H, W].
+            proposals: by image [R, 4].
+            sizes: of the images before padding.
+            targets: the true objects by image.
+        """
+        del sizes
+        rois = [
+            sample_rois(p, t, self.matcher, self.sampler, self.maps.num_classes, self.append_truth)
+            for p, t in zip(proposals, targets, strict=True)
+        ]
+        predicted = self._predict(features, [r.boxes for r in rois])
+        boxes, labels, truth = (torch.cat([getattr(r, name) for r in rois]) for name in ("boxes", "labels", "truth"))
+        if self.hard_examples is not None:
+            with torch.no_grad():
+                losses = loss_by_roi(predicted, boxes, labels, truth, self.box_loss, self.weights)
+            by_image = zip(rois, torch.split(losses, [len(r.labels) for r in rois]), strict=True)
+            labels = torch.cat([hardest(r.labels, part, self.hard_examples) for r, part in by_image])
+        return box_head_loss(predicted, boxes, labels, truth, self.box_loss, self.weights)
+
+    def forward(self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]) -> list[Objects]:
+        """The detections of each image, best first, in pixels of the network's image; arguments as of `loss`."""
+        predicted = self._predict(features, proposals)
+        boxes = box_ops.decode(predicted.deltas, torch.cat(list(proposals))[:, None], self.weights)
+        return self.select.by_image(boxes, predicted.probabilities, [len(p) for p in proposals], sizes)
+
+    def _predict(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Prediction:
+        maps = [self.maps(feature) for feature in features[: len(self.pooler.scales)]]
+        return self.maps.vote(self.pooler(maps, boxes))
