@@ -90,7 +90,8 @@ def test_what_would_be_computed_read_or_written_elsewhere_is_refused(config: dic
 
 
 @pytest.mark.parametrize(
-    "choice", ["model=mask_rcnn", "dataset=coco", "dataset=voc07", "backbone=resnet50_fpn", "schedule=1x"]
+    "choice",
+    ["model=mask_rcnn", "model=fast_rcnn", "dataset=coco", "dataset=voc07", "backbone=resnet50_fpn", "schedule=1x"],
 )
 def test_every_own_configuration_passes(choice: str) -> None:
     config = build.compose_model(compose_config(choice), CLASSES)
