@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 import ops
 from detector import weights
+from detector.data.proposal_files import attach
 from detector.models.rcnn import RCNN
 from detector.types import DetectionDataset
 
@@ -133,16 +134,21 @@ def build_model(config: DictConfig) -> RCNN:
 
 
 def build_dataset(config: DictConfig, split: str) -> DetectionDataset:
-    """The dataset's `train` or `val` part; masks are read only where the model has a mask head."""
+    """The dataset's `train` or `val` part, with what the model needs of masks and of proposals (`config.proposals`)."""
     node = config.dataset[split]
     options = {"masks": False} if "masks" in node and not has_mask_head(config) else {}
     dataset: DetectionDataset = instantiate(node, **options)
-    return dataset
+    return attach(dataset, config.get("proposals"), split) if takes_proposals(config) else dataset
 
 
 def has_mask_head(config: DictConfig) -> bool:
     """Whether the model predicts masks."""
     return OmegaConf.select(config, "model.heads.mask_head") is not None
+
+
+def takes_proposals(config: DictConfig) -> bool:
+    """Whether the model works on proposals that come with the images."""
+    return bool(OmegaConf.select(config, "model.proposer._target_") == "detector.models.proposals.GivenProposals")
 
 
 # Checkpoints

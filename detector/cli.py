@@ -46,6 +46,7 @@ def command(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
         # Advice that a user can do nothing about; everything else is shown.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*lower value for log_every_n_steps.*")
+        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # a frozen RPN is
         warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*", category=FutureWarning)
         logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
         keep_memory()

@@ -33,6 +33,12 @@ class Detector:
     def __init__(self, checkpoint: str | Path, device: str = "auto", precision: str | None = None) -> None:
         trained = build.open_checkpoint(checkpoint)
         config = trained.config
+        if build.takes_proposals(config):
+            raise ValueError(
+                f"checkpoint {str(checkpoint)!r} works on proposals from a file, and these images have none; train it "
+                "with proposals=RUN/checkpoints/last.ckpt, whose RPN then is a part of it"
+            )
+        self.config = config
         self.classes: list[str] = list(config.classes)
         precision = precision or str(config.trainer.precision)
         if precision not in PRECISIONS:

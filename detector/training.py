@@ -28,6 +28,7 @@ from detector.data.datamodule import DetectionDataModule, collate
 from detector.evaluation import Evaluator
 from detector.evaluation import evaluators as make_evaluators
 from detector.evaluation.table import render
+from detector.proposing import adopt
 from detector.task import DetectionTask
 from detector.types import DetectionDataset, Objects
 from detector.visualize import contact_sheet
@@ -137,6 +138,7 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
     began = time.perf_counter()
     config.trainer.precision = precision(config)  # an evaluation elsewhere is to take the same
     _check(config)
+    config, proposer = adopt(config)
     train, val = build.build_dataset(config, "train"), build.build_dataset(config, "val")
     data = _datamodule(config, train, val)
     if build.has_mask_head(config) and not train.has_masks:
@@ -161,6 +163,8 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
     )
     if config.weights is not None and resume is None:
         console.print(str(weights.load(task.model, weights.read(str(config.weights)), train.classes)), soft_wrap=True)
+    if proposer is not None:
+        task.model.proposer.load_state_dict(proposer)
     start = 0
     if resume is not None:
         content = build.read_checkpoint(resume)

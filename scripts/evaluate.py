@@ -30,6 +30,12 @@ def main(config: DictConfig) -> None:
     if config.get("dataset") is not None:
         config.data_dir = saved.data_dir
         saved.dataset = OmegaConf.create(OmegaConf.to_container(config.dataset, resolve=True))
+    if config.proposals is not None:
+        if not build.takes_proposals(saved):
+            raise ValueError(
+                f"proposals={config.proposals}: checkpoint {config.checkpoint!r} has an RPN, and needs none"
+            )
+        saved.proposals = config.proposals
     val = build.build_dataset(saved, "val")
     if list(val.classes) != list(saved.classes):
         here, there = set(val.classes), set(saved.classes)

@@ -61,8 +61,13 @@ def random_target(size: tuple[int, int], count: int, generator: torch.Generator)
     return Target(boxes, labels, flags, flags.clone(), masks)
 
 
-def random_batch(*counts: int, size: tuple[int, int] = (128, 160), seed: int = 0) -> Batch:
-    """Images of noise on which each object is a patch of its class's brightness; `counts` objects each."""
+def random_batch(
+    *counts: int, size: tuple[int, int] = (128, 160), seed: int = 0, proposals: int | None = None
+) -> Batch:
+    """Images of noise on which each object is a patch of its class's brightness; `counts` objects each.
+
+    With `proposals`, so many random ones are given with each.
+    """
     generator = torch.Generator().manual_seed(seed)
     images, targets = [], []
     for count in counts:
@@ -74,7 +79,8 @@ def random_batch(*counts: int, size: tuple[int, int] = (128, 160), seed: int = 0
         images.append(image)
         targets.append(target)
     sizes = [size] * len(counts)
-    return Batch(torch.stack(images), sizes, sizes, list(range(len(counts))), targets)
+    given = None if proposals is None else [random_target(size, proposals, generator).boxes for _ in counts]
+    return Batch(torch.stack(images), sizes, sizes, list(range(len(counts))), targets, given)
 
 
 @pytest.fixture(autouse=True)

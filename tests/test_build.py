@@ -92,7 +92,7 @@ def test_what_would_be_computed_read_or_written_elsewhere_is_refused(config: dic
 @pytest.mark.parametrize(
     "choice",
     [
-        *("model=mask_rcnn", "model=rfcn", "model=cascade_mask_rcnn"),
+        *("model=mask_rcnn", "model=rfcn", "model=fast_rcnn", "model=cascade_mask_rcnn"),
         *("dataset=coco", "dataset=voc07", "backbone=resnet50_fpn", "schedule=1x"),
     ],
 )

@@ -27,7 +27,7 @@ def test_every_folder_is_a_known_group() -> None:
         *("dataset", "norm", "backbone", "pooler", "model", "schedule", "trainer", "logger", "experiment"),
         *("box_loss", "mask_head", "mask_loss"),
     }
-    assert {p.stem for p in CONFIGS.glob("*.yaml")} == {"train", "evaluate", "predict", "data"}
+    assert {p.stem for p in CONFIGS.glob("*.yaml")} == {"train", "evaluate", "predict", "data", "proposals"}
 
 
 @pytest.mark.parametrize("pooler", choices("pooler"))
@@ -39,7 +39,7 @@ def test_models_and_poolers(model: str, pooler: str) -> None:
             build.build_model(config)
         return
     detector = build.build_model(config)
-    losses = detector.loss(random_batch(2))
+    losses = detector.loss(random_batch(2, proposals=20))
     assert torch.stack(list(losses.values())).isfinite().all()
 
 
@@ -121,7 +121,7 @@ def test_experiments(experiment: str) -> None:
     build.build_model(complete(f"experiment={experiment}", "backbone.weights=null"))  # no download
 
 
-@pytest.mark.parametrize("name", ["evaluate", "predict"])
+@pytest.mark.parametrize("name", ["evaluate", "predict", "proposals"])
 def test_other_scripts(name: str) -> None:
     config = compose_config(name=name)
     assert OmegaConf.is_missing(config, "checkpoint")

@@ -22,6 +22,9 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
 import cv2
 
+ROUNDING = 1e-3
+"""A side of so many pixels is what arithmetic leaves of a box that ends where a crop begins."""
+
 
 class Augment:
     """Turns a sample of the dataset into one for the model; without arguments it changes nothing.
@@ -111,6 +114,8 @@ class Augment:
         image = torch.from_numpy(np.ascontiguousarray(result["image"])).permute(2, 0, 1).contiguous()
         kept = torch.as_tensor(np.asarray(result["index"]), dtype=torch.int64)
         boxes = torch.as_tensor(np.asarray(result["bboxes"]), dtype=torch.float32).reshape(-1, 4)
+        left = (boxes[:, 2:] - boxes[:, :2] > ROUNDING).all(1)
+        boxes, kept = boxes[left], kept[left]
         true = kept < len(target)
         changed = replace(target, masks=_masks(result, target.masks, image)).select(kept[true])
         proposals = None if given is None else boxes[~true]

@@ -110,13 +110,18 @@ class RPN(Proposer):
 
     def forward(self, features: Sequence[Tensor], batch: Batch) -> list[Tensor]:
         """The proposals of each image, [R, 4], best first."""
-        return self._propose(self._predict(features, batch), batch.sizes, self.test_limits)
+        return [boxes for boxes, _ in self._propose(self._predict(features, batch), batch.sizes, self.test_limits)]
 
     def loss(self, features: Sequence[Tensor], batch: Batch) -> tuple[dict[str, Tensor], list[Tensor]]:
         """The losses `rpn_objectness` and `rpn_box`, scalars, and the proposals of each image for the second stage."""
         prediction = self._predict(features, batch)
         losses = self._loss(prediction, batch.targets)
-        return losses, self._propose(prediction, batch.sizes, self.train_limits)
+        return losses, [boxes for boxes, _ in self._propose(prediction, batch.sizes, self.train_limits)]
+
+    def scored(self, features: Sequence[Tensor], batch: Batch, limits: Limits) -> list[tuple[Tensor, Tensor]]:
+        """The proposals of each image, [R, 4], best first, and the probability of an object in each, [R]."""
+        found = self._propose(self._predict(features, batch), batch.sizes, limits)
+        return [(boxes, logits.sigmoid()) for boxes, logits in found]
 
     def _predict(self, features: Sequence[Tensor], batch: Batch) -> _Prediction:
         logits, deltas = zip(*(self.head(feature) for feature in features), strict=True)
@@ -146,7 +151,9 @@ class RPN(Proposer):
         return {"rpn_objectness": objectness / count, "rpn_box": box / count}
 
     @torch.no_grad()
-    def _propose(self, prediction: _Prediction, sizes: Sequence[Size], limits: Limits) -> list[Tensor]:
+    def _propose(
+        self, prediction: _Prediction, sizes: Sequence[Size], limits: Limits
+    ) -> list[tuple[Tensor, Tensor]]:  # by image [R, 4] and the logits [R]
         scores, proposals, levels = [], [], []
         for level, (anchors, logits, deltas) in enumerate(
             zip(prediction.anchors, prediction.logits, prediction.deltas, strict=True)
@@ -164,5 +171,5 @@ class RPN(Proposer):
             good = (side > self.min_size).all(1) & score.isfinite()
             box, score, level_of = box[good], score[good], level_of[good]
             keep = batched_nms(box, score, level_of, self.nms)[: limits.post_nms]
-            kept.append(box[keep])
+            kept.append((box[keep], score[keep]))
         return kept

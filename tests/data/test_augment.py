@@ -119,6 +119,21 @@ def test_a_crop_clips_boxes_and_drops_objects_in_step():
     assert dropped > 0
 
 
+def test_nothing_is_left_of_a_box_that_ends_where_the_crop_begins():
+    left = torch.arange(57.0, -1, -1)
+    columns = torch.stack((left, torch.zeros(58), left + 3, torch.full((58,), 40.0)), 1)
+    flags = torch.zeros(58, dtype=torch.bool)
+    counts = set()
+    for seed in range(20):
+        given = Sample(sample().image, Target(columns, torch.arange(58), flags, flags), "id", (H, W), columns)
+        after = Augment(crop=0.3)(given, seed)
+        assert (after.target.labels.diff() == 1).all()
+        assert torch.equal(after.target.boxes, after.proposals)
+        assert (after.proposals[:, 2:] - after.proposals[:, :2]).min() > 0.99  # the crop is one of whole pixels
+        counts.add(len(after.target))
+    assert len(counts) > 5
+
+
 def test_the_seed_alone_decides():
     make = {"short_sizes": [40, 50], "horizontal_flip": 0.5, "vertical_flip": 0.5, "crop": 0.5, "colour": 0.4}
     first, second = Augment(**make), Augment(**make)

@@ -1,0 +1,89 @@
+"""Datasets whose samples carry proposals, for detectors without an RPN."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from detector import boxes as box_ops
+from detector.types import DetectionDataset, Sample
+
+log = logging.getLogger(__name__)
+
+ImageId = int | str
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """What a file has for the images of one split; K proposals of N images."""
+
+    rows: dict[ImageId, int]
+    """the place of each image"""
+    ends: Tensor
+    """int64 [N + 1]: the proposals of the image at n are those from ends[n] to ends[n + 1]"""
+    boxes: Tensor
+    """float32 [K, 4], in pixels of the image on disk, best first"""
+
+    def __getitem__(self, image: ImageId) -> Tensor:
+        """Those of an image, [R, 4]."""
+        row = self.rows[image]
+        return self.boxes[int(self.ends[row]) : int(self.ends[row + 1])]
+
+
+class WithProposals:
+    """A dataset whose samples carry proposals.
+
+    Args:
+        dataset: the images.
+        proposals: of all of them; they are cut to the image, and what has no area then is left out.
+        source: where they come from, for messages.
+
+    Raises:
+        ValueError: an image has none.
+    """
+
+    def __init__(self, dataset: DetectionDataset, proposals: Proposals, source: str | Path) -> None:
+        self.dataset, self.proposals = dataset, proposals
+        self.classes, self.category_ids = dataset.classes, dataset.category_ids
+        images = dataset.ground_truth()["images"]
+        missing = [i["id"] for i in images if i["id"] not in proposals.rows]
+        if missing:
+            raise ValueError(
+                f"proposals {str(source)!r}: {len(missing)} of the dataset's {len(images)} images are not in it, such "
+                f"as {missing[:3]}; it has {len(proposals.rows)} images of this split, such as "
+                f"{list(proposals.rows)[:3]}. Let scripts/proposals.py write it for this dataset"
+            )
+        beyond = sum(_reaches_beyond(proposals[i["id"]], i["height"], i["width"]) for i in images)
+        if 2 * beyond > len(images):
+            log.warning(
+                "proposals %s: in %d of %d images there are some beyond the edge; are they in pixels of the images on "
+                "disk, and in the order of their format?",
+                source,
+                beyond,
+                len(images),
+            )
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.dataset[index]
+        boxes = box_ops.clip(self.proposals[sample.id], sample.size)
+        return replace(sample, proposals=boxes[(boxes[:, 2:] > boxes[:, :2]).all(1)])
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether samples carry masks."""
+        return self.dataset.has_masks
+
+    def ground_truth(self) -> dict[str, Any]:
+        """The dataset's own."""
+        return self.dataset.ground_truth()
+
+
+def _reaches_beyond(boxes: Tensor, height: int, width: int) -> bool:
+    return bool(((boxes < -1) | (boxes > boxes.new_tensor([width, height, width, height]) + 1)).any())

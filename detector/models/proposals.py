@@ -1,0 +1,111 @@
+"""Proposals that do not change with the detector: given with the images (Fast R-CNN, section 2), or by a frozen RPN."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from detector import boxes as box_ops
+from detector.models.rpn import RPN, Limits
+from detector.models.stages import Proposer
+from detector.types import Batch
+
+
+class GivenProposals(Proposer):
+    """Hands on the proposals that came with the images.
+
+    Args:
+        train, test: at most so many of an image are kept, the first ones, in training and at inference.
+        min_size: those with a side no longer than this, in pixels of the network's image, are dropped.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    def __init__(self, train: int, test: int, min_size: float = 0.0) -> None:
+        super().__init__()
+        if train < 1 or test < 1 or min_size < 0:
+            raise ValueError(
+                f"train and test must be at least 1 and min_size at least 0, got {train=} {test=} {min_size=}"
+            )
+        self.most_in_training, self.most, self.min_size = train, test, min_size
+
+    def forward(self, features: Sequence[Tensor], batch: Batch) -> list[Tensor]:
+        """The proposals of each image, [R, 4], cut to it, best first.
+
+        Raises:
+            ValueError: the batch has none.
+        """
+        del features
+        return self._first(batch, self.most)
+
+    def loss(self, features: Sequence[Tensor], batch: Batch) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """No loss, and the proposals."""
+        del features
+        return {}, self._first(batch, self.most_in_training)
+
+    def _first(self, batch: Batch, most: int) -> list[Tensor]:
+        if batch.proposals is None:
+            raise ValueError(
+                "the images come without proposals, and the model has no RPN: it needs proposals=FILE or "
+                "proposals=RUN/checkpoints/last.ckpt"
+            )
+        kept = []
+        for given, size in zip(batch.proposals, batch.sizes, strict=True):
+            boxes = box_ops.clip(given, size)
+            kept.append(boxes[(boxes[:, 2:] - boxes[:, :2] > self.min_size).all(1)][:most])
+        return kept
+
+
+class FrozenProposals(Proposer):
+    """The proposals of a detector that was trained apart; nothing of it is trained here, norms included.
+
+    They depend on the images of a batch alone, not on the detector that uses them: it has a backbone of its own, and
+    pads the images as it was trained to.
+
+    Args:
+        normalize, backbone, rpn: that detector's.
+        size_divisibility: the images' sides are padded to a multiple of it.
+    """
+
+    def __init__(self, normalize: nn.Module, backbone: nn.Module, rpn: RPN, size_divisibility: int) -> None:
+        super().__init__()
+        if size_divisibility < 1:
+            raise ValueError(f"size_divisibility must be at least 1, got {size_divisibility}")
+        self.normalize, self.backbone, self.rpn = normalize, backbone, rpn
+        self.size_divisibility = size_divisibility
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Stays in evaluation mode, whatever the `mode`."""
+        del mode
+        return super().train(False)
+
+    def forward(self, features: Sequence[Tensor], batch: Batch) -> list[Tensor]:
+        """The proposals of each image, [R, 4], best first, within the RPN's limits at inference."""
+        del features
+        return [boxes for boxes, _ in self.scored(batch, self.rpn.test_limits)]
+
+    def loss(self, features: Sequence[Tensor], batch: Batch) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """No loss, and the proposals within the RPN's limits in training."""
+        del features
+        return {}, [boxes for boxes, _ in self.scored(batch, self.rpn.train_limits)]
+
+    @torch.no_grad()
+    def scored(self, batch: Batch, limits: Limits) -> list[tuple[Tensor, Tensor]]:
+        """The proposals of each image, [R, 4], best first, and the probability of an object in each, [R]."""
+        own = replace(batch, images=self._padded(batch))
+        return self.rpn.scored(self.backbone(self.normalize(own.images, own.sizes)), own, limits)
+
+    def _padded(self, batch: Batch) -> Tensor:
+        """The images [B, 3, H, W] with the padding of their own detector."""
+        unit = self.size_divisibility
+        height, width = (-(-max(side) // unit) * unit for side in zip(*batch.sizes, strict=True))
+        images = batch.images[:, :, :height, :width]
+        return F.pad(images, (0, width - images.shape[-1], 0, height - images.shape[-2]))
