@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from detector import build
+from detector import build, checkpoints
 from detector.data.proposal_files import NEEDED, READERS, ImageProposals
 from detector.inference import Detector
 from detector.models.proposals import FrozenProposals
@@ -56,7 +56,7 @@ def adopt(config: DictConfig) -> tuple[DictConfig, dict[str, Tensor] | None]:
     model = build.build_model(trained.config)
     trained.load(model)
     proposer = freeze(model, trained.config.backbone.size_divisibility)
-    parts = build.portable(trained.config)["model"]
+    parts = checkpoints.portable(trained.config)["model"]
     node = {
         "_target_": FROZEN,
         "normalize": parts["normalize"],

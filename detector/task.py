@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from detector.build import FORMAT
+from detector.checkpoints import FORMAT
 from detector.evaluation import Evaluator
 from detector.models.rcnn import RCNN
 from detector.optim import parameter_groups

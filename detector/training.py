@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 import ops
-from detector import build, weights
+from detector import build, checkpoints, weights
 from detector.callbacks import CsvLogger, Interruption, Levels, Progress
 from detector.data.datamodule import DetectionDataModule, collate
 from detector.evaluation import Evaluator
@@ -158,7 +158,7 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
         optimizer=build.instantiate(config.schedule.optimizer),
         scheduler=build.instantiate(config.schedule.scheduler),
         evaluators=evaluators,
-        config=build.portable(config),
+        config=checkpoints.portable(config),
         seed=config.seed,
     )
     if config.weights is not None and resume is None:
@@ -167,8 +167,8 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
         task.model.proposer.load_state_dict(proposer)
     start = 0
     if resume is not None:
-        content = build.read_checkpoint(resume)
-        build.load_weights(task.model, content, str(resume))
+        content = checkpoints.read(resume)
+        checkpoints.load(task.model, content, str(resume))
         start = content["global_step"]
     folder.mkdir(parents=True, exist_ok=True)
     last = folder / "checkpoints" / "last.ckpt"

@@ -1,4 +1,6 @@
-"""Benchmarks as Markdown: `python scripts/benchmark.py ops` times the RoI operators against torchvision's."""
+"""Benchmarks as Markdown, beside torchvision in one run: `python scripts/benchmark.py ops` times the RoI operators,
+`python scripts/benchmark.py step` a training step and an inference pass of whole detectors.
+"""
 
 import argparse
 import sys
@@ -7,6 +9,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import MultiScaleRoIAlign
 
+from detector import benchmark as steps
+from detector.cli import keep_memory
 from ops import benchmark
 
 
@@ -23,7 +27,7 @@ def torchvision_pool(workload: benchmark.Workload, boxes: list[Tensor]) -> bench
 def main() -> int:
     """Parse the command line and print the table; 1 and a message where the device is not there."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["ops"], help="what to time")
+    parser.add_argument("what", choices=["ops", "step"], help="what to time")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     parser.add_argument("--rounds", type=int, default=9, help="times each call is timed")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
@@ -37,6 +41,10 @@ def main() -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
+    if arguments.what == "step":
+        keep_memory()
+        steps.run(device, arguments.rounds)
+        return 0
     workloads = benchmark.CUDA_WORKLOADS if device.type == "cuda" else benchmark.CPU_WORKLOADS
     benchmark.run("torchvision", torchvision_pool, device, workloads, arguments.rounds)
     return 0

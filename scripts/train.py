@@ -6,7 +6,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from detector import build
+from detector import build, checkpoints
 from detector.cli import command, console, finish
 from detector.training import fit
 
@@ -18,7 +18,7 @@ FIXED = ("precision", "accumulate_grad_batches")
 
 def resumed(config: DictConfig) -> DictConfig:
     """The checkpoint's configuration with the overrides that may change."""
-    saved = build.checkpoint_config(build.read_checkpoint(config.resume))
+    saved = checkpoints.config_of(checkpoints.read(config.resume))
     overrides = [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
     keys = [o.lstrip("+~").split("=")[0] for o in overrides]
     refused = {f"trainer.{name}" for name in FIXED}

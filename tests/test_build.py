@@ -8,7 +8,7 @@ import torch
 import torchvision
 from omegaconf import OmegaConf
 
-from detector import build
+from detector import build, checkpoints
 from tests.conftest import CLASSES, compose_config
 
 HARMLESS = "ops.multiscale_roi_align"
@@ -60,11 +60,11 @@ def node(target: str, **arguments: Any) -> dict[str, Any]:
     ],
 )
 def test_targets_that_are_no_part_of_a_detector_are_refused(target: str) -> None:
-    build.check_targets(node(HARMLESS), "x.ckpt")
+    checkpoints.check_targets(node(HARMLESS), "x.ckpt")
     with pytest.raises(ValueError, match=r"x\.ckpt"):
-        build.check_targets(node(target), "x.ckpt")
+        checkpoints.check_targets(node(target), "x.ckpt")
     with pytest.raises(ValueError, match=r"x\.ckpt"):
-        build.check_targets({"deep": [{"list": [node(target)]}]}, "x.ckpt")
+        checkpoints.check_targets({"deep": [{"list": [node(target)]}]}, "x.ckpt")
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_targets_that_are_no_part_of_a_detector_are_refused(target: str) -> None
 )
 def test_what_would_be_computed_read_or_written_elsewhere_is_refused(config: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"x\.ckpt"):
-        build.check_targets(config, "x.ckpt")
+        checkpoints.check_targets(config, "x.ckpt")
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,8 @@ def test_what_would_be_computed_read_or_written_elsewhere_is_refused(config: dic
 )
 def test_every_own_configuration_passes(choice: str) -> None:
     config = build.compose_model(compose_config(choice), CLASSES)
-    portable = build.portable(config)
-    build.check_targets(portable, "own")
+    portable = checkpoints.portable(config)
+    checkpoints.check_targets(portable, "own")
     assert (
         portable["dataset"]["train"].get("root", portable["dataset"]["train"].get("images")).startswith("${data_dir}")
     )
@@ -119,13 +119,13 @@ def test_a_checkpoint_needs_no_other_weights(tmp_path: Path) -> None:
         configs.append(config)
     (tmp_path / "weights.pth").unlink()
     for config in configs:
-        portable = build.portable(config)
-        build.check_targets(portable, "own")
+        portable = checkpoints.portable(config)
+        checkpoints.check_targets(portable, "own")
         build.build_model(OmegaConf.create(portable))
 
 
 def test_the_data_may_move(tmp_path: Path) -> None:
-    portable = OmegaConf.create(build.portable(build.compose_model(compose_config("data_dir=here"), CLASSES)))
+    portable = OmegaConf.create(checkpoints.portable(build.compose_model(compose_config("data_dir=here"), CLASSES)))
     assert portable.dataset.train.root == "here/shapes_coco"
     portable.data_dir = str(tmp_path)
     assert portable.dataset.train.root == f"{tmp_path}/shapes_coco"

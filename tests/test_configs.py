@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError
 
-from detector import build
+from detector import build, checkpoints
 from tests.conftest import CLASSES, ROOT, compose_config, random_batch
 
 CONFIGS = ROOT / "configs"
@@ -73,7 +74,7 @@ def test_norms(norm: str) -> None:
     kind = {"batch": "BatchNorm2d", "frozen": "FrozenBatchNorm2d", "sync": "SyncBatchNorm", "group": "GroupNorm"}[norm]
     backbone = build.instantiate(config.backbone.module)
     assert {type(m).__name__ for m in backbone.modules() if "Norm" in type(m).__name__} == {kind}
-    build.check_targets(build.portable(config), "own")
+    checkpoints.check_targets(checkpoints.portable(config), "own")
 
 
 @pytest.mark.parametrize("dataset", choices("dataset"))
@@ -135,6 +136,15 @@ def test_the_pooler_is_one_word_for_both_heads() -> None:
     assert (
         complete("pooler=roipool", "pooler.quantization=floor").model.heads.box_pooler.operator.quantization == "floor"
     )
+
+
+@pytest.mark.parametrize("pooler", choices("pooler"))
+def test_levels_by_word(pooler: str) -> None:
+    for word, rounding in (("fpn", "floor"), ("keras", "round")):
+        config = complete(f"pooler={pooler}", f"pooler.levels={word}")
+        assert config.model.heads.box_pooler.assign.rounding == rounding
+    with pytest.raises(InterpolationKeyError, match="paper"):
+        build.build_model(complete(f"pooler={pooler}", "pooler.levels=paper"))
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the sample data are not beside the repository")

@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torchvision.models import detection
 
-from detector import build
+from detector import build, checkpoints
 from detector.inference import Detector
 from detector.models.rcnn import RCNN
 from detector.proposing import adopt, propose
@@ -20,7 +20,7 @@ SMALL = ["backbone.channels=16", "backbone.width=16", "trainer.precision=32-true
 
 
 def save(path: Path, model: RCNN, config: DictConfig) -> Path:
-    own = {"format": build.FORMAT, "config": build.portable(config)}
+    own = {"format": checkpoints.FORMAT, "config": checkpoints.portable(config)}
     torch.save({"state_dict": {f"model.{k}": v for k, v in model.state_dict().items()}, "aligned_rcnn": own}, path)
     return path
 
@@ -69,11 +69,11 @@ def test_a_new_checkpoint_needs_only_itself(tmp_path: Path) -> None:
     model, config = adopted(tmp_path / "rpn.ckpt")
     path = save(tmp_path / "last.ckpt", model, config)
     (tmp_path / "rpn.ckpt").unlink()
-    content = build.read_checkpoint(path)
-    saved = build.checkpoint_config(content)
+    content = checkpoints.read(path)
+    saved = checkpoints.config_of(content)
     assert not build.takes_proposals(saved)
     again = build.build_model(saved)
-    build.load_weights(again, content, str(path))
+    checkpoints.load(again, content, str(path))
     assert_same_proposals(source, again.eval())
     config, state = adopt(saved)  # as where a run resumes
     assert (config, state) == (saved, None)
@@ -92,7 +92,7 @@ def test_torchvisions_detector_lends_its_rpn(tmp_path: Path) -> None:
     torch.save(detection.fasterrcnn_resnet50_fpn(weights_backbone=None).state_dict(), tmp_path / "state.pth")
     model, config = adopted(Path(f"torchvision:{name}:{tmp_path}/state.pth"))
     (tmp_path / "state.pth").unlink()
-    again = build.build_model(OmegaConf.create(build.portable(config)))
+    again = build.build_model(OmegaConf.create(checkpoints.portable(config)))
     assert again.proposer.rpn.anchors.measured
     assert again.proposer.size_divisibility == 32
     again.load_state_dict(model.state_dict())
@@ -153,11 +153,11 @@ def _is_computed(model: dict[str, Any]) -> None:
 def test_a_hostile_frozen_rpn_is_refused(change: Callable[[dict[str, Any]], None], tmp_path: Path) -> None:
     trained(tmp_path / "rpn.ckpt")
     path = save(tmp_path / "last.ckpt", *adopted(tmp_path / "rpn.ckpt"))
-    build.read_checkpoint(path)
+    checkpoints.read(path)
     content = torch.load(path, weights_only=True)
     change(content["aligned_rcnn"]["config"]["model"])
     torch.save(content, path)
-    for read in (build.read_checkpoint, adopted):
+    for read in (checkpoints.read, adopted):
         with pytest.raises(ValueError, match=r"last\.ckpt"):
             read(path)
     assert not Path("harmed").exists()
@@ -201,6 +201,6 @@ def test_without_an_rpn_there_is_nothing_to_predict_on_other_images(tmp_path: Pa
 
 def test_the_path_of_a_file_may_hang_on_the_datas(tmp_path: Path) -> None:
     config = compose_config("model=fast_rcnn", "data_dir=here", r"proposals=${data_dir}/proposals.npz")
-    saved = OmegaConf.create(build.portable(build.compose_model(config, CLASSES)))
+    saved = OmegaConf.create(checkpoints.portable(build.compose_model(config, CLASSES)))
     saved.data_dir = str(tmp_path)
     assert saved.proposals == f"{tmp_path}/proposals.npz"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from detector import build, weights
+from detector import build, checkpoints, weights
 from detector.models.rcnn import RCNN
 from detector.weights import Foreign
 from tests.conftest import CLASSES, compose_config, small_model
@@ -146,7 +146,7 @@ def test_a_run_of_this_project_is_read_and_loaded(tmp_path: Path) -> None:
     trained = build.build_model(config)
     content = {
         "state_dict": {f"model.{k}": v for k, v in trained.state_dict().items()},
-        "aligned_rcnn": {"format": build.FORMAT, "config": build.portable(config)},
+        "aligned_rcnn": {"format": checkpoints.FORMAT, "config": checkpoints.portable(config)},
     }
     for name in ("last.ckpt", "renamed.pth"):
         torch.save(content, tmp_path / name)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detector import checkpoints
 from detector.weights import detectron2, torchvision
 from detector.weights.foreign import Foreign
 
@@ -64,10 +65,7 @@ def _torchvision(source: str) -> Foreign:
 
 
 def _own(path: Path) -> Foreign:
-    # Only here: build knows this package.
-    from detector import build
-
-    content = build.read_checkpoint(path)
+    content = checkpoints.read(path)
     state = {k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")}
     classes = content["aligned_rcnn"]["config"].get("classes")
     return Foreign(state, [], None if classes is None else list(classes), str(path))

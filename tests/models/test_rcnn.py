@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from detector import build
+from detector import checkpoints
 from detector.boxes import iou
 from detector.matching import Rois, sample_rois
 from detector.models.pooler import with_batch_index
@@ -244,7 +244,7 @@ def test_the_same_seed_gives_the_same_losses() -> None:
 def test_a_checkpoint_of_another_model_is_refused() -> None:
     content = {"state_dict": {f"model.{k}": v for k, v in small_model().state_dict().items()}}
     with pytest.raises(ValueError, match="another model"):
-        build.load_weights(small_model("model=mask_rcnn"), content, "x.ckpt")
+        checkpoints.load(small_model("model=mask_rcnn"), content, "x.ckpt")
     with pytest.raises(ValueError, match="another shape"):
-        build.load_weights(small_model("backbone.channels=64"), content, "x.ckpt")
+        checkpoints.load(small_model("backbone.channels=64"), content, "x.ckpt")
     assert compose_config().model["_target_"] == "detector.models.rcnn.RCNN"
