@@ -27,6 +27,8 @@ from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 from detector import build
 from detector.types import Batch, Target
 
+LEARNING_RATE = 1e-12
+"""So that untrained networks stay as they are: diverging, they would be timed on denormal numbers."""
 CLASSES = [str(i) for i in range(90)]
 Step = Callable[[], object]
 
@@ -163,7 +165,7 @@ def prepare(workload: Workload, side: str, device: torch.device, dtype: torch.dt
     model = (build.build_model(config) if ours else workload.peer(config, workload.side)).to(device)
     if side == "torchvision, channels last":
         model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 1e-4, momentum=0.9)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], LEARNING_RATE, momentum=0.9)
     images = list(batch.images.float() / 255)
     targets = [_target(target) for target in batch.targets]
 

@@ -142,6 +142,20 @@ class BoxHead(nn.Module):
         """The regressed boxes [K, C, 4] (or [K, 1, 4]) of RoIs [K, 4]."""
         return box_ops.decode(predicted.deltas, boxes[:, None], self.weights)
 
+    def regression(self, predicted: Prediction, boxes: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """From numbers of RoIs [K, 4] and classes, int64 [N] each, to their boxes [N, 4]; see `Select.by_image`."""
+        return regression(predicted, boxes, self.weights)
+
+
+def regression(predicted: Prediction, boxes: Tensor, weights: Weights) -> Callable[[Tensor, Tensor], Tensor]:
+    """See `BoxHead.regression`."""
+
+    def regress(roi: Tensor, label: Tensor) -> Tensor:
+        deltas = predicted.deltas[roi, label.clamp(max=predicted.deltas.shape[1] - 1)]
+        return box_ops.decode(deltas, boxes[roi], weights)
+
+    return regress
+
 
 def box_head_loss(
     predicted: Prediction, boxes: Tensor, labels: Tensor, truth: Tensor, box_loss: BoxLoss, weights: Weights

@@ -38,7 +38,7 @@ class CascadeHeads(StandardHeads):
     stage's RoIs and is asked about the last one's detections. (As in Detectron2.)
 
     Args:
-        box_pooler, select, mask_pooler, mask_head, append_truth: as of `StandardHeads`.
+        box_pooler, select, mask_pooler, mask_head, append_truth, rois_at_once: as of `StandardHeads`.
         box_head, matcher, sampler: of the first stage, as of `StandardHeads`.
         later: the stages after it.
 
@@ -58,8 +58,11 @@ class CascadeHeads(StandardHeads):
         mask_pooler: Pooler | None = None,
         mask_head: MaskHead | None = None,
         append_truth: bool = True,
+        rois_at_once: int | None = None,
     ) -> None:
-        super().__init__(box_pooler, box_head, select, matcher, sampler, mask_pooler, mask_head, append_truth)
+        super().__init__(
+            box_pooler, box_head, select, matcher, sampler, mask_pooler, mask_head, append_truth, rois_at_once
+        )
         if box_pooler.stage is not None:
             raise ValueError(
                 "the RoIs of this backbone go through a stage that all box heads would share (backbone.stage), and a "
@@ -121,11 +124,13 @@ class CascadeHeads(StandardHeads):
         counts = [len(p) for p in proposals]
         boxes, probabilities = list(proposals), []
         for head in (self.box_head, *(stage.box_head for stage in self.later)):
-            predicted = head(self.box_pooler(features, boxes))
+            predicted = self._predict(head, features, boxes)
             probabilities.append(predicted.probabilities)
-            moved = head.boxes(predicted, torch.cat(boxes))
-            boxes = [box_ops.clip(box, size) for box, size in zip(torch.split(moved[:, 0], counts), sizes, strict=True)]
-        objects = self.select.by_image(moved, torch.stack(probabilities).mean(0), counts, sizes)
+            regress = head.regression(predicted, torch.cat(boxes))
+            if head.regressors == 1:
+                moved = torch.split(head.boxes(predicted, torch.cat(boxes))[:, 0], counts)
+                boxes = [box_ops.clip(box, size) for box, size in zip(moved, sizes, strict=True)]
+        objects = self.select.by_image(torch.stack(probabilities).mean(0), regress, counts, sizes)
         if self.mask_head is not None:
             pooler = self.box_pooler if self.mask_pooler is None else self.mask_pooler
             objects = self.mask_head(pooler(features, [o.boxes for o in objects]), objects)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from detector import boxes as box_ops
 from detector.matching import Matcher, Sampled, hardest, sample_rois, take_all
-from detector.models.box_head import Prediction, box_head_loss, loss_by_roi
+from detector.models.box_head import Prediction, box_head_loss, loss_by_roi, regression
 from detector.models.losses import BoxLoss, Weights
 from detector.models.pooler import Pooler
 from detector.models.selection import Select
@@ -140,8 +140,8 @@ class RFCNHeads(Heads):
     def forward(self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]) -> list[Objects]:
         """The detections of each image, best first, in pixels of the network's image; arguments as of `loss`."""
         predicted = self._predict(features, proposals)
-        boxes = box_ops.decode(predicted.deltas, torch.cat(list(proposals))[:, None], self.weights)
-        return self.select.by_image(boxes, predicted.probabilities, [len(p) for p in proposals], sizes)
+        regress = regression(predicted, torch.cat(list(proposals)), self.weights)
+        return self.select.by_image(predicted.probabilities, regress, [len(p) for p in proposals], sizes)
 
     def _predict(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Prediction:
         maps = [self.maps(feature) for feature in features[: len(self.pooler.scales)]]

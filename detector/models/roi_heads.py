@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from detector.matching import Matcher, Rois, Sampled, sample_rois
-from detector.models.box_head import BoxHead
+from detector.models.box_head import BoxHead, Prediction
 from detector.models.mask_head import MaskHead
 from detector.models.pooler import Pooler
 from detector.models.selection import Select
@@ -26,6 +27,7 @@ class StandardHeads(Heads):
         mask_pooler: what the mask head reads; None: what the box head reads (C4).
         mask_head: none, no masks.
         append_truth: the true boxes are added to the proposals in training, so that there are positives from the start.
+        rois_at_once: at inference the box head sees at most so many RoIs at a time, which bounds the memory; None: all.
     """
 
     def __init__(
@@ -38,8 +40,12 @@ class StandardHeads(Heads):
         mask_pooler: Pooler | None = None,
         mask_head: MaskHead | None = None,
         append_truth: bool = True,
+        rois_at_once: int | None = None,
     ) -> None:
         super().__init__()
+        if rois_at_once is not None and rois_at_once < 1:
+            raise ValueError(f"rois_at_once must be at least 1, or null for all, got {rois_at_once}")
+        self.rois_at_once = rois_at_once
         self.box_pooler, self.box_head, self.select = box_pooler, box_head, select
         self.mask_pooler, self.mask_head = mask_pooler, mask_head
         self.matcher, self.sampler, self.append_truth = matcher, sampler, append_truth
@@ -71,13 +77,26 @@ class StandardHeads(Heads):
 
     def forward(self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]) -> list[Objects]:
         """The detections of each image, best first, in pixels of the network's image; arguments as of `loss`."""
-        predicted = self.box_head(self.box_pooler(features, proposals))
-        boxes = self.box_head.boxes(predicted, torch.cat(list(proposals)))
-        objects = self.select.by_image(boxes, predicted.probabilities, [len(p) for p in proposals], sizes)
+        predicted = self._predict(self.box_head, features, proposals)
+        regress = self.box_head.regression(predicted, torch.cat(list(proposals)))
+        objects = self.select.by_image(predicted.probabilities, regress, [len(p) for p in proposals], sizes)
         if self.mask_head is not None:
             pooler = self.box_pooler if self.mask_pooler is None else self.mask_pooler
             objects = self.mask_head(pooler(features, [o.boxes for o in objects]), objects)
         return objects
+
+    def _predict(self, head: BoxHead, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Prediction:
+        """What a box head says of all RoIs, a part of them at a time."""
+        parts = [head(self.box_pooler(features, part)) for part in in_parts(boxes, self.rois_at_once)]
+        return Prediction(torch.cat([p.logits for p in parts]), torch.cat([p.deltas for p in parts]))
+
+
+def in_parts(boxes: Sequence[Tensor], size: int | None) -> Iterator[list[Tensor]]:
+    """The boxes of B images [R, 4], at most `size` at a time, each time a list of B; in the same order, at least once."""
+    starts = [0, *accumulate(len(b) for b in boxes)]
+    size = size or max(starts[-1], 1)
+    for begin in range(0, max(starts[-1], 1), size):
+        yield [b[max(begin - s, 0) : max(begin + size - s, 0)] for b, s in zip(boxes, starts, strict=False)]
 
 
 def mask_head_loss(

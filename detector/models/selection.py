@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,20 +38,35 @@ class Select:
 
     def __call__(self, boxes: Tensor, scores: Tensor) -> Objects:
         """The detections, best first, among boxes [R, C, 4], or [R, 1, 4] for all classes, of probabilities [R, C]."""
-        side = boxes[..., 2:] - boxes[..., :2]
-        good = boxes.isfinite().all(-1) & (side >= self.min_size).all(-1) & scores.isfinite()
-        roi, label = (good & (scores > self.score)).nonzero(as_tuple=True)
-        box, score = boxes.expand(-1, scores.shape[1], -1)[roi, label], scores[roi, label]
-        keep = batched_nms(box, score, label, self.nms)[: self.detections]
-        return Objects(box[keep], score[keep], label[keep])
+        roi, label = (scores > self.score).nonzero(as_tuple=True)
+        return self._best(boxes[roi, label.clamp(max=boxes.shape[1] - 1)], scores[roi, label], label)
 
-    def by_image(self, boxes: Tensor, scores: Tensor, counts: Sequence[int], sizes: Sequence[Size]) -> list[Objects]:
+    def by_image(
+        self,
+        scores: Tensor,
+        regress: Callable[[Tensor, Tensor], Tensor],
+        counts: Sequence[int],
+        sizes: Sequence[Size],
+    ) -> list[Objects]:
         """The detections of each image of a batch, cut to it.
 
         Args:
-            boxes, scores: as of `__call__`, of the K RoIs of all images.
+            scores: [K, C], probabilities of the RoIs of all images.
+            regress: from RoIs' numbers in 0..K-1 and classes, int64 [N] each, to boxes [N, 4]. Asked for few of all.
             counts: RoIs of each image; K in all.
             sizes: of the images before padding.
         """
-        parts = zip(torch.split(boxes, list(counts)), torch.split(scores, list(counts)), sizes, strict=True)
-        return [self(box_ops.clip(box, size), score) for box, score, size in parts]
+        objects, first = [], 0
+        for score, count, size in zip(torch.split(scores, list(counts)), counts, sizes, strict=True):
+            roi, label = (score > self.score).nonzero(as_tuple=True)
+            box = box_ops.clip(regress(roi + first, label), size)
+            objects.append(self._best(box, score[roi, label], label))
+            first += count
+        return objects
+
+    def _best(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Objects:
+        side = boxes[:, 2:] - boxes[:, :2]
+        good = boxes.isfinite().all(1) & (side >= self.min_size).all(1) & scores.isfinite()
+        boxes, scores, labels = boxes[good], scores[good], labels[good]
+        keep = batched_nms(boxes, scores, labels, self.nms)[: self.detections]
+        return Objects(boxes[keep], scores[keep], labels[keep])

@@ -10,6 +10,7 @@ from detector.boxes import iou
 from detector.matching import Rois, sample_rois
 from detector.models.pooler import with_batch_index
 from detector.models.rcnn import Normalize
+from detector.models.roi_heads import in_parts
 from detector.types import Batch, Objects, Target
 from tests.conftest import CLASSES, compose_config, confident, random_batch, small_model
 
@@ -248,3 +249,24 @@ def test_a_checkpoint_of_another_model_is_refused() -> None:
     with pytest.raises(ValueError, match="another shape"):
         checkpoints.load(small_model("backbone.channels=64"), content, "x.ckpt")
     assert compose_config().model["_target_"] == "detector.models.rcnn.RCNN"
+
+
+def test_the_box_head_may_see_a_part_of_the_rois_at_a_time() -> None:
+    boxes = [torch.full((n, 4), float(n)) + torch.arange(n)[:, None] for n in (3, 0, 5)]
+    parts = list(in_parts(boxes, 2))
+    assert [[len(b) for b in part] for part in parts] == [[2, 0, 0], [1, 0, 1], [0, 0, 2], [0, 0, 2]]
+    assert torch.equal(torch.cat([b for part in parts for b in part]), torch.cat(boxes))
+    assert [[len(b) for b in part] for part in in_parts(boxes, None)] == [[3, 0, 5]]
+    assert [[len(b) for b in part] for part in in_parts([boxes[1]] * 2, 7)] == [[0, 0]]
+    model = confident(small_model("model=cascade_mask_rcnn"))
+    batch = random_batch(3, 1)
+    results = []
+    for size in (None, 7):
+        model.heads.rois_at_once = size
+        with torch.inference_mode():
+            results.append(model(batch))
+    assert len(results[0][0]) > 5
+    for a, b in zip(*results, strict=True):
+        assert_same(a, b)
+    with pytest.raises(ValueError, match="got 0"):
+        small_model("model.heads.rois_at_once=0")

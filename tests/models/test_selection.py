@@ -39,7 +39,17 @@ def test_numbers_out_of_range() -> None:
 
 def test_the_detections_of_a_batch_are_cut_to_their_images() -> None:
     scores = torch.tensor([[0.9], [0.8], [0.7]])
-    first, second, third = Select(nms=1.0).by_image(BOXES[:, None], scores, [2, 0, 1], [(8, 8), (9, 9), (55, 100)])
+    asked: list[int] = []
+
+    def regress(roi: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        asked.extend(roi.tolist())
+        assert label.tolist() == [0] * len(roi)
+        return BOXES[roi]
+
+    select = Select(score=0.75, nms=1.0)
+    assert [len(o) for o in select.by_image(scores, regress, [2, 0, 1], [(8, 8), (9, 9), (55, 100)])] == [2, 0, 0]
+    assert asked == [0, 1]
+    first, second, third = Select(nms=1.0).by_image(scores, regress, [2, 0, 1], [(8, 8), (9, 9), (55, 100)])
     assert first.boxes.tolist() == [[0, 0, 8, 8], [1, 0, 8, 8]]
     assert len(second) == 0
     assert third.boxes.tolist() == [[50, 50, 60, 55]]
