@@ -92,7 +92,7 @@ class StandardHeads(Heads):
 
 
 def in_parts(boxes: Sequence[Tensor], size: int | None) -> Iterator[list[Tensor]]:
-    """The boxes of B images [R, 4], at most `size` at a time, each time a list of B; in the same order, at least once."""
+    """The boxes of B images [R, 4], at most `size` at a time, each time a list of B; in order, and at least once."""
     starts = [0, *accumulate(len(b) for b in boxes)]
     size = size or max(starts[-1], 1)
     for begin in range(0, max(starts[-1], 1), size):
