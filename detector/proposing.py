@@ -40,7 +40,8 @@ def adopt(config: DictConfig) -> tuple[DictConfig, dict[str, Tensor] | None]:
     source = config.get("proposals")
     if not build.takes_proposals(config):
         if source is not None and not has_frozen(config):  # which a resumed run has
-            raise ValueError(f"proposals={source}: this model has an RPN of its own; take model=fast_rcnn")
+            ways = "model=fast_rcnn, model=fast_mask_rcnn, or model/proposer=given beside another"
+            raise ValueError(f"proposals={source}: this model has an RPN of its own; take {ways}")
         return config, None
     if source is None:
         raise ValueError(NEEDED)

@@ -83,6 +83,17 @@ def test_batched_equals_single(name: str) -> None:
             torch.testing.assert_close(found.scores, single.scores, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["rfcn", "cascade_mask_rcnn"])
+def test_other_heads_take_them_too(name: str) -> None:
+    model = small_model(f"model={name}", "model/proposer=given")
+    batch = random_batch(3, 1, proposals=30)
+    losses = model.loss(batch)
+    assert not [loss for loss in losses if loss.startswith("rpn")]
+    torch.stack(list(losses.values())).sum().backward()
+    assert not [n for n, p in model.named_parameters() if p.grad is None]
+    assert all(len(found) > 5 for found in confident(model)(batch))
+
+
 def frozen(source: RCNN, divisibility: int = 32) -> FrozenProposals:
     """A copy of the source's first stage."""
     return FrozenProposals(*copy.deepcopy((source.normalize, source.backbone, source.proposer)), divisibility)
