@@ -25,6 +25,7 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
 from detector import build
+from detector.models.folding import fold
 from detector.types import Batch, Target
 
 LEARNING_RATE = 1e-12
@@ -181,11 +182,13 @@ def prepare(workload: Workload, side: str, device: torch.device, dtype: torch.dt
         total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
+    ready = fold(model) if ours else model  # as `detector.inference.Detector` has it
+
     @torch.inference_mode()
     def infer() -> object:
-        model.eval()
+        ready.eval()
         with context():
-            return model(batch) if ours else model(images)
+            return ready(batch) if ours else ready(images)
 
     return train, infer
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from detector import build
 from detector.data.datamodule import collate
 from detector.masks import Paste
+from detector.models.folding import fold
 from detector.types import Objects, Sample, Target
 
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -56,7 +57,7 @@ class Detector:
             raise ValueError(f"device={device}: torch cannot use it here; take device=auto or device=cpu") from error
         model = build.build_model(config)
         trained.load(model)
-        self.model = model.to(self.device).eval()
+        self.model = fold(model).to(self.device)
         self.paste: Paste = build.instantiate(config.paste)
         self.augment: Callable[[Sample, int], Sample] = build.instantiate(config.dataset.val_augment)
         self.stride = config.backbone.size_divisibility

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import FrozenBatchNorm2d
 
+from detector.models.folding import conv_norm
+
 Norm = Callable[[int], nn.Module]
 """Makes the normalisation layer of a number of channels."""
 
@@ -36,28 +38,6 @@ def frozen_batch_norm(channels: int, eps: float = 1e-5) -> nn.Module:
         raise ValueError(f"norm.eps is added to a variance and must be at least 0, got {eps}")
     norm: nn.Module = FrozenBatchNorm2d(channels, eps)
     return norm
-
-
-def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
-    """`norm(conv(x))`; in one convolution, where the norm is the same whatever x is.
-
-    That is so of frozen batch norms, and of others in evaluation: the norm's factors go into the weight, and no map is
-    gone through a second and a third time, neither forward nor backward.
-
-    Args:
-        conv: an `nn.Conv2d`.
-        norm: of its outputs.
-        x: [B, D, H, W].
-    """
-    fixed = isinstance(norm, FrozenBatchNorm2d) or (isinstance(norm, nn.BatchNorm2d) and not norm.training)
-    gain, bias, mean, variance = (getattr(norm, n, None) for n in ("weight", "bias", "running_mean", "running_var"))
-    if not fixed or not isinstance(conv, nn.Conv2d) or gain is None or bias is None or mean is None or variance is None:
-        y: Tensor = norm(conv(x))
-        return y
-    scale = gain * (variance + norm.eps).rsqrt()
-    shift = bias - mean * scale if conv.bias is None else bias + (conv.bias - mean) * scale
-    weight = conv.weight * scale[:, None, None, None]
-    return F.conv2d(x, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
 class Body(nn.Module, ABC):

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from detector.models import pretrained
-from detector.models.backbone import Body, Norm, conv_norm
+from detector.models.backbone import Body, Norm
+from detector.models.folding import conv_norm
 
 
 class ResNet(Body):

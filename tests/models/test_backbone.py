@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from detector import build
-from detector.models.backbone import FPN, Norm, SingleLevel, conv_norm, frozen_batch_norm, group_norm
+from detector.models.backbone import FPN, Norm, SingleLevel, frozen_batch_norm, group_norm
 from detector.models.resnet import ResNet
 from detector.models.vgg import VGG16
 from tests.conftest import CLASSES, compose_config, confident, random_batch
@@ -117,26 +117,3 @@ def test_a_detector_on_it_learns_everywhere_and_finds_what_it_finds(choice: str)
     assert found.boxes[:, 2].max() <= batch.sizes[0][1]
     assert found.masks is not None
     assert len(nothing) == 0
-
-
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("kind", ["frozen", "evaluation", "training", "no statistics", "group"])
-def test_a_norm_that_is_always_the_same_goes_into_the_convolution(kind: str, bias: bool) -> None:
-    conv = nn.Conv2d(4, 8, 3, stride=2, padding=2, dilation=2, groups=2, bias=bias)
-    norms = {"frozen": frozen_batch_norm(8, 1e-3), "group": nn.GroupNorm(2, 8)}
-    norm = norms.get(kind, nn.BatchNorm2d(8, track_running_stats=kind != "no statistics")).train(kind == "training")
-    for value in norm.state_dict().values():
-        if value.is_floating_point():
-            value.uniform_(0.5, 1.5)
-    x = torch.randn(2, 4, 9, 8)
-    results = []
-    for run in (lambda x: norm(conv(x)), lambda x: conv_norm(conv, norm, x)):
-        leaf = x.clone().requires_grad_()
-        parameters = [leaf, *conv.parameters(), *norm.parameters()]
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-            result = run(leaf)
-        results.append((result, *torch.autograd.grad(result.square().sum(), parameters)))
-    for a, b in zip(*results, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
-    normed = any("norm" in event.key for event in profile.key_averages())
-    assert normed is (kind in ("training", "no statistics", "group"))
