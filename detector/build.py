@@ -10,7 +10,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
+from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -121,6 +121,10 @@ class Trained:
     """complete, classes included"""
     load: Callable[[nn.Module], None]
     """puts the weights into the model that `build_model(config)` makes"""
+    own: bool = True
+    """whether this project trained it"""
+    named: bool = True
+    """whether the names of its classes are known, and not only their number"""
 
 
 def open_checkpoint(source: str | Path) -> Trained:
@@ -133,11 +137,15 @@ def open_checkpoint(source: str | Path) -> Trained:
         content = checkpoints.read(source)
         return Trained(checkpoints.config_of(content), lambda model: checkpoints.load(model, content, str(source)))
     foreign = weights.read(str(source))
+    if not foreign.conventions:
+        raise ValueError(f"checkpoint {str(source)!r} is one of this project's: give its name the suffix .ckpt")
     config = compose_config(foreign.conventions)
     config.trainer.precision = "32-true"  # that of those who published them
     names = [name for name in foreign.classes or [] if name != weights.PLACEHOLDER]
     config = compose_model(config, names or [str(i) for i in range(foreign.num_classes)])
-    return Trained(config, lambda model: _load_all(model, foreign, config.classes))
+    # Resolved, as a checkpoint's is: the model is the same whatever dataset it is then shown.
+    config = OmegaConf.create(checkpoints.portable(config))
+    return Trained(config, lambda model: _load_all(model, foreign, config.classes), own=False, named=bool(names))
 
 
 def _is_foreign(source: str) -> bool:
@@ -164,6 +172,14 @@ def in_conventions(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """
     if config.weights is None:
         return config
-    given = {_key(o) for o in overrides}
-    needed = [o for o in weights.read(str(config.weights)).conventions if _key(o) not in given]
-    return compose_config([*needed, *overrides]) if needed else config
+    given = {_key(o): o for o in overrides}
+    needed = [o for o in weights.read(str(config.weights)).conventions if _key(o) not in given or "experiment=" in o]
+    if not needed:
+        return config
+    asked = given.pop("experiment", "experiment=").partition("=")[2].strip("[]")
+    if asked:  # the user's comes second, and so has the last word
+        needed = [f"experiment=[{o.partition('=')[2]},{asked}]" if "experiment=" in o else o for o in needed]
+    try:
+        return compose_config([*needed, *(o for o in overrides if _key(o) != "experiment")])
+    except HydraException as error:
+        raise ValueError(f"weights={config.weights} needs {' '.join(needed)}, and with it: {error}") from error

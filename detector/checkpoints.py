@@ -98,7 +98,7 @@ def _nodes(value: Any, key: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]
         yield key, value
         for k, v in value.items():
             yield from _nodes(v, f"{key}.{k}" if key else str(k))
-    elif isinstance(value, list):
+    elif isinstance(value, Sequence) and not isinstance(value, str):
         for i, v in enumerate(value):
             yield from _nodes(v, f"{key}[{i}]")
 
@@ -143,6 +143,8 @@ def check_targets(config: Mapping[str, Any], source: str) -> None:
                 f"{source}: its configuration asks for {value!r} (at {key}), which is no part of a detector of this "
                 "project, torch or torchvision; it is refused and nothing of it was run"
             )
+        if value.startswith("detector.data.") and not key.startswith("dataset."):
+            raise ValueError(f"{source}: {key} = {value!r}: datasets are built under `dataset` only")
     for key, node in _nodes(config):
         if "_args_" in node:
             raise ValueError(f"{source}: {key}._args_: arguments go by their names")

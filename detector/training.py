@@ -142,7 +142,9 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
     train, val = build.build_dataset(config, "train"), build.build_dataset(config, "val")
     data = _datamodule(config, train, val)
     if build.has_mask_head(config) and not train.has_masks:
-        raise ValueError("model: it learns masks, and dataset.train has none; use a model without masks, such as faster_rcnn")
+        raise ValueError(
+            "model: it learns masks, and dataset.train has none; use a model without masks, such as faster_rcnn"
+        )
     evaluators = build_evaluators(config, val)
     logged = [name for name in measurable(evaluators, val) if name.count("/") == 1]
     if config.schedule.monitor not in logged:

@@ -29,7 +29,10 @@ def main(config: DictConfig) -> None:
         saved.data_dir = config.data_dir
     if config.get("dataset") is not None:
         config.data_dir = saved.data_dir
+        resized = saved.dataset.val_augment
         saved.dataset = OmegaConf.create(OmegaConf.to_container(config.dataset, resolve=True))
+        if not (trained.own or any(o.startswith("dataset.val_augment") for o in HydraConfig.get().overrides.task)):
+            saved.dataset.val_augment = resized
     if config.proposals is not None:
         if not build.takes_proposals(saved):
             raise ValueError(
@@ -37,6 +40,8 @@ def main(config: DictConfig) -> None:
             )
         saved.proposals = config.proposals
     val = build.build_dataset(saved, "val")
+    if not trained.named and len(val.classes) == len(saved.classes):
+        saved.classes = list(val.classes)
     if list(val.classes) != list(saved.classes):
         here, there = set(val.classes), set(saved.classes)
         raise ValueError(

@@ -143,3 +143,52 @@ def test_the_cause_is_said_with_its_key() -> None:
     config = compose_config("model.proposer.anchors.ratios=[1.0]")
     with pytest.raises(ValueError, match="3 anchors a cell"):
         build.build_model(build.compose_model(config, CLASSES))
+
+
+def test_a_tuple_hides_nothing() -> None:
+    hidden = node("detector.data.shapes.ShapesDataset", root="/tmp/anywhere")
+    with pytest.raises(ValueError, match=r"mean.*under `dataset` only"):
+        checkpoints.check_targets({"model": {"normalize": {"mean": (hidden,)}}}, "x.ckpt")
+    with pytest.raises(ValueError, match="_args_"):
+        checkpoints.check_targets({"list": ({"_args_": [1]},)}, "x.ckpt")
+
+
+def test_no_dataset_is_built_within_a_model() -> None:
+    inside = {"_target_": "detector.data.shapes.ShapesDataset", "root": "${data_dir}/shapes"}
+    checkpoints.check_targets({"dataset": {"train": inside}}, "x.ckpt")
+    with pytest.raises(ValueError, match=r"model\.x\._target_.*under `dataset` only"):
+        checkpoints.check_targets({"model": {"x": inside}}, "x.ckpt")
+
+
+def torchvision_file(folder: Path) -> str:
+    model = torchvision.models.get_model("fasterrcnn_resnet50_fpn", weights=None, weights_backbone=None)
+    torch.save(model.state_dict(), folder / "weights.pth")
+    return f"torchvision:fasterrcnn_resnet50_fpn:{folder / 'weights.pth'}"
+
+
+def test_weights_bring_their_conventions_and_the_user_has_the_last_word(tmp_path: Path) -> None:
+    source = torchvision_file(tmp_path)
+    overrides = [f"weights={source}", "experiment=nuclei", "norm.eps=0.5", "dataset.rois=7"]
+    config = build.in_conventions(compose_config(*overrides), overrides)
+    assert config.dataset.name == "nuclei"
+    assert config.dataset.canonical_size == 54
+    assert (config.norm.eps, config.dataset.rois) == (0.5, 7)
+    assert config.norm["_target_"].endswith("frozen_batch_norm")
+    assert config.pooler.aligned is False
+    assert config.model.proposer.anchors.measured is True
+    overrides = [f"weights={source}", "schedule.optimizer.betas=[0.5,0.9]"]
+    with pytest.raises(ValueError, match="experiment=torchvision_fasterrcnn_resnet50_fpn"):
+        build.in_conventions(compose_config(*overrides), overrides)
+
+
+def test_a_model_of_others_is_the_same_whatever_dataset_it_is_shown(tmp_path: Path) -> None:
+    trained = build.open_checkpoint(torchvision_file(tmp_path))
+    trained.config.dataset = compose_config("dataset=custom").dataset
+    anchors = trained.config.model.proposer.anchors
+    assert list(anchors.sizes) == [32, 64, 128, 256, 512]
+    assert trained.config.model.heads.box_pooler.assign.canonical_size == 224
+    assert not trained.own
+    assert trained.named
+    torch.save({"aligned_rcnn": {"format": checkpoints.FORMAT, "config": {}}, "state_dict": {}}, tmp_path / "own.pth")
+    with pytest.raises(ValueError, match=r"own\.pth.*suffix \.ckpt"):
+        build.open_checkpoint(tmp_path / "own.pth")

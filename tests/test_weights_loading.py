@@ -173,3 +173,39 @@ def test_damaged_and_hostile_files_of_torch_are_named(tmp_path: Path) -> None:
     torch.save({"conv1.weight": torch.zeros(2)}, path)
     with pytest.raises(ValueError, match="neither Faster nor Mask R-CNN"):
         weights.read(str(path))
+
+
+KINDS = {
+    "model=cascade_rcnn": ["heads.box_head.classify", *(f"heads.later.{i}.box_head.classify" for i in (0, 1))],
+    "model=rfcn": ["heads.maps.classify"],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_classifier_of_a_model_follows_the_names(kind: str) -> None:
+    theirs = ["star", "circle", "ring", "square"]
+    foreign = foreign_of(model_of(theirs, kind, seed=1), theirs)
+    model = model_of(CLASSES, kind, seed=2)
+    assert weights.load(model, foreign, CLASSES).anew == []
+    rows = [*(theirs.index(name) for name in CLASSES), 4]
+    for layer in KINDS[kind]:
+        given, own = foreign.state[f"{layer}.weight"], model.state_dict()[f"{layer}.weight"]
+        assert own.unflatten(0, (5, -1)).equal(given.unflatten(0, (5, -1))[rows])
+    assert set(differences(model, foreign.state)) == set(KINDS[kind])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_classifier_of_a_model_is_made_anew_for_other_classes(kind: str) -> None:
+    foreign = foreign_of(model_of(["a", "b"], kind, seed=1), ["a", "b"])
+    model = model_of(CLASSES, kind, seed=2)
+    assert weights.load(model, foreign, CLASSES).anew == KINDS[kind]
+    assert differences(model, foreign.state) == KINDS[kind]
+
+
+def test_a_model_without_an_rpn_keeps_its_proposer() -> None:
+    foreign = foreign_of(model_of(CLASSES, seed=1), list(CLASSES))
+    model = model_of(CLASSES, "model/proposer=given", seed=2)
+    report = weights.load(model, foreign, CLASSES)
+    rest = {k: v for k, v in foreign.state.items() if not k.startswith("proposer.")}
+    assert differences(model, rest) == []
+    assert report.anew == []

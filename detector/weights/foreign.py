@@ -39,7 +39,7 @@ class Foreign:
     @property
     def num_classes(self) -> int:
         """How many classes the weights tell apart, placeholders among them."""
-        return len(self.state[CLASSIFY + ".weight"]) - 1
+        return len(self.classes) if self.classes else len(self.state[CLASSIFY + ".weight"]) - 1
 
 
 def rename(state: Mapping[str, Tensor], rules: Sequence[Rule], source: str) -> dict[str, Tensor]:

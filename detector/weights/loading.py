@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from detector.weights.foreign import CLASSIFY, MASK, PLACEHOLDER, REGRESS, Foreign, layers, some
+from detector.weights.foreign import MASK, PLACEHOLDER, Foreign, layers, some
 
 COUNTER = ".num_batches_tracked"
 """Of a batch norm: not a weight, and read by none of the norms here."""
@@ -36,7 +36,8 @@ def load(model: nn.Module, foreign: Foreign, classes: Sequence[str]) -> Report:
 
     Where the weights tell the same classes apart by name, the predictors' rows are put in the order of `classes`; where
     their names are unknown and their number is the same, rows stay where they are. Otherwise the predictors of classes
-    stay as they are in the model. All else is loaded, and nothing may be missing or left over.
+    stay as they are in the model. All else is loaded, and nothing may be missing or left over; but a model without an
+    RPN of its own keeps the proposer that it has.
 
     Args:
         model: built in the conventions of the weights, with an output for each of `classes`.
@@ -48,6 +49,9 @@ def load(model: nn.Module, foreign: Foreign, classes: Sequence[str]) -> Report:
     """
     own, cells = model.state_dict(), _cells(model)
     state = {k: v for k, v in foreign.state.items() if k in own or not k.endswith(COUNTER)}
+    if not any(k.startswith("proposer.head.") for k in own):  # given proposals, or another run's RPN
+        state = {k: v for k, v in state.items() if not k.startswith("proposer.")}
+        state |= {k: v for k, v in own.items() if k.startswith("proposer.")}
     theirs = _dependent(state, foreign.num_classes, cells)
     anew = theirs | _dependent(own, len(classes), cells)
     rows = _rows(foreign, classes)
@@ -55,7 +59,12 @@ def load(model: nn.Module, foreign: Foreign, classes: Sequence[str]) -> Report:
         state = {k: v for k, v in state.items() if _module(k) not in anew}
     else:
         anew = set()
-        state |= {k: _reorder(v, rows, foreign.num_classes) for k, v in state.items() if _module(k) in theirs}
+        last = set(_classifiers(state))
+        state |= {
+            k: _reorder(v, rows, foreign.num_classes, _module(k) in last)
+            for k, v in state.items()
+            if _module(k) in theirs
+        }
     wanted = {k: v for k, v in own.items() if not k.endswith(COUNTER) and _module(k) not in anew}
     _check(foreign, state, wanted | {k: v for k, v in own.items() if k in state})
     model.load_state_dict(own | state)
@@ -74,12 +83,20 @@ def _cells(model: nn.Module) -> int:
     return math.prod(last.unflattened_size[1:]) if isinstance(last, nn.Unflatten) else 1
 
 
+def _classifiers(state: Mapping[str, Tensor]) -> list[str]:
+    """The names of the layers that tell classes apart: one of a box head, several of a cascade, R-FCN's maps."""
+    return [_module(k) for k in state if k.startswith("heads.") and k.endswith(".classify.weight")]
+
+
 def _dependent(state: Mapping[str, Tensor], num_classes: int, cells: int) -> set[str]:
-    """The layers with rows for each class; of a single class only the classifier, the others could be of all."""
-    found = {CLASSIFY}
-    for key, agnostic in [(REGRESS + ".weight", 4), *((key, cells) for key in layers(state, MASK)[-1:])]:
-        if num_classes > 1 and key in state and len(state[key]) != agnostic:
-            found.add(_module(key))
+    """The layers with rows for each class; of a single class only the classifiers, the others could be of all."""
+    found = set(_classifiers(state))
+    agnostic = dict.fromkeys(layers(state, MASK)[-1:], cells)
+    for name in found:
+        bins = len(state[name + ".weight"]) // (num_classes + 1)  # of R-FCN's maps; else 1
+        agnostic[name.replace("classify", "regress") + ".weight"] = 4 * bins
+    if num_classes > 1:
+        found |= {_module(key) for key, rows in agnostic.items() if key in state and len(state[key]) != rows}
     return found
 
 
@@ -94,11 +111,11 @@ def _rows(foreign: Foreign, classes: Sequence[str]) -> list[int] | None:
     return [foreign.classes.index(name) for name in classes]
 
 
-def _reorder(value: Tensor, rows: Sequence[int], num_classes: int) -> Tensor:
-    """The rows of a layer by class, chosen; a row beyond those of the classes, the background's, stays the last."""
-    by_class = value[: len(value) // num_classes * num_classes]
-    chosen = by_class.reshape(num_classes, -1, *value.shape[1:])[list(rows)].flatten(0, 1)
-    return torch.cat((chosen, value[len(by_class) :]))
+def _reorder(value: Tensor, rows: Sequence[int], num_classes: int, background: bool) -> Tensor:
+    """The rows of a layer by class, chosen; with a `background`, its rows are behind them and stay."""
+    each = len(value) // (num_classes + background)
+    by_class = value[: num_classes * each].reshape(num_classes, each, *value.shape[1:])
+    return torch.cat((by_class[list(rows)].flatten(0, 1), value[num_classes * each :]))
 
 
 def _reason(foreign: Foreign, classes: Sequence[str]) -> str:
