@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import multiprocessing
 import resource
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torchvision
@@ -27,6 +26,7 @@ from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 from detector import build
 from detector.models.folding import fold
 from detector.types import Batch, Target
+from ops.benchmark import Timing, describe, measure
 
 LEARNING_RATE = 1e-12
 """So that untrained networks stay as they are: diverging, they would be timed on denormal numbers."""
@@ -159,7 +159,7 @@ def _target(target: Target) -> dict[str, Tensor]:
 
 
 def prepare(workload: Workload, side: str, device: torch.device, dtype: torch.dtype) -> tuple[Step, Step]:
-    """A training step and an inference pass, ready to be called."""
+    """A training step and an inference pass, to be called."""
     torch.manual_seed(0)
     config, batch = workload.config(), batch_of(workload, device)
     ours = side == "ours"
@@ -182,13 +182,14 @@ def prepare(workload: Workload, side: str, device: torch.device, dtype: torch.dt
         total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
-    ready = fold(model) if ours else model  # as `detector.inference.Detector` has it
+    @cache
+    def ready() -> nn.Module:
+        return fold(model) if ours else model  # as `detector.inference.Detector` has it
 
     @torch.inference_mode()
     def infer() -> object:
-        ready.eval()
         with context():
-            return ready(batch) if ours else ready(images)
+            return ready().eval()(batch if ours else images)
 
     return train, infer
 
@@ -203,44 +204,19 @@ def _peak(index: int, side: str, device: str, dtype: torch.dtype) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
-def _seconds(step: Step, device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
-
-
-def measure(steps: dict[str, Step], device: torch.device, rounds: int) -> dict[str, tuple[float, float]]:
-    """Median and half the quartiles' distance, in seconds, of steps called in turns."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for step in steps.values():
-        step()
-    for _ in range(rounds):
-        for name, step in steps.items():
-            times[name].append(_seconds(step, device))
-    result = {}
-    for name, values in times.items():
-        low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else (values[0],) * 3
-        result[name] = (statistics.median(values), (high - low) / 2)
-    return result
-
-
 def run(device: torch.device, rounds: int = 7, report: Callable[[str], None] = print) -> None:
     """Reports a Markdown table, row by row."""
-    report(f"torch {torch.__version__}, torchvision {torchvision.__version__}; ms, median ± half the quartiles'")
-    report(f"distance of {rounds} rounds; memory: the most that a process training alone takes, MiB.\n")
+    report(f"{describe(device)}, torchvision {torchvision.__version__}; ms, median ± half the quartiles' distance")
+    report(f"of {rounds} rounds; memory: the most that a process training alone takes, MiB.\n")
     report("| model | dtype | pass | torchvision, NCHW | torchvision, channels last | ours | ratio to the better |")
     report("|---|---|---|---|---|---|---|")
     for index, workload in enumerate(WORKLOADS):
         for dtype in (torch.float32, torch.bfloat16):
             steps = {side: prepare(workload, side, device, dtype) for side in SIDES}
             for kind, name in enumerate(("training step", "inference")):
-                times = measure({side: pair[kind] for side, pair in steps.items()}, device, rounds)
-                shown = {side: f"{t * 1e3:.0f} ± {s * 1e3:.0f}" for side, (t, s) in times.items()}
-                _row(report, workload, dtype, name, shown, {side: t for side, (t, _) in times.items()})
+                times: dict[str, Timing] = measure({side: pair[kind] for side, pair in steps.items()}, device, rounds)
+                shown = {side: str(timing) for side, timing in times.items()}
+                _row(report, workload, dtype, name, shown, {side: timing.median for side, timing in times.items()})
             del steps
             with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
                 arguments = [(index, side, device.type, dtype) for side in SIDES]

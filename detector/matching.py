@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -120,6 +120,15 @@ class Rois:
     """float32 [R, 4]: its box; the region itself where there is none"""
 
 
+def join_rois(rois: Sequence[Rois]) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes [K, 4], labels [K] and true boxes [K, 4] of all images, one after the other."""
+    return (
+        torch.cat([r.boxes for r in rois]),
+        torch.cat([r.labels for r in rois]),
+        torch.cat([r.truth for r in rois]),
+    )
+
+
 def label_rois(boxes: Tensor, matches: Matches, target: Target, background: int) -> Rois:
     """What regions [R, 4] learn that were matched with the true objects of their image."""
     index = matches.index
@@ -130,25 +139,28 @@ def label_rois(boxes: Tensor, matches: Matches, target: Target, background: int)
 
 @torch.no_grad()
 def sample_rois(
-    proposals: Tensor,
-    target: Target,
+    proposals: Sequence[Tensor],
+    targets: Sequence[Target],
     matcher: Matcher,
     sampler: Callable[[Tensor, Tensor], Sampled],
     background: int,
     append_truth: bool,
-) -> Rois:
-    """The regions that learn, chosen among the proposals [R, 4] of one image (Fast R-CNN, section 2.3).
+) -> list[Rois]:
+    """The regions of each image that learn, chosen among its proposals [R, 4] (Fast R-CNN, section 2.3).
 
     Args:
         background: its label, C.
         append_truth: the true boxes are added to the proposals, so that there are positives from the start.
     """
-    if append_truth:
-        proposals = torch.cat((proposals, target.boxes[~target.crowd]))
-    matches = matcher(proposals, target)
-    chosen = sampler(matches.positive, matches.negative)
-    picked = Matches(matches.index[chosen.index], chosen.positive & chosen.valid, ~chosen.positive & chosen.valid)
-    return label_rois(proposals[chosen.index], picked, target, background)
+    rois = []
+    for boxes, target in zip(proposals, targets, strict=True):
+        if append_truth:
+            boxes = torch.cat((boxes, target.boxes[~target.crowd]))
+        matches = matcher(boxes, target)
+        chosen = sampler(matches.positive, matches.negative)
+        picked = Matches(matches.index[chosen.index], chosen.positive & chosen.valid, ~chosen.positive & chosen.valid)
+        rois.append(label_rois(boxes[chosen.index], picked, target, background))
+    return rois
 
 
 def hardest(labels: Tensor, losses: Tensor, count: int) -> Tensor:

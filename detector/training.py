@@ -20,6 +20,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from torch import Tensor
 
 import ops
 from detector import build, checkpoints, weights
@@ -123,6 +124,17 @@ def _check(config: DictConfig) -> None:
         raise ValueError(f"data_dir={config.data_dir} is a file; give the folder where datasets lie or shall lie")
 
 
+def settle(config: DictConfig) -> tuple[DictConfig, dict[str, Tensor] | None]:
+    """The configuration with what is decided when a run begins: the precision, and the proposer, with its weights.
+
+    Raises:
+        ValueError, OSError: the configuration is at fault.
+    """
+    config.trainer.precision = precision(config)  # an evaluation elsewhere is to take the same
+    _check(config)
+    return adopt(config)
+
+
 def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None = None) -> dict[str, Any]:
     """Train as configured, then evaluate the last checkpoint; returns the metrics.
 
@@ -136,9 +148,7 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
         ValueError, OSError: the configuration or the data is at fault; before the first step.
     """
     began = time.perf_counter()
-    config.trainer.precision = precision(config)  # an evaluation elsewhere is to take the same
-    _check(config)
-    config, proposer = adopt(config)
+    config, proposer = settle(config)
     train, val = build.build_dataset(config, "train"), build.build_dataset(config, "val")
     data = _datamodule(config, train, val)
     if build.has_mask_head(config) and not train.has_masks:

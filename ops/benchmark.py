@@ -104,30 +104,26 @@ class Timing:
         return f"{self.median * 1e3:.{digits}f} ± {self.spread * 1e3:.{digits}f}"
 
 
-def measure(
-    calls: dict[str, Callable[[list[Tensor]], object]], inputs: Sequence[list[Tensor]], rounds: int
-) -> dict[str, Timing]:
-    """Times calls(features) in turns, so that all meet the same conditions; `inputs` rotate, to outgrow the caches."""
-    device = inputs[0][0].device
-    source: Iterator[list[Tensor]] = cycle(inputs)
+def measure(calls: dict[str, Callable[[], object]], device: torch.device, rounds: int) -> dict[str, Timing]:
+    """Times calls in turns, so that all meet the same conditions, after one call each that does not count."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
-        call(next(source))
+        call()
     for _ in range(rounds):
         for name, call in calls.items():
-            times[name].append(_seconds(call, next(source), device))
+            times[name].append(_seconds(call, device))
     return {name: Timing(statistics.median(t), _half_quartiles(t)) for name, t in times.items()}
 
 
-def _seconds(call: Callable[[list[Tensor]], object], features: list[Tensor], device: torch.device) -> float:
+def _seconds(call: Callable[[], object], device: torch.device) -> float:
     if device.type != "cuda":
         began = time.perf_counter()
-        call(features)
+        call()
         return time.perf_counter() - began
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     torch.cuda.synchronize(device)
     start.record()
-    call(features)
+    call()
     end.record()
     torch.cuda.synchronize(device)
     return float(start.elapsed_time(end)) / 1e3
@@ -144,7 +140,7 @@ def bandwidth(device: torch.device, size: int = 1 << 28) -> float:
     """Bytes per second that a copy moves, read and written together."""
     source = torch.ones(size // 4, device=device)
     target = torch.empty_like(source)
-    timing = measure({"copy": lambda _: target.copy_(source)}, [[source]], 7)
+    timing = measure({"copy": lambda: target.copy_(source)}, device, 7)
     return 2 * size / timing["copy"].median
 
 
@@ -199,7 +195,9 @@ def run(
                 }
                 floors = floor_bytes(workload, pools["ours"], features)
                 for name, floor, wrap in (("forward", floors[0], _without_gradients), ("both", floors[1], _both)):
-                    timings = measure({key: wrap(pool) for key, pool in pools.items()}, inputs, rounds)
+                    source = cycle(inputs)
+                    calls = {key: _call(wrap(pool), source) for key, pool in pools.items()}
+                    timings = measure(calls, device, rounds)
                     mine = timings["ours"].median
                     report(
                         f"| {workload.name} | {str(dtype).removeprefix('torch.')} | {layout} | {name} "
@@ -233,6 +231,10 @@ def _under(context: Callable[[], AbstractContextManager[object]], pool: Pool) ->
             return pool(features)
 
     return call
+
+
+def _call(function: Callable[[list[Tensor]], object], source: Iterator[list[Tensor]]) -> Callable[[], object]:
+    return lambda: function(next(source))
 
 
 def _without_gradients(pool: Pool) -> Callable[[list[Tensor]], object]:

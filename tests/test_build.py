@@ -146,7 +146,7 @@ def test_the_cause_is_said_with_its_key() -> None:
 
 
 def test_a_tuple_hides_nothing() -> None:
-    hidden = node("detector.data.shapes.ShapesDataset", root="/tmp/anywhere")
+    hidden = node("detector.data.shapes.ShapesDataset", root="/anywhere")
     with pytest.raises(ValueError, match=r"mean.*under `dataset` only"):
         checkpoints.check_targets({"model": {"normalize": {"mean": (hidden,)}}}, "x.ckpt")
     with pytest.raises(ValueError, match="_args_"):

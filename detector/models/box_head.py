@@ -96,6 +96,15 @@ class Prediction:
         """Of the classes, [K, C]."""
         return self.logits.softmax(1)[:, :-1]
 
+    def regression(self, boxes: Tensor, weights: Weights) -> Callable[[Tensor, Tensor], Tensor]:
+        """From numbers of the RoIs [K, 4] and classes, int64 [N] each, to regressed boxes [N, 4]; see `Select`."""
+
+        def regress(roi: Tensor, label: Tensor) -> Tensor:
+            deltas = self.deltas[roi, label.clamp(max=self.deltas.shape[1] - 1)]
+            return box_ops.decode(deltas, boxes[roi], weights)
+
+        return regress
+
 
 class BoxHead(nn.Module):
     """Classifies pooled RoIs and regresses their boxes.
@@ -141,20 +150,6 @@ class BoxHead(nn.Module):
     def boxes(self, predicted: Prediction, boxes: Tensor) -> Tensor:
         """The regressed boxes [K, C, 4] (or [K, 1, 4]) of RoIs [K, 4]."""
         return box_ops.decode(predicted.deltas, boxes[:, None], self.weights)
-
-    def regression(self, predicted: Prediction, boxes: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        """From numbers of RoIs [K, 4] and classes, int64 [N] each, to their boxes [N, 4]; see `Select.by_image`."""
-        return regression(predicted, boxes, self.weights)
-
-
-def regression(predicted: Prediction, boxes: Tensor, weights: Weights) -> Callable[[Tensor, Tensor], Tensor]:
-    """See `BoxHead.regression`."""
-
-    def regress(roi: Tensor, label: Tensor) -> Tensor:
-        deltas = predicted.deltas[roi, label.clamp(max=predicted.deltas.shape[1] - 1)]
-        return box_ops.decode(deltas, boxes[roi], weights)
-
-    return regress
 
 
 def box_head_loss(

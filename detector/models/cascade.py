@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from detector import boxes as box_ops
-from detector.matching import Matcher, Rois, Sampled, label_rois, sample_rois
+from detector.matching import Matcher, Rois, Sampled, join_rois, label_rois, sample_rois
 from detector.models.box_head import BoxHead
 from detector.models.mask_head import MaskHead
 from detector.models.pooler import Pooler
@@ -87,10 +87,7 @@ class CascadeHeads(StandardHeads):
             targets: the true objects by image.
         """
         classes = self.box_head.num_classes
-        rois = sampled = [
-            sample_rois(p, t, self.matcher, self.sampler, classes, self.append_truth)
-            for p, t in zip(proposals, targets, strict=True)
-        ]
+        rois = sampled = sample_rois(proposals, targets, self.matcher, self.sampler, classes, self.append_truth)
         first = self.box_pooler(features, [r.boxes for r in sampled])
         losses, boxes = self._stage(1, self.box_head, first, sampled)
         for number, stage in enumerate(self.later, 2):
@@ -110,7 +107,7 @@ class CascadeHeads(StandardHeads):
     ) -> tuple[dict[str, Tensor], Sequence[Tensor]]:
         """The losses of a stage, and by image the boxes that it makes of its RoIs."""
         predicted = head(_scale_gradient(pooled, 1 / (1 + len(self.later))))
-        boxes, labels, truth = (torch.cat([getattr(r, name) for r in rois]) for name in ("boxes", "labels", "truth"))
+        boxes, labels, truth = join_rois(rois)
         losses = head.loss(predicted, boxes, labels, truth)
         moved = head.boxes(predicted, boxes)[:, 0].detach()
         by_image = torch.split(moved, [len(r.boxes) for r in rois])
@@ -126,11 +123,11 @@ class CascadeHeads(StandardHeads):
         for head in (self.box_head, *(stage.box_head for stage in self.later)):
             predicted = self._predict(head, features, boxes)
             probabilities.append(predicted.probabilities)
-            regress = head.regression(predicted, torch.cat(boxes))
+            regress = predicted.regression(torch.cat(boxes), head.weights)
             if head.regressors == 1:
                 moved = torch.split(head.boxes(predicted, torch.cat(boxes))[:, 0], counts)
                 boxes = [box_ops.clip(box, size) for box, size in zip(moved, sizes, strict=True)]
-        objects = self.select.by_image(torch.stack(probabilities).mean(0), regress, counts, sizes)
+        objects = self.select(torch.stack(probabilities).mean(0), regress, counts, sizes)
         if self.mask_head is not None:
             pooler = self.box_pooler if self.mask_pooler is None else self.mask_pooler
             objects = self.mask_head(pooler(features, [o.boxes for o in objects]), objects)

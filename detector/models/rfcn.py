@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detector import boxes as box_ops
-from detector.matching import Matcher, Sampled, hardest, sample_rois, take_all
-from detector.models.box_head import Prediction, box_head_loss, loss_by_roi, regression
+from detector.matching import Matcher, Sampled, hardest, join_rois, sample_rois, take_all
+from detector.models.box_head import Prediction, box_head_loss, loss_by_roi
 from detector.models.losses import BoxLoss, Weights
 from detector.models.pooler import Pooler
 from detector.models.selection import Select
@@ -124,12 +124,10 @@ class RFCNHeads(Heads):
             targets: the true objects by image.
         """
         del sizes
-        rois = [
-            sample_rois(p, t, self.matcher, self.sampler, self.maps.num_classes, self.append_truth)
-            for p, t in zip(proposals, targets, strict=True)
-        ]
+        classes = self.maps.num_classes
+        rois = sample_rois(proposals, targets, self.matcher, self.sampler, classes, self.append_truth)
         predicted = self._predict(features, [r.boxes for r in rois])
-        boxes, labels, truth = (torch.cat([getattr(r, name) for r in rois]) for name in ("boxes", "labels", "truth"))
+        boxes, labels, truth = join_rois(rois)
         if self.hard_examples is not None:
             with torch.no_grad():
                 losses = loss_by_roi(predicted, boxes, labels, truth, self.box_loss, self.weights)
@@ -140,8 +138,8 @@ class RFCNHeads(Heads):
     def forward(self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]) -> list[Objects]:
         """The detections of each image, best first, in pixels of the network's image; arguments as of `loss`."""
         predicted = self._predict(features, proposals)
-        regress = regression(predicted, torch.cat(list(proposals)), self.weights)
-        return self.select.by_image(predicted.probabilities, regress, [len(p) for p in proposals], sizes)
+        regress = predicted.regression(torch.cat(list(proposals)), self.weights)
+        return self.select(predicted.probabilities, regress, [len(p) for p in proposals], sizes)
 
     def _predict(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Prediction:
         maps = [self.maps(feature) for feature in features[: len(self.pooler.scales)]]

@@ -8,7 +8,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from detector.matching import Matcher, Rois, Sampled, sample_rois
+from detector.matching import Matcher, Rois, Sampled, join_rois, sample_rois
 from detector.models.box_head import BoxHead, Prediction
 from detector.models.mask_head import MaskHead
 from detector.models.pooler import Pooler
@@ -62,24 +62,19 @@ class StandardHeads(Heads):
             targets: the true objects by image.
         """
         del sizes
-        rois = [
-            sample_rois(p, t, self.matcher, self.sampler, self.box_head.num_classes, self.append_truth)
-            for p, t in zip(proposals, targets, strict=True)
-        ]
+        classes = self.box_head.num_classes
+        rois = sample_rois(proposals, targets, self.matcher, self.sampler, classes, self.append_truth)
         pooled = self.box_pooler(features, [r.boxes for r in rois])
-        boxes, labels, truth = (torch.cat([getattr(r, name) for r in rois]) for name in ("boxes", "labels", "truth"))
-        losses = self.box_head.loss(self.box_head(pooled), boxes, labels, truth)
+        losses = self.box_head.loss(self.box_head(pooled), *join_rois(rois))
         if self.mask_head is not None:
-            losses |= mask_head_loss(
-                self.mask_head, self.mask_pooler, features, pooled, rois, targets, self.box_head.num_classes
-            )
+            losses |= mask_head_loss(self.mask_head, self.mask_pooler, features, pooled, rois, targets, classes)
         return losses
 
     def forward(self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]) -> list[Objects]:
         """The detections of each image, best first, in pixels of the network's image; arguments as of `loss`."""
         predicted = self._predict(self.box_head, features, proposals)
-        regress = self.box_head.regression(predicted, torch.cat(list(proposals)))
-        objects = self.select.by_image(predicted.probabilities, regress, [len(p) for p in proposals], sizes)
+        regress = predicted.regression(torch.cat(list(proposals)), self.box_head.weights)
+        objects = self.select(predicted.probabilities, regress, [len(p) for p in proposals], sizes)
         if self.mask_head is not None:
             pooler = self.box_pooler if self.mask_pooler is None else self.mask_pooler
             objects = self.mask_head(pooler(features, [o.boxes for o in objects]), objects)

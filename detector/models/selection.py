@@ -36,12 +36,7 @@ class Select:
                 f"{self.detections=}"
             )
 
-    def __call__(self, boxes: Tensor, scores: Tensor) -> Objects:
-        """The detections, best first, among boxes [R, C, 4], or [R, 1, 4] for all classes, of probabilities [R, C]."""
-        roi, label = (scores > self.score).nonzero(as_tuple=True)
-        return self._best(boxes[roi, label.clamp(max=boxes.shape[1] - 1)], scores[roi, label], label)
-
-    def by_image(
+    def __call__(
         self,
         scores: Tensor,
         regress: Callable[[Tensor, Tensor], Tensor],

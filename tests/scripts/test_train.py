@@ -189,6 +189,37 @@ def test_resuming_elsewhere_computes_the_same(tmp_path: Path, run: Run) -> None:
         assert trainer.precision == "32-true"
 
 
+def test_what_a_folder_holds_goes_on_and_is_left_where_it_is_done(tmp_path: Path, run: Run) -> None:
+    arguments = [f"data_dir={run.folder.parent / 'data'}", "hydra.run.dir=run", "resume=auto", *SMALL]
+    metrics, checkpoint = tmp_path / "run/metrics.json", tmp_path / "run/checkpoints/last.ckpt"
+
+    def measured(*more: str) -> tuple[str, dict[str, object]]:
+        done = run_script("train", *arguments, *more, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        values = json.loads(metrics.read_text())
+        return done.stdout, {key: value for key, value in values.items() if not key.startswith(("time/", "env/"))}
+
+    _, first = measured()
+    written = metrics.stat().st_mtime_ns
+    said, again = measured("trainer=cpu")
+    assert "done before" in said
+    assert again == first
+    assert metrics.stat().st_mtime_ns == written
+    other = run_script("train", *arguments, "schedule.steps=8", cwd=tmp_path)
+    assert other.returncode == 1
+    assert "schedule.steps" in other.stderr
+    trained = checkpoint.stat().st_mtime_ns
+    metrics.unlink()
+    assert measured()[1] == first  # evaluated again
+    assert torch.load(checkpoint, weights_only=True)["global_step"] == 6
+    assert checkpoint.stat().st_mtime_ns >= trained
+    metrics.unlink()
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    said, again = measured()
+    assert "begins anew" in said
+    assert again == first
+
+
 def test_a_sweep_makes_a_folder_for_each_run(tmp_path: Path, run: Run) -> None:
     data = f"data_dir={run.folder.parent / 'data'}"
     done = run_script("train", "-m", "pooler=roipool,roialign", "hydra.sweep.dir=sweep", data, *SMALL, cwd=tmp_path)
