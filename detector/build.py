@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, InstantiationException
-from hydra.types import RunMode
+from hydra.types import HydraContext, RunMode
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -27,6 +29,36 @@ _CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 def sweeping() -> bool:
     """Whether this is one run of several, started by `-m`."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def job() -> tuple[int, Path, list[str]]:
+    """Of the run that a launcher has begun: its number, its folder, and its overrides."""
+    config = HydraConfig.get()
+    return int(config.job.num), Path(config.runtime.output_dir), list(config.overrides.task)
+
+
+def launch(
+    task: Callable[[DictConfig], None], jobs: Sequence[Sequence[str]], folder: Path, launcher: Sequence[str] = ()
+) -> None:
+    """Run jobs of `train.py`'s configuration by one of Hydra's launchers; called within `hydra.main`.
+
+    Args:
+        task: called with the configuration of each job.
+        jobs: the overrides of each; `hydra.sweep.subdir` among them is its folder.
+        folder: where those folders lie.
+        launcher: overrides that choose the launcher and set it, such as `hydra/launcher=joblib`.
+
+    Raises:
+        HydraException: there is no such launcher.
+        Exception: whatever a job raised.
+    """
+    loader = GlobalHydra.instance().config_loader()
+    overrides = [f"hydra.sweep.dir={folder}", *launcher]
+    config = loader.load_configuration("train", overrides, run_mode=RunMode.MULTIRUN)
+    context = HydraContext(config_loader=loader, callbacks=Callbacks(config))
+    plugin = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
+    for result in plugin.launch([list(job) for job in jobs], initial_job_idx=0):
+        _ = result.return_value  # raises what the job raised
 
 
 def instantiate(config: Any, **kwargs: Any) -> Any:

@@ -266,6 +266,7 @@ def evaluate(
         )  # else the run's last validation was of these very weights
     metrics: dict[str, Any] = dict(task.metrics)
     metrics |= environment(trainer.strategy.root_device) | {"env/precision": config.trainer.precision}
+    metrics["env/parameters"] = str(sum(p.numel() for p in task.model.parameters()))
     metrics["time/evaluation"] = time.perf_counter() - began
     if trainer.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,8 @@ class Comparison(COCOeval):  # type: ignore[misc]  # pycocotools has no types
 
     Its own loading is not used, as it overwrites `ignore` with `iscrowd`, takes an annotation with the id 0 for none at
     all, and fails where there are no detections. The arithmetic is untouched. `evalImgs` and `eval` are as pycocotools
-    documents them; the `image_id` in them is a position in `images`.
+    documents them; the `image_id` in them is a position in `images`. `truths` holds the annotations in the order of
+    the columns of `ious`.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Comparison(COCOeval):  # type: ignore[misc]  # pycocotools has no types
     ) -> None:
         super().__init__(iouType="bbox" if kind == "box" else "segm")
         self.images = images
+        self.truths = truths
         self._records = truths, detections
         self.params.imgIds = list(range(len(images)))
         self.params.catIds = category_ids
@@ -97,16 +99,16 @@ class CocoEvaluator(Evaluator):
         recall: NDArray[np.float64] = comparison.eval["recall"]  # [IoU, class, area, most detections]
         thresholds = comparison.params.iouThrs
         values = {
-            "AP": _mean(precision[..., 0, 2]),
-            "AP50": _mean(precision[thresholds == 0.5, ..., 0, 2]),
-            "AP75": _mean(precision[thresholds == 0.75, ..., 0, 2]),
-            **{f"AP{size}": _mean(precision[..., area, 2]) for area, size in enumerate("sml", 1)},
-            **{f"AR{most}": _mean(recall[..., 0, m]) for m, most in enumerate(comparison.params.maxDets)},
-            **{f"AR{size}": _mean(recall[..., area, 2]) for area, size in enumerate("sml", 1)},
+            "AP": mean(precision[..., 0, 2]),
+            "AP50": mean(precision[thresholds == 0.5, ..., 0, 2]),
+            "AP75": mean(precision[thresholds == 0.75, ..., 0, 2]),
+            **{f"AP{size}": mean(precision[..., area, 2]) for area, size in enumerate("sml", 1)},
+            **{f"AR{most}": mean(recall[..., 0, m]) for m, most in enumerate(comparison.params.maxDets)},
+            **{f"AR{size}": mean(recall[..., area, 2]) for area, size in enumerate("sml", 1)},
         }
         places = {category: place for place, category in enumerate(comparison.params.catIds)}
         for name, category in zip(self.classes, self.category_ids, strict=True):
-            values[f"AP/{name}"] = _mean(precision[:, :, places[category], 0, 2])
+            values[f"AP/{name}"] = mean(precision[:, :, places[category], 0, 2])
         return {f"{kind}/{name}": value for name, value in values.items()}
 
     def _truths(self, kind: Kind, images: list[ImageId]) -> Records:
@@ -171,7 +173,7 @@ def _area(rle: Any, box: list[float]) -> float:
     return box[2] * box[3] if rle is None else float(coco_mask.area(rle))
 
 
-def _mean(values: NDArray[np.float64]) -> float | None:
-    """The mean over what has a truth; pycocotools writes -1 where there is none."""
+def mean(values: NDArray[np.float64]) -> float | None:
+    """The mean over what has a truth, or None where nothing has; pycocotools writes -1 where there is none."""
     measured = values[values > -1]
     return float(np.mean(measured)) if len(measured) else None

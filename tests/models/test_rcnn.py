@@ -202,6 +202,7 @@ def test_true_boxes_are_among_the_rois() -> None:
     assert sorted(rois.index.tolist()) == [0, 1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "choices",
     # The later stages of a cascade count a pixel two and three times as much in smooth L1.

@@ -120,7 +120,7 @@ def give(samples: list[Sample]) -> list[Tensor]:
     return [sample.image.double() / 255 for sample in samples]
 
 
-@pytest.mark.parametrize("make", [random_samples, real_samples])
+@pytest.mark.parametrize("make", [pytest.param(random_samples, marks=pytest.mark.slow), real_samples])
 def test_the_same_objects(models: tuple[nn.Module, RCNN], make: object) -> None:
     theirs, ours = models
     samples = make()  # type: ignore[operator]

@@ -1,0 +1,190 @@
+"""From the folders of runs to their records."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from detector import build
+from detector.ablation.measure import Measured, difference, measure
+from detector.ablation.records import Arm, CurvePoint, Gain, Metric, Records, Run, StudyInfo
+from detector.ablation.study import Job
+from detector.evaluation import predictions
+from detector.evaluation.coco import Kind
+
+KINDS: tuple[Kind, ...] = ("box", "mask")
+POINTS = 30
+"""of a training curve that are kept, each the mean of what lies between it and the one before"""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that is done, and its place in a study."""
+
+    arm: str
+    dataset: str
+    seed: int
+    folder: Path
+    command: str
+
+
+def measured(folder: Path) -> dict[str, Measured]:
+    """The measurements of a finished run by kind, `box` and, where masks were predicted, `mask`.
+
+    They take a while, and are kept beside the predictions that they are of.
+
+    Raises:
+        ValueError: the folder holds no finished run.
+    """
+    config = _config(folder)
+    found: dict[str, Measured] = {}
+    truth = None
+    for kind in KINDS:
+        file = folder / "predictions" / f"{kind}.json"
+        if not file.is_file():
+            continue
+        kept = folder / f"measured-{kind}.npz"
+        if not kept.is_file() or kept.stat().st_mtime_ns < file.stat().st_mtime_ns:
+            truth = truth or build.build_dataset(config, "val").ground_truth()
+            bins = config.dataset.size_bins[0], config.dataset.size_bins[1]
+            _keep(kept, measure(truth, predictions.read(file), kind, bins))
+        found[kind] = _kept(kept)
+    if not found:
+        raise ValueError(f"{folder}: no predictions; give the folder of a finished run")
+    return found
+
+
+def _config(folder: Path) -> DictConfig:
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise ValueError(f"{folder}: no config.yaml; give the folder of a finished run")
+    config = OmegaConf.load(path)
+    assert isinstance(config, DictConfig)
+    return config
+
+
+def _keep(path: Path, measured: Measured) -> None:
+    facts = {"kind": measured.kind, "images": measured.images, "seed": measured.seed, "values": measured.values}
+    samples = np.stack([measured.samples[name] for name in measured.values])
+    with path.with_suffix(".tmp").open("wb") as file:
+        np.savez_compressed(file, facts=np.array(json.dumps(facts)), samples=samples)
+    path.with_suffix(".tmp").replace(path)
+
+
+def _kept(path: Path) -> Measured:
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            facts, samples = json.loads(content["facts"].item()), content["samples"]
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}); remove it, and it is made again") from error
+    by_name = dict(zip(facts["values"], samples, strict=True))
+    return Measured(facts["kind"], tuple(facts["images"]), facts["seed"], facts["values"], by_name)
+
+
+def collect(study: StudyInfo, runs: Sequence[Finished]) -> Records:
+    """The records of finished runs: their numbers, and their differences from the baseline of the same data and seed.
+
+    Raises:
+        ValueError: a folder does not hold what a finished run leaves.
+    """
+    found = {(run.arm, run.dataset, run.seed): measured(run.folder) for run in runs}
+    records = Records(study)
+    for run in runs:
+        place = (study.name, run.arm, run.dataset, run.seed)
+        mine = found[run.arm, run.dataset, run.seed]
+        images = len(next(iter(mine.values())).images)
+        records.runs.append(_run(study.name, run, images))
+        records.curves.extend(CurvePoint(*place, *point) for point in _curves(run.folder / "metrics.csv"))
+        base = found.get((study.baseline, run.dataset, run.seed), {})
+        for kind, numbers in mine.items():
+            for name, e in numbers.estimates().items():
+                records.metrics.append(Metric(*place, kind, name, e.value, e.low, e.high))
+            if run.arm == study.baseline or kind not in base:
+                continue
+            for name, e in difference(numbers, base[kind]).items():
+                gain = (study.name, run.arm, study.baseline, run.dataset, run.seed, kind, name)
+                records.differences.append(Gain(*gain, e.value, e.low, e.high))
+    return records
+
+
+def _run(study: str, run: Finished, images: int) -> Run:
+    path = run.folder / "metrics.json"
+    try:
+        metrics: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); give the folder of a finished run") from error
+    return Run(
+        study=study,
+        arm=run.arm,
+        dataset=run.dataset,
+        seed=run.seed,
+        command=run.command,
+        commit=str(metrics.get("env/commit", "")),
+        date=datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M"),
+        seconds=round(metrics.get("time/total", metrics.get("time/evaluation", 0.0)), 1),
+        steps=int(_config(run.folder).schedule.steps),
+        images=images,
+        params=int(metrics["env/parameters"]),
+    )
+
+
+def _curves(path: Path) -> list[tuple[int, str, float]]:
+    """Steps, names and values: losses thinned to the means of stretches, metrics as they are."""
+    if not path.is_file():
+        return []
+    points: dict[str, list[tuple[int, float]]] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            for name, text in row.items():
+                if name.startswith(("loss", "box/AP", "mask/AP")) and name.count("/") <= 1 and text:
+                    points.setdefault(name, []).append((int(row["step"]), float(text)))
+    thin: list[tuple[int, str, float]] = []
+    for name, series in points.items():
+        length = math.ceil(len(series) / POINTS)
+        for start in range(0, len(series), length):
+            stretch = series[start : start + length]
+            thin.append((stretch[-1][0], name, sum(value for _, value in stretch) / len(stretch)))
+    return thin
+
+
+def of_jobs(jobs: Sequence[Job], runs: Path) -> list[Finished]:
+    """A study's jobs that are done."""
+    return [Finished(job.arm, job.dataset, job.seed, runs / job.folder, job.command) for job in jobs]
+
+
+def of_two(first: Path, second: Path) -> tuple[StudyInfo, list[Finished]]:
+    """Two runs as a study in which the second is compared with the first.
+
+    Raises:
+        ValueError: one is no finished run, or they are of different data.
+    """
+    configs = [_config(first), _config(second)]
+    datasets = list(dict.fromkeys(str(config.dataset.name) for config in configs))
+    if len(datasets) > 1:
+        raise ValueError(f"{first} and {second} were measured on {' and '.join(datasets)}: give runs on the same data")
+    seed = int(configs[0].seed)
+    arms = {"first": Arm(str(first), []), "second": Arm(str(second), [])}
+    info = StudyInfo(
+        name="compare",
+        title=f"{second} against {first}",
+        question="What is the second run better at than the first?",
+        baseline="first",
+        arms=arms,
+        datasets=datasets,
+        seeds=[seed],
+    )
+    made = "python scripts/train.py (its configuration: {}/config.yaml)"
+    return info, [
+        Finished(arm, datasets[0], seed, folder, made.format(folder))
+        for arm, folder in zip(arms, (first, second), strict=True)
+    ]

@@ -1,0 +1,308 @@
+"""What is kept of a study: one folder of CSV files, from which the report can be made again at any time.
+
+All are UTF-8 with a header and in long form; APs and IoUs are fractions in 0..1. An empty cell is a number that is
+absent.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One side of a study."""
+
+    label: str
+    """as the report names it"""
+    overrides: list[str]
+    """of `train.py`'s configuration"""
+    stride: int | None = None
+    """of the map that is pooled from, in pixels, where a study varies it"""
+
+
+@dataclass(frozen=True)
+class StudyInfo:
+    """What was asked."""
+
+    name: str
+    title: str
+    question: str
+    baseline: str
+    """the arm that the others are compared with"""
+    arms: dict[str, Arm]
+    datasets: list[str]
+    seeds: list[int]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run that is done."""
+
+    study: str
+    arm: str
+    dataset: str
+    seed: int
+    command: str
+    commit: str
+    date: str
+    seconds: float
+    steps: int
+    images: int
+    """validation images that it was measured on"""
+    params: int
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of one run, with the image bootstrap's 95 % interval where there is one."""
+
+    study: str
+    arm: str
+    dataset: str
+    seed: int
+    kind: str
+    """box or mask"""
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Gain:
+    """An arm's number less the baseline's of the same dataset and seed, with the paired image bootstrap's interval."""
+
+    study: str
+    arm: str
+    baseline: str
+    dataset: str
+    seed: int
+    kind: str
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One value of a run's training curves."""
+
+    study: str
+    arm: str
+    dataset: str
+    seed: int
+    step: int
+    name: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Records:
+    """All that is kept of a study."""
+
+    study: StudyInfo
+    runs: list[Run] = field(default_factory=list)
+    metrics: list[Metric] = field(default_factory=list)
+    differences: list[Gain] = field(default_factory=list)
+    curves: list[CurvePoint] = field(default_factory=list)
+
+
+Row = TypeVar("Row", Run, Metric, Gain, CurvePoint)
+STUDY, RUNS, METRICS = "study.yaml", "runs.csv", "metrics.csv"
+DIFFERENCES, CURVES = "differences.csv", "curves.csv"
+
+
+def read(folder: str | Path) -> Records:
+    """The records that lie in a folder: `study.yaml`, `runs.csv`, `metrics.csv`, `differences.csv`, `curves.csv`.
+
+    Raises:
+        ValueError: a file is missing or has another header, a cell is not what its column holds, a row speaks of
+            another study or of an unknown arm or dataset, or two rows are about the same thing.
+    """
+    folder = Path(folder)
+    study = read_study(folder / STUDY)
+    records = Records(
+        study,
+        _rows(folder / RUNS, Run),
+        _rows(folder / METRICS, Metric),
+        _rows(folder / DIFFERENCES, Gain),
+        _rows(folder / CURVES, CurvePoint),
+    )
+    _check(records, folder)
+    return records
+
+
+def write(folder: str | Path, records: Records) -> None:
+    """Write records as `read` reads them; the folder is made, and each file replaced in one stroke.
+
+    Raises:
+        ValueError: the records contradict themselves, as `read` would find.
+    """
+    folder = Path(folder)
+    _check(records, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _replace(folder / STUDY, OmegaConf.to_yaml(OmegaConf.create(_plain(records.study))))
+    _write(folder / RUNS, Run, records.runs)
+    _write(folder / METRICS, Metric, records.metrics)
+    _write(folder / DIFFERENCES, Gain, records.differences)
+    _write(folder / CURVES, CurvePoint, records.curves)
+
+
+def read_study(path: str | Path) -> StudyInfo:
+    """A study's description. Keys that are not known here are left alone.
+
+    Raises:
+        ValueError: the file is missing, is no YAML, or a key is missing or is not what it should be.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; records are made by scripts/ablate.py")
+    try:
+        content: Any = OmegaConf.to_container(OmegaConf.load(path))  # ${...} are the runs' own
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not readable as YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: must hold keys and values, not {type(content).__name__}")
+    return parse_study(content, str(path))
+
+
+def parse_study(content: Mapping[str, Any], where: str) -> StudyInfo:
+    """A study's description from plain data; `where` it came from is said in errors.
+
+    Raises:
+        ValueError: a key is missing or is not what it should be.
+    """
+    wanted = [f.name for f in fields(StudyInfo)]
+    if missing := [name for name in wanted if name not in content]:
+        raise ValueError(f"{where}: lacks {', '.join(missing)}")
+    arms = content["arms"]
+    if not isinstance(arms, dict) or not arms:
+        raise ValueError(f"{where}: arms must be names with label and overrides, not {arms!r}")
+    texts = {name: str(content[name]) for name in ("name", "title", "question", "baseline")}
+    datasets, seeds = (_list(content[name], f"{where}: {name}") for name in ("datasets", "seeds"))
+    if not all(isinstance(seed, int) for seed in seeds):
+        raise ValueError(f"{where}: seeds must be whole numbers, not {seeds}")
+    info = StudyInfo(
+        arms={str(name): _arm(arm, f"{where}: arm {name!r}") for name, arm in arms.items()},
+        datasets=[str(dataset) for dataset in datasets],
+        seeds=seeds,
+        **texts,
+    )
+    if info.baseline not in info.arms:
+        raise ValueError(f"{where}: baseline {info.baseline!r} is none of the arms {', '.join(info.arms)}")
+    return info
+
+
+def _list(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{where} must be a list, not {value!r}")
+    return value
+
+
+def _arm(arm: Any, where: str) -> Arm:
+    if not isinstance(arm, dict) or not {"label", "overrides"} <= set(arm):
+        raise ValueError(f"{where} must have label and overrides, not {arm!r}")
+    stride = arm.get("stride")
+    if stride is not None and (not isinstance(stride, int) or stride < 1):
+        raise ValueError(f"{where}: stride must be a whole number of pixels, not {stride!r}")
+    return Arm(str(arm["label"]), [str(o) for o in _list(arm["overrides"], f"{where}: overrides")], stride)
+
+
+def _plain(study: StudyInfo) -> dict[str, Any]:
+    content = asdict(study)
+    for arm in content["arms"].values():
+        if arm["stride"] is None:
+            del arm["stride"]
+    return content
+
+
+def _rows(path: Path, row: type[Row]) -> list[Row]:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; records are made by scripts/ablate.py")
+    kinds = get_type_hints(row)
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = csv.reader(file)
+        header = next(lines, [])
+        if header != list(kinds):
+            raise ValueError(f"{path}: the header must be {','.join(kinds)}, but is {','.join(header)}")
+        return [_parse(cells, row, kinds, f"{path}, line {lines.line_num}") for cells in lines]
+
+
+def _parse(cells: list[str], row: type[Row], kinds: dict[str, Any], where: str) -> Row:
+    if len(cells) != len(kinds):
+        raise ValueError(f"{where}: {len(cells)} cells, but the header has {len(kinds)}")
+    values = {
+        name: _cell(cell, kind, f"{where}: {name}") for cell, (name, kind) in zip(cells, kinds.items(), strict=True)
+    }
+    return row(**values)
+
+
+def _cell(cell: str, kind: Any, where: str) -> Any:
+    if kind is str:
+        return cell
+    if isinstance(kind, UnionType) and not cell:  # float | None
+        return None
+    try:
+        value = int(cell) if kind is int else float(cell)
+    except ValueError as error:
+        raise ValueError(f"{where} must be a {'whole ' if kind is int else ''}number, not {cell!r}") from error
+    if not math.isfinite(value):
+        raise ValueError(f"{where} must be a finite number, not {cell!r}")
+    return value
+
+
+def _key(row: Run | Metric | Gain | CurvePoint) -> tuple[Any, ...]:
+    """What a row is about; a second row about the same would be counted twice."""
+    place = row.arm, row.dataset, row.seed
+    if isinstance(row, Run):
+        return place
+    return (*place, row.step, row.name) if isinstance(row, CurvePoint) else (*place, row.kind, row.metric)
+
+
+def _check(records: Records, folder: Path) -> None:
+    study = records.study
+    parts: dict[str, Sequence[Run | Metric | Gain | CurvePoint]] = {
+        RUNS: records.runs,
+        METRICS: records.metrics,
+        DIFFERENCES: records.differences,
+        CURVES: records.curves,
+    }
+    for name, rows in parts.items():
+        seen = set()
+        for row in rows:
+            for what, value, known in (
+                ("study", row.study, [study.name]),
+                ("arm", row.arm, list(study.arms)),
+                ("dataset", row.dataset, study.datasets),
+            ):
+                if value not in known:
+                    raise ValueError(f"{folder / name}: {what} {value!r} is not in {STUDY}, which has {known}")
+            if _key(row) in seen:
+                raise ValueError(f"{folder / name}: two rows about {_key(row)}; leave one out")
+            seen.add(_key(row))
+
+
+def _write(path: Path, row: type[Row], rows: Sequence[Row]) -> None:
+    lines = [[f.name for f in fields(row)], *(list(asdict(r).values()) for r in rows)]
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(lines)
+    temporary.replace(path)
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

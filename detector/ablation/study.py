@@ -1,0 +1,143 @@
+"""From a study's description to the runs that it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from detector.ablation.records import Arm, StudyInfo, parse_study
+from detector.runs import finished
+
+COMMAND = "command.txt"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a study."""
+
+    arm: str
+    dataset: str
+    seed: int
+    overrides: tuple[str, ...]
+    """of `train.py`'s configuration, the seed's among them"""
+
+    @property
+    def folder(self) -> str:
+        """The run's place among the study's runs."""
+        return f"{self.arm}/{self.dataset}/{self.seed}"
+
+    @property
+    def command(self) -> str:
+        """What makes the same run again."""
+        return " ".join(["python scripts/train.py", *(_quoted(o) for o in self.overrides)])
+
+
+@dataclass(frozen=True)
+class Study:
+    """Arms × datasets × seeds, with what each choice overrides."""
+
+    info: StudyInfo
+    datasets: Mapping[str, Sequence[str]]
+    """the overrides of each dataset"""
+    overrides: Sequence[str] = ()
+    """of every run"""
+    proposals: Mapping[str, str] = field(default_factory=dict)
+    """for arms with given proposals: the arm whose RPN gives them, on the same dataset and with the same seed"""
+
+    def jobs(self, runs: Path, more: Sequence[str] = ()) -> list[Job]:
+        """All runs, a seed after the other, so that a sweep that is stopped leaves whole comparisons.
+
+        Args:
+            runs: the folder where their folders lie.
+            more: further overrides of every run; they have the last word.
+        """
+        return [
+            Job(arm, dataset, seed, tuple(self._overrides(arm, dataset, seed, runs, more)))
+            for seed in self.info.seeds
+            for dataset in self.info.datasets
+            for arm in self.info.arms
+        ]
+
+    def _overrides(self, arm: str, dataset: str, seed: int, runs: Path, more: Sequence[str]) -> Iterator[str]:
+        yield from self.datasets[dataset]
+        yield from self.info.arms[arm].overrides
+        yield from self.overrides
+        yield from more
+        if arm in self.proposals:
+            yield f"proposals={runs / self.proposals[arm] / dataset / str(seed)}/checkpoints/last.ckpt"
+        yield f"seed={seed}"
+
+    def waves(self, jobs: Sequence[Job]) -> list[list[Job]]:
+        """The jobs in groups, each of which needs only the groups before it."""
+        first = [job for job in jobs if job.arm not in self.proposals]
+        return [wave for wave in (first, [job for job in jobs if job.arm in self.proposals]) if wave]
+
+
+def missing(jobs: Sequence[Job], runs: Path) -> list[Job]:
+    """Those that are not done, or were done otherwise."""
+    return [job for job in jobs if not (finished(runs / job.folder) and _made_by(runs / job.folder) == job.command)]
+
+
+def sign(job: Job, runs: Path) -> None:
+    """Note in a finished run's folder what it was made by."""
+    (runs / job.folder / COMMAND).write_text(job.command + "\n", encoding="utf-8")
+
+
+def _made_by(folder: Path) -> str:
+    file = folder / COMMAND
+    return file.read_text(encoding="utf-8").rstrip("\n") if file.is_file() else ""
+
+
+def read(content: Mapping[str, Any], where: str = "study") -> Study:
+    """A study from what a file of `configs/study/` holds.
+
+    Raises:
+        ValueError: a key is missing, unknown or not what it should be.
+    """
+    known = {"name", "title", "question", "baseline", "arms", "datasets", "seeds", "overrides"}
+    if unknown := sorted(set(content) - known):
+        raise ValueError(f"{where}: unknown keys {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+    datasets = content.get("datasets")
+    if not isinstance(datasets, Mapping) or not datasets:
+        raise ValueError(f"{where}.datasets must be names with lists of overrides, not {datasets!r}")
+    for name, overrides in [*datasets.items(), ("overrides", content.get("overrides"))]:
+        if not isinstance(overrides, list):
+            raise ValueError(f"{where}: {name} must be a list of overrides, not {overrides!r}")
+    info = parse_study({**content, "datasets": list(datasets)}, where)
+    if not info.seeds or len(set(info.seeds)) < len(info.seeds):
+        raise ValueError(f"{where}.seeds must be whole numbers, each once, not {info.seeds}")
+    proposals = {name: str(arm["proposals"]) for name, arm in content["arms"].items() if arm.get("proposals")}
+    for name, source in proposals.items():
+        if source not in info.arms or source in proposals:
+            raise ValueError(f"{where}: arm {name!r} takes proposals of {source!r}, which is no arm with an RPN")
+    return Study(info, datasets, content["overrides"], proposals)
+
+
+def only(study: Study, arms: Sequence[str] | None, datasets: Sequence[str] | None) -> Study:
+    """The study with these arms and datasets alone; None: with all.
+
+    Raises:
+        ValueError: it has no such arm or dataset, or its baseline would be missing.
+    """
+    chosen: dict[str, Arm] = _chosen("arms", study.info.arms, arms)
+    kept = _chosen("datasets", study.datasets, datasets)
+    if study.info.baseline not in chosen:
+        raise ValueError(f"arms={list(chosen)}: the baseline, {study.info.baseline}, must be among them")
+    if lost := sorted({source for arm, source in study.proposals.items() if arm in chosen} - set(chosen)):
+        raise ValueError(f"arms={list(chosen)}: {', '.join(lost)} must be among them, whose proposals they take")
+    info = StudyInfo(**{**study.info.__dict__, "arms": chosen, "datasets": list(kept)})
+    return Study(info, kept, study.overrides, {a: s for a, s in study.proposals.items() if a in chosen})
+
+
+def _chosen(what: str, known: Mapping[str, Any], names: Sequence[str] | None) -> dict[str, Any]:
+    if names is None:
+        return dict(known)
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"{what}={list(names)}: the study has no {', '.join(unknown)}; it has {', '.join(known)}")
+    return {name: known[name] for name in names}
+
+
+def _quoted(override: str) -> str:
+    return f"'{override}'" if set(override) & set("[]{}$ ()") else override

@@ -1,0 +1,81 @@
+"""Detections read back from the files that an evaluator writes."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from detector.evaluation.base import ImageDetections, ImageId, State
+
+
+def read(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a file in COCO's results format, such as a run's `predictions/box.json`.
+
+    Raises:
+        ValueError: the file is missing or is not a JSON list.
+    """
+    try:
+        rows = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"there are no predictions at {path}; evaluate.py writes them into the run's folder"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is no JSON ({error}); write it again by evaluating the run") from error
+    if not isinstance(rows, list):
+        raise ValueError(f"{path} must hold a list of detections, COCO's results format, but holds a {type(rows)}")
+    return rows
+
+
+def state(
+    kind: Literal["box", "mask"],
+    predictions: Sequence[Mapping[str, Any]],
+    images: Sequence[ImageId],
+    category_ids: Sequence[int],
+) -> State:
+    """Detections as an evaluator has collected them, to be given to its `merge`.
+
+    Args:
+        kind: what the predictions are of: each has a `bbox` or, for masks, a `segmentation` (a run-length code).
+        predictions: COCO's results format, original pixels; images may come in any order.
+        images: all images that were looked at; those without a prediction have no detections.
+        category_ids: the dataset's category id of each label.
+
+    Raises:
+        ValueError: a prediction has an unknown image or category, lacks its shape, or has numbers that are not finite.
+    """
+    labels = {category: label for label, category in enumerate(category_ids)}
+    key = "bbox" if kind == "box" else "segmentation"
+    rows: dict[ImageId, list[Mapping[str, Any]]] = defaultdict(list)
+    known = set(images)
+    for row in predictions:
+        if row["image_id"] not in known:
+            raise ValueError(f"a prediction is for image {row['image_id']!r}, which is none of the {len(known)} images")
+        if row["category_id"] not in labels:
+            raise ValueError(f"a prediction has the category {row['category_id']!r}; there are {sorted(labels)}")
+        if key not in row:
+            raise ValueError(
+                f"a prediction on image {row['image_id']!r} has no {key}, but the {kind} is to be measured"
+            )
+        rows[row["image_id"]].append(row)
+    return {image: _detections(kind, rows[image], labels) for image in images}
+
+
+def _detections(kind: Literal["box", "mask"], rows: list[Mapping[str, Any]], labels: dict[int, int]) -> ImageDetections:
+    rles = [dict(row["segmentation"]) for row in rows] if kind == "mask" else None
+    boxes = [row["bbox"] for row in rows] if rles is None else [coco_mask.toBbox(rle) for rle in rles]
+    found = ImageDetections(
+        np.array(boxes, dtype=np.float64).reshape(-1, 4),
+        np.array([row["score"] for row in rows], dtype=np.float64),
+        np.array([labels[row["category_id"]] for row in rows], dtype=np.int64),
+        rles,
+    )
+    if not (np.isfinite(found.boxes).all() and np.isfinite(found.scores).all()):
+        raise ValueError(f"the predictions on image {rows[0]['image_id']!r} hold NaN or infinite numbers")
+    return found

@@ -1,0 +1,78 @@
+"""Answer a question by many runs: python scripts/ablate.py study=pooler [hydra/launcher=joblib] [key=value ...].
+
+Compare two runs: python scripts/ablate.py --compare RUN RUN [--output FOLDER].
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from detector import build
+from detector.ablation import collect, study
+from detector.ablation.records import write
+from detector.ablation.report import report
+from detector.ablation.sweep import Sweep
+from detector.cli import command, console, finish
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="ablate")
+@command
+def main(config: DictConfig) -> None:
+    """Run what of a study is not done, then write its records and its report."""
+    settings = HydraConfig.get()
+    build.check_additions("ablate", settings.overrides.task)
+    folder = Path(settings.runtime.output_dir)
+    if config.report is not None:
+        console.print(f"Report: {report(list(config.report), folder / 'report')}", soft_wrap=True)
+        return
+    asked = study.only(study.read(OmegaConf.to_container(config.study, resolve=True)), config.arms, config.datasets)
+    sweep = Sweep(asked, folder, [f"data_dir={config.data_dir}", *config.overrides], console)
+    if config.dry_run:
+        sweep.show()
+        return
+    launch = [o for o in settings.overrides.hydra if o.startswith(("hydra/launcher", "hydra.launcher"))]
+    sweep.run(launch)
+    write(folder / "records", sweep.records())
+    pictures = sweep.showcases(folder / "showcases")
+    console.print(f"Report: {report([folder / 'records'], folder / 'report', pictures)}", soft_wrap=True)
+
+
+def split(arguments: list[str]) -> list[str]:
+    """The command line with what is not of `configs/ablate.yaml` as overrides of the runs."""
+    own = ("study", "arms", "datasets", "data_dir", "dry_run", "report", "hydra", "overrides")
+    mine = [a for a in arguments if a.startswith("-") or re.split(r"[./@=]", a.lstrip("+~"))[0] in own]
+    quoted = [json.dumps(a, ensure_ascii=False) for a in arguments if a not in mine]
+    return [*mine, f"overrides=[{','.join(quoted)}]"] if quoted else mine
+
+
+def compare(arguments: list[str]) -> int:
+    """The report of two runs."""
+    parser = argparse.ArgumentParser(description=compare.__doc__)
+    parser.add_argument("--compare", nargs=2, type=Path, required=True, metavar="RUN", help="folders of runs")
+    parser.add_argument("--output", type=Path, default=Path("outputs/compare"), help="folder for records and report")
+    options = parser.parse_args(arguments)
+    try:
+        info, runs = collect.of_two(*options.compare)
+        write(options.output / "records", collect.collect(info, runs))
+        console.print(f"Report: {report([options.output / 'records'], options.output / 'report')}", soft_wrap=True)
+    except (ValueError, OSError) as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    if "--compare" in sys.argv:
+        sys.exit(compare(sys.argv[1:]))
+    sys.argv[1:] = split(sys.argv[1:])
+    main()
+    finish()

@@ -1,0 +1,165 @@
+"""The ledger: verdicts follow the data."""
+
+from dataclasses import replace
+
+import pytest
+
+from detector.ablation.arithmetic import reach, support
+from detector.ablation.claims import CLAIMS, Row, equals, ledger, no_better, rises, size
+from detector.ablation.effects import Effect, Numbers
+from detector.ablation.records import Arm, Records
+from tests.ablation.planted import GAINS, STRIDE_GAINS, planted, strides
+
+MASKS = {
+    "sigmoid": Arm("sigmoid", ["model=mask_rcnn"]),
+    "softmax": Arm("softmax", ["model=mask_rcnn", "mask_loss=softmax"]),
+    "agnostic": Arm("class-agnostic", ["model=mask_rcnn", "mask_loss=class_agnostic"]),
+    "mlp": Arm("MLP", ["model=mask_rcnn", "mask_head=mlp"]),
+}
+MASK_GAINS = {"sigmoid": 0.0, "softmax": -0.055, "agnostic": -0.001, "mlp": -0.03}
+
+
+def rows(records: Records, claim: str, what: str = "") -> list[Row]:
+    found = [row for row in ledger([Numbers(records)]) if row.claim == claim and what in row.what]
+    assert found
+    return found
+
+
+def directions(found: list[Row]) -> set[str]:
+    return {row.direction for row in found}
+
+
+def test_a_planted_effect_is_held_and_its_opposite_is_not() -> None:
+    for claim in ("C2", "C3", "C4"):
+        assert directions(rows(planted(), claim)) == {"held"}
+        assert directions(rows(planted(sign=-1), claim)) == {"not held"}
+
+
+def test_no_effect_cannot_be_told() -> None:
+    effect = Effect(0.001, 3, -0.02, 0.022, 0.8, "seeds")
+    assert rises(effect) == "cannot be told"
+    assert rises(replace(effect, low=None, high=None)) == "cannot be told"
+    assert rises(Effect(-0.03, 3, -0.05, -0.01)) == "not held"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "equal", "better"),
+    [
+        (-0.004, 0.006, "held", "held"),
+        (0.002, 0.006, "held", "held"),  # different, but by less than the margin
+        (-0.03, 0.005, "cannot be told", "held"),
+        (-0.005, 0.03, "cannot be told", "cannot be told"),
+        (0.011, 0.03, "not held", "not held"),
+        (-0.03, -0.011, "not held", "held"),
+        (None, None, "cannot be told", "cannot be told"),
+    ],
+)
+def test_equality_has_a_margin(low: float | None, high: float | None, equal: str, better: str) -> None:
+    effect = Effect(0.0, 3, low, high)
+    assert (equals(effect), no_better(effect)) == (equal, better)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "gain", "verdict"),
+    [
+        (0.02, 0.04, 3.4, "held"),
+        (0.04, 0.05, 3.4, "not held: larger"),
+        (0.01, 0.02, 3.4, "not held: smaller"),
+        (-0.01, 0.05, 3.4, "cannot be told"),
+        (None, None, 3.4, "cannot be told"),
+        (0.02, 0.04, None, ""),
+    ],
+)
+def test_size(low: float | None, high: float | None, gain: float | None, verdict: str) -> None:
+    assert size(Effect(0.03, 3, low, high), gain) == verdict
+
+
+def test_equal_arms_and_roiwarp() -> None:
+    assert directions(rows(planted(), "C5")) == directions(rows(planted(), "C6")) == {"held"}
+    assert directions(rows(planted(), "C7")) == {"held"}
+    far = GAINS | {"one_sample": 0.1, "roialign_max": 0.3, "roiwarp": 0.25}
+    for claim in ("C5", "C6", "C7"):
+        assert directions(rows(planted(gains=far), claim)) == {"not held"}
+
+
+def test_the_gain_by_stride() -> None:
+    found = rows(planted(strides(), STRIDE_GAINS, "FPN_roipool", kinds=("box", "mask")), "C3", "stride")
+    assert {row.what.split(": ")[1] for row in found} == {
+        "AP, more at stride 32 than at 16",
+        "AP, more at stride 16 than at 4",
+    }
+    assert directions(found) == {"held"}
+    coarse = next(row for row in found if "32" in row.what and "shapes_coco, mask" in row.where)
+    assert coarse.published.startswith("+3.9")
+    assert isinstance(coarse.measured, Effect)
+    assert coarse.measured.value == pytest.approx(0.1, abs=0.005)
+    flat = {name: (0.25 if name.endswith("align") else 0.05) for name in STRIDE_GAINS}
+    assert "held" not in directions(rows(planted(strides(), flat, "FPN_roipool"), "C3", "stride"))
+
+
+def test_masks() -> None:
+    records = planted(MASKS, MASK_GAINS, "sigmoid", kinds=("box", "mask"), name="mask_loss", datasets=["shapes_coco"])
+    sigmoid, agnostic = rows(records, "C8")
+    assert (sigmoid.direction, sigmoid.size, agnostic.direction) == ("held", "held", "held")
+    assert sigmoid.published.startswith("+5.5\nAP 24.8 to 30.3")
+    assert ", mask: " in sigmoid.where
+    (fcn,) = rows(records, "C9")
+    assert (fcn.direction, fcn.size) == ("held", "not held: larger")
+
+
+def test_published_numbers_follow_the_backbone() -> None:
+    records = planted(strides(), STRIDE_GAINS, "FPN_roipool", kinds=("box", "mask"), datasets=["shapes_coco"])
+    gains = {row.where: row.published.split("\n")[0] for row in rows(records, "C2") if row.what.endswith(": AP")}
+    assert gains == {
+        "pooler, shapes_coco, box: C5_roialign against C5_roipool": "+5.8",
+        "pooler, shapes_coco, mask: C5_roialign against C5_roipool": "+7.3",
+        "pooler, shapes_coco, box: C4_roialign against C4_roipool": "",
+        "pooler, shapes_coco, mask: C4_roialign against C4_roipool": "+3.4",
+        "pooler, shapes_coco, box: FPN_roialign against FPN_roipool": "+1.1",
+        "pooler, shapes_coco, mask: FPN_roialign against FPN_roipool": "+1.5",
+    }
+
+
+def test_every_claim_is_spoken_of() -> None:
+    found = ledger([Numbers(planted())])
+    assert list(dict.fromkeys(row.claim for row in found)) == list(CLAIMS)
+    assert [row.claim for row in found if row.direction == "not measured"] == ["C8", "C9", "C10"]
+
+
+def test_levels_are_compared_without_a_direction() -> None:
+    arms = {"fpn": Arm("floor", []), "keras": Arm("round", ["pooler.levels=keras"])}
+    found = rows(planted(arms, {"fpn": 0.0, "keras": 0.01}, "fpn", name="levels"), "C10")
+    assert directions(found) == {"no direction claimed"}
+    assert len(found) == 2
+
+
+def test_one_seed_rests_on_the_images() -> None:
+    records = planted(seeds=[0], datasets=["shapes_coco"])
+    row = rows(records, "C2")[0]
+    assert isinstance(row.measured, Effect)
+    assert (row.measured.by, row.measured.n, row.measured.p) == ("images", 1, None)
+    assert row.measured.interval == pytest.approx((0.18, 0.22))
+    (row,) = rows(records, "C6")  # neither arm is the baseline, whose differences alone are kept
+    assert isinstance(row.measured, Effect)
+    assert row.measured.interval is None
+    assert directions(rows(planted(seeds=[0]), "C4")) == {"cannot be told"}
+
+
+def test_an_interval_over_images_turns_with_the_arms() -> None:
+    numbers = Numbers(planted(seeds=[0], datasets=["shapes_coco"]))
+    there = numbers.effect("roialign", "roipool", "shapes_coco", "box", "AP")
+    back = numbers.effect("roipool", "roialign", "shapes_coco", "box", "AP")
+    assert there is not None
+    assert back is not None
+    assert there.interval is not None
+    assert back.interval == (-there.interval[1], -there.interval[0])
+    assert back.value == pytest.approx(-there.value)
+
+
+def test_arithmetic() -> None:
+    found, cells = reach(), support()
+    assert (found.textbook, found.in_use) == (-25, 39)
+    assert found.align == pytest.approx(0, abs=1e-9)
+    assert cells.pool == 1
+    assert cells.align > 4
+    assert cells.error < 1e-12

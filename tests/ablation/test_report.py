@@ -1,0 +1,230 @@
+"""The report says what the records hold."""
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detector.ablation import tables
+from detector.ablation.document import Table, as_csv, latex, markdown
+from detector.ablation.effects import Numbers
+from detector.ablation.records import Records, Run, write
+from detector.ablation.report import report
+from tests.ablation.planted import POOLERS, STRIDE_GAINS, planted, strides
+
+
+def made(tmp_path: Path, *records: Records) -> Path:
+    for i, content in enumerate(records):
+        write(tmp_path / str(i), content)
+    return report([tmp_path / str(i) for i in range(len(records))], tmp_path / "out").parent
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    of_strides = planted(strides(), STRIDE_GAINS, "FPN_roipool", name="stride", kinds=("box", "mask"), seeds=[0, 1, 2])
+    return made(tmp_path_factory.mktemp("report"), planted(), replace(of_strides, curves=[]))
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_tables_say_what_was_planted(out: Path) -> None:
+    levels = {row["arm"]: row for row in rows(out / "tables/pooler_shapes_coco_box_ap.csv")}
+    mean, sd = map(float, levels["RoIAlign (2x2)"]["AP"].split(" ± "))
+    assert mean == pytest.approx(80, abs=0.5)
+    assert 0 < sd < 1
+    assert levels["RoIPool"]["seeds"] == "4"
+    difference = {row["arm"]: row["AP75"] for row in rows(out / "tables/pooler_shapes_coco_box_differences.csv")}
+    assert list(difference) == [arm.label for arm in list(POOLERS.values())[1:]]
+    value, low, high = map(float, re.findall(r"[+-][\d.]+", difference["RoIAlign (2x2)"]))
+    assert low < value < high
+    assert value == pytest.approx(24, abs=0.5)
+    assert "p < 0.001" in difference["RoIAlign (2x2)"]
+
+
+def test_numbers_are_given_in_full(out: Path) -> None:
+    found = [r for r in rows(out / "numbers.csv") if (r["arm"], r["dataset"]) == ("roialign", "shapes_voc")]
+    by_metric = {row["metric"]: row for row in found}
+    assert float(by_metric["AP[0,8)"]["difference"]) == pytest.approx(0.13, abs=0.005)
+    assert float(by_metric["AP"]["low"]) < float(by_metric["AP"]["difference"]) < float(by_metric["AP"]["high"])
+    assert by_metric["AP"]["interval_by"] == "seeds"
+    values = [m.value for m in planted().metrics if (m.arm, m.dataset, m.metric) == ("roialign", "shapes_voc", "AP")]
+    assert float(by_metric["AP"]["mean"]) == pytest.approx(float(np.mean(values)), rel=1e-12)
+    assert float(by_metric["AP"]["sd"]) == pytest.approx(float(np.std(values, ddof=1)), rel=1e-9)
+
+
+def test_p_values_are_adjusted_over_the_arms() -> None:
+    numbers = Numbers(planted(noise=0.02, datasets=["shapes_coco"]))
+    found = tables.effects(numbers, "shapes_coco", "box")
+    plain = [row["AP"].p for row in found.values()]
+    adjusted = list(tables.holm(found, "AP").values())
+    assert all(p is not None and q is not None and p <= q for p, q in zip(plain, adjusted, strict=True))
+    smallest = min(p for p in plain if p is not None)
+    assert min(q for q in adjusted if q is not None) == pytest.approx(min(1, len(found) * smallest))
+
+
+def test_html_needs_nothing_else(out: Path) -> None:
+    text = (out / "report.html").read_text()
+    links: list[str] = []
+    opened: list[str] = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
+            assert tag not in ("script", "link", "iframe")
+            links.extend(value or "" for name, value in attrs if name in ("src", "href", "srcset"))
+            if tag not in ("meta", "img", "br"):
+                opened.append(tag)
+
+        def handle_endtag(self, tag: str) -> None:
+            assert opened.pop() == tag
+
+    Reader().feed(text)
+    assert not opened
+    assert links
+    assert all(link.startswith("data:image/png;base64,") for link in links)
+    assert len(links) == len(list((out / "plots").glob("*.png")))
+    assert "url(" not in text
+    assert "@import" not in text
+    assert '<meta name="viewport"' in text
+    assert "&lt;it&gt; &amp; 100 %" in text  # the study's title, escaped
+    assert "<it>" not in text
+
+
+def test_markdown_shows_each_picture_that_there_is(out: Path) -> None:
+    text = (out / "report.md").read_text()
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)
+    assert sorted(pictures) == sorted(str(p.relative_to(out)) for p in (out / "plots").glob("*.png"))
+    kinds = {
+        name for name in ("ap_by_iou", "gain_by_size", "gain_by_stride", "curves") if any(name in p for p in pictures)
+    }
+    assert len(kinds) == 4
+    tables_found = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    assert len(tables_found) == len(list((out / "tables").glob("*.csv")))
+    for lines in tables_found:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines.splitlines()}) == 1
+
+
+def test_plots_are_not_empty(out: Path) -> None:
+    for path in (out / "plots").glob("*.png"):
+        pixels = np.asarray(Image.open(path).convert("RGB"))
+        assert pixels.shape[1] > 900
+        assert (pixels.reshape(-1, 3).std(1) > 20).sum() > 100, path  # colour: more than axes and text
+        assert path.stat().st_size < 250_000
+
+
+def test_latex_is_balanced_and_escaped(out: Path) -> None:
+    files = sorted((out / "tables").glob("*.tex"))
+    assert len(files) == len(list((out / "tables").glob("*.csv"))) > 10
+    for path in files:
+        text = re.sub(r"^%.*\n", "", path.read_text())
+        assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
+        begun, ended = (re.findall(rf"\\{word}\{{(\w+)\}}", text) for word in ("begin", "end"))
+        assert begun == ended[::-1] == ["table", "tabular"]
+        columns = re.search(r"\\begin\{tabular\}\{([lr]+)\}", text)
+        assert columns is not None
+        body = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
+        for line in body:
+            assert len(re.findall(r"(?<!\\)&", line)) == len(columns[1]) - 1
+            assert line.endswith(r" \\")
+        assert not re.search(r"(?<!\\)[%#_$](?!\\pm|-\$|\\times|\^|\$)", re.sub(r"\$[^$]*\$", "", text))
+        assert text.isascii(), path
+
+
+def test_one_seed_is_warned_of(tmp_path: Path) -> None:
+    folder = made(tmp_path, planted(seeds=[0], datasets=["shapes_coco"]))
+    text = (folder / "report.md").read_text()
+    assert "> **Careful:** RoIAlign (2x2) on shapes\\_coco, box AP: One seed" in text
+    cell = rows(folder / "tables/pooler_shapes_coco_box_differences.csv")[0]["AP"]
+    assert "images: " in cell
+    assert "p " not in cell
+    level = rows(folder / "tables/pooler_shapes_coco_box_ap.csv")[0]["AP"]
+    assert re.fullmatch(r"[\d.]+ images: [\d.]+ to [\d.]+", level)
+
+
+def test_enough_seeds_are_not_warned_of(out: Path) -> None:
+    assert "RoIAlign (2x2) on shapes\\_coco, box AP:" not in (out / "report.md").read_text()
+
+
+def test_missing_runs_are_named(tmp_path: Path) -> None:
+    full = planted(datasets=["shapes_coco"])
+    study = replace(full.study, datasets=["shapes_coco", "nuclei"])
+    gone = ("roiwarp", 3)
+    partial = replace(
+        full,
+        study=study,
+        runs=[r for r in full.runs if (r.arm, r.seed) != gone],
+        metrics=[m for m in full.metrics if (m.arm, m.seed) != gone],
+        differences=[d for d in full.differences if (d.arm, d.seed) != gone],
+        curves=[],
+    )
+    folder = made(tmp_path, partial)
+    text = (folder / "report.md").read_text()
+    assert "nothing was run on nuclei" in text
+    assert "roiwarp, seeds 3" in text
+    counts = {row["arm"]: row["seeds"] for row in rows(folder / "tables/pooler_shapes_coco_box_ap.csv")}
+    assert counts["RoIWarp_50% & co"] == "3"
+    assert counts["RoIPool"] == "4"
+
+
+def test_made_again_it_leaves_nothing_of_before(tmp_path: Path) -> None:
+    both, one = (replace(planted(datasets=d), curves=[]) for d in (["shapes_coco", "shapes_voc"], ["shapes_coco"]))
+    folder = made(tmp_path, both)
+    assert list((folder / "tables").glob("*shapes_voc*"))
+    first = (made(tmp_path, one) / "report.html").read_bytes()
+    assert not list((folder / "tables").glob("*shapes_voc*"))
+    assert (made(tmp_path, one) / "report.html").read_bytes() == first
+
+
+def test_refuses_nothing_and_the_same_twice(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least one folder of records"):
+        report([], tmp_path / "out")
+    with pytest.raises(ValueError, match="two folders hold the study pooler"):
+        made(tmp_path, planted(), planted())
+    empty = replace(planted(), runs=[], metrics=[], differences=[], curves=[])
+    with pytest.raises(ValueError, match="nothing was measured"):
+        made(tmp_path, empty)
+
+
+def test_pictures_are_taken_in(tmp_path: Path) -> None:
+    write(tmp_path / "0", replace(planted(datasets=["shapes_coco"]), curves=[]))
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
+    page = report([tmp_path / "0"], tmp_path / "out", {"All <red>": tmp_path / "red.png"})
+    (tmp_path / "red.png").unlink()
+    assert "![All \\<red\\>](plots/picture_0.png)" in (tmp_path / "out" / "report.md").read_text()
+    assert (tmp_path / "out" / "plots" / "picture_0.png").is_file()
+    assert 'alt="All &lt;red&gt;"' in page.read_text()
+    with pytest.raises(ValueError, match=r"no such picture: .*red\.png"):
+        report([tmp_path / "0"], tmp_path / "out", {"gone": tmp_path / "red.png"})
+
+
+def run(command: str, seed: int) -> Run:
+    return Run("s", "a", "d", seed, command, "c", "2026-01-01", 1.0, 1, 1, 1)
+
+
+def test_commands_that_differ_in_the_seed_become_a_sweep() -> None:
+    same = [run(f"python scripts/train.py pooler=roipool seed={seed} workers=1", seed) for seed in (1, 0)]
+    assert tables.commands(same) == ["python scripts/train.py -m pooler=roipool workers=1 seed=0,1"]
+    assert tables.commands(same[:1]) == [same[0].command]
+    other = [*same, run("python scripts/train.py pooler=roipool schedule.steps=9 seed=2", 2)]
+    assert tables.commands(other) == [r.command for r in other]
+
+
+def test_every_row_has_its_command(out: Path) -> None:
+    text = (out / "report.md").read_text()
+    for arm in POOLERS.values():
+        assert f"python scripts/train.py -m {' '.join(arm.overrides)} dataset=shapes_coco seed=0,1,2,3" in text
+
+
+def test_cells_that_look_like_marks() -> None:
+    table = Table("t", "a|b_c", ["x|y", "z"], [["[1]\nup", "50% & {more} ~^\\ <b>"]], ["50%"])
+    assert "| \\[1\\]<br>up | 50% & {more} ~^\\\\ \\<b\\> |" in markdown([table])
+    assert r"\shortstack{{[}1{]} \\ up} & 50\% \& \{more\} \textasciitilde{}\textasciicircum{}" in latex(table)
+    assert as_csv(table).splitlines()[1] == "[1] up,50% & {more} ~^\\ <b>"

@@ -1,0 +1,103 @@
+"""From a study's description to its runs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from detector.ablation import study
+from tests.conftest import ROOT
+
+STUDIES = sorted((ROOT / "configs" / "study").glob("*.yaml"))
+
+
+def small(**changes: Any) -> dict[str, Any]:
+    return {
+        "name": "small",
+        "title": "t",
+        "question": "q",
+        "baseline": "a",
+        "arms": {
+            "a": {"label": "A", "overrides": ["pooler=roipool"]},
+            "rpn": {"label": "R", "overrides": []},
+            "b": {"label": "B", "overrides": ["model=fast_rcnn"], "proposals": "rpn"},
+        },
+        "datasets": {"one": ["dataset=shapes"], "two": ["experiment=nuclei"]},
+        "seeds": [3, 5],
+        "overrides": ["schedule.steps=7"],
+    } | changes
+
+
+def test_a_seed_comes_after_the_other_and_the_users_overrides_have_the_last_word() -> None:
+    jobs = study.read(small()).jobs(Path("runs"), ["schedule.steps=9"])
+    places = [(job.seed, job.dataset, job.arm) for job in jobs]
+    assert places == [(s, d, a) for s in (3, 5) for d in ("one", "two") for a in ("a", "rpn", "b")]
+    assert jobs[0].overrides == ("dataset=shapes", "pooler=roipool", "schedule.steps=7", "schedule.steps=9", "seed=3")
+    assert jobs[0].folder == "a/one/3"
+    assert jobs[0].command.startswith("python scripts/train.py dataset=shapes pooler=roipool")
+
+
+def test_proposals_come_from_the_same_dataset_and_seed_which_run_first() -> None:
+    asked = study.read(small())
+    jobs = asked.jobs(Path("runs"))
+    given = [o for job in jobs if job.arm == "b" for o in job.overrides if o.startswith("proposals=")]
+    assert given[1] == "proposals=runs/rpn/two/3/checkpoints/last.ckpt"
+    first, second = asked.waves(jobs)
+    assert {job.arm for job in first} == {"a", "rpn"}
+    assert {job.arm for job in second} == {"b"}
+    assert sorted(first + second, key=jobs.index) == jobs
+
+
+def test_what_is_done_is_not_missing(tmp_path: Path) -> None:
+    jobs = study.read(small()).jobs(tmp_path)
+    for job, metrics in zip(jobs[:2], [{"time/total": 1.0}, {"time/evaluation": 1.0}], strict=True):
+        (tmp_path / job.folder).mkdir(parents=True)
+        (tmp_path / job.folder / "metrics.json").write_text(json.dumps(metrics))
+        study.sign(job, tmp_path)
+    (tmp_path / jobs[2].folder).mkdir(parents=True)
+    (tmp_path / jobs[2].folder / "metrics.json").write_text("{")  # cut off while it was written
+    assert study.missing(jobs, tmp_path) == jobs[1:]
+    assert study.missing(study.read(small(overrides=[])).jobs(tmp_path), tmp_path)[0].folder == jobs[0].folder
+
+
+def test_a_part_of_a_study() -> None:
+    asked = study.only(study.read(small()), ["a"], ["two"])
+    assert [job.folder for job in asked.jobs(Path())] == ["a/two/3", "a/two/5"]
+    with pytest.raises(ValueError, match=r"no c; it has a, rpn, b"):
+        study.only(study.read(small()), ["a", "c"], None)
+    with pytest.raises(ValueError, match="baseline, a"):
+        study.only(study.read(small()), ["rpn"], None)
+    with pytest.raises(ValueError, match="rpn must be among them"):
+        study.only(study.read(small()), ["a", "b"], None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": [1, 1]}, r"seeds must be whole numbers, each once, not \[1, 1\]"),
+        ({"seeds": []}, "seeds"),
+        ({"seeds": ["x"]}, "whole numbers"),
+        ({"datasets": ["coco"]}, "names with lists of overrides"),
+        ({"datasets": {"coco": "dataset=coco"}}, "coco must be a list of overrides"),
+        ({"baseline": "z"}, "baseline 'z'"),
+        ({"sedes": [0]}, "unknown keys sedes"),
+        ({"overrides": None}, "overrides must be a list"),
+        (
+            {"arms": {"a": {"label": "A", "overrides": [], "proposals": "z"}}},
+            "takes proposals of 'z', which is no arm",
+        ),
+    ],
+)
+def test_what_makes_no_study_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        study.read(small(**changes))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_each_study_is_one(path: Path) -> None:
+    asked = study.read(yaml.safe_load(path.read_text()), path.name)
+    assert asked.info.name == path.stem
+    assert len({tuple(arm.overrides) for arm in asked.info.arms.values()}) == len(asked.info.arms)
+    assert len(asked.info.seeds) >= 3

@@ -1,0 +1,139 @@
+"""A study from its command to its report, stopped and taken up again; and two runs compared."""
+
+import csv
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.scripts.conftest import SMALL, Run, run_script, start_script
+
+STUDY = [
+    "study=pooler",
+    "arms=[roipool,roialign]",
+    "study.seeds=[0,1]",
+    *SMALL,
+    "hydra.run.dir=sweep",
+]
+RUNS = [
+    f"{arm}/{data}/{seed}"
+    for arm in ("roipool", "roialign")
+    for data in ("shapes_coco", "shapes_voc")
+    for seed in (0, 1)
+]
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def done(folder: Path) -> dict[str, int]:
+    """When each finished run was finished."""
+    finished = [p for p in folder.rglob("metrics.json") if "time/total" in json.loads(p.read_text())]
+    return {str(p.parent.relative_to(folder)): p.stat().st_mtime_ns for p in finished}
+
+
+def test_a_study_is_stopped_goes_on_and_ends_in_a_report(tmp_path: Path, run: Run) -> None:
+    arguments = [*STUDY, f"data_dir={run.folder.parent / 'data'}"]
+    runs = tmp_path / "sweep" / "runs"
+    process = start_script("ablate", *arguments, cwd=tmp_path)
+    deadline = time.monotonic() + 300
+    while len(done(runs)) < 2:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) != 0
+    before = done(runs)
+    assert 2 <= len(before) < len(RUNS)
+    assert not (tmp_path / "sweep" / "report").exists()
+
+    second = run_script("ablate", *arguments, cwd=tmp_path)
+    assert second.returncode == 0, second.stderr
+    after = done(runs)
+    assert sorted(after) == sorted(RUNS)
+    assert before.items() <= after.items()
+    assert f"run {len(before) + 1} of {len(RUNS)}" in second.stdout
+
+    records = tmp_path / "sweep" / "records"
+    listed = rows(records / "runs.csv")
+    assert sorted(f"{r['arm']}/{r['dataset']}/{r['seed']}" for r in listed) == sorted(RUNS)
+    assert all(r["command"].startswith("python scripts/train.py dataset=") and int(r["params"]) > 1000 for r in listed)
+    measured = {
+        (r["arm"], r["dataset"], r["seed"]): float(r["value"])
+        for r in rows(records / "metrics.csv")
+        if r["metric"] == "AP" and r["kind"] == "box"
+    }
+    for place, value in measured.items():
+        assert value == pytest.approx(json.loads((runs / "/".join(place) / "metrics.json").read_text())["box/AP"])
+    assert len(measured) == len(RUNS)
+    gains = {(r["dataset"], r["seed"]) for r in rows(records / "differences.csv") if r["arm"] == "roialign"}
+    assert len(gains) == 4
+    page = (tmp_path / "sweep" / "report" / "report.html").read_text()
+    assert "RoIAlign" in page
+    assert "C2" in page
+    assert {p.parent.name for p in (tmp_path / "sweep" / "showcases").rglob("showcase.png")} == {
+        "shapes_coco",
+        "shapes_voc",
+    }
+
+    third = run_script("ablate", *arguments, cwd=tmp_path)
+    assert third.returncode == 0, third.stderr
+    assert done(runs) == after
+
+    other = run_script("ablate", *arguments, "schedule.steps=8", cwd=tmp_path)
+    assert other.returncode == 1
+    assert "other values of schedule.scheduler.steps, schedule.steps" in other.stderr
+    assert done(runs) == after
+    shown = run_script("ablate", *arguments, "dry_run=true", cwd=tmp_path)
+    assert shown.stdout.count("done python scripts/train.py") == len(RUNS)
+
+    again = run_script("ablate", f"report=[{records}]", "hydra.run.dir=again", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    first_table, second_table = ((tmp_path / f / "report" / "numbers.csv").read_text() for f in ("sweep", "again"))
+    assert first_table == second_table
+
+    one, two = (str(runs / "/".join((arm, "shapes_voc", "1"))) for arm in ("roipool", "roialign"))
+    compared = run_script("ablate", "--compare", one, two, "--output", "two", cwd=tmp_path)
+    assert compared.returncode == 0, compared.stderr
+    pair = [r for r in rows(tmp_path / "two/records/differences.csv") if r["metric"] == "AP"]
+    study = [
+        r
+        for r in rows(records / "differences.csv")
+        if (r["metric"], r["dataset"], r["seed"]) == ("AP", "shapes_voc", "1")
+    ]
+    assert [(r["value"], r["low"], r["high"]) for r in pair] == [(r["value"], r["low"], r["high"]) for r in study]
+    mixed = run_script("ablate", "--compare", one, one.replace("shapes_voc", "shapes_coco"), cwd=tmp_path)
+    assert mixed.returncode == 1
+    assert "the same data" in mixed.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["study=nosuch"], "nosuch"),
+        (["arms=[roipool,nosuch]"], "the study has no nosuch"),
+        (["study.seeds=[0,0]"], "each once"),
+        (["report=[nowhere]"], "nowhere"),
+        (["--compare", "here", "there"], "config.yaml"),
+    ],
+)
+def test_bad_input(tmp_path: Path, arguments: list[str], message: str) -> None:
+    result = run_script("ablate", *arguments, cwd=tmp_path)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path: Path, run: Run) -> None:
+    data = f"data_dir={run.folder.parent / 'data'}"
+    only = ["study.seeds=[0]", "datasets=[shapes_coco]", "hydra.run.dir=sweep"]
+    broken = 'study.arms.roipool.overrides=["pooler=roipool","schedule.batch_size=0"]'
+    result = run_script("ablate", *STUDY[:2], *only, *SMALL, broken, data, cwd=tmp_path)
+    assert result.returncode == 1
+    assert "schedule.batch_size" in result.stderr
+    assert "1 of 2 runs failed (roipool/shapes_coco/0)" in result.stderr
+    assert list(done(tmp_path / "sweep" / "runs")) == ["roialign/shapes_coco/0"]
