@@ -53,7 +53,7 @@ def launch(
         Exception: whatever a job raised.
     """
     loader = GlobalHydra.instance().config_loader()
-    overrides = [f"hydra.sweep.dir={folder}", *launcher]
+    overrides = ["hydra.mode=MULTIRUN", f"hydra.sweep.dir={folder}", *launcher]
     config = loader.load_configuration("train", overrides, run_mode=RunMode.MULTIRUN)
     context = HydraContext(config_loader=loader, callbacks=Callbacks(config))
     plugin = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)

@@ -36,6 +36,7 @@ def done(folder: Path) -> dict[str, int]:
     return {str(p.parent.relative_to(folder)): p.stat().st_mtime_ns for p in finished}
 
 
+@pytest.mark.slow
 def test_a_study_is_stopped_goes_on_and_ends_in_a_report(tmp_path: Path, run: Run) -> None:
     arguments = [*STUDY, f"data_dir={run.folder.parent / 'data'}"]
     runs = tmp_path / "sweep" / "runs"
