@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable
 
-from ops.reference import cells_of, edge_to_edge, round_half_away, sample_points
+from ops.reference import cells_of, edge_to_edge, exact_span, sample_points, whole_span
 
 SIZE = 7
 """cells of the map along each side"""
@@ -30,15 +30,14 @@ def _points(start: float, extent: float, samples: int) -> Axis:
 
 
 def _pool(low: float, high: float) -> Axis:
-    first, last = round_half_away(low), round_half_away(high)
-    bins: list[Span] = [(float(a), float(b)) for a, b in cells_of(first, last - first + 1, BINS, SIZE)]
+    first, extent = whole_span(low, high)
+    bins: list[Span] = [(float(a), float(b)) for a, b in cells_of(first, extent, BINS, SIZE)]
     cells = sorted({cell + 0.5 for a, b in bins for cell in range(int(a), int(b))})
-    return (float(first), float(last + 1)), bins, cells
+    return (float(first), float(first + extent)), bins, cells
 
 
 def _warp(low: float, high: float) -> Axis:
-    first, last = round_half_away(low), round_half_away(high)
-    return _points(first, last - first + 1, 2)
+    return _points(*whole_span(low, high), 2)
 
 
 def _edges(low: float, high: float, count: int) -> Axis:
@@ -49,9 +48,11 @@ def _edges(low: float, high: float, count: int) -> Axis:
 PANELS: dict[str, Callable[[float, float], Axis]] = {
     "RoIPool": _pool,
     "RoIWarp, 2 x 2": _warp,
-    "RoIAlign, 2 x 2, not aligned": lambda low, high: _points(low, high - low, 2),
-    "RoIAlign, 2 x 2, aligned": lambda low, high: _points(low - 0.5, high - low, 2),
-    "RoIAlign, adaptive, aligned": lambda low, high: _points(low - 0.5, high - low, math.ceil((high - low) / BINS)),
+    "RoIAlign, 2 x 2, not aligned": lambda low, high: _points(*exact_span(low, high, False), 2),
+    "RoIAlign, 2 x 2, aligned": lambda low, high: _points(*exact_span(low, high, True), 2),
+    "RoIAlign, adaptive, aligned": lambda low, high: _points(
+        *exact_span(low, high, True), math.ceil((high - low) / BINS)
+    ),
     "crop_and_resize": lambda low, high: _edges(low, high, BINS),
     "roi_crop": lambda low, high: _edges(low, high, 2 * BINS),
 }

@@ -68,14 +68,11 @@ def roi_align(
     mode: str = "avg",
 ) -> Tensor:
     """As `ops.roi_align`; boxes as Tensor[K, 5]."""
-    shift = 0.5 if aligned else 0.0
 
     def pool(map: Tensor, edges: list[float]) -> Tensor:
-        x1, y1, x2, y2 = (edge * spatial_scale - shift for edge in edges)
-        width, height = x2 - x1, y2 - y1
-        if not aligned:
-            width, height = max(width, 1.0), max(height, 1.0)
-        return _sampled(map, (y1, height), (x1, width), output_size, sampling_ratio, mode)
+        x1, y1, x2, y2 = (edge * spatial_scale for edge in edges)
+        rows, cols = exact_span(y1, y2, aligned), exact_span(x1, x2, aligned)
+        return _sampled(map, rows, cols, output_size, sampling_ratio, mode)
 
     return _per_roi(input, boxes, input.shape[1], output_size, pool)
 
@@ -91,9 +88,8 @@ def roi_warp(
     """As `ops.roi_warp`; boxes as Tensor[K, 5]."""
 
     def pool(map: Tensor, edges: list[float]) -> Tensor:
-        x1, y1, x2, y2 = (round_half_away(edge * spatial_scale) for edge in edges)
-        width, height = max(x2 - x1 + 1, 1), max(y2 - y1 + 1, 1)
-        return _sampled(map, (y1, height), (x1, width), output_size, sampling_ratio, mode)
+        x1, y1, x2, y2 = (edge * spatial_scale for edge in edges)
+        return _sampled(map, whole_span(y1, y2), whole_span(x1, x2), output_size, sampling_ratio, mode)
 
     return _per_roi(input, boxes, input.shape[1], output_size, pool)
 
@@ -129,6 +125,20 @@ def round_half_away(value: float) -> int:
     return int(math.copysign(math.floor(abs(value) + 0.5), value))
 
 
+def exact_span(low: float, high: float, aligned: bool) -> tuple[float, float]:
+    """Where RoIAlign begins on an axis, in the coordinates of `bilinear`, and how far it extends: (start, extent)."""
+    return (low - 0.5, high - low) if aligned else (low, max(high - low, 1.0))
+
+
+def whole_span(low: float, high: float, quantization: str = "round") -> tuple[int, int]:
+    """The first cell that RoIPool takes on an axis, and how many: (start, extent)."""
+    if quantization == "round":
+        first = round_half_away(low)
+        return first, max(round_half_away(high) - first + 1, 1)
+    first = math.floor(low)
+    return first, max(math.floor(high) - first, 1)
+
+
 def roi_pool(
     input: Tensor,
     boxes: Tensor,
@@ -139,14 +149,9 @@ def roi_pool(
     """As `ops.roi_pool`; boxes as Tensor[K, 5]."""
 
     def pool(map: Tensor, edges: list[float]) -> Tensor:
-        if quantization == "round":
-            x1, y1, x2, y2 = (round_half_away(edge * spatial_scale) for edge in edges)
-            width, height = max(x2 - x1 + 1, 1), max(y2 - y1 + 1, 1)
-        else:
-            x1, y1, x2, y2 = (math.floor(edge * spatial_scale) for edge in edges)
-            width, height = max(x2 - x1, 1), max(y2 - y1, 1)
-        rows = cells_of(y1, height, output_size[0], map.shape[1])
-        cols = cells_of(x1, width, output_size[1], map.shape[2])
+        x1, y1, x2, y2 = (edge * spatial_scale for edge in edges)
+        rows = cells_of(*whole_span(y1, y2, quantization), output_size[0], map.shape[1])
+        cols = cells_of(*whole_span(x1, x2, quantization), output_size[1], map.shape[2])
         grid: list[list[Tensor]] = []
         for top, bottom in rows:
             grid.append([])

@@ -28,7 +28,14 @@ def test_every_folder_is_a_known_group() -> None:
         *("dataset", "norm", "backbone", "pooler", "model", "schedule", "trainer", "logger", "experiment"),
         *("box_loss", "mask_head", "mask_loss"),
     }
-    assert {p.stem for p in CONFIGS.glob("*.yaml")} == {"train", "evaluate", "predict", "data", "proposals"}
+    assert {p.stem for p in CONFIGS.glob("*.yaml")} == {
+        "train",
+        "evaluate",
+        "predict",
+        "data",
+        "proposals",
+        "alignment",
+    }
 
 
 @pytest.mark.parametrize("pooler", choices("pooler"))

@@ -1,0 +1,210 @@
+"""The picture of one RoI: the regions that operators take for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+from torch import Tensor
+
+from detector.alignment.canvas import BLACK, BLUE, DASHED, DPI, RED, RGB, WIDTH, save
+from detector.alignment.regions import WHOLE, Box, Region, in_words, pixels
+from detector.types import Size
+
+ZOOM = 7
+"""cells along the side of the enlarged corner"""
+WIDE = 14
+"""from so many cells on, a corner is drawn enlarged"""
+PALE = 0.3
+"""how far the image is faded to white, so that what is drawn on it can be seen"""
+
+
+def draw_regions(image: Tensor, size_of_cells: float, regions: Mapping[str, Region], path: Path) -> None:
+    """Draw, side by side, what each operator takes for a box: its bins and points over the image and the cells.
+
+    Args:
+        image: uint8 [3, H, W], RGB.
+        size_of_cells: the stride, in pixels.
+        regions: of the same box, by the operator's name.
+        path: the PNG to write.
+
+    Raises:
+        ValueError: no regions.
+    """
+    if not regions:
+        raise ValueError("a picture needs at least one operator; operators is empty")
+    size: Size = (int(image.shape[1]), int(image.shape[2]))
+    view = _view(list(regions.values()), size, size_of_cells)
+    zoomed = max(view[2] - view[0], view[3] - view[1]) >= WIDE * size_of_cells
+    panel = WIDTH / len(regions)
+    aspect = (view[3] - view[1]) / (view[2] - view[0])
+    heights = [aspect, 0.72] if zoomed else [aspect]
+    extra = 1.55
+    figure = Figure((WIDTH, extra + panel * 0.95 * sum(heights)), dpi=DPI, layout="constrained")
+    axes = figure.subplots(len(heights), len(regions), squeeze=False, height_ratios=heights)
+    faded = (255 - (1 - PALE) * (255 - image.permute(1, 2, 0).numpy().astype(np.float32))).astype(np.uint8)
+    for column, (name, region) in enumerate(regions.items()):
+        _panel(axes[0, column], faded, size_of_cells, region, view)
+        ax = axes[0, column]
+        ax.set_title(f"reads {_wide(region.edges)}: {in_words(region.worst)}", fontsize=10, color=_colour(region))
+        ax.annotate(
+            name,
+            (0.5, 1),
+            (0, 22),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            ha="center",
+            fontsize=12,
+            fontweight="bold",
+        )
+        if zoomed:
+            corner = _corner(region.box, size, size_of_cells)
+            _panel(axes[1, column], faded, size_of_cells, region, corner)
+            _measure(axes[1, column], region, corner)
+            axes[0, column].add_patch(
+                Rectangle(
+                    corner[:2], corner[2] - corner[0], corner[3] - corner[1], fill=False, ec="#555555", lw=0.9, zorder=9
+                )
+            )
+    true = next(iter(regions.values())).box
+    figure.suptitle(
+        f"A feature cell is {pixels(size_of_cells)} px wide, the object {_wide(true)}. What is read for it?\n",
+        fontsize=12,
+    )
+    _legend(figure, regions)
+    save(figure, path)
+
+
+def _wide(box: Box) -> str:
+    return f"{pixels(box[2] - box[0])} px"
+
+
+def _colour(region: Region) -> RGB:
+    return BLUE if abs(region.worst) < WHOLE else RED
+
+
+def _view(regions: Sequence[Region], size: Size, stride: float) -> Box:
+    """The part of the image that is drawn: all regions and some of what is around them."""
+    edges = np.array([r.edges for r in regions] + [regions[0].box])
+    low, high = edges[:, :2].min(0), edges[:, 2:].max(0)
+    margin = np.maximum(0.2 * (high - low), 2 * stride)
+    limit = np.array([math.ceil(side / stride) * stride for side in size[::-1]])
+    x1, y1 = np.maximum(low - margin, 0)
+    x2, y2 = np.minimum(high + margin, np.maximum(limit, high))
+    return float(x1), float(y1), float(x2), float(y2)
+
+
+def _corner(box: Box, size: Size, stride: float) -> Box:
+    """The part of the image around the lower right corner of the box that is drawn enlarged."""
+    width, height = ZOOM * stride, 0.72 * ZOOM * stride
+    x2 = min(box[2] + 0.45 * width, math.ceil(size[1] / stride) * stride)
+    y2 = min(box[3] + 0.45 * height, math.ceil(size[0] / stride) * stride)
+    return x2 - width, y2 - height, x2, y2
+
+
+def _panel(
+    ax: Axes, image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], stride: float, region: Region, view: Box
+) -> None:
+    """The image, the cells, the region's bins and points, and the box, within `view`."""
+    height, width = image.shape[:2]
+    ax.imshow(image, extent=(0, width, height, 0), interpolation="antialiased", zorder=0)
+    for x in np.arange(math.floor(view[0] / stride), view[2] / stride + 1) * stride:
+        ax.axvline(x, color="#777777", lw=0.35, zorder=1)
+    for y in np.arange(math.floor(view[1] / stride), view[3] / stride + 1) * stride:
+        ax.axhline(y, color="#777777", lw=0.35, zorder=1)
+    x1, y1, x2, y2 = region.box
+    left, top, right, bottom = region.edges
+    colour = _colour(region)
+    for part in _outside(region.box, region.edges) + _outside(region.edges, region.box):
+        ax.add_patch(
+            Rectangle(
+                part[:2], part[2] - part[0], part[3] - part[1], fc=(*RED, 0.28), ec=RED, lw=0, hatch="////", zorder=3
+            )
+        )
+    for low_y, high_y in region.y.bins:
+        for low_x, high_x in region.x.bins:
+            ax.add_patch(
+                Rectangle(
+                    (low_x, low_y),
+                    high_x - low_x,
+                    high_y - low_y,
+                    fc=(*colour, 0.07),
+                    ec=(*colour, 0.9),
+                    lw=0.7,
+                    zorder=4,
+                )
+            )
+    ax.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, ec=colour, lw=2.0, zorder=5))
+    if region.x.points and region.y.points:
+        x, y = np.meshgrid(region.x.points, region.y.points)
+        ax.scatter(x, y, s=4, color=BLACK, linewidths=0, zorder=7)
+    ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=BLACK, lw=1.6, ls=DASHED, zorder=6))
+    ax.set(xlim=(view[0], view[2]), ylim=(view[3], view[1]), xticks=[], yticks=[])
+
+
+def _outside(a: Box, b: Box) -> list[Box]:
+    """What of the rectangle `a` lies outside of `b`, in up to four rectangles."""
+    top, bottom = max(a[1], b[1]), min(a[3], b[3])
+    parts = [
+        (a[0], a[1], a[2], min(top, a[3])),
+        (a[0], max(bottom, a[1]), a[2], a[3]),
+        (a[0], top, min(b[0], a[2]), bottom),
+        (max(b[2], a[0]), top, a[2], bottom),
+    ]
+    return [part for part in parts if part[2] - part[0] > WHOLE and part[3] - part[1] > WHOLE]
+
+
+def _measure(ax: Axes, region: Region, view: Box) -> None:
+    """Write how far the right edge is off between the two edges."""
+    true, taken = region.box[2], region.edges[2]
+    y = view[1] + 0.2 * (view[3] - view[1])
+    off = abs(true - taken) >= WHOLE
+    if off:
+        ax.annotate(
+            "",
+            (taken, y),
+            (true, y),
+            arrowprops={
+                "arrowstyle": "-|>",
+                "color": BLACK,
+                "lw": 1.4,
+                "shrinkA": 0,
+                "shrinkB": 0,
+                "mutation_scale": 9,
+            },
+            zorder=10,
+        )
+    low, high = min(true, taken), max(true, taken)
+    room = view[2] - high > low - view[0]
+    gap = 0.03 * (view[2] - view[0])
+    ax.text(
+        high + gap if room else low - gap,
+        y,
+        in_words(taken - true),
+        ha="left" if room else "right",
+        va="center",
+        fontsize=12,
+        fontweight="bold",
+        color=RED if off else BLUE,
+        zorder=11,
+        bbox={"boxstyle": "round,pad=0.25", "fc": "white", "ec": "none", "alpha": 0.88},
+    )
+
+
+def _legend(figure: Figure, regions: Mapping[str, Region]) -> None:
+    handles: list[Patch | Line2D] = [
+        Line2D([], [], color=BLACK, lw=1.6, ls=DASHED, label="the object's true box"),
+        Patch(fc=(*RED, 0.07), ec=RED, lw=1.2, label="bins, snapped to cells"),
+        Patch(fc=(*RED, 0.28), ec=RED, lw=0, hatch="////", label="missed, or not the object's own"),
+        Patch(fc=(*BLUE, 0.07), ec=BLUE, lw=1.2, label="bins, exact"),
+    ]
+    if any(region.x.points for region in regions.values()):
+        handles.append(Line2D([], [], color=BLACK, marker="o", ms=3, lw=0, label="where it is read"))
+    handles.append(Line2D([], [], color="#777777", lw=0.6, label="feature cells"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=10, frameon=False)

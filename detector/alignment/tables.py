@@ -1,0 +1,73 @@
+"""What is measured of alignment, as tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from detector.ablation.measure import Estimate
+from detector.alignment.costs import Part
+from detector.alignment.errors import FPN, Row
+from detector.alignment.regions import Region, in_words, pixels
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left")
+    return table
+
+
+def of_regions(regions: Mapping[str, Region], stride: float) -> Table:
+    """Two rows for each operator: what it makes of the box's width, and of its height."""
+    x1, y1, x2, y2 = next(iter(regions.values())).box
+    title = (
+        f"A box of {pixels(x2 - x1)} x {pixels(y2 - y1)} px, stride {stride:g}: "
+        f"{(x2 - x1) / stride:.2f} x {(y2 - y1) / stride:.2f} cells"
+    )
+    table = _table(title, ("operator", "axis", "cells", "a bin", "reads", "begins", "ends"))
+    for name, region in regions.items():
+        before, after = region.offsets[:2], region.offsets[2:]
+        for i, (label, axis) in enumerate((("x", region.x), ("y", region.y))):
+            low, high = axis.region
+            words = in_words(before[i]), in_words(after[i])
+            bin = f"{axis.cells / len(axis.bins):.2f}"
+            table.add_row("" if i else name, label, f"{axis.cells:.4g}", bin, f"{pixels(high - low)} px", *words)
+    return table
+
+
+def of_errors(rows: Sequence[Row]) -> Table:
+    """For each stride, each level, and each size at FPN's levels: the median in pixels, and as a share of the side."""
+    names = list(dict.fromkeys(row.operator for row in rows))
+    title = "How far the edges are off: median, px of the file / % of the object's side"
+    table = _table(title, ("pooled from", "√area", "objects", *names))
+    found = {(row.operator, row.pooled_from, row.size): row for row in rows}
+    for row in rows:
+        if row.operator == names[0] and (row.size == "all" or row.pooled_from == FPN):
+            own = [found[name, row.pooled_from, row.size] for name in names]
+            cells = (f"{r.median_px:.1f} / {100 * r.median_share:.0f} %" for r in own)
+            table.add_row(row.pooled_from, row.size, str(row.objects), *cells)
+    return table
+
+
+def of_costs(parts: Sequence[Part], labels: Mapping[str, str]) -> Table:
+    """A row for each part of the objects, and for each run the mean IoU and the share found, with their intervals."""
+    columns = ["error, %", "objects"]
+    for label in labels.values():
+        columns += [f"{label}: IoU", "found"]
+    title = f"Mean IoU of matches, and objects found at IoU {parts[0].threshold:g}, by RoIPool's error / side"
+    table = _table(title, columns)
+    for part in parts:
+        cells = [f"{100 * part.low:.1f}-{100 * part.high:.1f}", str(part.objects)]
+        for run in labels:
+            cells += [_interval(part.overlap[run]), _interval(part.found[run])]
+        table.add_row(*cells)
+    return table
+
+
+def _interval(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return "-"
+    return f"{100 * estimate.value:.0f} ({100 * estimate.low:.0f}-{100 * estimate.high:.0f})"

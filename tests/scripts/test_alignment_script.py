@@ -1,0 +1,98 @@
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.scripts.conftest import Run, run_script
+
+
+def check_picture(path: Path) -> None:
+    """A picture for a README: something is drawn, 900 px at one and a half dots, and no heavy file."""
+    assert path.stat().st_size < 200_000
+    with Image.open(path) as picture:
+        assert picture.width == 1350
+        pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    assert len(np.unique(pixels, axis=0)) > 50
+    assert (pixels != 255).any(1).mean() > 0.05
+
+
+def test_the_example(tmp_path: Path) -> None:
+    done = run_script("alignment", "hydra.run.dir=out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "25 px short" in done.stdout
+    assert "39 px too far" in done.stdout
+    assert str(tmp_path / "out") in done.stdout.replace("\n", "")
+    found = json.loads((tmp_path / "out" / "alignment.json").read_text())
+    assert [round(part["offsets"][2], 6) for part in found.values()] == [-25, 39, 0]
+    for name in ("regions", "gradient"):
+        check_picture(tmp_path / "out" / f"{name}.png")
+
+
+def test_an_image_of_the_users_own(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "own.png")
+    asked = ("image=own.png", "box=[20.5,10,70,60]", "stride=16", "pooled=3", "hydra.run.dir=out")
+    done = run_script("alignment", *asked, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "out" / "alignment.json").read_text())
+    assert found["RoIPool, in use"]["region"] == [16, 16, 80, 80]
+    assert found["RoIAlign"]["region"] == pytest.approx([20.5, 10, 70, 60])
+    assert len(found["RoIAlign"]["bins"]["x"]) == 3
+    check_picture(tmp_path / "out" / "regions.png")
+
+
+def test_a_dataset(tmp_path: Path) -> None:
+    small = ("dataset=shapes_voc", "dataset.train.train=4", "dataset.train.val=6")
+    done = run_script("alignment", *small, "hydra.run.dir=out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "out" / "errors.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["pooled_from"] for row in rows} >= {"stride 4", "stride 32", "FPN", "P2"}
+    assert all(float(row["q90_px"]) == 0 for row in rows if row["operator"] == "RoIAlign")
+    assert all(float(row["median_px"]) > 0 for row in rows if row["operator"] == "RoIPool, in use")
+    check_picture(tmp_path / "out" / "errors.png")
+
+
+def test_two_runs(run: Run, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name / "predictions").mkdir(parents=True)
+        shutil.copy(run.folder / "config.yaml", tmp_path / name)
+    truth = run.folder / "predictions" / "box.json"
+    shutil.copy(truth, tmp_path / "first" / "predictions")
+    (tmp_path / "second" / "predictions" / "box.json").write_text("[]")
+    asked = ("runs=[first,second]", "parts=3", "hydra.run.dir=out")
+    done = run_script("alignment", *asked, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    check_picture(tmp_path / "out" / "costs.png")
+    assert "first: IoU" in done.stdout
+    (tmp_path / "second" / "predictions" / "box.json").unlink()
+    done = run_script("alignment", *asked, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "no predictions" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["box=[0,0,900,10]"], "reaches out of the image"),
+        (["box=[0,0,.nan,10]"], "four finite numbers"),
+        (["runs=nowhere"], "list of folders"),
+        (["stride=0"], "stride must be"),
+        (["image=nowhere.jpg", "box=[0,0,1,1]"], "nowhere.jpg"),
+        (["image=nowhere.jpg"], "needs a box"),
+        (["dataset=shapes", "box=[0,0,1,1]"], "give one or"),
+        (["dataset=coco", "data_dir=nowhere"], "nowhere"),
+        (["runs=[nowhere,elsewhere]"], "no run's folder"),
+        (["gradient.bin=[0,5]"], "bin must be"),
+        (["+colour=red"], "unknown key"),
+    ],
+)
+def test_bad_input(arguments: list[str], message: str, tmp_path: Path) -> None:
+    done = run_script("alignment", *arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
