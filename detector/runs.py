@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from detector import build, checkpoints
+from detector.folders import configuration, finished
 from detector.training import fit, settle
 
 MOVABLE = ("data_dir", "workers", "trainer", "logger", "resume", "hydra")
@@ -51,7 +51,7 @@ def train(config: DictConfig, overrides: Sequence[str], folder: Path, console: C
 def _go_on(config: DictConfig, folder: Path, console: Console) -> None:
     last = folder / "checkpoints" / "last.ckpt"
     if (folder / "config.yaml").is_file():
-        held = OmegaConf.load(folder / "config.yaml")
+        held = configuration(folder)
         changed = sorted(differences(held, build.compose_model(settle(config)[0], held.classes)))
         if changed:
             raise ValueError(
@@ -68,14 +68,6 @@ def _go_on(config: DictConfig, folder: Path, console: Console) -> None:
             console.print(f"{error}; the run begins anew", soft_wrap=True)
             last.unlink()
     fit(config, folder, console, resume=last if last.is_file() else None)
-
-
-def finished(folder: Path) -> bool:
-    """Whether the run in a folder came to its end: its metrics are the last that is written."""
-    try:
-        return "time/total" in json.loads((folder / "metrics.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
 
 
 def differences(one: Any, other: Any) -> set[str]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
 
 from detector import build
 from detector.ablation.measure import Measured, difference, measure
@@ -21,6 +20,7 @@ from detector.ablation.records import Arm, CurvePoint, Gain, Metric, Records, Ru
 from detector.ablation.study import Job
 from detector.evaluation import predictions
 from detector.evaluation.coco import Kind
+from detector.folders import configuration
 
 KINDS: tuple[Kind, ...] = ("box", "mask")
 POINTS = 30
@@ -46,7 +46,7 @@ def measured(folder: Path) -> dict[str, Measured]:
     Raises:
         ValueError: the folder holds no finished run.
     """
-    config = _config(folder)
+    config = configuration(folder)
     found: dict[str, Measured] = {}
     truth = None
     for kind in KINDS:
@@ -62,15 +62,6 @@ def measured(folder: Path) -> dict[str, Measured]:
     if not found:
         raise ValueError(f"{folder}: no predictions; give the folder of a finished run")
     return found
-
-
-def _config(folder: Path) -> DictConfig:
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise ValueError(f"{folder}: no config.yaml; give the folder of a finished run")
-    config = OmegaConf.load(path)
-    assert isinstance(config, DictConfig)
-    return config
 
 
 def _keep(path: Path, measured: Measured) -> None:
@@ -132,7 +123,7 @@ def _run(study: str, run: Finished, images: int) -> Run:
         commit=str(metrics.get("env/commit", "")),
         date=datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M"),
         seconds=round(metrics.get("time/total", metrics.get("time/evaluation", 0.0)), 1),
-        steps=int(_config(run.folder).schedule.steps),
+        steps=int(configuration(run.folder).schedule.steps),
         images=images,
         params=int(metrics["env/parameters"]),
     )
@@ -168,7 +159,7 @@ def of_two(first: Path, second: Path) -> tuple[StudyInfo, list[Finished]]:
     Raises:
         ValueError: one is no finished run, or they are of different data.
     """
-    configs = [_config(first), _config(second)]
+    configs = [configuration(first), configuration(second)]
     datasets = list(dict.fromkeys(str(config.dataset.name) for config in configs))
     if len(datasets) > 1:
         raise ValueError(f"{first} and {second} were measured on {' and '.join(datasets)}: give runs on the same data")

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
 from PIL import Image, ImageDraw, ImageFont
 
 from detector import build
 from detector.ablation.measure import TrueObjects, objects
 from detector.evaluation.base import ImageDetections, ImageId
 from detector.evaluation.predictions import read, state
+from detector.folders import configuration
 from detector.types import DetectionDataset, Objects, Sample
 from detector.visualize import draw
 
@@ -84,7 +84,7 @@ def showcase(
     """
     if most < 1:
         raise ValueError(f"most must be at least 1, not {most}")
-    configs = [_config(Path(run)) for run in (first, second)]
+    configs = [configuration(Path(run)) for run in (first, second)]
     names = [str(config.dataset.name) for config in configs]
     if names[0] != names[1]:
         raise ValueError(f"runs can be shown side by side on the same dataset only; these are on {' and '.join(names)}")
@@ -107,16 +107,6 @@ def showcase(
     _sheet(rows).save(output / "showcase.png", format="PNG", optimize=True)
     _write(chosen, output / "showcase.csv", labels)
     return chosen
-
-
-def _config(run: Path) -> DictConfig:
-    path = run / "config.yaml"
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; name the folder of a run that train.py has finished")
-    config = OmegaConf.load(path)
-    if not isinstance(config, DictConfig) or "dataset" not in config:
-        raise ValueError(f"{path}: is not the configuration of a run: it has no dataset")
-    return config
 
 
 def _samples(dataset: DetectionDataset, wanted: Sequence[ImageId], ids: Sequence[ImageId]) -> list[Sample]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from detector.ablation.records import Arm, StudyInfo, parse_study
-from detector.runs import finished
+from detector.folders import finished
 
 COMMAND = "command.txt"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from detector import build, checkpoints
+from detector import build, folders
 from detector.ablation.measure import TrueObjects, objects
 from detector.alignment import errors
 from detector.alignment.costs import Part, by_error
@@ -17,36 +17,8 @@ from detector.alignment.regions import Reading
 from detector.evaluation import predictions
 
 
-def configuration(folder: Path) -> DictConfig:
-    """A run's `config.yaml`.
-
-    Raises:
-        ValueError: it is not there, or is not that of a training, or names what no training does.
-    """
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise ValueError(f"{folder} is no run's folder: it has no config.yaml; give what train.py has written")
-    config = OmegaConf.load(path)
-    keys = ("dataset.val", "dataset.canonical_size", "data_dir", "pooler.assign", "backbone.roi_strides")
-    missing = [key for key in keys if OmegaConf.select(config, key) is None]
-    if not isinstance(config, DictConfig) or missing:
-        raise ValueError(f"{path} is not the configuration of a training; it lacks {', '.join(missing)}")
-    parts = {"dataset": OmegaConf.to_container(config.dataset), "pooler": OmegaConf.to_container(config.pooler)}
-    checkpoints.check_targets(_movable(parts, f"{config.data_dir}/"), str(path))
-    return config
-
-
-def _movable(value: Any, data_dir: str) -> Any:
-    """The configuration as a checkpoint has it: paths below `data_dir` begin with "${data_dir}"."""
-    if isinstance(value, dict):
-        return {key: _movable(part, data_dir) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_movable(part, data_dir) for part in value]
-    return "${data_dir}/" + value.removeprefix(data_dir) if str(value).startswith(data_dir) else value
-
-
 def compare(
-    folders: Sequence[str | Path],
+    runs: Sequence[str | Path],
     dataset: DictConfig | None,
     reading: Reading,
     bins: int,
@@ -58,7 +30,7 @@ def compare(
     The level of each object, and so its error, follows from the first run's backbone and pooler.
 
     Args:
-        folders: of the runs: `config.yaml` and `predictions/box.json`.
+        runs: their folders: `config.yaml` and `predictions/box.json`.
         dataset: the configuration's part with the dataset (`dataset` and what it refers to); None for the first run's.
         reading: the operator whose error it is.
         bins: along each side of its output.
@@ -71,12 +43,12 @@ def compare(
     Raises:
         ValueError: fewer than two runs; a folder is no run's; its predictions do not fit the dataset.
     """
-    if isinstance(folders, str) or not isinstance(folders, Sequence):
-        raise ValueError(f"runs must be a list of folders, runs=[RUN_A,RUN_B], not {folders!r}")
-    paths = [Path(folder) for folder in folders]
+    if isinstance(runs, str) or not isinstance(runs, Sequence):
+        raise ValueError(f"runs must be a list of folders, runs=[RUN_A,RUN_B], not {runs!r}")
+    paths = [Path(run) for run in runs]
     if len(paths) < 2 or len(set(paths)) < len(paths):
         raise ValueError(f"runs must be at least two different folders, not {[str(path) for path in paths]}")
-    configs = [configuration(path) for path in paths]
+    configs = [folders.configuration(path) for path in paths]
     first = configs[0]
     source = first if dataset is None else dataset
     if len({config.dataset.name for config in (source, *configs)}) > 1:

@@ -1,0 +1,47 @@
+"""What a run's folder says of the run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from detector import checkpoints
+
+
+def finished(folder: Path) -> bool:
+    """Whether the run in a folder came to its end: its metrics are the last that is written."""
+    try:
+        return "time/total" in json.loads((folder / "metrics.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+
+
+def configuration(folder: Path) -> DictConfig:
+    """A run's `config.yaml`.
+
+    Raises:
+        ValueError: it is not there, or is not that of a training, or names what no training does.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise ValueError(f"{folder} is no run's folder: it has no config.yaml; give what train.py has written")
+    config = OmegaConf.load(path)
+    keys = ("dataset.val", "dataset.canonical_size", "data_dir", "pooler.assign", "backbone.roi_strides")
+    missing = [key for key in keys if OmegaConf.select(config, key) is None]
+    if not isinstance(config, DictConfig) or missing:
+        raise ValueError(f"{path} is not the configuration of a training; it lacks {', '.join(missing)}")
+    parts = {"dataset": OmegaConf.to_container(config.dataset), "pooler": OmegaConf.to_container(config.pooler)}
+    checkpoints.check_targets(_movable(parts, f"{config.data_dir}/"), str(path))
+    return config
+
+
+def _movable(value: Any, data_dir: str) -> Any:
+    """The configuration as a checkpoint has it: paths below `data_dir` begin with "${data_dir}"."""
+    if isinstance(value, dict):
+        return {key: _movable(part, data_dir) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_movable(part, data_dir) for part in value]
+    return "${data_dir}/" + value.removeprefix(data_dir) if str(value).startswith(data_dir) else value
