@@ -33,7 +33,7 @@ def main(config: DictConfig) -> None:
         console.print(f"Report: {report(list(config.report), folder / 'report')}", soft_wrap=True)
         return
     asked = study.only(study.read(OmegaConf.to_container(config.study, resolve=True)), config.arms, config.datasets)
-    sweep = Sweep(asked, folder, [f"data_dir={config.data_dir}", *config.overrides], console)
+    sweep = Sweep(asked, folder, [f"data_dir={config.data_dir}", *config.overrides])
     if config.dry_run:
         sweep.show()
         return

@@ -9,14 +9,13 @@ from datetime import timedelta
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from detector import build, runs
 from detector.ablation import collect
 from detector.ablation.records import Records
 from detector.ablation.showcase import showcase
 from detector.ablation.study import Job, Study, missing, sign
-from detector.cli import command
+from detector.cli import command, console
 
 
 @dataclass
@@ -28,7 +27,6 @@ class Task:
     """where the folders of the runs lie"""
     whole: int
     """all runs of the study, those that were done before among them"""
-    console: Console
     began: float = field(default_factory=time.monotonic)
 
     def __call__(self, config: DictConfig) -> None:
@@ -40,11 +38,11 @@ class Task:
         if place:
             each = (time.monotonic() - self.began) / place
             left = f", about {timedelta(seconds=round(each * (len(self.jobs) - place)))} left"
-        self.console.rule(f"run {done + 1} of {self.whole}{left}: {job.arm} on {job.dataset}, seed {job.seed}")
+        console.rule(f"run {done + 1} of {self.whole}{left}: {job.arm} on {job.dataset}, seed {job.seed}")
 
         def run(config: DictConfig) -> None:
             build.check_additions("train", overrides)
-            runs.train(config, overrides, folder, self.console)
+            runs.train(config, overrides, folder, console)
             collect.measured(folder)
             sign(job, self.folder)
 
@@ -58,11 +56,10 @@ class Sweep:
         study: what is to be run.
         folder: where.
         overrides: further ones, of every run.
-        console: where it says what it does.
     """
 
-    def __init__(self, study: Study, folder: Path, overrides: Sequence[str], console: Console) -> None:
-        self.study, self.console = study, console
+    def __init__(self, study: Study, folder: Path, overrides: Sequence[str]) -> None:
+        self.study = study
         self.runs = folder / "runs"
         self.jobs = study.jobs(self.runs, overrides)
 
@@ -71,7 +68,7 @@ class Sweep:
         waiting = missing(self.jobs, self.runs)
         for job in self.jobs:
             mark = "     " if job in waiting else "done "
-            self.console.print(f"{mark}{job.command}", soft_wrap=True, highlight=False)
+            console.print(f"{mark}{job.command}", soft_wrap=True, highlight=False)
 
     def run(self, launcher: Sequence[str] = ()) -> None:
         """Do what is not done; a run that was stopped goes on.
@@ -87,7 +84,7 @@ class Sweep:
             waiting = missing(wave, self.runs)
             if waiting:
                 jobs = [[*job.overrides, "resume=auto", f"hydra.sweep.subdir={job.folder}"] for job in waiting]
-                build.launch(Task(waiting, self.runs, len(self.jobs), self.console), jobs, self.runs, launcher)
+                build.launch(Task(waiting, self.runs, len(self.jobs)), jobs, self.runs, launcher)
             if failed := missing(wave, self.runs):
                 names = ", ".join(job.folder for job in failed[:5])
                 raise ValueError(
