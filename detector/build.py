@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, InstantiationException
 from hydra.types import HydraContext, RunMode
+from hydra.utils import get_object
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -78,6 +81,14 @@ def instantiate(config: Any, **kwargs: Any) -> Any:
         raise ValueError(f"{cause} (key {where!r} of the configuration)" if where else str(cause)) from error
 
 
+def _takes(node: DictConfig, key: str) -> bool:
+    """Whether what `node` builds has an argument of this name."""
+    if "_target_" not in node:
+        return False
+    parameters = inspect.signature(get_object(node["_target_"])).parameters
+    return key in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
 def check_additions(name: str, overrides: Sequence[str]) -> None:
     """Refuse a key added by `+key=value` where nothing would ever read it; a part that is built refuses by itself.
 
@@ -91,12 +102,15 @@ def check_additions(name: str, overrides: Sequence[str]) -> None:
     added = [o for o in overrides if o.startswith("+")]
     if not added:
         return
-    known = compose(name, overrides=[o for o in overrides if not o.startswith("+")])
+    others = [o for o in overrides if not o.startswith("+")]
+    known = compose(name, overrides=others)
+    if known.get("weights") is not None:
+        known = in_conventions(known, others)
     for override in added:
         key = override.lstrip("+").split("=")[0]
         parent, _, last = key.rpartition(".")
         node = OmegaConf.select(known, parent) if parent else known
-        built = isinstance(node, DictConfig) and ("_target_" in node or last in node)
+        built = isinstance(node, DictConfig) and (last in node or _takes(node, last))
         if not built and not key.startswith(("trainer.", "logger.")):
             keys = ", ".join(str(k) for k in node) if isinstance(node, DictConfig) else "no keys"
             raise ValueError(f"unknown key {key!r}; {parent or 'the configuration'} has {keys}")
@@ -111,7 +125,14 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
 
 
 def compose_model(config: DictConfig, classes: Sequence[str]) -> DictConfig:
-    """The configuration with the facts that only the dataset knows: the names and the number of its classes."""
+    """The configuration with the facts that only the dataset knows: the names and the number of its classes.
+
+    Raises:
+        ValueError: it names other classes, or an unknown way to choose levels.
+    """
+    words = OmegaConf.select(config, "pooler.rounding_by")
+    if words is not None and config.pooler.levels not in words:
+        raise ValueError(f"pooler.levels must be one of {', '.join(words)}, not {config.pooler.levels!r}")
     if config.classes is not None and list(config.classes) != list(classes):
         raise ValueError(f"classes is {list(config.classes)}, but the dataset has {list(classes)}; leave it out")
     config = config.copy()
@@ -159,19 +180,26 @@ class Trained:
     """whether the names of its classes are known, and not only their number"""
 
 
-def open_checkpoint(source: str | Path) -> Trained:
+def open_checkpoint(source: str | Path, norm_eps: float | None = None) -> Trained:
     """A checkpoint of this project, or weights of torchvision's or Detectron2's as `detector.weights.read` names them.
 
+    Args:
+        source: as `detector.weights.read` takes it.
+        norm_eps: what the norms of the weights of others add to the variance, where it is not what their file is taken
+            to say (see `detector.weights.torchvision.convert`); None for that.
+
     Raises:
-        FileNotFoundError, ValueError: it is not there, or cannot be read.
+        FileNotFoundError, ValueError: it is not there, or cannot be read; `norm_eps` with a checkpoint of this project.
     """
     if not _is_foreign(str(source)):
+        if norm_eps is not None:
+            raise ValueError(f"norm_eps={norm_eps}: checkpoint {str(source)!r} says itself what it is; leave it out")
         content = checkpoints.read(source)
         return Trained(checkpoints.config_of(content), lambda model: checkpoints.load(model, content, str(source)))
     foreign = weights.read(str(source))
     if not foreign.conventions:
         raise ValueError(f"checkpoint {str(source)!r} is one of this project's: give its name the suffix .ckpt")
-    config = compose_config(foreign.conventions)
+    config = compose_config([*foreign.conventions, *([] if norm_eps is None else [f"norm.eps={norm_eps}"])])
     config.trainer.precision = "32-true"  # that of those who published them
     names = [name for name in foreign.classes or [] if name != weights.PLACEHOLDER]
     config = compose_model(config, names or [str(i) for i in range(foreign.num_classes)])
@@ -195,12 +223,28 @@ def _key(override: str) -> str:
     return override.lstrip("+~").split("=")[0].split("@")[0]
 
 
+def tolerant(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a script; beside `weights=`, keys may also be ones that only its preset brings.
+
+    Hydra composes before anything reads the weights, and takes `++key=value` for a key that is not there yet.
+    `check_additions` then refuses those that never come.
+    """
+    if not any(argument.startswith("weights=") for argument in arguments):
+        return list(arguments)
+    return [f"++{a}" if re.match(r"(?!hydra\.)\w+(\.\w+)+=", a) else a for a in arguments]
+
+
 def in_conventions(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """The configuration as the weights that it names need it, where the overrides do not say otherwise.
+
+    What the preset says of a part that the user has replaced by one without such a key is left out.
 
     Args:
         config: as composed from the overrides.
         overrides: from the command line.
+
+    Raises:
+        FileNotFoundError, OSError, ValueError: the weights cannot be read, or the overrides do not go with them.
     """
     if config.weights is None:
         return config
@@ -208,10 +252,40 @@ def in_conventions(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     needed = [o for o in weights.read(str(config.weights)).conventions if _key(o) not in given or "experiment=" in o]
     if not needed:
         return config
-    asked = given.pop("experiment", "experiment=").partition("=")[2].strip("[]")
-    if asked:  # the user's comes second, and so has the last word
-        needed = [f"experiment=[{o.partition('=')[2]},{asked}]" if "experiment=" in o else o for o in needed]
+    presets = [o.partition("=")[2] for o in needed if _key(o) == "experiment"]
+    asked = given.get("experiment", "").partition("=")[2].strip("[]").split(",")
+    asked = [name.strip() for name in asked if name.strip() not in ("", "null", *presets)]
+    others = tolerant(["weights=", *(o for o in needed if _key(o) != "experiment")])[1:]
+    # `+key` as Hydra advises where a key is not there, which in the preset it is.
+    own = [re.sub(r"^\+(?!\+)", "++", o) for o in tolerant(overrides) if _key(o) != "experiment"]
     try:
-        return compose_config([*needed, *(o for o in overrides if _key(o) != "experiment")])
+        plain = compose_config([*([f"experiment=[{','.join(asked)}]"] if asked else []), *own])
+        # The user's experiments come second, and so have the last word.
+        config = compose_config([f"experiment=[{','.join([*presets, *asked])}]", *others, *own])
     except HydraException as error:
         raise ValueError(f"weights={config.weights} needs {' '.join(needed)}, and with it: {error}") from error
+    OmegaConf.set_struct(config, False)
+    _prune(config, plain)
+    OmegaConf.set_struct(config, True)
+    return config
+
+
+def _prune(config: DictConfig, plain: DictConfig) -> None:
+    """Drop, in place, what parts do not take and `plain` does not give them."""
+    for key in [str(k) for k in config]:
+        part = _part(config, key)
+        if "_target_" in config and key not in plain and not key.startswith("_"):
+            detail = part is not None and "_target_" not in part  # of a part that is not there
+            if detail or not _takes(config, key):
+                del config[key]
+                continue
+        if part is not None:
+            _prune(part, _part(plain, key) or OmegaConf.create())
+
+
+def _part(config: DictConfig, key: str) -> DictConfig | None:
+    """What is described at this key itself."""
+    if key not in config or OmegaConf.is_interpolation(config, key):
+        return None
+    part = config[key]
+    return part if isinstance(part, DictConfig) else None

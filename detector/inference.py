@@ -26,13 +26,20 @@ class Detector:
         checkpoint: as written by train.py, or weights of others as `detector.weights.read` names them.
         device: `auto`, or one of torch's names.
         precision: one of `PRECISIONS`; None for that of the training.
+        norm_eps: of weights of others, as `detector.build.open_checkpoint` takes it.
 
     Raises:
         FileNotFoundError, ValueError: the checkpoint cannot be read, or the device is not there.
     """
 
-    def __init__(self, checkpoint: str | Path, device: str = "auto", precision: str | None = None) -> None:
-        trained = build.open_checkpoint(checkpoint)
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        device: str = "auto",
+        precision: str | None = None,
+        norm_eps: float | None = None,
+    ) -> None:
+        trained = build.open_checkpoint(checkpoint, norm_eps)
         config = trained.config
         if build.takes_proposals(config):
             raise ValueError(

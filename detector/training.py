@@ -23,13 +23,14 @@ from rich.console import Console
 from torch import Tensor
 
 import ops
-from detector import build, checkpoints, weights
+from detector import build, checkpoints
 from detector.callbacks import CsvLogger, Interruption, Levels, Progress
 from detector.data.datamodule import DetectionDataModule, collate
 from detector.evaluation import Evaluator
 from detector.evaluation import evaluators as make_evaluators
 from detector.evaluation.table import render
 from detector.proposing import adopt
+from detector.start import begin
 from detector.task import DetectionTask
 from detector.types import DetectionDataset, Objects
 from detector.visualize import contact_sheet
@@ -173,8 +174,9 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
         config=checkpoints.portable(config),
         seed=config.seed,
     )
-    if config.weights is not None and resume is None:
-        console.print(str(weights.load(task.model, weights.read(str(config.weights)), train.classes)), soft_wrap=True)
+    if resume is None:
+        for line in begin(task.model, config):
+            console.print(line, markup=False, soft_wrap=True)
     if proposer is not None:
         task.model.proposer.load_state_dict(proposer)
     start = 0

@@ -17,7 +17,7 @@ from detector.training import build_evaluators, evaluate, precision
 def main(config: DictConfig) -> None:
     """Load the checkpoint, take its dataset or the one given, and evaluate."""
     build.check_additions("evaluate", HydraConfig.get().overrides.task)
-    trained = build.open_checkpoint(config.checkpoint)
+    trained = build.open_checkpoint(config.checkpoint, config.norm_eps)
     saved = trained.config
     if config.trainer.precision is None:
         config.trainer.precision = saved.trainer.precision

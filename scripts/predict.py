@@ -56,7 +56,7 @@ def main(config: DictConfig) -> None:
         raise ValueError(f"threshold must be a score from 0 to 1, not {config.threshold!r}")
     if output.is_file() or output.resolve() == images[0].resolve().parent:
         raise ValueError(f"output {str(output)!r}: give a folder of its own, apart from the images")
-    detector = Detector(config.checkpoint, config.device, config.precision)
+    detector = Detector(config.checkpoint, config.device, config.precision, config.norm_eps)
     output.mkdir(parents=True, exist_ok=True)
     stems = Counter(path.stem for path in images)
     found: dict[str, list[dict[str, object]]] = {}

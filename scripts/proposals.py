@@ -24,7 +24,7 @@ def main(config: DictConfig) -> None:
     for name in ("pre_nms", "post_nms", "batch_size"):
         if config[name] is not None and (not isinstance(config[name], int) or config[name] < 1):
             raise ValueError(f"{name} must be a whole number of at least 1, not {config[name]!r}")
-    detector = Detector(config.checkpoint, config.device, config.precision)
+    detector = Detector(config.checkpoint, config.device, config.precision, config.norm_eps)
     saved = detector.config
     if config.data_dir is not None:
         saved.data_dir = config.data_dir

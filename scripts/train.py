@@ -1,5 +1,6 @@
 """Train a detector, then evaluate it: python scripts/train.py [pooler=...] [dataset=...] [key=value ...]."""
 
+import sys
 from pathlib import Path
 
 import hydra
@@ -20,5 +21,6 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    sys.argv[1:] = build.tolerant(sys.argv[1:])
     main()
     finish()

@@ -176,9 +176,9 @@ def test_weights_bring_their_conventions_and_the_user_has_the_last_word(tmp_path
     assert config.norm["_target_"].endswith("frozen_batch_norm")
     assert config.pooler.aligned is False
     assert config.model.proposer.anchors.measured is True
-    overrides = [f"weights={source}", "schedule.optimizer.betas=[0.5,0.9]"]
-    with pytest.raises(ValueError, match="experiment=torchvision_fasterrcnn_resnet50_fpn"):
-        build.in_conventions(compose_config(*overrides), overrides)
+    overrides = [f"weights={source}", "backbone=vgg17"]
+    with pytest.raises(ValueError, match="needs experiment=torchvision_fasterrcnn_resnet50_fpn"):
+        build.in_conventions(compose_config(overrides[0]), overrides)
 
 
 def test_a_model_of_others_is_the_same_whatever_dataset_it_is_shown(tmp_path: Path) -> None:
@@ -189,6 +189,10 @@ def test_a_model_of_others_is_the_same_whatever_dataset_it_is_shown(tmp_path: Pa
     assert trained.config.model.heads.box_pooler.assign.canonical_size == 224
     assert not trained.own
     assert trained.named
+    assert trained.config.norm.eps == 1e-5
+    assert build.open_checkpoint(torchvision_file(tmp_path), norm_eps=0.0).config.norm.eps == 0.0
+    with pytest.raises(ValueError, match=r"norm_eps=0\.1: checkpoint .* leave it out"):
+        build.open_checkpoint("last.ckpt", norm_eps=0.1)
     torch.save({"aligned_rcnn": {"format": checkpoints.FORMAT, "config": {}}, "state_dict": {}}, tmp_path / "own.pth")
     with pytest.raises(ValueError, match=r"own\.pth.*suffix \.ckpt"):
         build.open_checkpoint(tmp_path / "own.pth")

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationKeyError
 
 from detector import build, checkpoints
 from tests.conftest import CLASSES, ROOT, compose_config, random_batch
@@ -26,15 +25,10 @@ def test_every_folder_is_a_known_group() -> None:
     groups = {p.name for p in CONFIGS.iterdir() if p.is_dir()}
     assert groups == {
         *("dataset", "norm", "backbone", "pooler", "model", "schedule", "trainer", "logger", "experiment"),
-        *("box_loss", "mask_head", "mask_loss"),
+        *("box_loss", "mask_head", "mask_loss", "study"),
     }
     assert {p.stem for p in CONFIGS.glob("*.yaml")} == {
-        "train",
-        "evaluate",
-        "predict",
-        "data",
-        "proposals",
-        "alignment",
+        *("train", "evaluate", "predict", "data", "proposals", "ablate", "alignment"),
     }
 
 
@@ -150,8 +144,8 @@ def test_levels_by_word(pooler: str) -> None:
     for word, rounding in (("fpn", "floor"), ("keras", "round")):
         config = complete(f"pooler={pooler}", f"pooler.levels={word}")
         assert config.model.heads.box_pooler.assign.rounding == rounding
-    with pytest.raises(InterpolationKeyError, match="paper"):
-        build.build_model(complete(f"pooler={pooler}", "pooler.levels=paper"))
+    with pytest.raises(ValueError, match=r"pooler\.levels must be one of fpn, keras, not 'paper'"):
+        complete(f"pooler={pooler}", "pooler.levels=paper")
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the sample data are not beside the repository")

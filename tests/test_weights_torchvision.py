@@ -85,6 +85,12 @@ def test_the_published_names_are_the_same_weights(name: str) -> None:
     assert all(torch.equal(found.state[k], new.state[k]) for k in found.state)
 
 
+def test_norms_that_learn_have_an_epsilon_with_and_without_their_counters() -> None:
+    name = "fasterrcnn_resnet50_fpn_v2"
+    state = {k: v for k, v in state_of(name).items() if not k.endswith("num_batches_tracked")}
+    assert convert(state, name, "file").conventions == [f"experiment=torchvision_{name}", "norm.eps=1e-5"]
+
+
 def test_the_background_goes_last_and_its_regression_nowhere() -> None:
     name = "maskrcnn_resnet50_fpn"
     state = state_of(name, num_classes=4)

@@ -51,7 +51,7 @@ class Study:
 
         Args:
             runs: the folder where their folders lie.
-            more: further overrides of every run; they have the last word.
+            more: further overrides of every run; they have the last word. `experiment=` adds to the study's own.
         """
         return [
             Job(arm, dataset, seed, tuple(self._overrides(arm, dataset, seed, runs, more)))
@@ -61,10 +61,9 @@ class Study:
         ]
 
     def _overrides(self, arm: str, dataset: str, seed: int, runs: Path, more: Sequence[str]) -> Iterator[str]:
-        yield from self.datasets[dataset]
-        yield from self.info.arms[arm].overrides
-        yield from self.overrides
-        yield from more
+        yield from _join(
+            [*self.datasets[dataset], *self.info.arms[arm].overrides, *self.overrides, *more], "experiment="
+        )
         if arm in self.proposals:
             yield f"proposals={runs / self.proposals[arm] / dataset / str(seed)}/checkpoints/last.ckpt"
         yield f"seed={seed}"
@@ -137,6 +136,14 @@ def _chosen(what: str, known: Mapping[str, Any], names: Sequence[str] | None) ->
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"{what}={list(names)}: the study has no {', '.join(unknown)}; it has {', '.join(known)}")
     return {name: known[name] for name in names}
+
+
+def _join(overrides: Sequence[str], key: str) -> list[str]:
+    """Where several overrides choose `key`, one list of all that they choose, of which the last has the last word."""
+    chosen = [name for o in overrides if o.startswith(key) for name in o.removeprefix(key).strip("[]").split(",")]
+    if len(chosen) < 2:
+        return list(overrides)
+    return [f"{key}[{','.join(chosen)}]", *(o for o in overrides if not o.startswith(key))]
 
 
 def _quoted(override: str) -> str:

@@ -80,11 +80,7 @@ class CascadeHeads(StandardHeads):
     ) -> dict[str, Tensor]:
         """The losses, scalars: `class1`, `box1`, `class2`, ... of the stages and, with a mask head, `mask`.
 
-        Args:
-            features: by level [B, D, H, W].
-            proposals: by image [R, 4].
-            sizes: of the images before padding.
-            targets: the true objects by image.
+        The arguments are those of `StandardHeads.loss`.
         """
         classes = self.box_head.num_classes
         rois = sampled = sample_rois(proposals, targets, self.matcher, self.sampler, classes, self.append_truth)

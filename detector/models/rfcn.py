@@ -117,11 +117,7 @@ class RFCNHeads(Heads):
     ) -> dict[str, Tensor]:
         """The losses `class` and `box`, scalars, averaged over the RoIs that learn.
 
-        Args:
-            features: by level [B, D, H, W].
-            proposals: by image [R, 4].
-            sizes: of the images before padding.
-            targets: the true objects by image.
+        The arguments are those of `StandardHeads.loss`.
         """
         del sizes
         classes = self.maps.num_classes

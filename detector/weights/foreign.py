@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -35,6 +36,8 @@ class Foreign:
     """by row, `PLACEHOLDER` where a row has no class; None where the file does not say"""
     source: str
     """what the user asked for"""
+    config: dict[str, Any] | None = None
+    """the resolved configuration of the run of this project that they come from"""
 
     @property
     def num_classes(self) -> int:

@@ -147,5 +147,8 @@ def _check(foreign: Foreign, state: Mapping[str, Tensor], own: Mapping[str, Tens
     if shapes:
         faults.append(f"{len(shapes)} of another shape ({some(shapes, 2)})")
     if faults:
-        way = f"they need {' '.join(foreign.conventions)}" if foreign.conventions else "take its run's configuration"
+        way = "take its run's configuration"
+        if foreign.conventions:
+            way = f"they need {' '.join(foreign.conventions)}, and no other layers: leave out such choices as "
+            way += "model=, backbone=, norm=, mask_head="
         raise ValueError(f"weights {foreign.source!r} are of another model: {'; '.join(faults)}; {way}")

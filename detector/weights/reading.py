@@ -67,8 +67,9 @@ def _torchvision(source: str) -> Foreign:
 def _own(path: Path) -> Foreign:
     content = checkpoints.read(path)
     state = {k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")}
-    classes = content["aligned_rcnn"]["config"].get("classes")
-    return Foreign(state, [], None if classes is None else list(classes), str(path))
+    config = content["aligned_rcnn"]["config"]
+    classes = config.get("classes")
+    return Foreign(state, [], None if classes is None else list(classes), str(path), config)
 
 
 def _archive(path: Path) -> bool:

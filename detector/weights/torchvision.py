@@ -86,7 +86,10 @@ def convert(state: Mapping[str, Tensor], name: str, source: str) -> Foreign:
     """A state dict of torchvision's model `name`.
 
     The published weights of version 1 were learnt with frozen batch norms without epsilon, and so are those fine-tuned
-    from them; torchvision says so in `overwrite_eps`. A file without `num_batches_tracked` is taken for one of these.
+    from them; torchvision says so in `overwrite_eps`. A file of version 1 without `num_batches_tracked`, which frozen
+    norms do not keep, is taken for one of these. Trained from ImageNet's weights instead (`weights_backbone=`), its
+    norms are frozen too, but have torchvision's default, 1e-5: nothing in the file tells, so the user must. The norms
+    of version 2 learn, and have 1e-5.
 
     Raises:
         ValueError: it is of another model; names what does not fit.
@@ -104,7 +107,8 @@ def convert(state: Mapping[str, Tensor], name: str, source: str) -> Foreign:
         new[REGRESS + leaf] = new[REGRESS + leaf][4:]  # torchvision never reads the background's
         for last in mask:
             new[last + leaf] = new[last + leaf][1:]
-    eps = "1e-5" if any(key.endswith("num_batches_tracked") for key in state) else "0.0"
+    learnt = name.endswith("_v2") or any(key.endswith("num_batches_tracked") for key in state)
+    eps = "1e-5" if learnt else "0.0"
     names = categories(name)
     known = len(new[CLASSIFY + ".weight"]) == len(names) + 1
     return Foreign(new, [f"experiment=torchvision_{name}", f"norm.eps={eps}"], names if known else None, source)

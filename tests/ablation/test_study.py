@@ -39,6 +39,20 @@ def test_a_seed_comes_after_the_other_and_the_users_overrides_have_the_last_word
     assert jobs[0].command.startswith("python scripts/train.py dataset=shapes pooler=roipool")
 
 
+def test_experiments_of_dataset_arm_and_user_come_one_after_the_other() -> None:
+    jobs = study.read(small()).jobs(Path("runs"), ["experiment=dry", "schedule.steps=9"])
+    assert jobs[0].overrides[:2] == ("dataset=shapes", "pooler=roipool")
+    assert [o for o in jobs[0].overrides if "experiment" in o] == ["experiment=dry"]
+    two = next(job for job in jobs if job.dataset == "two")
+    assert two.overrides[:2] == ("experiment=[nuclei,dry]", "pooler=roipool")
+    assert "'experiment=[nuclei,dry]'" in two.command
+    listed = study.read(small(overrides=["experiment=[a,b]"])).jobs(Path("runs"), ["experiment=c"])
+    assert [job.overrides[0] for job in listed if job.arm == "a"][:2] == [
+        "experiment=[a,b,c]",
+        "experiment=[nuclei,a,b,c]",
+    ]
+
+
 def test_proposals_come_from_the_same_dataset_and_seed_which_run_first() -> None:
     asked = study.read(small())
     jobs = asked.jobs(Path("runs"))

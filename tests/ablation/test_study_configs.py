@@ -1,0 +1,32 @@
+"""Every run of every study composes, and its model can be built."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from detector import build, checkpoints
+from detector.ablation import study
+from tests.ablation.test_study import STUDIES
+from tests.conftest import CLASSES, compose_config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_each_run_of_each_study_composes_and_builds(path: Path) -> None:
+    asked = study.read(yaml.safe_load(path.read_text()), path.name)
+    seen = set()
+    for job in asked.jobs(Path("runs"), ["data_dir=data"]):
+        if job.seed != asked.info.seeds[0]:
+            continue
+        config = build.compose_model(compose_config(*job.overrides), CLASSES)
+        assert build.takes_proposals(config) is (job.arm in asked.proposals)
+        config.backbone.weights = None  # no download
+        with torch.device("meta"):
+            build.build_model(config)
+        content = checkpoints.portable(config)
+        checkpoints.check_targets(content, "own")
+        content.pop("proposals")
+        seen.add((job.dataset, repr(content)))
+    assert len(seen) == len(asked.info.arms) * len(asked.datasets)  # no arm is another under a second name
