@@ -1,5 +1,6 @@
 """What several tests share: composed configurations, small models, random batches."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from omegaconf import DictConfig
 from detector import build
 from detector.models.rcnn import RCNN
 from detector.types import Batch, Target
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ["circle", "square", "star", "ring"]

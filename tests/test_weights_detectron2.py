@@ -195,7 +195,7 @@ def test_buffers_of_other_preprocessing_and_anchors_become_conventions() -> None
         ({"num_classes": 8}, set()),
         ({"num_classes": 1}, set()),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else str(len(value)),
 )
 def test_other_configurations_are_seen(options: dict[str, Any], conventions: set[str]) -> None:
     shapes = shapes_of(**{"depth": 50, "kind": "fpn", "masks": True} | options)

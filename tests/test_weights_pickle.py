@@ -144,7 +144,7 @@ def array(dtype: Any = "f4", shape: Any = (2,), raw: Any = b"\x00" * 8, fortran:
         array(dtype=7),
         Reduced(np.ndarray, (2,)),
     ],
-    ids=str,
+    ids=lambda _: None,  # numbered: an object's own text differs from process to process
 )
 def test_arrays_that_contradict_themselves_are_refused(content: Any, tmp_path: Path) -> None:
     found = unpickle.read(written(tmp_path, content))
