@@ -83,6 +83,12 @@ class Run:
     def checkpoint(self) -> Path:
         return self.folder / "checkpoints" / "last.ckpt"
 
+    @property
+    def dataset(self) -> Path:
+        """The set that it was measured on; other tests draw others beside it."""
+        sets = (self.folder.parent / "data").glob("shapes_coco-*")
+        return next(folder for folder in sets if len(list((folder / "val").iterdir())) == 6)
+
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:

@@ -88,7 +88,7 @@ def test_on_a_frozen_rpn(tmp_path: Path, run: Run) -> None:
     same_again(tmp_path / "run", run)
     done = run_script("train", f"resume={checkpoint}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    images = next((run.folder.parent / "data").glob("shapes_coco-*/val"))
+    images = run.dataset / "val"
     done = run_script("predict", f"checkpoint={checkpoint}", f"input={images}", "output=out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(json.loads((tmp_path / "out" / "detections.json").read_text())) == 6

@@ -71,7 +71,7 @@ def test_an_unreadable_image_does_not_cost_the_others(tmp_path: Path, run: Run) 
 
 def test_predictions_are_those_of_the_evaluation(tmp_path: Path, run: Run) -> None:
     """In the run's precision, by default; another one gives almost the same."""
-    images = next((run.folder.parent / "data").glob("shapes_coco-*/val"))
+    images = run.dataset / "val"
     rows = json.loads((run.folder / "predictions" / "box.json").read_text())
     truth = json.loads((images.parent / "annotations" / "instances_val.json").read_text())
     names = {image["id"]: image["file_name"] for image in truth["images"]}

@@ -60,7 +60,7 @@ def test_the_terminal_shows_a_table_and_the_levels(run: Run) -> None:
 
 
 def test_predictions_are_coco_results(run: Run) -> None:
-    truth = next((run.folder.parent / "data").glob("shapes_coco-*/annotations/instances_val.json"))
+    truth = run.dataset / "annotations" / "instances_val.json"
     known = {image["id"] for image in json.loads(truth.read_text())["images"]}
     for kind in ("box", "mask"):
         results = json.loads((run.folder / "predictions" / f"{kind}.json").read_text())
