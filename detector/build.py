@@ -40,6 +40,14 @@ def job() -> tuple[int, Path, list[str]]:
     return int(config.job.num), Path(config.runtime.output_dir), list(config.overrides.task)
 
 
+def override(key: str, value: object) -> str:
+    """`key=value` as Hydra reads it, whatever characters the value has."""
+    text = str(value)
+    if re.fullmatch(r"[\w./~-]+", text):
+        return f"{key}={text}"
+    return f"{key}='{text.replace(chr(39), chr(92) + chr(39))}'"
+
+
 def launch(
     task: Callable[[DictConfig], None], jobs: Sequence[Sequence[str]], folder: Path, launcher: Sequence[str] = ()
 ) -> None:
@@ -56,7 +64,7 @@ def launch(
         Exception: whatever a job raised.
     """
     loader = GlobalHydra.instance().config_loader()
-    overrides = ["hydra.mode=MULTIRUN", f"hydra.sweep.dir={folder}", *launcher]
+    overrides = ["hydra.mode=MULTIRUN", override("hydra.sweep.dir", folder), *launcher]
     config = loader.load_configuration("train", overrides, run_mode=RunMode.MULTIRUN)
     context = HydraContext(config_loader=loader, callbacks=Callbacks(config))
     plugin = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from detector import checkpoints
 
@@ -28,10 +30,23 @@ def configuration(folder: Path) -> DictConfig:
     path = folder / "config.yaml"
     if not path.is_file():
         raise ValueError(f"{folder} is no run's folder: it has no config.yaml; give what train.py has written")
-    config = OmegaConf.load(path)
-    keys = ("dataset.val", "dataset.canonical_size", "data_dir", "pooler.assign", "backbone.roi_strides")
+    try:
+        config = OmegaConf.load(path)
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as YAML: {error}") from error
+    if not isinstance(config, DictConfig):
+        raise ValueError(f"{path} is not the configuration of a training; it is a list")
+    keys = (
+        "seed",
+        "schedule.steps",
+        "dataset.val",
+        "dataset.canonical_size",
+        "data_dir",
+        "pooler.assign",
+        "backbone.roi_strides",
+    )
     missing = [key for key in keys if OmegaConf.select(config, key) is None]
-    if not isinstance(config, DictConfig) or missing:
+    if missing:
         raise ValueError(f"{path} is not the configuration of a training; it lacks {', '.join(missing)}")
     parts = {"dataset": OmegaConf.to_container(config.dataset), "pooler": OmegaConf.to_container(config.pooler)}
     checkpoints.check_targets(_movable(parts, f"{config.data_dir}/"), str(path))

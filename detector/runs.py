@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from detector.training import fit, settle
 MOVABLE = ("data_dir", "workers", "trainer", "logger", "resume", "hydra")
 """What a resumed run may change: where it runs, not what it computes."""
 FIXED = ("precision", "accumulate_grad_batches")
-"""What of the trainer is what it computes."""
+"""What of the trainer is what it computes, and a resumed run may not change."""
+PLACE = ("accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar", "log_every_n_steps")
+"""What of the trainer is where it runs."""
 AUTO = "auto"
 
 
@@ -61,12 +64,9 @@ def _go_on(config: DictConfig, folder: Path, console: Console) -> None:
         if finished(folder):
             console.print(f"{folder}: done before", soft_wrap=True)
             return
-    if last.is_file():
-        try:
-            checkpoints.read(last)
-        except ValueError as error:  # the run was killed while this was written
-            console.print(f"{error}; the run begins anew", soft_wrap=True)
-            last.unlink()
+    if last.is_file() and not zipfile.is_zipfile(last):  # the run was killed while this was written
+        broken = last.replace(last.with_name("last.ckpt.broken"))
+        console.print(f"{last} ends early (now {broken.name}); the run begins anew", soft_wrap=True)
     fit(config, folder, console, resume=last if last.is_file() else None)
 
 
@@ -83,7 +83,7 @@ def _computed(config: Any) -> dict[str, Any]:
     """A configuration without what may change."""
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     kept = {key: value for key, value in plain.items() if key not in MOVABLE or key == "data_dir"}
-    return kept | {f"trainer.{name}": plain["trainer"].get(name) for name in FIXED}
+    return kept | {"trainer": {name: value for name, value in plain["trainer"].items() if name not in PLACE}}
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

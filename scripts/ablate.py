@@ -15,7 +15,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from detector import build
-from detector.ablation import collect, study
+from detector.ablation import study
+from detector.ablation.compare import compare
 from detector.ablation.records import write
 from detector.ablation.report import report
 from detector.ablation.sweep import Sweep
@@ -32,8 +33,9 @@ def main(config: DictConfig) -> None:
     if config.report is not None:
         console.print(f"Report: {report(list(config.report), folder / 'report')}", soft_wrap=True)
         return
-    asked = study.only(study.read(OmegaConf.to_container(config.study, resolve=True)), config.arms, config.datasets)
-    sweep = Sweep(asked, folder, [f"data_dir={config.data_dir}", *config.overrides])
+    asked = study.read(OmegaConf.to_container(config.study, resolve=True))
+    overrides = [build.override("data_dir", config.data_dir), *config.overrides]
+    sweep = Sweep(asked, Path(os.path.relpath(folder)), overrides, config.arms, config.datasets)
     if config.dry_run:
         sweep.show()
         return
@@ -47,22 +49,26 @@ def main(config: DictConfig) -> None:
 def split(arguments: list[str]) -> list[str]:
     """The command line with what is not of `configs/ablate.yaml` as overrides of the runs."""
     own = ("study", "arms", "datasets", "data_dir", "dry_run", "report", "hydra", "overrides")
-    mine = [a for a in arguments if a.startswith("-") or re.split(r"[./@=]", a.lstrip("+~"))[0] in own]
+    mine = [a for a in arguments if a[:1] == "-" or "=" not in a or re.split(r"[./@=]", a.lstrip("+~"))[0] in own]
     quoted = [json.dumps(a, ensure_ascii=False) for a in arguments if a not in mine]
+    if quoted and any(a.startswith("overrides=") for a in mine):
+        sys.exit(
+            f"error: give {' '.join(a for a in arguments if a not in mine)} within overrides=[...], or all beside it"
+        )
+    if any(a.startswith("report=") for a in mine) and not any(a.startswith("hydra.run.dir=") for a in mine):
+        mine.append("hydra.run.dir=multirun/report")
     return [*mine, f"overrides=[{','.join(quoted)}]"] if quoted else mine
 
 
-def compare(arguments: list[str]) -> int:
+def compare_two(arguments: list[str]) -> int:
     """The report of two runs."""
-    parser = argparse.ArgumentParser(description=compare.__doc__)
+    parser = argparse.ArgumentParser(description=compare_two.__doc__)
     parser.add_argument("--compare", nargs=2, type=Path, required=True, metavar="RUN", help="folders of runs")
     parser.add_argument("--output", type=Path, default=Path("outputs/compare"), help="folder for records and report")
     options = parser.parse_args(arguments)
     try:
-        info, runs = collect.of_two(*options.compare)
-        write(options.output / "records", collect.collect(info, runs))
-        console.print(f"Report: {report([options.output / 'records'], options.output / 'report')}", soft_wrap=True)
-    except (ValueError, OSError) as error:
+        console.print(f"Report: {compare(*options.compare, options.output)}", soft_wrap=True)
+    except (ValueError, TypeError, OSError) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         print(f"error: {error}", file=sys.stderr)
@@ -72,7 +78,7 @@ def compare(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     if "--compare" in sys.argv:
-        sys.exit(compare(sys.argv[1:]))
+        sys.exit(compare_two(sys.argv[1:]))
     sys.argv[1:] = split(sys.argv[1:])
     main()
     finish()

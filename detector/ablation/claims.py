@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -121,7 +122,7 @@ class Question:
                         yield self._row(numbers, before, after, dataset, kind, effect)
 
     def _row(self, numbers: Numbers, before: str, after: str, dataset: str, kind: str, effect: Effect) -> Row:
-        source = self.published
+        source = self.published if kind == "mask" else None  # Mask R-CNN's table 2 has masks
         if source is None and self.contrast is contrasts.TO_ALIGN:
             source = published.TO_ALIGN.get((kind, family(numbers, after)))
         words = source.words(self.metric, self.less) if source else ""
@@ -142,8 +143,12 @@ def _gain(
 
 
 def family(numbers: Numbers, arm: str) -> str:
-    """The kind of an arm's backbone, as its name ends: fpn, c4, c5, dc5."""
-    return settings(numbers.study.arms[arm].overrides)["backbone"].rsplit("_", 1)[-1]
+    """The kind of an arm's backbone, as its name ends: fpn, c4, c5, dc5; empty where it is not the arm that says so."""
+    own = numbers.study.arms[arm].overrides
+    commands = " ".join(run.command for run in numbers.records.runs if run.arm == arm)
+    if not any(o.startswith("backbone=") for o in own) and re.search(r"[ '](experiment|backbone)=", commands):
+        return ""
+    return settings(own)["backbone"].rsplit("_", 1)[-1]
 
 
 TO_ALIGN = "RoIPool to RoIAlign"

@@ -16,7 +16,7 @@ import numpy as np
 
 from detector import build
 from detector.ablation.measure import Measured, difference, measure
-from detector.ablation.records import Arm, CurvePoint, Gain, Metric, Records, Run, StudyInfo
+from detector.ablation.records import CurvePoint, Gain, Metric, Records, Run, StudyInfo
 from detector.ablation.study import Job
 from detector.evaluation import predictions
 from detector.evaluation.coco import Kind
@@ -125,7 +125,7 @@ def _run(study: str, run: Finished, images: int) -> Run:
         seconds=round(metrics.get("time/total", metrics.get("time/evaluation", 0.0)), 1),
         steps=int(configuration(run.folder).schedule.steps),
         images=images,
-        params=int(metrics["env/parameters"]),
+        params=int(metrics.get("env/parameters", 0)),
     )
 
 
@@ -151,31 +151,3 @@ def _curves(path: Path) -> list[tuple[int, str, float]]:
 def of_jobs(jobs: Sequence[Job], runs: Path) -> list[Finished]:
     """A study's jobs that are done."""
     return [Finished(job.arm, job.dataset, job.seed, runs / job.folder, job.command) for job in jobs]
-
-
-def of_two(first: Path, second: Path) -> tuple[StudyInfo, list[Finished]]:
-    """Two runs as a study in which the second is compared with the first.
-
-    Raises:
-        ValueError: one is no finished run, or they are of different data.
-    """
-    configs = [configuration(first), configuration(second)]
-    datasets = list(dict.fromkeys(str(config.dataset.name) for config in configs))
-    if len(datasets) > 1:
-        raise ValueError(f"{first} and {second} were measured on {' and '.join(datasets)}: give runs on the same data")
-    seed = int(configs[0].seed)
-    arms = {"first": Arm(str(first), []), "second": Arm(str(second), [])}
-    info = StudyInfo(
-        name="compare",
-        title=f"{second} against {first}",
-        question="What is the second run better at than the first?",
-        baseline="first",
-        arms=arms,
-        datasets=datasets,
-        seeds=[seed],
-    )
-    made = "python scripts/train.py (its configuration: {}/config.yaml)"
-    return info, [
-        Finished(arm, datasets[0], seed, folder, made.format(folder))
-        for arm, folder in zip(arms, (first, second), strict=True)
-    ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from detector import build
 from detector.ablation.records import Arm, StudyInfo, parse_study
 from detector.folders import finished
 
@@ -31,7 +33,7 @@ class Job:
     @property
     def command(self) -> str:
         """What makes the same run again."""
-        return " ".join(["python scripts/train.py", *(_quoted(o) for o in self.overrides)])
+        return " ".join(["python scripts/train.py", *(shlex.quote(o) for o in self.overrides)])
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,14 @@ class Study:
         Args:
             runs: the folder where their folders lie.
             more: further overrides of every run; they have the last word. `experiment=` adds to the study's own.
+
+        Raises:
+            ValueError: they override what the arms differ in.
         """
+        for name, arm in self.info.arms.items():
+            own = {_key(o) for o in arm.overrides} - {"experiment"}
+            if clash := [o for o in (*self.overrides, *more) if _key(o) in own]:
+                raise ValueError(f"{' '.join(clash)}: arm {name!r} of the study chooses that; leave it out")
         return [
             Job(arm, dataset, seed, tuple(self._overrides(arm, dataset, seed, runs, more)))
             for seed in self.info.seeds
@@ -65,13 +74,18 @@ class Study:
             [*self.datasets[dataset], *self.info.arms[arm].overrides, *self.overrides, *more], "experiment="
         )
         if arm in self.proposals:
-            yield f"proposals={runs / self.proposals[arm] / dataset / str(seed)}/checkpoints/last.ckpt"
+            lender = runs / self.proposals[arm] / dataset / str(seed)
+            yield build.override("proposals", lender / "checkpoints" / "last.ckpt")
         yield f"seed={seed}"
 
     def waves(self, jobs: Sequence[Job]) -> list[list[Job]]:
         """The jobs in groups, each of which needs only the groups before it."""
         first = [job for job in jobs if job.arm not in self.proposals]
         return [wave for wave in (first, [job for job in jobs if job.arm in self.proposals]) if wave]
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").split("=")[0].split("@")[0]
 
 
 def missing(jobs: Sequence[Job], runs: Path) -> list[Job]:
@@ -101,12 +115,17 @@ def read(content: Mapping[str, Any], where: str = "study") -> Study:
     datasets = content.get("datasets")
     if not isinstance(datasets, Mapping) or not datasets:
         raise ValueError(f"{where}.datasets must be names with lists of overrides, not {datasets!r}")
-    for name, overrides in [*datasets.items(), ("overrides", content.get("overrides"))]:
-        if not isinstance(overrides, list):
-            raise ValueError(f"{where}: {name} must be a list of overrides, not {overrides!r}")
     info = parse_study({**content, "datasets": list(datasets)}, where)
-    if not info.seeds or len(set(info.seeds)) < len(info.seeds):
-        raise ValueError(f"{where}.seeds must be whole numbers, each once, not {info.seeds}")
+    lists = {f"datasets.{name}": overrides for name, overrides in datasets.items()}
+    lists |= {f"arms.{name}.overrides": arm["overrides"] for name, arm in content["arms"].items()}
+    for name, overrides in [*lists.items(), ("overrides", content.get("overrides"))]:
+        if not isinstance(overrides, list) or not all(isinstance(o, str) and o for o in overrides):
+            raise ValueError(f"{where}: {name} must be a list of overrides such as [key=value], not {overrides!r}")
+    if unnamed := [name for name in (*datasets, *content["arms"], content["name"]) if not isinstance(name, str)]:
+        raise ValueError(f"{where}: names must be text, in quotes if need be, not {unnamed}")
+    seeds = content["seeds"]
+    if not seeds or len(set(seeds)) < len(seeds) or any(isinstance(s, bool) or s < 0 for s in seeds):
+        raise ValueError(f"{where}.seeds must be whole numbers from 0 on, each once, not {seeds}")
     proposals = {name: str(arm["proposals"]) for name, arm in content["arms"].items() if arm.get("proposals")}
     for name, source in proposals.items():
         if source not in info.arms or source in proposals:
@@ -144,7 +163,3 @@ def _join(overrides: Sequence[str], key: str) -> list[str]:
     if len(chosen) < 2:
         return list(overrides)
     return [f"{key}[{','.join(chosen)}]", *(o for o in overrides if not o.startswith(key))]
-
-
-def _quoted(override: str) -> str:
-    return f"'{override}'" if set(override) & set("[]{}$ ()") else override

@@ -14,7 +14,7 @@ from detector import build, runs
 from detector.ablation import collect
 from detector.ablation.records import Records
 from detector.ablation.showcase import showcase
-from detector.ablation.study import Job, Study, missing, sign
+from detector.ablation.study import Job, Study, missing, only, sign
 from detector.cli import command, console
 
 
@@ -25,20 +25,23 @@ class Task:
     jobs: Sequence[Job]
     folder: Path
     """where the folders of the runs lie"""
+    before: int
+    """runs of the study that were done before these"""
     whole: int
-    """all runs of the study, those that were done before among them"""
-    began: float = field(default_factory=time.monotonic)
+    """all runs of the study"""
+    began: float = field(default_factory=time.time)
 
     def __call__(self, config: DictConfig) -> None:
         """One run, and what is measured of it; a fault of its input is said, and the other runs go on."""
         place, folder, overrides = build.job()
         job = self.jobs[place]
-        done = self.whole - len(self.jobs) + place
         left = ""
         if place:
-            each = (time.monotonic() - self.began) / place
+            each = (time.time() - self.began) / place
             left = f", about {timedelta(seconds=round(each * (len(self.jobs) - place)))} left"
-        console.rule(f"run {done + 1} of {self.whole}{left}: {job.arm} on {job.dataset}, seed {job.seed}")
+        console.rule(
+            f"run {self.before + place + 1} of {self.whole}{left}: {job.arm} on {job.dataset}, seed {job.seed}"
+        )
 
         def run(config: DictConfig) -> None:
             build.check_additions("train", overrides)
@@ -53,15 +56,28 @@ class Sweep:
     """A study in a folder: `runs/ARM/DATASET/SEED/`, of which those that are done are not done again.
 
     Args:
-        study: what is to be run.
+        study: the whole of it.
         folder: where.
         overrides: further ones, of every run.
+        arms, datasets: of the runs that are to be done; None: all.
+
+    Raises:
+        ValueError: the study has no such arms or datasets, or the overrides are what its arms differ in.
     """
 
-    def __init__(self, study: Study, folder: Path, overrides: Sequence[str]) -> None:
+    def __init__(
+        self,
+        study: Study,
+        folder: Path,
+        overrides: Sequence[str],
+        arms: Sequence[str] | None = None,
+        datasets: Sequence[str] | None = None,
+    ) -> None:
+        asked = only(study, arms, datasets).info
         self.study = study
         self.runs = folder / "runs"
-        self.jobs = study.jobs(self.runs, overrides)
+        self.whole = study.jobs(self.runs, overrides)
+        self.jobs = [job for job in self.whole if job.arm in asked.arms and job.dataset in asked.datasets]
 
     def show(self) -> None:
         """Print the commands, those that are done marked."""
@@ -83,8 +99,11 @@ class Sweep:
         for wave in self.study.waves(self.jobs):
             waiting = missing(wave, self.runs)
             if waiting:
-                jobs = [[*job.overrides, "resume=auto", f"hydra.sweep.subdir={job.folder}"] for job in waiting]
-                build.launch(Task(waiting, self.runs, len(self.jobs)), jobs, self.runs, launcher)
+                jobs = [
+                    [*job.overrides, "resume=auto", build.override("hydra.sweep.subdir", job.folder)] for job in waiting
+                ]
+                before = len(self.jobs) - len(missing(self.jobs, self.runs))
+                build.launch(Task(waiting, self.runs, before, len(self.jobs)), jobs, self.runs, launcher)
             if failed := missing(wave, self.runs):
                 names = ", ".join(job.folder for job in failed[:5])
                 raise ValueError(
@@ -93,20 +112,27 @@ class Sweep:
                 )
 
     def records(self) -> Records:
-        """Of all runs, which must be done."""
-        return collect.collect(self.study.info, collect.of_jobs(self.jobs, self.runs))
+        """Of the runs that are done, those of earlier parts of the study among them."""
+        waiting = missing(self.whole, self.runs)
+        done = [job for job in self.whole if job not in waiting]
+        arms, datasets = ({getattr(job, name) for job in done} for name in ("arm", "dataset"))
+        info = self.study.info
+        part = only(self.study, [a for a in info.arms if a in arms], [d for d in info.datasets if d in datasets])
+        return collect.collect(part.info, collect.of_jobs(done, self.runs))
 
     def showcases(self, folder: Path) -> dict[str, Path]:
         """For each dataset the images on which an arm differs most from the baseline, by caption.
 
-        The arm whose AP differs most, at the first seed.
+        The arm whose AP differs most, at the first seed; of what was asked for. Nothing where no object counts.
         """
         info, found = self.study.info, {}
-        for dataset in info.datasets:
+        for dataset in dict.fromkeys(job.dataset for job in self.jobs):
             place = f"{dataset}/{info.seeds[0]}"
-            scores = {arm: collect.measured(self.runs / arm / place)["box"].values.get("AP", 0.0) for arm in info.arms}
-            base = scores.pop(info.baseline)
-            if not scores:
+            arms = dict.fromkeys(job.arm for job in self.jobs)
+            numbers = {arm: collect.measured(self.runs / arm / place)["box"].values for arm in arms}
+            scores = {arm: values["AP"] for arm, values in numbers.items() if "AP" in values}
+            base = scores.pop(info.baseline, None)
+            if base is None or not scores:
                 continue
             arm = max(scores, key=lambda name: abs(scores[name] - base))
             runs = (self.runs / info.baseline / place, self.runs / arm / place)

@@ -120,6 +120,22 @@ def test_published_numbers_follow_the_backbone() -> None:
     }
 
 
+def test_numbers_of_masks_are_not_set_beside_boxes() -> None:
+    records = planted(kinds=("box", "mask"), datasets=["shapes_coco"])
+    for claim in ("C6", "C7"):
+        found = rows(records, claim)
+        assert {bool(row.published) for row in found if ", mask: " in row.where} == {True}
+        assert {(row.published, row.size) for row in found if ", box: " in row.where} == {("", "")}
+
+
+def test_a_backbone_that_the_arm_does_not_name_has_no_published_numbers() -> None:
+    records = planted(datasets=["shapes_coco"])
+    assert rows(records, "C2")[0].published
+    for word in ("backbone=vgg16", "'experiment=[voc07_vgg16,dry]'"):
+        runs = [replace(run, command=f"python scripts/train.py {word} seed=0") for run in records.runs]
+        assert {row.published for row in rows(replace(records, runs=runs), "C2")} == {""}
+
+
 def test_every_claim_is_spoken_of() -> None:
     found = ledger([Numbers(planted())])
     assert list(dict.fromkeys(row.claim for row in found)) == list(CLAIMS)

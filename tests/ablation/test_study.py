@@ -1,6 +1,7 @@
 """From a study's description to its runs."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import yaml
 
 from detector.ablation import study
-from tests.conftest import ROOT
+from tests.conftest import ROOT, compose_config
 
 STUDIES = sorted((ROOT / "configs" / "study").glob("*.yaml"))
 
@@ -76,6 +77,22 @@ def test_what_is_done_is_not_missing(tmp_path: Path) -> None:
     assert study.missing(study.read(small(overrides=[])).jobs(tmp_path), tmp_path)[0].folder == jobs[0].folder
 
 
+def test_what_the_arms_differ_in_is_not_overridden_for_all() -> None:
+    for override in ("pooler=roialign", "+pooler=x", "model=rfcn"):
+        with pytest.raises(ValueError, match="of the study chooses that"):
+            study.read(small()).jobs(Path(), [override])
+    with pytest.raises(ValueError, match=r"pooler=roialign: arm 'a'"):
+        study.read(small(overrides=["pooler=roialign"])).jobs(Path())
+    assert study.read(small()).jobs(Path(), ["pooler.mode=max"])
+
+
+def test_paths_of_any_characters_are_quoted() -> None:
+    job = next(job for job in study.read(small()).jobs(Path("a (copy), b's")) if job.arm == "b")
+    given = next(o for o in job.overrides if o.startswith("proposals="))
+    assert compose_config(given).proposals == "a (copy), b's/rpn/one/3/checkpoints/last.ckpt"
+    assert shlex.split(job.command)[2:] == list(job.overrides)
+
+
 def test_a_part_of_a_study() -> None:
     asked = study.only(study.read(small()), ["a"], ["two"])
     assert [job.folder for job in asked.jobs(Path())] == ["a/two/3", "a/two/5"]
@@ -90,11 +107,17 @@ def test_a_part_of_a_study() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seeds": [1, 1]}, r"seeds must be whole numbers, each once, not \[1, 1\]"),
+        ({"seeds": [1, 1]}, r"seeds must be whole numbers from 0 on, each once, not \[1, 1\]"),
+        ({"seeds": [-1]}, "from 0 on"),
+        ({"seeds": [True]}, "from 0 on"),
+        ({"overrides": [{"schedule.steps": 600}]}, "overrides must be a list of overrides such as"),
+        ({"arms": {"a": {"label": "A", "overrides": [{"pooler": "x"}]}}}, "arms.a.overrides must be a list"),
+        ({"datasets": {2012: []}}, r"names must be text, in quotes if need be, not \[2012\]"),
+        ({"name": None}, "names must be text"),
         ({"seeds": []}, "seeds"),
         ({"seeds": ["x"]}, "whole numbers"),
         ({"datasets": ["coco"]}, "names with lists of overrides"),
-        ({"datasets": {"coco": "dataset=coco"}}, "coco must be a list of overrides"),
+        ({"datasets": {"coco": "dataset=coco"}}, "datasets.coco must be a list of overrides"),
         ({"baseline": "z"}, "baseline 'z'"),
         ({"sedes": [0]}, "unknown keys sedes"),
         ({"overrides": None}, "overrides must be a list"),

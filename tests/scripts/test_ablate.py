@@ -107,6 +107,7 @@ def test_a_study_is_stopped_goes_on_and_ends_in_a_report(tmp_path: Path, run: Ru
         if (r["metric"], r["dataset"], r["seed"]) == ("AP", "shapes_voc", "1")
     ]
     assert [(r["value"], r["low"], r["high"]) for r in pair] == [(r["value"], r["low"], r["high"]) for r in study]
+    assert (tmp_path / "two" / "showcase.png").is_file()
     mixed = run_script("ablate", "--compare", one, one.replace("shapes_voc", "shapes_coco"), cwd=tmp_path)
     assert mixed.returncode == 1
     assert "the same data" in mixed.stderr
@@ -118,6 +119,8 @@ def test_a_study_is_stopped_goes_on_and_ends_in_a_report(tmp_path: Path, run: Ru
         (["study=nosuch"], "nosuch"),
         (["arms=[roipool,nosuch]"], "the study has no nosuch"),
         (["study.seeds=[0,0]"], "each once"),
+        (["pooler=roialign"], "arm 'roipool' of the study chooses that"),
+        (['overrides=["seed=3"]', "schedule.steps=5"], "give schedule.steps=5 within overrides"),
         (["report=[nowhere]"], "nowhere"),
         (["--compare", "here", "there"], "config.yaml"),
     ],

@@ -205,9 +205,10 @@ def test_what_a_folder_holds_goes_on_and_is_left_where_it_is_done(tmp_path: Path
     assert "done before" in said
     assert again == first
     assert metrics.stat().st_mtime_ns == written
-    other = run_script("train", *arguments, "schedule.steps=8", cwd=tmp_path)
-    assert other.returncode == 1
-    assert "schedule.steps" in other.stderr
+    for change in ("schedule.steps=8", "+trainer.limit_val_batches=1"):
+        other = run_script("train", *arguments, change, cwd=tmp_path)
+        assert other.returncode == 1
+        assert change.strip("+").split("=")[0] in other.stderr
     trained = checkpoint.stat().st_mtime_ns
     metrics.unlink()
     assert measured()[1] == first  # evaluated again
@@ -218,6 +219,14 @@ def test_what_a_folder_holds_goes_on_and_is_left_where_it_is_done(tmp_path: Path
     said, again = measured()
     assert "begins anew" in said
     assert again == first
+    assert checkpoint.with_name("last.ckpt.broken").stat().st_size == 1000
+    metrics.unlink()
+    content = torch.load(checkpoint, weights_only=True)
+    content["aligned_rcnn"]["format"] = 1
+    torch.save(content, checkpoint)
+    refused = run_script("train", *arguments, cwd=tmp_path)
+    assert refused.returncode == 1
+    assert checkpoint.is_file()
 
 
 def test_a_sweep_makes_a_folder_for_each_run(tmp_path: Path, run: Run) -> None:
