@@ -101,7 +101,12 @@ def quantisation_errors(reading: Reading, objects: Objects, strides: Floats, bin
 
     Returns:
         [N]; divided by `objects.sides`, the share of the object's side.
+
+    Raises:
+        ValueError: there are no bins.
     """
+    if not isinstance(bins, int) or bins < 1:
+        raise ValueError(f"pooled must be a whole number of at least 1, not {bins!r}")
     scales = {size: _factors(size, resize) for size in {(int(h), int(w)) for h, w in objects.sizes}}
     result = np.empty(len(objects))
     for i, (box, size, stride) in enumerate(
@@ -128,7 +133,13 @@ def level_names(strides: Sequence[float]) -> list[str]:
 
 
 def levels(objects: Objects, strides: Sequence[float], assign: Assign, resize: Resize) -> NDArray[np.int64]:
-    """The index into `strides` of the level that each object's box is pooled from, [N]."""
+    """The index into `strides` of the level that each object's box is pooled from, [N].
+
+    Raises:
+        ValueError: a stride is not above 0.
+    """
+    if not strides or min(strides) <= 0:
+        raise ValueError(f"strides must be above 0, such as [4,8,16,32], not {list(strides)}")
     factors = np.array([_factors((int(h), int(w)), resize) for h, w in objects.sizes])
     boxes = torch.from_numpy(objects.boxes * np.concatenate((factors, factors), axis=1)).float()
     return assign(boxes, [1 / stride for stride in strides]).numpy()

@@ -65,11 +65,13 @@ def compare(
     true = _with_sizes(known, truth)
     level = errors.levels(true, strides, build.instantiate(first.pooler.assign), resize)
     values = errors.quantisation_errors(reading, true, np.array(strides, dtype=np.float64)[level], bins, resize)
-    shares = values / true.sides
-    ious = {name: matched.ious for name, matched in found.items()}
+    whole = true.sides > 0  # an annotation may have no width
+    shares = values[whole] / true.sides[whole]
+    ious = {name: matched.ious[whole] for name, matched in found.items()}
+    images = [image for image, keep in zip(known.images, whole, strict=True) if keep]
     last = [path.name for path in paths]
     labels = {str(path): path.name if last.count(path.name) == 1 else str(path) for path in paths}
-    return by_error(shares, known.images, ious, parts, threshold), labels
+    return by_error(shares, images, ious, parts, threshold), labels
 
 
 def _with_sizes(known: TrueObjects, truth: dict[str, Any]) -> errors.Objects:

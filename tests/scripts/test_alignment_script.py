@@ -75,6 +75,9 @@ def test_two_runs(run: Run, tmp_path: Path) -> None:
     assert "no predictions" in done.stderr
 
 
+FEW = ["dataset=shapes", "dataset.train.train=2", "dataset.train.val=2"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -88,6 +91,11 @@ def test_two_runs(run: Run, tmp_path: Path) -> None:
         (["dataset=coco", "data_dir=nowhere"], "nowhere"),
         (["runs=[nowhere,elsewhere]"], "no run's folder"),
         (["gradient.bin=[0,5]"], "bin must be"),
+        (
+            ["dataset=shapes", "strides=[0,4]", "dataset.train.train=2", "dataset.train.val=2"],
+            "strides must be above 0",
+        ),
+        (["dataset=shapes", "pooled=0", "dataset.train.train=2", "dataset.train.val=2"], "pooled must be"),
         (["+colour=red"], "unknown key"),
     ],
 )
