@@ -147,11 +147,17 @@ class Interruption(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Save and stop, if asked to."""
         if self.asked:
-            trainer.save_checkpoint(self.checkpoint, weights_only=False)
-            self.console.print(f"Stopped at step {trainer.global_step}. Go on with: resume={self.checkpoint}")
-            raise KeyboardInterrupt
+            self._stop(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give Ctrl-C back."""
-        if self.before is not None and not self.asked:
+        """Stop, if asked to while the last step was validated; else give Ctrl-C back."""
+        if self.asked:
+            self._stop(trainer)
+        elif self.before is not None:
             signal.signal(signal.SIGINT, self.before)
+
+    def _stop(self, trainer: Trainer) -> None:
+        self.asked = False
+        trainer.save_checkpoint(self.checkpoint, weights_only=False)
+        self.console.print(f"Stopped at step {trainer.global_step}. Go on with: resume={self.checkpoint}")
+        raise KeyboardInterrupt

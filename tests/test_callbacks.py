@@ -1,7 +1,12 @@
 import csv
+import os
+import signal
 from pathlib import Path
 
-from detector.callbacks import CsvLogger
+import pytest
+from rich.console import Console
+
+from detector.callbacks import CsvLogger, Interruption
 
 
 def read(folder: Path) -> list[dict[str, str]]:
@@ -35,3 +40,30 @@ def test_a_resumed_run_drops_what_it_will_do_again(tmp_path: Path) -> None:
         second.save()
     losses = [float(row["loss"]) for row in read(tmp_path)]
     assert losses == [0, 1, 2, 3, *range(104, 112)]
+
+
+class Saver:
+    """What of a trainer is needed."""
+
+    global_step = 6
+
+    def __init__(self) -> None:
+        self.saved: list[Path] = []
+
+    def save_checkpoint(self, path: Path, weights_only: bool) -> None:
+        assert not weights_only
+        self.saved.append(path)
+
+
+def test_ctrl_c_while_the_last_step_is_validated_stops_too(tmp_path: Path) -> None:
+    trainer = Saver()
+    interruption = Interruption(tmp_path / "last.ckpt", Console(quiet=True))
+    before = signal.getsignal(signal.SIGINT)
+    interruption.on_train_start(trainer, None)
+    os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+    with pytest.raises(KeyboardInterrupt):
+        interruption.on_train_end(trainer, None)
+    assert trainer.saved == [tmp_path / "last.ckpt"]
+    interruption.on_train_end(trainer, None)
+    assert len(trainer.saved) == 1
