@@ -114,6 +114,8 @@ def _run(study: str, run: Finished, images: int) -> Run:
         metrics: dict[str, Any] = json.loads(path.read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} cannot be read ({error}); give the folder of a finished run") from error
+    if "env/parameters" not in metrics:
+        raise ValueError(f"{path} does not say how many parameters there are: evaluate the run again (evaluate.py)")
     return Run(
         study=study,
         arm=run.arm,
@@ -125,7 +127,7 @@ def _run(study: str, run: Finished, images: int) -> Run:
         seconds=round(metrics.get("time/total", metrics.get("time/evaluation", 0.0)), 1),
         steps=int(configuration(run.folder).schedule.steps),
         images=images,
-        params=int(metrics.get("env/parameters", 0)),
+        params=int(metrics["env/parameters"]),
     )
 
 
