@@ -12,7 +12,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from detector import build
 from detector.ablation import study
@@ -30,12 +30,15 @@ def main(config: DictConfig) -> None:
     settings = HydraConfig.get()
     build.check_additions("ablate", settings.overrides.task)
     folder = Path(settings.runtime.output_dir)
+    for key, what in (("arms", "names"), ("datasets", "names"), ("reuse", "folders"), ("report", "folders")):
+        if not isinstance(config[key], ListConfig | None):
+            raise ValueError(f"{key}={config[key]}: give a list of {what}, such as {key}=[{config[key]}]")
     if config.report is not None:
         console.print(f"Report: {report(list(config.report), folder / 'report')}", soft_wrap=True)
         return
     asked = study.read(OmegaConf.to_container(config.study, resolve=True))
     overrides = [build.override("data_dir", config.data_dir), *config.overrides]
-    sweep = Sweep(asked, Path(os.path.relpath(folder)), overrides, config.arms, config.datasets)
+    sweep = Sweep(asked, Path(os.path.relpath(folder)), overrides, config.arms, config.datasets, config.reuse)
     if config.dry_run:
         sweep.show()
         return
@@ -48,7 +51,7 @@ def main(config: DictConfig) -> None:
 
 def split(arguments: list[str]) -> list[str]:
     """The command line with what is not of `configs/ablate.yaml` as overrides of the runs."""
-    own = ("study", "arms", "datasets", "data_dir", "dry_run", "report", "hydra", "overrides")
+    own = ("study", "arms", "datasets", "data_dir", "reuse", "dry_run", "report", "hydra", "overrides")
     mine = [a for a in arguments if a[:1] == "-" or "=" not in a or re.split(r"[./@=]", a.lstrip("+~"))[0] in own]
     quoted = [json.dumps(a, ensure_ascii=False) for a in arguments if a not in mine]
     if quoted and any(a.startswith("overrides=") for a in mine):

@@ -103,6 +103,22 @@ def _made_by(folder: Path) -> str:
     return file.read_text(encoding="utf-8").rstrip("\n") if file.is_file() else ""
 
 
+def made_elsewhere(jobs: Sequence[Job], studies: Sequence[Path]) -> dict[Job, Path]:
+    """The folders of finished runs of other studies that the same command has made.
+
+    Args:
+        jobs: of which runs are looked for.
+        studies: folders of other studies, such as `multirun/pooler`.
+
+    Raises:
+        ValueError: a folder is not a study's.
+    """
+    if wrong := [str(folder) for folder in studies if not (folder / "runs").is_dir()]:
+        raise ValueError(f"reuse: {', '.join(wrong)} holds no runs/; give folders of studies, such as multirun/pooler")
+    found = {_made_by(file.parent): file.parent for folder in studies for file in folder.glob(f"runs/*/*/*/{COMMAND}")}
+    return {job: found[job.command] for job in jobs if job.command in found and finished(found[job.command])}
+
+
 def read(content: Mapping[str, Any], where: str = "study") -> Study:
     """A study from what a file of `configs/study/` holds.
 

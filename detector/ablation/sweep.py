@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from detector import build, runs
 from detector.ablation import collect
 from detector.ablation.records import Records
 from detector.ablation.showcase import showcase
-from detector.ablation.study import Job, Study, missing, only, sign
+from detector.ablation.study import Job, Study, made_elsewhere, missing, only, sign
 from detector.cli import command, console
 
 
@@ -60,9 +61,11 @@ class Sweep:
         folder: where.
         overrides: further ones, of every run.
         arms, datasets: of the runs that are to be done; None: all.
+        reuse: folders of other studies, whose finished runs by the same command are copied, not done again.
 
     Raises:
-        ValueError: the study has no such arms or datasets, or the overrides are what its arms differ in.
+        ValueError: the study has no such arms or datasets, the overrides are what its arms differ in, or a folder of
+            `reuse` is no study's.
     """
 
     def __init__(
@@ -72,18 +75,20 @@ class Sweep:
         overrides: Sequence[str],
         arms: Sequence[str] | None = None,
         datasets: Sequence[str] | None = None,
+        reuse: Sequence[str] = (),
     ) -> None:
         asked = only(study, arms, datasets).info
         self.study = study
         self.runs = folder / "runs"
         self.whole = study.jobs(self.runs, overrides)
         self.jobs = [job for job in self.whole if job.arm in asked.arms and job.dataset in asked.datasets]
+        self.elsewhere = made_elsewhere(self.jobs, [Path(other) for other in reuse])
 
     def show(self) -> None:
-        """Print the commands, those that are done marked."""
+        """Print the commands, those marked that are done, and those whose runs are copied from another study."""
         waiting = missing(self.jobs, self.runs)
         for job in self.jobs:
-            mark = "     " if job in waiting else "done "
+            mark = "done " if job not in waiting else "copy " if job in self._copied(waiting) else "     "
             console.print(f"{mark}{job.command}", soft_wrap=True, highlight=False)
 
     def run(self, launcher: Sequence[str] = ()) -> None:
@@ -96,6 +101,12 @@ class Sweep:
         Raises:
             ValueError: some runs failed; the message says which.
         """
+        for job, source in self._copied(missing(self.jobs, self.runs)).items():
+            console.print(f"{job.folder}: as {source}", soft_wrap=True)
+            target = self.runs / job.folder
+            half = target.with_name(f"{target.name}.copy")
+            shutil.copytree(source, half, dirs_exist_ok=True)
+            half.rename(target)
         for wave in self.study.waves(self.jobs):
             waiting = missing(wave, self.runs)
             if waiting:
@@ -110,6 +121,11 @@ class Sweep:
                     f"{len(failed)} of {len(self.jobs)} runs failed ({names}): the reason stands above; "
                     "the same command tries them again"
                 )
+
+    def _copied(self, waiting: Sequence[Job]) -> dict[Job, Path]:
+        """Runs of other studies that take the place of waiting ones; one that was begun here goes on by itself."""
+        found = self.elsewhere.items()
+        return {job: source for job, source in found if job in waiting and not (self.runs / job.folder).exists()}
 
     def records(self) -> Records:
         """Of the runs that are done, those of earlier parts of the study among them."""

@@ -77,6 +77,20 @@ def test_what_is_done_is_not_missing(tmp_path: Path) -> None:
     assert study.missing(study.read(small(overrides=[])).jobs(tmp_path), tmp_path)[0].folder == jobs[0].folder
 
 
+def test_runs_of_other_studies_are_found_by_their_command(tmp_path: Path) -> None:
+    jobs = study.read(small()).jobs(tmp_path)
+    renamed = study.Job("other", "two", 0, jobs[0].overrides)
+    unfinished = study.Job("other", "two", 1, jobs[3].overrides)
+    for job in (renamed, unfinished):
+        (tmp_path / "runs" / job.folder).mkdir(parents=True)
+        study.sign(job, tmp_path / "runs")
+    (tmp_path / "runs" / renamed.folder / "metrics.json").write_text('{"time/total": 1.0}')
+    assert study.made_elsewhere(jobs, [tmp_path]) == {jobs[0]: tmp_path / "runs" / renamed.folder}
+    assert study.made_elsewhere(jobs, []) == {}
+    with pytest.raises(ValueError, match="nowhere holds no runs/"):
+        study.made_elsewhere(jobs, [tmp_path, tmp_path / "nowhere"])
+
+
 def test_what_the_arms_differ_in_is_not_overridden_for_all() -> None:
     for override in ("pooler=roialign", "+pooler=x", "model=rfcn"):
         with pytest.raises(ValueError, match="of the study chooses that"):

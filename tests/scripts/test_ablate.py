@@ -92,6 +92,22 @@ def test_a_study_is_stopped_goes_on_and_ends_in_a_report(tmp_path: Path, run: Ru
     shown = run_script("ablate", *arguments, "dry_run=true", cwd=tmp_path)
     assert shown.stdout.count("done python scripts/train.py") == len(RUNS)
 
+    # The arms of another study that are these by another name.
+    shared = ["study=half_pixel", 'study.arms.without.overrides=["pooler=roipool"]', *arguments[2:-2], arguments[-1]]
+    copied = run_script("ablate", *shared, "reuse=[sweep]", "hydra.run.dir=shared", cwd=tmp_path)
+    assert copied.returncode == 0, copied.stderr
+    assert copied.stdout.count(": as sweep/runs/") == len(RUNS)
+    assert len(done(tmp_path / "shared" / "runs")) == len(RUNS)
+    gains = [
+        {
+            (r["dataset"], r["seed"], r["value"])
+            for r in rows(tmp_path / f / "records/differences.csv")
+            if r["metric"] == "AP"
+        }
+        for f in ("sweep", "shared")
+    ]
+    assert gains[0] == gains[1]
+
     again = run_script("ablate", f"report=[{records}]", "hydra.run.dir=again", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     first_table, second_table = ((tmp_path / f / "report" / "numbers.csv").read_text() for f in ("sweep", "again"))
@@ -122,6 +138,10 @@ def test_a_study_is_stopped_goes_on_and_ends_in_a_report(tmp_path: Path, run: Ru
         (["pooler=roialign"], "arm 'roipool' of the study chooses that"),
         (['overrides=["seed=3"]', "schedule.steps=5"], "give schedule.steps=5 within overrides"),
         (["report=[nowhere]"], "nowhere"),
+        (["reuse=[nowhere]", "dry_run=true"], "nowhere holds no runs/"),
+        (["reuse=nowhere"], "reuse=nowhere: give a list of folders"),
+        (["report=nowhere"], "report=nowhere: give a list of folders"),
+        (["arms=roipool"], "arms=roipool: give a list of names"),
         (["--compare", "here", "there"], "config.yaml"),
     ],
 )

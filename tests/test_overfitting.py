@@ -1,0 +1,102 @@
+"""Every model on every kind of backbone learns one image by heart: what cannot do this is broken."""
+
+import pytest
+import torch
+import torchvision
+
+from detector import build
+from detector.boxes import iou
+from detector.models import vgg
+from detector.models.rcnn import RCNN
+from detector.types import Batch, Target
+from tests.conftest import CLASSES, compose_config
+from tests.test_combinations import CHOICES, KINDS, given_proposals, refusal
+
+WIDTH = "backbone.width=128"
+NARROW = {
+    "resnet18_small_fpn": ["backbone.channels=32", WIDTH],
+    "resnet18_c4": ["backbone.channels=64", WIDTH],
+    "resnet18_c5": ["backbone.channels=128", WIDTH],
+    "resnet18_dc5": ["backbone.channels=128", WIDTH],
+    "vgg16": ["backbone.channels=128", WIDTH, "+backbone.trunk.dropout=0.0"],
+    "extracted_fpn": [
+        *("backbone.channels=32", WIDTH),
+        *("backbone.name=resnet18", "backbone.nodes=[layer1,layer2,layer3,layer4]"),
+    ],
+}
+"""With a quarter of the bodies' channels."""
+
+COMMON = ["dataset.rois=64", "backbone.mask_width=32", "box_loss=giou", "norm=group", "norm.groups=8"]
+"""GIoU has the same scale at each stage of a cascade; smooth L1 in the heads is learnt by heart in test_rcnn.
+
+Maps here have as few as six cells: too few for what a batch norm keeps to be what it trained with.
+"""
+
+RPN = ["model.proposer.box_loss={_target_: detector.models.losses.smooth_l1, _partial_: true}"]
+"""At this rate an RPN's first steps may blow its boxes up to where GIoU is flat, and there they stay."""
+
+
+@pytest.fixture
+def thin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bodies of a quarter of the channels, residual stages of one block."""
+    stage = torchvision.models.ResNet._make_layer
+    narrow = lambda self, block, planes, _, **options: stage(self, block, planes // 4, 1, **options)  # noqa: E731
+    monkeypatch.setattr(torchvision.models.ResNet, "_make_layer", narrow)
+    monkeypatch.setattr(vgg, "STAGES", [(width // 4, count) for width, count in vgg.STAGES])
+
+
+def one_image(seed: int) -> Batch:
+    """Three objects apart from each other, of different classes, each with its class's brightness; on noise."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randint(0, 60, (3, 64, 96), generator=generator, dtype=torch.uint8)
+    boxes = torch.tensor([[4, 5, 30, 29], [52, 8, 88, 40], [14, 38, 44, 60]])
+    labels = torch.randperm(len(CLASSES), generator=generator)[:3]
+    masks = torch.zeros(3, 64, 96, dtype=torch.bool)
+    for mask, (x1, y1, x2, y2), label in zip(masks, boxes.tolist(), labels.tolist(), strict=True):
+        mask[y1:y2, x1:x2] = True
+        image[:, mask] = 60 + 60 * label
+    no = torch.zeros(3, dtype=torch.bool)
+    target = Target(boxes.float(), labels, no, no.clone(), masks)
+    return given_proposals(Batch(image[None], [(64, 96)], [(64, 96)], [0], [target]))
+
+
+def learn(model: RCNN, batch: Batch, rate: float, steps: int) -> list[float]:
+    """The losses at each step."""
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
+    history = []
+    for step in range(steps):
+        torch.manual_seed(step)
+        total = torch.stack(list(model.loss(batch).values())).sum()
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        schedule.step()
+        history.append(float(total.detach()))
+    return history
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("thin")
+@pytest.mark.parametrize("backbone", KINDS)
+@pytest.mark.parametrize("name", CHOICES["model"])
+def test_one_image_is_learnt_by_heart(name: str, backbone: str) -> None:
+    choice = {"model": name, "backbone": backbone, "pooler": "roialign"}
+    if why := refusal(choice):
+        pytest.skip(f"{name} on {backbone} makes no sense: {why}")
+    overrides = [*(f"{key}={value}" for key, value in choice.items()), *NARROW[backbone], *COMMON]
+    config = compose_config(*overrides, *([] if name.startswith("fast_") else RPN))
+    torch.manual_seed(0)
+    model = build.build_model(build.compose_model(config, CLASSES))
+    batch = one_image(0)
+    # VGG16 has no norms, and bears only smaller steps.
+    history = learn(model, batch, rate=1.5e-3 if backbone == "vgg16" else 3e-3, steps=300)
+    assert max(history[-10:]) < 0.1 * history[0]
+    with torch.inference_mode():
+        found = model.eval()(batch)[0]
+    sure = found.scores > 0.5
+    target = batch.targets[0]
+    best = iou(target.boxes, found.boxes[sure]).max(1)
+    # The smallest object has 26 by 24 px: 0.7 is one edge seven px off.
+    assert (best.values > 0.7).all()
+    assert torch.equal(found.labels[sure][best.indices], target.labels)
