@@ -6,6 +6,7 @@ import csv
 import logging
 import signal
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,23 @@ class Levels(Callback):
                 log.info("RoIs by level of %s: %s (of %d)", name.removeprefix("model."), shares, sum(counts))
                 if len(counts) > 2 and sum(count > 0.01 * total for count in counts) < 3:
                     log.warning("fewer than three levels have 1 %% of the RoIs: is dataset.canonical_size right?")
+
+
+class Clock(Callback):
+    """The time that a run has taken, over all the times that it was taken up again; what was lost since a checkpoint
+    is not counted."""
+
+    def __init__(self) -> None:
+        self.began = time.perf_counter()
+        self.before = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Goes into the checkpoint."""
+        return {"seconds": self.before + time.perf_counter() - self.began}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Of the checkpoint that the run goes on from."""
+        self.before = float(state_dict["seconds"])
 
 
 class Interruption(Callback):

@@ -24,7 +24,7 @@ from torch import Tensor
 
 import ops
 from detector import build, checkpoints
-from detector.callbacks import CsvLogger, Interruption, Levels, Progress
+from detector.callbacks import Clock, CsvLogger, Interruption, Levels, Progress
 from detector.data.datamodule import DetectionDataModule, collate
 from detector.evaluation import Evaluator
 from detector.evaluation import evaluators as make_evaluators
@@ -148,7 +148,7 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
     Raises:
         ValueError, OSError: the configuration or the data is at fault; before the first step.
     """
-    began = time.perf_counter()
+    clock = Clock()
     config, proposer = settle(config)
     train, val = build.build_dataset(config, "train"), build.build_dataset(config, "val")
     data = _datamodule(config, train, val)
@@ -204,6 +204,7 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
         logger=[CsvLogger(folder, start), *loggers],
         callbacks=[
             Progress(),
+            clock,
             Interruption(last, console),
             Levels(after=min(50, config.schedule.steps)),
             LearningRateMonitor("step"),
@@ -223,8 +224,8 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
     trained = time.perf_counter()
     metrics = evaluate(config, folder, console, task, val, trainer)
     keep_best(best, last, metrics, trainer)
-    metrics |= {"time/data": data_ready - began, "time/training": trained - data_ready}
-    metrics["time/total"] = time.perf_counter() - began
+    metrics |= {"time/data": data_ready - clock.began, "time/training": clock.before + trained - data_ready}
+    metrics["time/total"] = clock.before + time.perf_counter() - clock.began
     if trainer.is_global_zero:
         write_metrics(folder, metrics)
     return metrics

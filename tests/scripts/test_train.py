@@ -95,10 +95,16 @@ def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(tmp_path: Path
     killed.kill()
     killed.wait()
     assert not (checkpoint.parent.parent / "metrics.json").exists()
-    assert torch.load(checkpoint, weights_only=True)["global_step"] < 40
+    content = torch.load(checkpoint, weights_only=True)
+    assert content["global_step"] < 40
+    before = content["callbacks"]["Clock"]["seconds"]
+    assert before > 0
 
+    began = time.monotonic()
     resumed = run_script("train", f"resume={checkpoint}", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
+    total = json.loads((tmp_path / "killed" / "metrics.json").read_text())["time/total"]
+    assert before < total < before + time.monotonic() - began  # both legs, and nothing twice
     finished = torch.load(tmp_path / "whole/checkpoints/last.ckpt", weights_only=True)
     for name, value in torch.load(checkpoint, weights_only=True)["state_dict"].items():
         assert torch.equal(value, finished["state_dict"][name]), name
