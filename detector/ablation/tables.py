@@ -134,15 +134,16 @@ def differences(numbers: Numbers, dataset: str, kind: str) -> Table | None:
 
 
 def warnings(numbers: Numbers, dataset: str, kind: str) -> list[str]:
-    """A sentence for each arm whose seeds are too few to tell its AP from the baseline's."""
-    sentences = []
+    """A sentence for the arms whose seeds are too few to tell their AP from the baseline's; the same is said once."""
+    said: dict[str, list[str]] = {}
     for arm, row in effects(numbers, dataset, kind).items():
         if "AP" not in row or row["AP"].difference is None:
-            where = f"{numbers.study.arms[arm].label} on {dataset}, {kind} AP"
-            sentences.append(f"{where}: it has no seed in common with the baseline, and is compared with nothing.")
-        elif text := warning(row["AP"].difference):
-            sentences.append(f"{numbers.study.arms[arm].label} on {dataset}, {kind} AP: {text}")
-    return sentences
+            text: str | None = "no seed in common with the baseline, so that nothing can be compared."
+        else:
+            text = warning(row["AP"].difference)
+        if text:
+            said.setdefault(text, []).append(numbers.study.arms[arm].label)
+    return [f"{'; '.join(labels)} on {dataset}, {kind} AP: {text}" for text, labels in said.items()]
 
 
 def long_form(studies: Sequence[Numbers]) -> str:
