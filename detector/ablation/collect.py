@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,8 @@ from detector.evaluation.coco import Kind
 from detector.folders import configuration
 
 KINDS: tuple[Kind, ...] = ("box", "mask")
+VOC = "voc/mAP"
+"""What VOC's evaluator has written; it has no image bootstrap."""
 POINTS = 30
 """of a training curve that are kept, each the mean of what lies between it and the one before"""
 
@@ -94,7 +96,8 @@ def collect(study: StudyInfo, runs: Sequence[Finished]) -> Records:
         place = (study.name, run.arm, run.dataset, run.seed)
         mine = found[run.arm, run.dataset, run.seed]
         images = len(next(iter(mine.values())).images)
-        records.runs.append(_run(study.name, run, images))
+        written = _metrics(run.folder)
+        records.runs.append(_run(study.name, run, images, written))
         records.curves.extend(CurvePoint(*place, *point) for point in _curves(run.folder / "metrics.csv"))
         base = found.get((study.baseline, run.dataset, run.seed), {})
         for kind, numbers in mine.items():
@@ -105,17 +108,24 @@ def collect(study: StudyInfo, runs: Sequence[Finished]) -> Records:
             for name, e in difference(numbers, base[kind]).items():
                 gain = (study.name, run.arm, study.baseline, run.dataset, run.seed, kind, name)
                 records.differences.append(Gain(*gain, e.value, e.low, e.high))
+        if VOC in written:
+            records.metrics.append(Metric(*place, "box", "mAP", written[VOC], None, None))
     return records
 
 
-def _run(study: str, run: Finished, images: int) -> Run:
-    path = run.folder / "metrics.json"
+def _metrics(folder: Path) -> dict[str, Any]:
+    path = folder / "metrics.json"
     try:
         metrics: dict[str, Any] = json.loads(path.read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} cannot be read ({error}); give the folder of a finished run") from error
     if "env/parameters" not in metrics:
         raise ValueError(f"{path} does not say how many parameters there are: evaluate the run again (evaluate.py)")
+    return metrics
+
+
+def _run(study: str, run: Finished, images: int, metrics: Mapping[str, Any]) -> Run:
+    path = run.folder / "metrics.json"
     return Run(
         study=study,
         arm=run.arm,

@@ -13,7 +13,8 @@ from detector.ablation.effects import Effect, Numbers
 from detector.ablation.records import Run
 from detector.ablation.statistics import adjust, summary, warning
 
-MAIN = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+MAIN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "mAP")
+"""COCO's, and VOC 2007's mAP where it was measured."""
 NONE = "-"
 
 

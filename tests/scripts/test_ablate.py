@@ -15,6 +15,7 @@ STUDY = [
     "arms=[roipool,roialign]",
     "study.seeds=[0,1]",
     *SMALL,
+    "dataset.metrics=[coco,voc]",
     "hydra.run.dir=sweep",
 ]
 RUNS = [
@@ -63,19 +64,21 @@ def test_a_study_is_stopped_goes_on_and_ends_in_a_report(tmp_path: Path, run: Ru
     listed = rows(records / "runs.csv")
     assert sorted(f"{r['arm']}/{r['dataset']}/{r['seed']}" for r in listed) == sorted(RUNS)
     assert all(r["command"].startswith("python scripts/train.py dataset=") and int(r["params"]) > 1000 for r in listed)
-    measured = {
-        (r["arm"], r["dataset"], r["seed"]): float(r["value"])
-        for r in rows(records / "metrics.csv")
-        if r["metric"] == "AP" and r["kind"] == "box"
-    }
-    for place, value in measured.items():
-        assert value == pytest.approx(json.loads((runs / "/".join(place) / "metrics.json").read_text())["box/AP"])
-    assert len(measured) == len(RUNS)
+    for name, key in (("AP", "box/AP"), ("mAP", "voc/mAP")):
+        measured = {
+            (r["arm"], r["dataset"], r["seed"]): float(r["value"])
+            for r in rows(records / "metrics.csv")
+            if r["metric"] == name and r["kind"] == "box"
+        }
+        for place, value in measured.items():
+            assert value == pytest.approx(json.loads((runs / "/".join(place) / "metrics.json").read_text())[key])
+        assert len(measured) == len(RUNS)
     gains = {(r["dataset"], r["seed"]) for r in rows(records / "differences.csv") if r["arm"] == "roialign"}
     assert len(gains) == 4
     page = (tmp_path / "sweep" / "report" / "report.html").read_text()
     assert "RoIAlign" in page
     assert "C2" in page
+    assert "mAP" in page
     assert {p.parent.name for p in (tmp_path / "sweep" / "showcases").rglob("showcase.png")} == {
         "shapes_coco",
         "shapes_voc",
