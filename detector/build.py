@@ -78,6 +78,9 @@ def instantiate(config: Any, **kwargs: Any) -> Any:
     Raises:
         ValueError: an argument does not fit; the message is the part's own, with the key in the configuration.
     """
+    if missing := OmegaConf.missing_keys(config) - set(kwargs):
+        keys = (".".join(part for part in (config._get_full_key(None), key) if part) for key in sorted(missing))
+        raise ValueError(f"give {' '.join(f'{key}=...' for key in keys)}, which the configuration leaves open")
     # A copy: Hydra resolves interpolations in place, also those in nodes that `config` only refers to.
     plain = OmegaConf.to_container(config, resolve=True)
     try:

@@ -56,6 +56,10 @@ class Detector:
             self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         except RuntimeError as error:
             raise ValueError(f"device={device!r} is none; take auto, cpu, cuda, cuda:1, ...") from error
+        if self.device.type not in ("cpu", "cuda"):
+            raise ValueError(
+                f"device={device}: the operators run on CPUs and CUDA's GPUs; take device=auto or device=cpu"
+            )
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise ValueError(f"device={device}: there is no GPU that torch can use; take device=cpu")
         try:

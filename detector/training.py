@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 def _trainer(config: DictConfig, folder: Path, **kwargs: Any) -> Trainer:
     options: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
+    options["accelerator"] = _accelerator(str(config.trainer.accelerator))
     try:
         return Trainer(
             default_root_dir=folder,
@@ -51,6 +52,16 @@ def _trainer(config: DictConfig, folder: Path, **kwargs: Any) -> Trainer:
         )
     except MisconfigurationException as error:
         raise ValueError(f"trainer: {error}") from error
+
+
+def _accelerator(name: str) -> str:
+    """What `auto` stands for, without Apple's GPU, which has no float64 and which the operators do not know."""
+    cuda = torch.cuda.is_available()
+    if name == "auto":
+        return "gpu" if cuda else "cpu"
+    if name == "mps" or (name == "gpu" and not cuda and torch.backends.mps.is_available()):
+        raise ValueError(f"trainer.accelerator={name}: the operators run on CPUs and CUDA's GPUs; take trainer=cpu")
+    return name
 
 
 PRECISIONS = {"32-true": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed"}

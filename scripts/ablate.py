@@ -37,8 +37,9 @@ def main(config: DictConfig) -> None:
         console.print(f"Report: {report(list(config.report), folder / 'report')}", soft_wrap=True)
         return
     asked = study.read(OmegaConf.to_container(config.study, resolve=True))
-    overrides = [build.override("data_dir", config.data_dir), *config.overrides]
-    sweep = Sweep(asked, Path(os.path.relpath(folder)), overrides, config.arms, config.datasets, config.reuse)
+    asked, overrides, own = asked.on([build.override("data_dir", config.data_dir), *config.overrides])
+    datasets = [own] if own is not None and config.datasets is None else config.datasets
+    sweep = Sweep(asked, Path(os.path.relpath(folder)), overrides, config.arms, datasets, config.reuse)
     if config.dry_run:
         sweep.show()
         return

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
 
-from detector.training import keep_best, precision
+from detector.training import _accelerator, keep_best, precision
 
 
 @pytest.mark.parametrize(("final", "kept"), [(0.4, "best"), (0.5, "best"), (0.6, "last")])
@@ -20,6 +20,17 @@ def test_the_end_of_a_run_can_be_its_best(tmp_path: Path, final: float, kept: st
     keep_best(best, tmp_path / "last.ckpt", {"box/AP": final}, trainer)
     keep_best(best, tmp_path / "none.ckpt", {}, trainer)
     assert (tmp_path / "best.ckpt").read_text() == kept
+
+
+def test_apples_gpu_is_never_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert _accelerator("auto") == "cpu"
+    for name in ("gpu", "mps"):
+        with pytest.raises(ValueError, match=f"accelerator={name}: .* take trainer=cpu"):
+            _accelerator(name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [_accelerator(name) for name in ("auto", "gpu", "cpu")] == ["gpu", "gpu", "cpu"]
 
 
 @pytest.mark.parametrize("accelerator", ["auto", "cpu", "gpu"])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,34 @@ class Study:
     """of every run"""
     proposals: Mapping[str, str] = field(default_factory=dict)
     """for arms with given proposals: the arm whose RPN gives them, on the same dataset and with the same seed"""
+    of_data: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """further overrides of every run on a dataset, which come after the study's"""
+
+    def on(self, overrides: Sequence[str]) -> tuple[Study, list[str], str | None]:
+        """The study with the dataset that `dataset=` among overrides chooses, in place of running on its own.
+
+        Args:
+            overrides: of every run.
+
+        Returns:
+            the study, the overrides without those of the dataset, and its name: `dataset.name`, or the choice itself;
+            None where no override chooses one.
+
+        Raises:
+            ValueError: the name cannot be a folder's.
+        """
+        chosen = [o for o in overrides if _key(o) == "dataset"]
+        if not chosen:
+            return self, list(overrides), None
+        own = [o for o in overrides if _key(o).startswith("dataset.")]
+        names = [o for o in own if _key(o) == "dataset.name"] or chosen
+        name = names[-1].partition("=")[2]
+        if not re.fullmatch(r"[\w-][\w.-]*", name):
+            raise ValueError(f"{names[-1]}: its runs need a folder's name; give dataset.name=NAME")
+        info = replace(self.info, datasets=list(dict.fromkeys([*self.info.datasets, name])))
+        datasets, of_data = {**self.datasets, name: chosen}, {**self.of_data, name: own}
+        left = [o for o in overrides if o not in chosen and o not in own]
+        return replace(self, info=info, datasets=datasets, of_data=of_data), left, name
 
     def jobs(self, runs: Path, more: Sequence[str] = ()) -> list[Job]:
         """All runs, a seed after the other, so that a sweep that is stopped leaves whole comparisons.
@@ -60,7 +89,8 @@ class Study:
         """
         for name, arm in self.info.arms.items():
             own = {_key(o) for o in arm.overrides} - {"experiment"}
-            if clash := [o for o in (*self.overrides, *more) if _key(o) in own]:
+            everyone = (*self.overrides, *(o for data in self.of_data.values() for o in data), *more)
+            if clash := [o for o in everyone if _key(o) in own]:
                 raise ValueError(f"{' '.join(clash)}: arm {name!r} of the study chooses that; leave it out")
         return [
             Job(arm, dataset, seed, tuple(self._overrides(arm, dataset, seed, runs, more)))
@@ -70,9 +100,8 @@ class Study:
         ]
 
     def _overrides(self, arm: str, dataset: str, seed: int, runs: Path, more: Sequence[str]) -> Iterator[str]:
-        yield from _join(
-            [*self.datasets[dataset], *self.info.arms[arm].overrides, *self.overrides, *more], "experiment="
-        )
+        chosen = [*self.datasets[dataset], *self.info.arms[arm].overrides, *self.overrides]
+        yield from _join([*chosen, *self.of_data.get(dataset, []), *more], "experiment=")
         if arm in self.proposals:
             lender = runs / self.proposals[arm] / dataset / str(seed)
             yield build.override("proposals", lender / "checkpoints" / "last.ckpt")
@@ -161,8 +190,9 @@ def only(study: Study, arms: Sequence[str] | None, datasets: Sequence[str] | Non
         raise ValueError(f"arms={list(chosen)}: the baseline, {study.info.baseline}, must be among them")
     if lost := sorted({source for arm, source in study.proposals.items() if arm in chosen} - set(chosen)):
         raise ValueError(f"arms={list(chosen)}: {', '.join(lost)} must be among them, whose proposals they take")
-    info = StudyInfo(**{**study.info.__dict__, "arms": chosen, "datasets": list(kept)})
-    return Study(info, kept, study.overrides, {a: s for a, s in study.proposals.items() if a in chosen})
+    info = replace(study.info, arms=chosen, datasets=list(kept))
+    proposals = {arm: source for arm, source in study.proposals.items() if arm in chosen}
+    return replace(study, info=info, datasets=kept, proposals=proposals)
 
 
 def _chosen(what: str, known: Mapping[str, Any], names: Sequence[str] | None) -> dict[str, Any]:

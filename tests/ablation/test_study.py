@@ -91,6 +91,26 @@ def test_runs_of_other_studies_are_found_by_their_command(tmp_path: Path) -> Non
         study.made_elsewhere(jobs, [tmp_path, tmp_path / "nowhere"])
 
 
+def test_a_dataset_of_the_users_own_takes_the_place_of_the_studys() -> None:
+    own = ["dataset=custom", "dataset.train.annotations=a.json", "dataset.rois=9"]
+    asked = study.read(small(overrides=["schedule.steps=7", "dataset.rois=4"]))
+    other, left, name = asked.on(["data_dir=x", *own, "workers=0"])
+    assert (left, name) == (["data_dir=x", "workers=0"], "custom")
+    jobs = other.jobs(Path("runs"), left)
+    mine = next(job for job in jobs if job.dataset == "custom")
+    assert mine.overrides == (
+        *("dataset=custom", "pooler=roipool", "schedule.steps=7", "dataset.rois=4"),
+        *("dataset.train.annotations=a.json", "dataset.rois=9", "data_dir=x", "workers=0", "seed=3"),
+    )
+    assert [job for job in jobs if job.dataset != "custom"] == asked.jobs(Path("runs"), left)
+    assert study.only(other, None, ["custom"]).jobs(Path("runs"), left)[0] == mine
+
+    assert asked.on([*own, "dataset.name=mine"])[2] == "mine"
+    assert asked.on(own[1:]) == (asked, own[1:], None)
+    with pytest.raises(ValueError, match=r"dataset\.name=NAME"):
+        asked.on(["dataset=a/b"])
+
+
 def test_what_the_arms_differ_in_is_not_overridden_for_all() -> None:
     for override in ("pooler=roialign", "+pooler=x", "model=rfcn"):
         with pytest.raises(ValueError, match="of the study chooses that"):

@@ -155,6 +155,17 @@ def test_bad_input(tmp_path: Path, arguments: list[str], message: str) -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_a_study_on_data_of_the_users_own(tmp_path: Path) -> None:
+    own = ["dataset=custom", "dataset.name=mine", "dataset.train.annotations=a.json", "dataset.val.annotations=b.json"]
+    result = run_script("ablate", "study=half_pixel", *own, "schedule.steps=9", "dry_run=true", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    commands = result.stdout.splitlines()
+    assert len(commands) == 2 * 3
+    for command in commands:
+        assert command.count("dataset=") == 1
+        assert command.index("schedule.steps=600") < command.index("schedule.steps=9")
+
+
 def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path: Path, run: Run) -> None:
     data = f"data_dir={run.folder.parent / 'data'}"
     only = ["study.seeds=[0]", "datasets=[shapes_coco]", "hydra.run.dir=sweep"]
