@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
@@ -15,6 +17,11 @@ from torch import Tensor
 
 from detector.alignment.canvas import BLACK, DASHED, DPI, GREY, RED, RGB, WIDTH, Line, save
 from detector.alignment.regions import Box, Region
+
+PALE = 0.25
+"""how much of the map shows beneath the gradients"""
+MOST = 10
+"""cells along a side of a map that have room for numbers"""
 
 
 def draw_gradients(
@@ -39,16 +46,18 @@ def draw_gradients(
     if not regions:
         raise ValueError("a picture needs at least one operator; gradient.operators is empty")
     panels = 1 + len(regions)
-    figure = Figure((WIDTH, WIDTH / panels + 0.95), dpi=DPI, layout="constrained")
+    figure = Figure((WIDTH, WIDTH / panels + 1.2), dpi=DPI, layout="constrained")
+    figure.suptitle("Which cells of a map learn from one output?", fontsize=12)
     axes = figure.subplots(1, panels, squeeze=False)[0]
     first = next(iter(regions.values()))
-    _cells(axes[0], map, "Greys", "white", 2.0)
+    _map(axes[0], map, 1.0)
     _outline(axes[0], first.box, BLACK, DASHED)
     axes[0].set_title("A map and a RoI", fontsize=12, fontweight="bold")
-    axes[0].set_xlabel("Which cells learn\nfrom one output?", fontsize=10)
+    axes[0].set_xlabel("the brighter,\nthe larger the value", fontsize=10)
     for ax, (name, region) in zip(axes[1:], regions.items(), strict=True):
         gradient = gradients[name]
-        _cells(ax, gradient, "Blues", "#111111", 1.0)
+        _map(ax, map, PALE)
+        _shares(ax, gradient)
         for low_y, high_y in region.y.bins:
             for low_x, high_x in region.x.bins:
                 _outline(ax, (low_x, low_y, high_x, high_y), GREY, "solid", 0.6)
@@ -63,35 +72,35 @@ def draw_gradients(
         ax.set_xlabel("1 cell\ngets all of it" if cells == 1 else f"{cells} cells\nshare it", fontsize=10)
     handles = [
         Line2D([], [], color=BLACK, lw=1.6, ls=DASHED, label="RoI"),
-        Patch(fc="none", ec=RED, lw=2.2, label="the bin of this output"),
-        Line2D([], [], color=RED, marker="o", ms=4, lw=0, label="where it is read"),
+        Patch(fc="none", ec=RED, lw=2.2, label="the output's bin"),
+        Patch(fc="none", ec=GREY, lw=0.6, label="other bins"),
+        Line2D([], [], color=RED, marker="o", ms=4, lw=0, label="sample"),
         Patch(fc="#3a82bd", label="gradient received, %"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=10, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=10, frameon=False)
     save(figure, path)
 
 
-def _cells(ax: Axes, values: Tensor, colours: str, ink: str, most: float) -> None:
-    """A heat map with what is not zero written into it, if the cells have room for that."""
+def _map(ax: Axes, values: Tensor, opacity: float) -> None:
+    """The map's values in shades of grey."""
     height, width = values.shape
-    ax.imshow(values.numpy(), cmap=colours, norm=PowerNorm(0.5, 0, most), extent=(0, width, height, 0), zorder=0)
+    low, high = float(values.min()), float(values.max())
+    ax.imshow(values.numpy(), cmap="gray", vmin=2 * low - high, vmax=high, alpha=opacity, extent=(0, width, height, 0))
     ax.set(xticks=range(width + 1), yticks=range(height + 1))
     ax.grid(color="#bbbbbb", lw=0.4, zorder=1)
     ax.tick_params(length=0, labelbottom=False, labelleft=False)
-    if max(height, width) <= 10 and ink != "white":
-        for row, column in values.nonzero().tolist():
-            value = float(values[row, column])
-            text = f"{100 * value:.0f}"
-            ax.text(
-                column + 0.5,
-                row + 0.5,
-                text,
-                ha="center",
-                va="center",
-                fontsize=9,
-                color="white" if value > 0.6 else ink,
-                zorder=8,
-            )
+
+
+def _shares(ax: Axes, gradient: Tensor) -> None:
+    """The cells that receive any gradient, and how much in %, if they have room for that."""
+    shade, written = PowerNorm(0.5, 0, 1.0), max(gradient.shape) <= MOST
+    for row, column in gradient.nonzero().tolist():
+        value = float(gradient[row, column])
+        ax.add_patch(Rectangle((column, row), 1, 1, fc=colormaps["Blues"](shade(value)), lw=0, zorder=2))
+        if written:
+            ink = "white" if value > 0.6 else BLACK
+            place: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "color": ink, "zorder": 8}
+            ax.text(column + 0.5, row + 0.5, f"{100 * value:.0f}", **place)
 
 
 def _outline(ax: Axes, box: Box, colour: RGB, style: Line, width: float = 1.6) -> None:

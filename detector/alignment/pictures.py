@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,15 @@ from matplotlib.patches import Patch, Rectangle
 from torch import Tensor
 
 from detector.alignment.canvas import BLACK, BLUE, DASHED, DPI, RED, RGB, WIDTH, save
-from detector.alignment.regions import WHOLE, Box, Region, in_words, pixels
+from detector.alignment.regions import WHOLE, Box, Region, Span, in_words, pixels
 from detector.types import Size
 
 ZOOM = 7
 """cells along the side of the enlarged corner"""
 WIDE = 14
 """from so many cells on, a corner is drawn enlarged"""
+MISSED, FOREIGN = "xxxx", "////"
+"""how what is not read of the box, and what is read beside it, are hatched"""
 PALE = 0.3
 """how far the image is faded to white, so that what is drawn on it can be seen"""
 
@@ -72,6 +75,8 @@ def draw_regions(image: Tensor, size_of_cells: float, regions: Mapping[str, Regi
                     corner[:2], corner[2] - corner[0], corner[3] - corner[1], fill=False, ec="#555555", lw=0.9, zorder=9
                 )
             )
+            below = {"ha": "right", "va": "top", "fontsize": 8, "color": "#333333", "zorder": 9}
+            axes[0, column].text(corner[2], corner[3] + 0.01 * (view[3] - view[1]), "enlarged below", **below)
     true = next(iter(regions.values())).box
     figure.suptitle(
         f"A feature cell is {pixels(size_of_cells)} px wide, the object {_wide(true)}. What is read for it?\n",
@@ -121,10 +126,11 @@ def _panel(
     x1, y1, x2, y2 = region.box
     left, top, right, bottom = region.edges
     colour = _colour(region)
-    for part in _outside(region.box, region.edges) + _outside(region.edges, region.box):
+    missed, foreign = _outside(region.box, region.edges), _outside(region.edges, region.box)
+    for part, hatch in (*((part, MISSED) for part in missed), *((part, FOREIGN) for part in foreign)):
         ax.add_patch(
             Rectangle(
-                part[:2], part[2] - part[0], part[3] - part[1], fc=(*RED, 0.28), ec=RED, lw=0, hatch="////", zorder=3
+                part[:2], part[2] - part[0], part[3] - part[1], fc=(*RED, 0.28), ec=RED, lw=0, hatch=hatch, zorder=3
             )
         )
     for low_y, high_y in region.y.bins:
@@ -201,10 +207,20 @@ def _legend(figure: Figure, regions: Mapping[str, Region]) -> None:
     handles: list[Patch | Line2D] = [
         Line2D([], [], color=BLACK, lw=1.6, ls=DASHED, label="the object's true box"),
         Patch(fc=(*RED, 0.07), ec=RED, lw=1.2, label="bins, snapped to cells"),
-        Patch(fc=(*RED, 0.28), ec=RED, lw=0, hatch="////", label="missed, or not the object's own"),
         Patch(fc=(*BLUE, 0.07), ec=BLUE, lw=1.2, label="bins, exact"),
     ]
+    if any(_overlap(region.x.bins) or _overlap(region.y.bins) for region in regions.values()):
+        handles.append(Patch(fc=(*RED, 0.2), label="read by two bins"))
+    if any(_outside(region.box, region.edges) for region in regions.values()):
+        handles.append(Patch(fc=(*RED, 0.28), ec=RED, lw=0, hatch=MISSED, label="missed"))
+    if any(_outside(region.edges, region.box) for region in regions.values()):
+        handles.append(Patch(fc=(*RED, 0.28), ec=RED, lw=0, hatch=FOREIGN, label="not the object's own"))
     if any(region.x.points for region in regions.values()):
-        handles.append(Line2D([], [], color=BLACK, marker="o", ms=3, lw=0, label="where it is read"))
+        handles.append(Line2D([], [], color=BLACK, marker="o", ms=3, lw=0, label="samples, interpolated"))
     handles.append(Line2D([], [], color="#777777", lw=0.6, label="feature cells"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=10, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=10, frameon=False)
+
+
+def _overlap(bins: Sequence[Span]) -> bool:
+    """Whether a bin begins before the one before it ends."""
+    return any(first[1] - second[0] > WHOLE for first, second in pairwise(bins))
