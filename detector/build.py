@@ -78,9 +78,10 @@ def instantiate(config: Any, **kwargs: Any) -> Any:
     Raises:
         ValueError: an argument does not fit; the message is the part's own, with the key in the configuration.
     """
-    if missing := OmegaConf.missing_keys(config) - set(kwargs):
-        keys = (".".join(part for part in (config._get_full_key(None), key) if part) for key in sorted(missing))
-        raise ValueError(f"give {' '.join(f'{key}=...' for key in keys)}, which the configuration leaves open")
+    own = config._get_full_key(None)
+    given = {f"{own}.{name}" if own else name for name in kwargs}
+    if missing := sorted(OmegaConf.missing_keys(config) - given):
+        raise ValueError(f"give {' '.join(f'{key}=...' for key in missing)}: the configuration leaves that open")
     # A copy: Hydra resolves interpolations in place, also those in nodes that `config` only refers to.
     plain = OmegaConf.to_container(config, resolve=True)
     try:

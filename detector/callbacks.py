@@ -129,8 +129,10 @@ class Levels(Callback):
 
 
 class Clock(Callback):
-    """The time that a run has taken, over all the times that it was taken up again; what was lost since a checkpoint
-    is not counted."""
+    """The time that a run has taken, over all the times that it was taken up again.
+
+    What was lost since a checkpoint is not counted.
+    """
 
     def __init__(self) -> None:
         self.began = time.perf_counter()

@@ -39,7 +39,9 @@ def main(config: DictConfig) -> None:
     asked = study.read(OmegaConf.to_container(config.study, resolve=True))
     asked, overrides, own = asked.on([build.override("data_dir", config.data_dir), *config.overrides])
     datasets = [own] if own is not None and config.datasets is None else config.datasets
-    sweep = Sweep(asked, Path(os.path.relpath(folder)), overrides, config.arms, datasets, config.reuse)
+    if own is not None and own not in datasets:
+        raise ValueError(f"datasets={list(datasets)} leaves out {own}, which dataset= chooses; give one of the two")
+    sweep = Sweep(asked, Path(os.path.relpath(folder)), overrides, config.arms, datasets, config.reuse or ())
     if config.dry_run:
         sweep.show()
         return

@@ -100,3 +100,9 @@ def test_one_image_is_learnt_by_heart(name: str, backbone: str) -> None:
     # The smallest object has 26 by 24 px: 0.7 is one edge seven px off.
     assert (best.values > 0.7).all()
     assert torch.equal(found.labels[sure][best.indices], target.labels)
+    # Nothing is seen where nothing is; what NMS leaves of doubles overlaps its object by about a half.
+    assert (iou(target.boxes, found.boxes[sure]).amax(0) > 0.25).all()
+    assert (found.masks is not None) == ("mask" in name)
+    if found.masks is not None:
+        filled = (found.masks[sure][best.indices] > 0.5).float().mean((1, 2))
+        assert (filled > 0.8).all()  # the objects are rectangles, and fill their boxes

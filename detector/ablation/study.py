@@ -54,6 +54,8 @@ class Study:
     def on(self, overrides: Sequence[str]) -> tuple[Study, list[str], str | None]:
         """The study with the dataset that `dataset=` among overrides chooses, in place of running on its own.
 
+        A setting (`experiment=`) that all of the study's datasets bring is the new one's, too.
+
         Args:
             overrides: of every run.
 
@@ -62,7 +64,7 @@ class Study:
             None where no override chooses one.
 
         Raises:
-            ValueError: the name cannot be a folder's.
+            ValueError: the name cannot be a folder's, or the study's datasets bring different settings.
         """
         chosen = [o for o in overrides if _key(o) == "dataset"]
         if not chosen:
@@ -72,8 +74,16 @@ class Study:
         name = names[-1].partition("=")[2]
         if not re.fullmatch(r"[\w-][\w.-]*", name):
             raise ValueError(f"{names[-1]}: its runs need a folder's name; give dataset.name=NAME")
+        settings = {tuple(o for o in data if _key(o) == "experiment") for data in self.datasets.values()}
+        if len(settings) > 1 and not any(_key(o) == "experiment" for o in overrides):
+            known = ", ".join(sorted(o for setting in settings for o in setting))
+            raise ValueError(
+                f"{chosen[-1]}: the datasets of study {self.info.name} bring settings of their own ({known}); give "
+                "experiment=... too, or take a study whose datasets bring none, such as pooler"
+            )
+        setting = settings.pop() if len(settings) == 1 else ()
         info = replace(self.info, datasets=list(dict.fromkeys([*self.info.datasets, name])))
-        datasets, of_data = {**self.datasets, name: chosen}, {**self.of_data, name: own}
+        datasets, of_data = {**self.datasets, name: [*setting, *chosen]}, {**self.of_data, name: own}
         left = [o for o in overrides if o not in chosen and o not in own]
         return replace(self, info=info, datasets=datasets, of_data=of_data), left, name
 
@@ -92,6 +102,8 @@ class Study:
             everyone = (*self.overrides, *(o for data in self.of_data.values() for o in data), *more)
             if clash := [o for o in everyone if _key(o) in own]:
                 raise ValueError(f"{' '.join(clash)}: arm {name!r} of the study chooses that; leave it out")
+            if seeds := [o for o in everyone if _key(o) == "seed"]:
+                raise ValueError(f"{' '.join(seeds)}: a study has seeds of its own; give study.seeds=[...]")
         return [
             Job(arm, dataset, seed, tuple(self._overrides(arm, dataset, seed, runs, more)))
             for seed in self.info.seeds
@@ -144,8 +156,10 @@ def made_elsewhere(jobs: Sequence[Job], studies: Sequence[Path]) -> dict[Job, Pa
     """
     if wrong := [str(folder) for folder in studies if not (folder / "runs").is_dir()]:
         raise ValueError(f"reuse: {', '.join(wrong)} holds no runs/; give folders of studies, such as multirun/pooler")
-    found = {_made_by(file.parent): file.parent for folder in studies for file in folder.glob(f"runs/*/*/*/{COMMAND}")}
-    return {job: found[job.command] for job in jobs if job.command in found and finished(found[job.command])}
+    runs = [file.parent for folder in studies for file in sorted(folder.glob(f"runs/*/*/*/{COMMAND}"))]
+    whole = [run for run in runs if run.name.isdigit() and finished(run)]
+    found = {_made_by(run): run for run in reversed(whole)}
+    return {job: found[job.command] for job in jobs if job.command in found}
 
 
 def read(content: Mapping[str, Any], where: str = "study") -> Study:

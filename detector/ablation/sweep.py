@@ -105,7 +105,9 @@ class Sweep:
             console.print(f"{job.folder}: as {source}", soft_wrap=True)
             target = self.runs / job.folder
             half = target.with_name(f"{target.name}.copy")
-            shutil.copytree(source, half, dirs_exist_ok=True)
+            if half.exists():
+                shutil.rmtree(half)
+            shutil.copytree(source, half)
             half.rename(target)
         for wave in self.study.waves(self.jobs):
             waiting = missing(wave, self.runs)

@@ -210,7 +210,7 @@ def _legend(figure: Figure, regions: Mapping[str, Region]) -> None:
         Patch(fc=(*BLUE, 0.07), ec=BLUE, lw=1.2, label="bins, exact"),
     ]
     if any(_overlap(region.x.bins) or _overlap(region.y.bins) for region in regions.values()):
-        handles.append(Patch(fc=(*RED, 0.2), label="read by two bins"))
+        handles.append(Patch(fc=(*RED, 0.2), label="read by several bins"))
     if any(_outside(region.box, region.edges) for region in regions.values()):
         handles.append(Patch(fc=(*RED, 0.28), ec=RED, lw=0, hatch=MISSED, label="missed"))
     if any(_outside(region.edges, region.box) for region in regions.values()):

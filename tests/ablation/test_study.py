@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +82,13 @@ def test_runs_of_other_studies_are_found_by_their_command(tmp_path: Path) -> Non
     jobs = study.read(small()).jobs(tmp_path)
     renamed = study.Job("other", "two", 0, jobs[0].overrides)
     unfinished = study.Job("other", "two", 1, jobs[3].overrides)
-    for job in (renamed, unfinished):
+    same = study.Job("third", "two", 1, jobs[0].overrides)
+    for job in (renamed, unfinished, same):
         (tmp_path / "runs" / job.folder).mkdir(parents=True)
         study.sign(job, tmp_path / "runs")
     (tmp_path / "runs" / renamed.folder / "metrics.json").write_text('{"time/total": 1.0}')
+    half = shutil.copytree(tmp_path / "runs" / renamed.folder, tmp_path / "runs" / "other" / "two" / "2.copy")
+    (half / "command.txt").write_text(jobs[4].command)
     assert study.made_elsewhere(jobs, [tmp_path]) == {jobs[0]: tmp_path / "runs" / renamed.folder}
     assert study.made_elsewhere(jobs, []) == {}
     with pytest.raises(ValueError, match="nowhere holds no runs/"):
@@ -93,7 +97,8 @@ def test_runs_of_other_studies_are_found_by_their_command(tmp_path: Path) -> Non
 
 def test_a_dataset_of_the_users_own_takes_the_place_of_the_studys() -> None:
     own = ["dataset=custom", "dataset.train.annotations=a.json", "dataset.rois=9"]
-    asked = study.read(small(overrides=["schedule.steps=7", "dataset.rois=4"]))
+    plain = {"one": ["dataset=shapes"], "two": ["dataset=other"]}
+    asked = study.read(small(overrides=["schedule.steps=7", "dataset.rois=4"], datasets=plain))
     other, left, name = asked.on(["data_dir=x", *own, "workers=0"])
     assert (left, name) == (["data_dir=x", "workers=0"], "custom")
     jobs = other.jobs(Path("runs"), left)
@@ -109,6 +114,29 @@ def test_a_dataset_of_the_users_own_takes_the_place_of_the_studys() -> None:
     assert asked.on(own[1:]) == (asked, own[1:], None)
     with pytest.raises(ValueError, match=r"dataset\.name=NAME"):
         asked.on(["dataset=a/b"])
+
+
+def test_a_dataset_of_the_users_own_keeps_the_studys_setting() -> None:
+    asked = study.read(small(datasets={"coco": ["experiment=mask_rcnn_c4"]}))
+    for choice, more in (("custom", []), ("coco", []), ("custom", ["experiment=dry"])):
+        other, left, name = asked.on([f"dataset={choice}", *more])
+        experiment = "experiment=[mask_rcnn_c4,dry]" if more else "experiment=mask_rcnn_c4"
+        jobs = [job for job in other.jobs(Path("runs"), left) if job.dataset == name]
+        assert all(job.overrides[:2] == (experiment, f"dataset={choice}") for job in jobs)
+    mixed = study.read(small())
+    with pytest.raises(ValueError, match="experiment=nuclei"):
+        mixed.on(["dataset=custom"])
+    assert mixed.on(["dataset=custom", "experiment=dry"])[0].datasets["custom"] == ["dataset=custom"]
+
+
+def test_a_study_with_a_setting_composes_on_other_data() -> None:
+    table = study.read(yaml.safe_load((ROOT / "configs/study/table2e.yaml").read_text()))
+    other, left, _ = table.on(["dataset=custom", "dataset.train.annotations=a", "dataset.val.annotations=b"])
+    job = next(job for job in other.jobs(Path("runs"), left) if job.dataset == "custom" and job.arm == "mlp")
+    config = compose_config(*job.overrides)
+    assert config.dataset.name == "custom"
+    assert config.dataset.train.annotations == "a"
+    assert config.model.heads.mask_head.predictor._target_.endswith("MLP")
 
 
 def test_what_the_arms_differ_in_is_not_overridden_for_all() -> None:

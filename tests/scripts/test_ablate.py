@@ -144,6 +144,8 @@ def test_a_study_is_stopped_goes_on_and_ends_in_a_report(tmp_path: Path, run: Ru
         (["reuse=[nowhere]", "dry_run=true"], "nowhere holds no runs/"),
         (["reuse=nowhere"], "reuse=nowhere: give a list of folders"),
         (["report=nowhere"], "report=nowhere: give a list of folders"),
+        (["seed=3"], "give study.seeds=[...]"),
+        (["datasets=[shapes_coco]", "dataset=coco"], "leaves out coco"),
         (["arms=roipool"], "arms=roipool: give a list of names"),
         (["--compare", "here", "there"], "config.yaml"),
     ],

@@ -258,7 +258,7 @@ def _without(options: list[str], overridden: list[str]) -> list[str]:
         (["dataset=coco", "data_dir=nowhere"], ["nowhere", "coco"]),
         (["dataset=voc07", "data_dir=nowhere"], ["nowhere", "VOC2007"]),
         (["dataset=custom", "dataset.train.annotations=afile.json", "dataset.val.annotations=x"], ["afile.json"]),
-        (["dataset=custom", "dataset.val.annotations=x"], ["dataset.train.annotations=..."]),
+        (["dataset=custom", "dataset.val.annotations=x"], ["give dataset.train.annotations=..."]),
         (["trainer.accelerator=mps"], ["trainer.accelerator=mps", "trainer=cpu"]),
         (["poler=roialign"], ["poler"]),
         (["pooler=roialing"], ["roialing", "roialign"]),
