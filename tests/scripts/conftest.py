@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -67,9 +68,14 @@ def run_script(name: str, *arguments: str, cwd: Path) -> "subprocess.CompletedPr
 
 
 def start_script(name: str, *arguments: str, cwd: Path) -> "subprocess.Popen[bytes]":
-    """Start `scripts/NAME.py` in the folder `cwd`."""
+    """Start `scripts/NAME.py` in the folder `cwd`, as from a terminal: a shell's background job ignores Ctrl-C."""
     quiet = subprocess.DEVNULL
-    return subprocess.Popen(_command(name, arguments), cwd=cwd, env=_environment(), stdout=quiet, stderr=quiet)
+    options = {"cwd": cwd, "env": _environment(), "stdout": quiet, "stderr": quiet}
+    return subprocess.Popen(_command(name, arguments), preexec_fn=_heed_ctrl_c, **options)
+
+
+def _heed_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @dataclass
