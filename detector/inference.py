@@ -64,7 +64,7 @@ class Detector:
             raise ValueError(f"device={device}: there is no GPU that torch can use; take device=cpu")
         try:
             torch.empty(0, device=self.device)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
+        except RuntimeError as error:
             raise ValueError(f"device={device}: torch cannot use it here; take device=auto or device=cpu") from error
         model = build.build_model(config)
         trained.load(model)

@@ -91,3 +91,19 @@ def random_batch(
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+def learn(model: RCNN, batch: Batch, rate: float, steps: int) -> list[float]:
+    """Train on one batch by a one-cycle schedule up to `rate`; returns the losses at each step."""
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
+    history = []
+    for step in range(steps):
+        torch.manual_seed(step)
+        total = torch.stack(list(model.loss(batch).values())).sum()
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        schedule.step()
+        history.append(float(total.detach()))
+    return history

@@ -7,9 +7,8 @@ import torchvision
 from detector import build
 from detector.boxes import iou
 from detector.models import vgg
-from detector.models.rcnn import RCNN
 from detector.types import Batch, Target
-from tests.conftest import CLASSES, compose_config
+from tests.conftest import CLASSES, compose_config, learn
 from tests.test_combinations import CHOICES, KINDS, given_proposals, refusal
 
 WIDTH = "backbone.width=128"
@@ -58,22 +57,6 @@ def one_image(seed: int) -> Batch:
     no = torch.zeros(3, dtype=torch.bool)
     target = Target(boxes.float(), labels, no, no.clone(), masks)
     return given_proposals(Batch(image[None], [(64, 96)], [(64, 96)], [0], [target]))
-
-
-def learn(model: RCNN, batch: Batch, rate: float, steps: int) -> list[float]:
-    """The losses at each step."""
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
-    history = []
-    for step in range(steps):
-        torch.manual_seed(step)
-        total = torch.stack(list(model.loss(batch).values())).sum()
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-        schedule.step()
-        history.append(float(total.detach()))
-    return history
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from detector.models.pooler import with_batch_index
 from detector.models.rcnn import Normalize
 from detector.models.roi_heads import in_parts
 from detector.types import Batch, Objects, Target
-from tests.conftest import CLASSES, compose_config, confident, random_batch, small_model
+from tests.conftest import CLASSES, compose_config, confident, learn, random_batch, small_model
 
 STAGES = {f"{name}{number}" for name in ("class", "box") for number in (1, 2, 3)}
 LOSSES = {  # of the second stage
@@ -212,18 +212,7 @@ def test_true_boxes_are_among_the_rois() -> None:
 def test_the_loss_falls_to_near_nothing_on_one_image(choices: list[str]) -> None:
     model = small_model(*choices, "backbone.channels=64")
     batch = random_batch(4, size=(96, 128))
-    steps = 300
-    optimizer = torch.optim.AdamW(model.parameters())
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
-    history = []
-    for step in range(steps):
-        torch.manual_seed(step)
-        total = torch.stack(list(model.loss(batch).values())).sum()
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-        schedule.step()
-        history.append(float(total.detach()))
+    history = learn(model, batch, rate=2e-3, steps=300)
     assert max(history[-10:]) < 0.1 * history[0]
     with torch.inference_mode():
         found = model.eval()(batch)[0]
