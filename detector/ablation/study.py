@@ -131,7 +131,9 @@ def _key(override: str) -> str:
 
 def missing(jobs: Sequence[Job], runs: Path) -> list[Job]:
     """Those that are not done, or were done otherwise."""
-    return [job for job in jobs if not (finished(runs / job.folder) and _made_by(runs / job.folder) == job.command)]
+    return [
+        job for job in jobs if not (finished(runs / job.folder) and _made_by(runs / job.folder) == _asked(job.command))
+    ]
 
 
 def sign(job: Job, runs: Path) -> None:
@@ -139,13 +141,18 @@ def sign(job: Job, runs: Path) -> None:
     (runs / job.folder / COMMAND).write_text(job.command + "\n", encoding="utf-8")
 
 
-def _made_by(folder: Path) -> str:
+def _made_by(folder: Path) -> frozenset[str]:
     file = folder / COMMAND
-    return file.read_text(encoding="utf-8").rstrip("\n") if file.is_file() else ""
+    return _asked(file.read_text(encoding="utf-8")) if file.is_file() else frozenset()
+
+
+def _asked(command: str) -> frozenset[str]:
+    """What a command chooses, in whatever order: of overrides of one key the last, which has Hydra's last word."""
+    return frozenset({word.partition("=")[0]: word for word in shlex.split(command)}.values())
 
 
 def made_elsewhere(jobs: Sequence[Job], studies: Sequence[Path]) -> dict[Job, Path]:
-    """The folders of finished runs of other studies that the same command has made.
+    """The folders of finished runs of other studies that the same command, in whatever order, has made.
 
     Args:
         jobs: of which runs are looked for.
@@ -159,7 +166,7 @@ def made_elsewhere(jobs: Sequence[Job], studies: Sequence[Path]) -> dict[Job, Pa
     runs = [file.parent for folder in studies for file in sorted(folder.glob(f"runs/*/*/*/{COMMAND}"))]
     whole = [run for run in runs if run.name.isdigit() and finished(run)]
     found = {_made_by(run): run for run in reversed(whole)}
-    return {job: found[job.command] for job in jobs if job.command in found}
+    return {job: found[asked] for job in jobs if (asked := _asked(job.command)) in found}
 
 
 def read(content: Mapping[str, Any], where: str = "study") -> Study:

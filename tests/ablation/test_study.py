@@ -95,6 +95,26 @@ def test_runs_of_other_studies_are_found_by_their_command(tmp_path: Path) -> Non
         study.made_elsewhere(jobs, [tmp_path, tmp_path / "nowhere"])
 
 
+@pytest.mark.parametrize(
+    ("words", "same"),
+    [
+        ("seed=3 dataset=shapes 'schedule.steps=7' pooler=roipool", True),
+        ("dataset=shapes schedule.steps=9 pooler=roipool schedule.steps=7 seed=3", True),
+        ("dataset=shapes schedule.steps=7 pooler=roipool schedule.steps=9 seed=3", False),
+        ("dataset=shapes pooler=roipool seed=3", False),
+        ("dataset=shapes pooler=roipool schedule.steps=7 seed=3 +x=1", False),
+    ],
+)
+def test_the_order_of_overrides_does_not_count(words: str, same: bool, tmp_path: Path) -> None:
+    jobs = study.read(small()).jobs(tmp_path)
+    folder = tmp_path / "runs" / jobs[0].folder
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text('{"time/total": 1.0}')
+    (folder / "command.txt").write_text(f"python scripts/train.py {words}\n")
+    assert study.made_elsewhere(jobs, [tmp_path]) == ({jobs[0]: folder} if same else {})
+    assert (jobs[0] not in study.missing(jobs, tmp_path / "runs")) == same
+
+
 def test_a_dataset_of_the_users_own_takes_the_place_of_the_studys() -> None:
     own = ["dataset=custom", "dataset.train.annotations=a.json", "dataset.rois=9"]
     plain = {"one": ["dataset=shapes"], "two": ["dataset=other"]}
