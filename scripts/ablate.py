@@ -46,10 +46,18 @@ def main(config: DictConfig) -> None:
         sweep.show()
         return
     launch = [o for o in settings.overrides.hydra if o.startswith(("hydra/launcher", "hydra.launcher"))]
-    sweep.run(launch)
-    write(folder / "records", sweep.records())
-    pictures = sweep.showcases(folder / "showcases")
-    console.print(f"Report: {report([folder / 'records'], folder / 'report', pictures)}", soft_wrap=True)
+    failed = sweep.run(launch)
+    records = sweep.records()
+    if records.metrics:
+        write(folder / "records", records)
+        pictures = sweep.showcases(folder / "showcases")
+        console.print(f"Report: {report([folder / 'records'], folder / 'report', pictures)}", soft_wrap=True)
+    if failed:
+        names = ", ".join(job.folder for job in failed[:5])
+        raise ValueError(
+            f"{len(failed)} of {len(sweep.jobs)} runs failed ({names}{', ...' if len(failed) > 5 else ''}): the reason "
+            "stands above; the same command tries them again"
+        )
 
 
 def split(arguments: list[str]) -> list[str]:

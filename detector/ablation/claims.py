@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -48,12 +48,16 @@ class Row:
     what: str
     where: str
     """study, dataset, kind"""
+    kind: str
+    """box or mask; empty for what was computed"""
     published: str
     """in points, with its source; empty: none"""
     measured: Effect | str
     """fractions; or words, where it was computed"""
     direction: Verdict
     size: Size
+    runs: frozenset[frozenset[str]] = frozenset()
+    """what was asked of the runs that were measured; studies that share runs have the row twice"""
 
 
 def rises(effect: Effect) -> Verdict:
@@ -77,6 +81,15 @@ def no_better(effect: Effect) -> Verdict:
     if effect.low is None or effect.high is None or effect.low <= MARGIN < effect.high:
         return "cannot be told"
     return "held" if effect.high <= MARGIN else "not held"
+
+
+def no_worse(effect: Effect) -> Verdict:
+    """Whether an arm is as good as another or better, up to the margin."""
+    return no_better(replace(effect, low=_minus(effect.high), high=_minus(effect.low)))
+
+
+def _minus(value: float | None) -> float | None:
+    return None if value is None else -value
 
 
 def undirected(effect: Effect) -> Verdict:
@@ -129,7 +142,8 @@ class Question:
         gain = source.gain(self.metric, self.less) if source and self.sized else None
         what = f"{self.change}: {self.metric}" + (f" more than {self.less}" if self.less else "")
         where = f"{numbers.study.name}, {dataset}, {kind}: {after} against {before}"
-        return Row(self.claim, what, where, words, effect, self.judge(effect), size(effect, gain))
+        made = numbers.made((before, after), (dataset,))
+        return Row(self.claim, what, where, kind, words, effect, self.judge(effect), size(effect, gain), made)
 
 
 def _gain(
@@ -176,7 +190,7 @@ QUESTIONS = (
         "C8",
         contrasts.SIGMOID_TO_AGNOSTIC,
         "by class to class-agnostic",
-        equals,
+        no_worse,
         published=published.SIGMOID_TO_AGNOSTIC,
         kinds=("mask",),
         sized=False,
@@ -205,10 +219,12 @@ def by_stride(numbers: Numbers) -> Iterator[Row]:
                     "C3",
                     f"{TO_ALIGN}: AP, more at stride {coarse} than at {fine}",
                     f"{numbers.study.name}, {dataset}, {kind}: {a} against {b}, and {c} against {d}",
+                    kind,
                     known.words("AP") if known else "",
                     effect,
                     rises(effect),
                     size(effect, known.gain("AP") if known else None),
+                    numbers.made((a, b, c, d), (dataset,)),
                 )
 
 
@@ -227,7 +243,8 @@ def by_dataset(numbers: Numbers) -> Iterator[Row]:
                 if effect is not None:
                     where = f"{numbers.study.name}, {coco} against {voc}, {kind}: {after} against {before}"
                     what = f"{TO_ALIGN}: AP, more on {coco} than on {voc}"
-                    yield Row("C4", what, where, "", effect, rises(effect), "")
+                    made = numbers.made((before, after), (coco, voc))
+                    yield Row("C4", what, where, kind, "", effect, rises(effect), "", made)
 
 
 def computed() -> list[Row]:
@@ -241,6 +258,7 @@ def computed() -> list[Row]:
             "C1",
             f"How far beyond its edge a box of {SIDE} px is pooled",
             f"stride {STRIDE}, {BINS}x{BINS} bins; computed by the operators' reference",
+            "",
             "floors -25 px, in use +39 px, RoIAlign 0 px",
             words,
             "held" if exact else "not held",
@@ -250,6 +268,7 @@ def computed() -> list[Row]:
             "C11",
             "Cells that get the gradient of one output",
             "RoIPool; RoIAlign with 2x2 samples; computed by the operators' reference",
+            "",
             "1; all closer than 1 to a sample, by (1-Δh)(1-Δw)",
             f"{cells.pool}; {cells.align}, off the formula by {cells.error:.1g} at most",
             "held" if right else "not held",
@@ -259,12 +278,16 @@ def computed() -> list[Row]:
 
 
 def ledger(studies: Sequence[Numbers]) -> list[Row]:
-    """All rows, by claim; a claim that no record speaks of has one row, "not measured"."""
+    """All rows, by claim; a claim that no record speaks of has one row, "not measured".
+
+    What several studies say of the same runs counts once, by the first of them.
+    """
     rows = computed()
     for numbers in studies:
-        for question in QUESTIONS:
-            rows += question.rows(numbers)
-        rows += [*by_stride(numbers), *by_dataset(numbers)]
+        found = [row for question in QUESTIONS for row in question.rows(numbers)]
+        counted = {(row.claim, row.what, row.kind, row.runs) for row in rows if row.runs}
+        found += [*by_stride(numbers), *by_dataset(numbers)]
+        rows += [row for row in found if (row.claim, row.what, row.kind, row.runs) not in counted]
     spoken = {row.claim for row in rows}
-    rows += [Row(claim, "", "", "", "", "not measured", "") for claim in CLAIMS if claim not in spoken]
+    rows += [Row(claim, "", "", "", "", "", "not measured", "") for claim in CLAIMS if claim not in spoken]
     return sorted(rows, key=lambda row: list(CLAIMS).index(row.claim))

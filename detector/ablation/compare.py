@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from omegaconf import DictConfig
+
+from detector import build
 from detector.ablation.collect import Finished, collect
 from detector.ablation.records import Arm, StudyInfo, write
 from detector.ablation.report import report
@@ -36,8 +40,13 @@ def _study(first: Path, second: Path) -> tuple[StudyInfo, list[Finished]]:
     datasets = list(dict.fromkeys(str(config.dataset.name) for config in configs))
     if len(datasets) > 1:
         raise ValueError(f"{first} and {second} were measured on {' and '.join(datasets)}: give runs on the same data")
-    seed = int(configs[0].seed)
-    arms = {"first": Arm(str(first), []), "second": Arm(str(second), [])}
+    if _truth(configs[0]) != _truth(configs[1]):
+        raise ValueError(f"{first} and {second} were measured on other images or objects: give runs on the same data")
+    seeds = [int(config.seed) for config in configs]
+    labels = [str(first), str(second)]
+    if len(set(seeds)) > 1:
+        labels = [f"{label}, seed {seed}" for label, seed in zip(labels, seeds, strict=True)]
+    arms = {name: Arm(label, []) for name, label in zip(("first", "second"), labels, strict=True)}
     info = StudyInfo(
         name="compare",
         title=f"{second} against {first}",
@@ -45,10 +54,16 @@ def _study(first: Path, second: Path) -> tuple[StudyInfo, list[Finished]]:
         baseline="first",
         arms=arms,
         datasets=datasets,
-        seeds=[seed],
+        seeds=seeds[:1],
     )
     made = "python scripts/train.py (its configuration: {}/config.yaml)"
     return info, [
-        Finished(arm, datasets[0], seed, folder, made.format(folder))
+        Finished(arm, datasets[0], seeds[0], folder, made.format(folder))
         for arm, folder in zip(arms, (first, second), strict=True)
     ]
+
+
+def _truth(config: DictConfig) -> tuple[Any, ...]:
+    truth = build.build_dataset(config, "val").ground_truth()
+    images = [(image["id"], image["width"], image["height"]) for image in truth["images"]]
+    return images, truth["categories"], truth["annotations"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from detector.ablation.records import Gain, Records, StudyInfo
+from detector.ablation.records import Gain, Records, StudyInfo, identity
 from detector.ablation.statistics import Difference, difference_of_gains, paired, summary
 
 Values = dict[int, float]
@@ -112,6 +112,11 @@ class Numbers:
         found = {key[0] for key in self._values if key[1:3] == (dataset, kind)}
         return [arm for arm in self.study.arms if arm in found]
 
+    def made(self, arms: Sequence[str], datasets: Sequence[str]) -> frozenset[frozenset[str]]:
+        """What was asked of the runs of these arms on these datasets."""
+        runs = self.records.runs
+        return frozenset(identity(run.command) for run in runs if run.arm in arms and run.dataset in datasets)
+
     def effect(self, arm: str, other: str, dataset: str, kind: str, metric: str) -> Effect | None:
         """`arm` minus `other`: paired by seed, or where that gives no interval, by the records' image bootstrap."""
         found = between(self.values(arm, dataset, kind, metric), self.values(other, dataset, kind, metric))
@@ -128,7 +133,9 @@ class Numbers:
     def _paired_images(self, arm: str, other: str, dataset: str, kind: str, metric: str) -> tuple[float, float] | None:
         both = self.values(arm, dataset, kind, metric).keys() & self.values(other, dataset, kind, metric).keys()
         for gain in self._gains.get((arm, dataset, kind, metric), []):
-            if gain.baseline == other and gain.seed in both and gain.low is not None and gain.high is not None:
+            if gain.baseline != other or gain.seed not in both or gain.low is None or gain.high is None:
+                continue
+            if gain.low < gain.high:  # else nothing varied, which shows no certainty
                 return gain.low, gain.high
         return None
 

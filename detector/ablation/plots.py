@@ -23,7 +23,8 @@ MARKERS = "osD^vP*X"
 WIDTH = 8.0
 DPI = 130
 FONT = 10
-MOST_CURVES = 9
+CURVES = r"loss.*|(box|mask)/AP(50|75)?"
+"""The training curves that are drawn: losses and, where they were taken more than once, APs."""
 
 
 def _style(place: int) -> tuple[str, str, str]:
@@ -35,6 +36,11 @@ def _style(place: int) -> tuple[str, str, str]:
     )
 
 
+def _text(words: str) -> str:
+    """A name as matplotlib draws it as it is: neither mathematics nor, in a legend, hidden."""
+    return re.sub(r"^_", " _", words.replace("$", r"\$"))
+
+
 def _figure(columns: int, rows: int = 1, height: float = 3.4) -> tuple[Figure, list[Axes]]:
     """Panels in rows, each of this height in inches."""
     figure = Figure(figsize=(WIDTH, height * rows + 0.5), layout="constrained")
@@ -43,7 +49,7 @@ def _figure(columns: int, rows: int = 1, height: float = 3.4) -> tuple[Figure, l
 
 
 def _clean(axes: Axes, title: str, x: str, y: str) -> None:
-    axes.set_title(title, fontsize=FONT, loc="left")
+    axes.set_title(_text(title), fontsize=FONT, loc="left")
     axes.set_xlabel(x, fontsize=FONT)
     axes.set_ylabel(y, fontsize=FONT)
     axes.tick_params(labelsize=FONT - 1)
@@ -97,7 +103,7 @@ def ap_by_iou(numbers: Numbers, kind: str, path: Path) -> bool:
             mean = 100 * np.array([part.mean for part in parts])
             spread = 100 * np.array([part.sd or 0.0 for part in parts])
             colour, marker, line = _style(places.index(arm))
-            label = numbers.study.arms[arm].label
+            label = _text(numbers.study.arms[arm].label)
             panel.plot(at, mean, color=colour, marker=marker, linestyle=line, markersize=4, linewidth=1.6, label=label)
             panel.fill_between(at, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
         panel.set_ylim(bottom=0)
@@ -105,10 +111,18 @@ def ap_by_iou(numbers: Numbers, kind: str, path: Path) -> bool:
     return _save(figure, axes, path)
 
 
-def _ends(effects: Sequence[Effect]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """[2, n]: how far the intervals reach below and above, in points; 0 where there is none."""
-    ends = [(e.value - e.interval[0], e.interval[1] - e.value) if e.interval else (0.0, 0.0) for e in effects]
-    return 100 * np.array(ends, dtype=np.float64).T
+def _effects(
+    panel: Axes, at: Sequence[float], effects: Sequence[Effect], style: tuple[str, str, str], label: str, cap: float
+) -> None:
+    """Effects in points, and their intervals, which need not hold them: percentiles of resamples may miss the value."""
+    colour, marker, line = style
+    values = [100 * effect.value for effect in effects]
+    panel.plot(at, values, color=colour, marker=marker, linestyle=line, markersize=5, linewidth=1.2, label=_text(label))
+    known = [(x, *effect.interval) for x, effect in zip(at, effects, strict=True) if effect.interval]
+    if known:
+        x, low, high = 100 * np.array(known, dtype=np.float64).T
+        middle, half = (low + high) / 2, (high - low) / 2
+        panel.errorbar(x / 100, middle, half, fmt="none", ecolor=colour, capsize=cap, elinewidth=1.2)
 
 
 def _size_bins(numbers: Numbers, dataset: str, kind: str) -> list[str]:
@@ -155,23 +169,13 @@ def gain_by_size(numbers: Numbers, kind: str, path: Path) -> bool:
             x = [j + 0.8 * ((i + 0.5) / len(pairs) - 0.5) for j, _ in known]
             effects = [effect for _, effect in known]
             colour, marker, _ = _style(places.index(arm))
-            panel.errorbar(
-                x,
-                [100 * effect.value for effect in effects],
-                _ends(effects),
-                color=colour,
-                fmt=marker,
-                markersize=5,
-                capsize=2,
-                linewidth=1.2,
-                label=study.arms[arm].label,
-            )
+            _effects(panel, x, effects, (colour, marker, ""), study.arms[arm].label, 2)
         for j in range(1, len(bins)):
             panel.axvline(j - 0.5, color="0.85", linewidth=0.8)
         panel.axhline(0, color="0.4", linewidth=1)
         panel.set_xticks(range(len(bins)), [_bin_label(name) for name in bins])
         panel.set_xlim(-0.5, len(bins) - 0.5)
-        _clean(panel, dataset, "object's size (square root of its area, px)", f"{kind} AP over\n{over} (points)")
+        _clean(panel, dataset, "object's size (square root of its area, px)", f"{kind} AP over\n{_text(over)} (points)")
     return _save(figure, axes, path)
 
 
@@ -193,17 +197,7 @@ def gain_by_stride(numbers: Numbers, kind: str, path: Path) -> bool:
             continue
         shown = True
         x = [strides.index(stride) + 0.08 * (i - (len(datasets) - 1) / 2) for stride, _ in points]
-        colour, marker, line = _style(i + 1)
-        axes[0].errorbar(
-            x,
-            [100 * e.value for _, e in points],
-            _ends([e for _, e in points]),
-            color=colour,
-            marker=marker,
-            linestyle=line,
-            capsize=3,
-            label=dataset,
-        )
+        _effects(axes[0], x, [e for _, e in points], _style(i + 1), dataset, 3)
     if not shown:
         return False
     axes[0].axhline(0, color="0.4", linewidth=1)
@@ -225,7 +219,10 @@ def _series(points: Sequence[CurvePoint], arm: str, name: str) -> list[tuple[int
 def curves(numbers: Numbers, dataset: str, path: Path) -> bool:
     """Training curves: the mean over seeds and a band of one standard deviation, a panel for each name."""
     points = [point for point in numbers.records.curves if point.dataset == dataset]
-    names = list(dict.fromkeys(point.name for point in points))[:MOST_CURVES]
+    steps: dict[str, set[int]] = {}
+    for point in points:
+        steps.setdefault(point.name, set()).add(point.step)
+    names = [name for name, at in steps.items() if len(at) > 1 and re.fullmatch(CURVES, name)]
     if not names:
         return False
     across = min(3, len(names))
@@ -238,9 +235,11 @@ def curves(numbers: Numbers, dataset: str, path: Path) -> bool:
                 continue
             step, mean, spread = (np.array(values) for values in zip(*series, strict=True))
             colour, _, line = _style(place)
-            panel.plot(step, mean, color=colour, linestyle=line, linewidth=1.3, label=description.label)
+            scale = 100 if "AP" in name else 1
+            mean, spread = scale * mean, scale * spread
+            panel.plot(step, mean, color=colour, linestyle=line, linewidth=1.3, label=_text(description.label))
             panel.fill_between(step, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
-        _clean(panel, name, "step", "")
+        _clean(panel, f"{name} (%)" if "AP" in name else name, "step", "")
     for panel in axes[len(names) :]:
         panel.set_visible(False)
     return _save(figure, axes, path)

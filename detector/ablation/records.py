@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import math
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -119,17 +121,34 @@ class Records:
     curves: list[CurvePoint] = field(default_factory=list)
 
 
+def identity(command: str) -> frozenset[str]:
+    """What a command of a run chooses, in whatever order; runs with the same are the same run.
+
+    Of overrides of one key the last counts, which has Hydra's last word. Where one brings several keys (`{...}`), the
+    order may have a meaning, and the command is the same as itself alone.
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError:  # no command that a shell would read
+        words = ["{", command]
+    if any("{" in word for word in words):
+        return frozenset([command.strip()])
+    return frozenset({word.partition("=")[0].lstrip("+~"): word for word in words}.values())
+
+
 Row = TypeVar("Row", Run, Metric, Gain, CurvePoint)
 STUDY, RUNS, METRICS = "study.yaml", "runs.csv", "metrics.csv"
 DIFFERENCES, CURVES = "differences.csv", "curves.csv"
+ROUNDING = 1e-9
 
 
 def read(folder: str | Path) -> Records:
     """The records that lie in a folder: `study.yaml`, `runs.csv`, `metrics.csv`, `differences.csv`, `curves.csv`.
 
     Raises:
-        ValueError: a file is missing or has another header, a cell is not what its column holds, a row speaks of
-            another study or of an unknown arm or dataset, or two rows are about the same thing.
+        ValueError: a file is missing or has another header, a cell is not what its column holds, a number is none that
+            a metric can have, a row speaks of another study, of an unknown arm, dataset or seed or of a run that
+            `runs.csv` lacks, or two rows are about the same thing.
     """
     folder = Path(folder)
     study = read_study(folder / STUDY)
@@ -200,6 +219,11 @@ def parse_study(content: Mapping[str, Any], where: str) -> StudyInfo:
         seeds=seeds,
         **texts,
     )
+    for name in (info.name, *info.arms, *info.datasets):
+        if not re.fullmatch(r"\w[\w. -]*", name):
+            raise ValueError(
+                f"{where}: {name!r} is to be the name of files and folders: letters, digits, and . - between them"
+            )
     if info.baseline not in info.arms:
         raise ValueError(f"{where}: baseline {info.baseline!r} is none of the arms {', '.join(info.arms)}")
     return info
@@ -215,8 +239,10 @@ def _arm(arm: Any, where: str) -> Arm:
     if not isinstance(arm, dict) or not {"label", "overrides"} <= set(arm):
         raise ValueError(f"{where} must have label and overrides, not {arm!r}")
     stride = arm.get("stride")
-    if stride is not None and (not isinstance(stride, int) or stride < 1):
+    if stride is not None and (isinstance(stride, bool) or not isinstance(stride, int) or stride < 1):
         raise ValueError(f"{where}: stride must be a whole number of pixels, not {stride!r}")
+    if isinstance(arm["label"], bool) or not isinstance(arm["label"], str | int | float):
+        raise ValueError(f"{where}: label must be text, not {arm['label']!r}")
     return Arm(str(arm["label"]), [str(o) for o in _list(arm["overrides"], f"{where}: overrides")], stride)
 
 
@@ -232,12 +258,15 @@ def _rows(path: Path, row: type[Row]) -> list[Row]:
     if not path.is_file():
         raise ValueError(f"{path}: no such file; records are made by scripts/ablate.py")
     kinds = get_type_hints(row)
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = csv.reader(file)
-        header = next(lines, [])
-        if header != list(kinds):
-            raise ValueError(f"{path}: the header must be {','.join(kinds)}, but is {','.join(header)}")
-        return [_parse(cells, row, kinds, f"{path}, line {lines.line_num}") for cells in lines]
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = csv.reader(file)
+            header = next(lines, [])
+            if header != list(kinds):
+                raise ValueError(f"{path}: the header must be {','.join(kinds)}, but is {','.join(header)}")
+            return [_parse(cells, row, kinds, f"{path}, line {lines.line_num}") for cells in lines if cells]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: not readable as CSV in UTF-8: {error}") from error
 
 
 def _parse(cells: list[str], row: type[Row], kinds: dict[str, Any], where: str) -> Row:
@@ -279,6 +308,7 @@ def _check(records: Records, folder: Path) -> None:
         DIFFERENCES: records.differences,
         CURVES: records.curves,
     }
+    runs = {_key(run) for run in records.runs}
     for name, rows in parts.items():
         seen = set()
         for row in rows:
@@ -286,12 +316,30 @@ def _check(records: Records, folder: Path) -> None:
                 ("study", row.study, [study.name]),
                 ("arm", row.arm, list(study.arms)),
                 ("dataset", row.dataset, study.datasets),
+                ("seed", row.seed, study.seeds),
             ):
                 if value not in known:
                     raise ValueError(f"{folder / name}: {what} {value!r} is not in {STUDY}, which has {known}")
+            if (row.arm, row.dataset, row.seed) not in runs:
+                raise ValueError(f"{folder / name}: {row.arm}, {row.dataset}, seed {row.seed}: no such run in {RUNS}")
             if _key(row) in seen:
                 raise ValueError(f"{folder / name}: two rows about {_key(row)}; leave one out")
             seen.add(_key(row))
+            _check_numbers(row, str(folder / name))
+
+
+def _check_numbers(row: Run | Metric | Gain | CurvePoint, where: str) -> None:
+    if isinstance(row, Run):
+        return
+    ends = [] if isinstance(row, CurvePoint) else [end for end in (row.low, row.high) if end is not None]
+    if not all(math.isfinite(number) for number in (row.value, *ends)):
+        raise ValueError(f"{where}: {_key(row)} must have finite numbers, not {(row.value, *ends)}")
+    least = {Metric: 0.0, Gain: -1.0}.get(type(row), -math.inf)
+    most = math.inf if isinstance(row, CurvePoint) else 1.0
+    if not all(least - ROUNDING <= number <= most + ROUNDING for number in (row.value, *ends)):
+        raise ValueError(f"{where}: {_key(row)} must be a fraction in {least:g}..1, not {(row.value, *ends)}")
+    if ends != sorted(ends):
+        raise ValueError(f"{where}: {_key(row)} has an interval that ends before it begins: {ends}")
 
 
 def _write(path: Path, row: type[Row], rows: Sequence[Row]) -> None:

@@ -25,6 +25,7 @@ from detector.ablation.effects import Numbers, gaps
 from detector.ablation.records import read
 
 TABLES, PLOTS = "tables", "plots"
+INTERVALS = "95 % intervals (over seeds; of a single seed over images)"
 
 
 def report(folders: Sequence[str | Path], output: str | Path, pictures: Mapping[str, str | Path] | None = None) -> Path:
@@ -115,6 +116,8 @@ def _study(numbers: Numbers, output: Path) -> Iterator[Block]:
             overlap = tables.localisation(numbers, dataset, kind)
             if overlap is not None:
                 yield overlap
+        for sentence in tables.made_otherwise(numbers, dataset):
+            yield Warn(sentence)
         lines = tables.provenance(numbers, dataset)
         if lines:
             yield Commands(f"What made these rows ({dataset})", lines)
@@ -127,13 +130,13 @@ def _pictures(numbers: Numbers, output: Path) -> Iterator[Block]:
     for kind in kinds:
         for name, draw, caption in (
             ("ap_by_iou", plots.ap_by_iou, "AP by the IoU that a match takes: mean over seeds, ± standard deviation"),
-            ("gain_by_size", plots.gain_by_size, "gain by object size, with 95 % intervals"),
-            ("gain_by_stride", plots.gain_by_stride, "gain of RoIAlign over RoIPool by stride, with 95 % intervals"),
+            ("gain_by_size", plots.gain_by_size, f"gain by object size, with {INTERVALS}"),
+            ("gain_by_stride", plots.gain_by_stride, f"gain of RoIAlign over RoIPool by stride, with {INTERVALS}"),
         ):
-            path = f"{PLOTS}/{info.name}_{kind}_{name}.png"
+            path = f"{PLOTS}/{tables.slug(info.name, kind, name)}.png"
             if draw(numbers, kind, output / path):
                 yield Picture(path, f"{info.name}, {kind}: {caption}.")
     for dataset in numbers.datasets():
-        path = f"{PLOTS}/{info.name}_{dataset}_curves.png"
+        path = f"{PLOTS}/{tables.slug(info.name, dataset, 'curves')}.png"
         if plots.curves(numbers, dataset, output / path):
             yield Picture(path, f"{info.name} on {dataset}: training curves, mean over seeds, ± standard deviation.")

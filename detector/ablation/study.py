@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from detector import build
-from detector.ablation.records import Arm, StudyInfo, parse_study
+from detector.ablation import contrasts
+from detector.ablation.records import Arm, StudyInfo, identity, parse_study
 from detector.folders import finished
 
 COMMAND = "command.txt"
@@ -72,7 +73,7 @@ class Study:
         own = [o for o in overrides if _key(o).startswith("dataset.")]
         names = [o for o in own if _key(o) == "dataset.name"] or chosen
         name = names[-1].partition("=")[2]
-        if not re.fullmatch(r"[\w-][\w.-]*", name):
+        if not re.fullmatch(r"\w[\w.-]*", name):
             raise ValueError(f"{names[-1]}: its runs need a folder's name; give dataset.name=NAME")
         settings = {tuple(o for o in data if _key(o) == "experiment") for data in self.datasets.values()}
         if len(settings) > 1 and not any(_key(o) == "experiment" for o in overrides):
@@ -97,19 +98,27 @@ class Study:
         Raises:
             ValueError: they override what the arms differ in.
         """
-        for name, arm in self.info.arms.items():
-            own = {_key(o) for o in arm.overrides} - {"experiment"}
-            everyone = (*self.overrides, *(o for data in self.of_data.values() for o in data), *more)
+        everyone = (*self.overrides, *(o for data in self.of_data.values() for o in data), *more)
+        for name, own in self._choices().items():
             if clash := [o for o in everyone if _key(o) in own]:
                 raise ValueError(f"{' '.join(clash)}: arm {name!r} of the study chooses that; leave it out")
-            if seeds := [o for o in everyone if _key(o) == "seed"]:
-                raise ValueError(f"{' '.join(seeds)}: a study has seeds of its own; give study.seeds=[...]")
+        if seeds := [o for o in everyone if _key(o) == "seed"]:
+            raise ValueError(f"{' '.join(seeds)}: a study has seeds of its own; give study.seeds=[...]")
         return [
             Job(arm, dataset, seed, tuple(self._overrides(arm, dataset, seed, runs, more)))
             for seed in self.info.seeds
             for dataset in self.info.datasets
             for arm in self.info.arms
         ]
+
+    def _choices(self) -> dict[str, set[str]]:
+        """By arm the keys that it chooses, and those in which the variants of what it chooses differ from others'."""
+        variants = {name: contrasts.settings(arm.overrides) for name, arm in self.info.arms.items()}
+        return {
+            name: {_key(o) for o in arm.overrides if _key(o) != "experiment"}
+            | {k for k, value in variants[name].items() if any(value != v.get(k, value) for v in variants.values())}
+            for name, arm in self.info.arms.items()
+        }
 
     def _overrides(self, arm: str, dataset: str, seed: int, runs: Path, more: Sequence[str]) -> Iterator[str]:
         chosen = [*self.datasets[dataset], *self.info.arms[arm].overrides, *self.overrides]
@@ -131,9 +140,11 @@ def _key(override: str) -> str:
 
 def missing(jobs: Sequence[Job], runs: Path) -> list[Job]:
     """Those that are not done, or were done otherwise."""
-    return [
-        job for job in jobs if not (finished(runs / job.folder) and _made_by(runs / job.folder) == _asked(job.command))
-    ]
+    return [job for job in jobs if not _done(job, runs / job.folder)]
+
+
+def _done(job: Job, folder: Path) -> bool:
+    return finished(folder) and _made_by(folder) == identity(job.command)
 
 
 def sign(job: Job, runs: Path) -> None:
@@ -143,12 +154,7 @@ def sign(job: Job, runs: Path) -> None:
 
 def _made_by(folder: Path) -> frozenset[str]:
     file = folder / COMMAND
-    return _asked(file.read_text(encoding="utf-8")) if file.is_file() else frozenset()
-
-
-def _asked(command: str) -> frozenset[str]:
-    """What a command chooses, in whatever order: of overrides of one key the last, which has Hydra's last word."""
-    return frozenset({word.partition("=")[0]: word for word in shlex.split(command)}.values())
+    return identity(file.read_text(encoding="utf-8")) if file.is_file() else frozenset()
 
 
 def made_elsewhere(jobs: Sequence[Job], studies: Sequence[Path]) -> dict[Job, Path]:
@@ -166,7 +172,7 @@ def made_elsewhere(jobs: Sequence[Job], studies: Sequence[Path]) -> dict[Job, Pa
     runs = [file.parent for folder in studies for file in sorted(folder.glob(f"runs/*/*/*/{COMMAND}"))]
     whole = [run for run in runs if run.name.isdigit() and finished(run)]
     found = {_made_by(run): run for run in reversed(whole)}
-    return {job: found[asked] for job in jobs if (asked := _asked(job.command)) in found}
+    return {job: found[asked] for job in jobs if (asked := identity(job.command)) in found}
 
 
 def read(content: Mapping[str, Any], where: str = "study") -> Study:
@@ -182,6 +188,12 @@ def read(content: Mapping[str, Any], where: str = "study") -> Study:
     if not isinstance(datasets, Mapping) or not datasets:
         raise ValueError(f"{where}.datasets must be names with lists of overrides, not {datasets!r}")
     info = parse_study({**content, "datasets": list(datasets)}, where)
+    for name, arm in content["arms"].items():
+        if unknown := sorted(set(arm) - {"label", "overrides", "stride", "proposals"}):
+            raise ValueError(f"{where}: arm {name!r}: unknown keys {', '.join(map(str, unknown))}")
+    for names in (list(info.arms), info.datasets):
+        if twice := [name for name in names if [other.lower() for other in names].count(name.lower()) > 1]:
+            raise ValueError(f"{where}: {' and '.join(twice)} are one folder where disks do not tell letters' case")
     lists = {f"datasets.{name}": overrides for name, overrides in datasets.items()}
     lists |= {f"arms.{name}.overrides": arm["overrides"] for name, arm in content["arms"].items()}
     for name, overrides in [*lists.items(), ("overrides", content.get("overrides"))]:

@@ -91,15 +91,15 @@ class Sweep:
             mark = "done " if job not in waiting else "copy " if job in self._copied(waiting) else "     "
             console.print(f"{mark}{job.command}", soft_wrap=True, highlight=False)
 
-    def run(self, launcher: Sequence[str] = ()) -> None:
+    def run(self, launcher: Sequence[str] = ()) -> list[Job]:
         """Do what is not done; a run that was stopped goes on.
 
         Args:
             launcher: overrides that choose Hydra's launcher, such as `hydra/launcher=joblib`; the basic one does one
                 run after the other.
 
-        Raises:
-            ValueError: some runs failed; the message says which.
+        Returns:
+            the runs that failed, and those that need what these were to give.
         """
         for job, source in self._copied(missing(self.jobs, self.runs)).items():
             console.print(f"{job.folder}: as {source}", soft_wrap=True)
@@ -110,19 +110,20 @@ class Sweep:
             shutil.copytree(source, half)
             half.rename(target)
         for wave in self.study.waves(self.jobs):
-            waiting = missing(wave, self.runs)
+            waiting = [job for job in missing(wave, self.runs) if self._startable(job)]
             if waiting:
                 jobs = [
                     [*job.overrides, "resume=auto", build.override("hydra.sweep.subdir", job.folder)] for job in waiting
                 ]
                 before = len(self.jobs) - len(missing(self.jobs, self.runs))
                 build.launch(Task(waiting, self.runs, before, len(self.jobs)), jobs, self.runs, launcher)
-            if failed := missing(wave, self.runs):
-                names = ", ".join(job.folder for job in failed[:5])
-                raise ValueError(
-                    f"{len(failed)} of {len(self.jobs)} runs failed ({names}): the reason stands above; "
-                    "the same command tries them again"
-                )
+        return missing(self.jobs, self.runs)
+
+    def _startable(self, job: Job) -> bool:
+        """Whether the run that gives the job's proposals, if any does, is done."""
+        lender = self.study.proposals.get(job.arm)
+        place = (lender, job.dataset, job.seed)
+        return not missing([other for other in self.jobs if (other.arm, other.dataset, other.seed) == place], self.runs)
 
     def _copied(self, waiting: Sequence[Job]) -> dict[Job, Path]:
         """Runs of other studies that take the place of waiting ones; one that was begun here goes on by itself."""
@@ -130,10 +131,10 @@ class Sweep:
         return {job: source for job, source in found if job in waiting and not (self.runs / job.folder).exists()}
 
     def records(self) -> Records:
-        """Of the runs that are done, those of earlier parts of the study among them."""
+        """Of the runs that are done, those of earlier parts of the study among them; what failed is a gap in them."""
         waiting = missing(self.whole, self.runs)
         done = [job for job in self.whole if job not in waiting]
-        arms, datasets = ({getattr(job, name) for job in done} for name in ("arm", "dataset"))
+        arms, datasets = ({getattr(job, name) for job in (*done, *self.jobs)} for name in ("arm", "dataset"))
         info = self.study.info
         part = only(self.study, [a for a in info.arms if a in arms], [d for d in info.datasets if d in datasets])
         return collect.collect(part.info, collect.of_jobs(done, self.runs))
@@ -141,12 +142,18 @@ class Sweep:
     def showcases(self, folder: Path) -> dict[str, Path]:
         """For each dataset the images on which an arm differs most from the baseline, by caption.
 
-        The arm whose AP differs most, at the first seed; of what was asked for. Nothing where no object counts.
+        The arm whose AP differs most, at the first seed that the baseline has; of what was asked for. Nothing where no
+        object counts.
         """
         info, found = self.study.info, {}
-        for dataset in dict.fromkeys(job.dataset for job in self.jobs):
-            place = f"{dataset}/{info.seeds[0]}"
-            arms = dict.fromkeys(job.arm for job in self.jobs)
+        waiting = missing(self.jobs, self.runs)
+        done = [job for job in self.jobs if job not in waiting]
+        for dataset in dict.fromkeys(job.dataset for job in done):
+            seeds = [job.seed for job in done if (job.arm, job.dataset) == (info.baseline, dataset)]
+            if not seeds:
+                continue
+            place = f"{dataset}/{seeds[0]}"
+            arms = [job.arm for job in done if (job.dataset, job.seed) == (dataset, seeds[0])]
             numbers = {arm: collect.measured(self.runs / arm / place)["box"].values for arm in arms}
             scores = {arm: values["AP"] for arm, values in numbers.items() if "AP" in values}
             base = scores.pop(info.baseline, None)

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 from detector.ablation.claims import CLAIMS, Row
 from detector.ablation.document import Table
@@ -41,8 +42,9 @@ def probability(p: float | None) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
-def _slug(*parts: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", "_".join(parts).lower()).strip("_")
+def slug(*parts: str) -> str:
+    """A file's name, without suffix."""
+    return re.sub(r"[^\w.-]+", "_", "_".join(parts))
 
 
 def levels(numbers: Numbers, dataset: str, kind: str, metrics: Sequence[str] = MAIN, name: str = "ap") -> Table:
@@ -71,7 +73,7 @@ def levels(numbers: Numbers, dataset: str, kind: str, metrics: Sequence[str] = M
         )
     what = "IoU" if name == "iou" else "AP"
     title = f"{numbers.study.name}: {kind} {what} on {dataset}"
-    return Table(_slug(numbers.study.name, dataset, kind, name), title, ["arm", *shown, "seeds"], rows, notes)
+    return Table(slug(numbers.study.name, dataset, kind, name), title, ["arm", *shown, "seeds"], rows, notes)
 
 
 def localisation(numbers: Numbers, dataset: str, kind: str) -> Table | None:
@@ -126,11 +128,11 @@ def differences(numbers: Numbers, dataset: str, kind: str) -> Table | None:
     title = f"{numbers.study.name}: difference from {base}, {kind} AP on {dataset}"
     notes = [
         f"In points, arm minus {base}, paired by seed; the 95 % interval and p are Student's, p adjusted by Holm for "
-        f"the number of arms ({len(found)})."
+        "the arms of the table."
     ]
     if any(effect.by == "images" for row in found.values() for effect in row.values()):
         notes.append("'images': one seed only; the interval is the paired image bootstrap's and has no p.")
-    name = _slug(numbers.study.name, dataset, kind, "differences")
+    name = slug(numbers.study.name, dataset, kind, "differences")
     return Table(name, title, ["arm", *shown, "seeds"], rows, notes)
 
 
@@ -200,6 +202,23 @@ def provenance(numbers: Numbers, dataset: str) -> list[tuple[str, str]]:
     return lines
 
 
+def made_otherwise(numbers: Numbers, dataset: str) -> list[str]:
+    """Sentences where runs that are compared were made by other commits, or with other steps than their arms say."""
+    arms = numbers.study.arms
+    runs = [run for run in numbers.records.runs if run.dataset == dataset]
+    facts = {"commits": {run.arm: set[str]() for run in runs}, "steps": {run.arm: set[str]() for run in runs}}
+    for run in runs:
+        facts["commits"][run.arm].add(run.commit[:8])
+        if not any(override.startswith("schedule.") for override in arms[run.arm].overrides):
+            facts["steps"][run.arm].add(str(run.steps))
+    sentences = []
+    for what, found in facts.items():
+        if len(set().union(*found.values())) > 1:
+            each = "; ".join(f"{arms[arm].label}: {', '.join(sorted(own))}" for arm, own in found.items() if own)
+            sentences.append(f"The runs on {dataset} are of different {what} ({each}), which may be what differs.")
+    return sentences
+
+
 def claims(rows: Sequence[Row]) -> Table:
     """The ledger in full."""
     header = ["claim", "what", "where", "published", "measured", "seeds", "direction", "size"]
@@ -219,9 +238,11 @@ def claims(rows: Sequence[Row]) -> Table:
     notes = [
         "Measured and published differences in points, with the 95 % interval.",
         "Direction: held, where the interval lies on the claimed side of zero; cannot be told, where it covers zero or "
-        "there is none. Claims of equality (C5, C6, C8's class-agnostic masks, C7's RoIWarp) hold where the interval "
-        "lies within ±1 AP, or below +1 AP where only 'no better' is claimed.",
-        "Size: held, where the interval holds the published difference and leaves out zero.",
+        "there is none. Claims of equality (C5, C6) hold where the interval lies within ±1 AP; 'no better' (C7's "
+        "RoIWarp) where it lies below +1 AP, 'nearly as good' (C8's class-agnostic masks) where it lies above -1 AP.",
+        "Size: held, where the interval holds the published difference and leaves out zero. What was "
+        "published is of the model that is named, on COCO; with another model or on other data it need not be the same.",
+        "Where studies share runs, what they say of these is listed once.",
     ]
     return Table("claims", "The claims, row by row", header, cells, notes, left=4)
 
@@ -231,8 +252,16 @@ def overview(rows: Sequence[Row]) -> Table:
     lines = []
     for claim, words in CLAIMS.items():
         own = [row for row in rows if row.claim == claim]
-        lines.append([claim, words, _tally([row.direction for row in own]), _tally([row.size for row in own])])
+        direction, size = (_tally([_said(row, verdict) for row in own]) for verdict in ("direction", "size"))
+        lines.append([claim, words, direction, size])
     return Table("claims_overview", "What held", ["claim", "in words", "direction", "size"], lines, left=4)
+
+
+def _said(row: Row, verdict: Literal["direction", "size"]) -> str:
+    """A verdict, and whether it speaks of images alone: another training may say otherwise."""
+    said: str = getattr(row, verdict)
+    only = isinstance(row.measured, Effect) and row.measured.by == "images" and said not in ("", "cannot be told")
+    return f"{said} (one seed, over images)" if only else said
 
 
 def _tally(verdicts: Sequence[str]) -> str:

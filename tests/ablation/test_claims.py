@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from detector.ablation.arithmetic import reach, support
-from detector.ablation.claims import CLAIMS, Row, equals, ledger, no_better, rises, size
+from detector.ablation.claims import CLAIMS, Row, equals, ledger, no_better, no_worse, rises, size
 from detector.ablation.effects import Effect, Numbers
 from detector.ablation.records import Arm, Records
+from detector.ablation.tables import overview
 from tests.ablation.planted import GAINS, STRIDE_GAINS, planted, strides
 
 MASKS = {
@@ -57,6 +58,8 @@ def test_no_effect_cannot_be_told() -> None:
 def test_equality_has_a_margin(low: float | None, high: float | None, equal: str, better: str) -> None:
     effect = Effect(0.0, 3, low, high)
     assert (equals(effect), no_better(effect)) == (equal, better)
+    turned = [None if end is None else -end for end in (high, low)]
+    assert no_worse(Effect(0.0, 3, *turned)) == better
 
 
 @pytest.mark.parametrize(
@@ -103,6 +106,8 @@ def test_masks() -> None:
     assert (sigmoid.direction, sigmoid.size, agnostic.direction) == ("held", "held", "held")
     assert sigmoid.published.startswith("+5.5\nAP 24.8 to 30.3")
     assert ", mask: " in sigmoid.where
+    better = planted(MASKS, MASK_GAINS | {"agnostic": 0.03}, "sigmoid", kinds=("mask",), datasets=["shapes_coco"])
+    assert rows(better, "C8")[1].direction == "held"  # nearly as good, or better
     (fcn,) = rows(records, "C9")
     assert (fcn.direction, fcn.size) == ("held", "not held: larger")
 
@@ -142,6 +147,15 @@ def test_every_claim_is_spoken_of() -> None:
     assert [row.claim for row in found if row.direction == "not measured"] == ["C8", "C9", "C10"]
 
 
+def test_runs_that_studies_share_count_once() -> None:
+    first, again = (Numbers(planted(name=name)) for name in ("pooler", "samples"))
+    assert ledger([first, again]) == ledger([first])
+    fewer = Numbers(planted(name="samples", seeds=[0, 1, 2]))
+    assert len([row for row in ledger([first, fewer]) if row.claim == "C2"]) == 2 * len(rows(planted(), "C2"))
+    planned = replace(planted(name="samples"), runs=[])  # nothing is known of the runs
+    assert len(ledger([first, Numbers(planned)])) > len(ledger([first]))
+
+
 def test_levels_are_compared_without_a_direction() -> None:
     arms = {"fpn": Arm("floor", []), "keras": Arm("round", ["pooler.levels=keras"])}
     found = rows(planted(arms, {"fpn": 0.0, "keras": 0.01}, "fpn", name="levels"), "C10")
@@ -159,6 +173,16 @@ def test_one_seed_rests_on_the_images() -> None:
     assert isinstance(row.measured, Effect)
     assert row.measured.interval is None
     assert directions(rows(planted(seeds=[0]), "C4")) == {"cannot be told"}
+    line = next(line for line in overview(ledger([Numbers(records)])).rows if line[0] == "C2")
+    assert line[2].startswith("held (one seed, over images)")
+    assert line[3].startswith("not held: larger (one seed, over images)")
+
+
+def test_images_among_which_nothing_varies_show_no_certainty() -> None:
+    records = planted(seeds=[0], datasets=["shapes_coco"])
+    flat = [replace(gain, low=0.0, high=0.0) for gain in records.differences]
+    assert directions(rows(replace(records, differences=flat), "C2")) == {"cannot be told"}
+    assert {row.size for row in rows(replace(records, differences=flat), "C2")} <= {"cannot be told", ""}
 
 
 def test_an_interval_over_images_turns_with_the_arms() -> None:

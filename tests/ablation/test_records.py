@@ -1,11 +1,13 @@
 """Records: written and read again, and refused where they are not what they should be."""
 
+import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from detector.ablation.records import Arm, CurvePoint, Gain, Metric, Records, Run, StudyInfo, read, write
+from detector.ablation.records import Arm, CurvePoint, Gain, Metric, Records, Run, StudyInfo, identity, read, write
 
 STUDY = StudyInfo(
     name="pooler",
@@ -55,6 +57,15 @@ def test_reads_what_was_written(tmp_path: Path) -> None:
         ("study.yaml", "- 0", "- zero", "seeds must be whole numbers"),
         ("study.yaml", "stride: 16", "stride: wide", "stride must be a whole number of pixels"),
         ("study.yaml", "name: pooler", "name: [", "not readable as YAML"),
+        ("study.yaml", "stride: 16", "stride: true", "stride must be a whole number of pixels"),
+        ("study.yaml", "label: RoIPool", "label: null", "label must be text, not None"),
+        ("study.yaml", "- shapes_coco", "- ../coco", "'../coco' is to be the name of files and folders"),
+        ("metrics.csv", "0.3333333333333333", "33.3", "must be a fraction in 0..1, not (33.3, 0.5)"),
+        ("metrics.csv", "0.3333333333333333", "-0.1", "must be a fraction in 0..1"),
+        ("differences.csv", "-0.1,-0.2,0.0", "-0.1,0.2,0.0", "an interval that ends before it begins: [0.2, 0.0]"),
+        ("differences.csv", "-0.1,-0.2,0.0", "-1.1,-0.2,0.0", "must be a fraction in -1..1"),
+        ("metrics.csv", "shapes_coco,0,", "shapes_coco,1,", "roialign, shapes_coco, seed 1: no such run in runs.csv"),
+        ("curves.csv", "shapes_coco,0,", "shapes_coco,7,", "seed 7 is not in study.yaml"),
     ],
 )
 def test_refuses(tmp_path: Path, name: str, old: str, new: str, message: str) -> None:
@@ -62,7 +73,7 @@ def test_refuses(tmp_path: Path, name: str, old: str, new: str, message: str) ->
     text = (tmp_path / name).read_text()
     assert old in text
     (tmp_path / name).write_text(text.replace(old, new, 1))
-    with pytest.raises(ValueError, match=message.replace("[", r"\[")):
+    with pytest.raises(ValueError, match=re.escape(message)):
         read(tmp_path)
 
 
@@ -72,6 +83,40 @@ def test_names_the_missing_file(tmp_path: Path, name: str) -> None:
     (tmp_path / name).unlink()
     with pytest.raises(ValueError, match=f"{name}: no such file"):
         read(tmp_path)
+
+
+def test_refuses_what_is_no_text_and_skips_empty_lines(tmp_path: Path) -> None:
+    write(tmp_path, RECORDS)
+    runs = (tmp_path / "runs.csv").read_bytes()
+    (tmp_path / "runs.csv").write_bytes(runs + b"\n")
+    assert read(tmp_path) == RECORDS
+    for damage in (b"\xff", b"x" * 200_000):
+        (tmp_path / "runs.csv").write_bytes(runs + damage)
+        with pytest.raises(ValueError, match=r"runs\.csv: not readable as CSV in UTF-8"):
+            read(tmp_path)
+
+
+def test_writes_no_number_that_could_not_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="must have finite numbers"):
+        write(tmp_path, replace(RECORDS, metrics=[replace(RECORDS.metrics[0], value=math.nan)]))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("train.py a=1 b=2", "train.py b='2' a=1\n", True),
+        ("train.py a=1 a=2", "train.py a=2", True),
+        ("train.py a=2 a=1", "train.py a=1 a=2", False),
+        ("train.py a=1 ++a=2", "train.py ++a=2 a=1", False),
+        ("train.py a={b:1} a.b=2", "train.py a.b=2 a={b:1}", False),
+        ("train.py a={b:1}", " train.py a={b:1}", True),
+        ("it's", "it's ", True),
+        ("it's", "its", False),
+    ],
+)
+def test_the_order_of_overrides_counts_where_it_has_a_meaning(one: str, other: str, same: bool) -> None:
+    assert (identity(one) == identity(other)) == same
 
 
 def test_refuses_a_number_twice(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
-from detector.ablation import tables
+from detector.ablation import plots, tables
 from detector.ablation.document import Table, as_csv, latex, markdown
 from detector.ablation.effects import Numbers
 from detector.ablation.records import Records, Run, write
@@ -205,6 +206,78 @@ def test_pictures_are_taken_in(tmp_path: Path) -> None:
     assert 'alt="All &lt;red&gt;"' in page.read_text()
     with pytest.raises(ValueError, match=r"no such picture: .*red\.png"):
         report([tmp_path / "0"], tmp_path / "out", {"gone": tmp_path / "red.png"})
+
+
+def renamed(records: Records, **names: str) -> Records:
+    """The records with another name of the study or of a dataset."""
+
+    def new(name: str) -> str:
+        return names.get(name, name)
+
+    study = replace(records.study, name=new(records.study.name), datasets=[new(d) for d in records.study.datasets])
+    parts = {
+        part: [replace(row, study=new(row.study), dataset=new(row.dataset)) for row in getattr(records, part)]
+        for part in ("runs", "metrics", "differences", "curves")
+    }
+    return replace(records, study=study, **parts)
+
+
+def test_names_of_any_kind(tmp_path: Path) -> None:
+    odd = renamed(planted(), pooler="my study", shapes_coco="voc-07", shapes_voc="voc_07")
+    arms = {name: replace(arm, label=label) for (name, arm), label in zip(POOLERS.items(), LABELS, strict=True)}
+    folder = made(tmp_path, replace(odd, study=replace(odd.study, arms=arms)))
+    values = [rows(folder / f"tables/my_study_voc{sign}07_box_ap.csv")[1]["AP"] for sign in "-_"]
+    assert float(values[0].split()[0]) > float(values[1].split()[0]) + 5
+    pictures = re.findall(r"!\[[^\]]*\]\((.*)\)\n", (folder / "report.md").read_text())
+    assert pictures
+    assert all(" " not in picture and (folder / picture).is_file() for picture in pictures)
+
+
+LABELS = (r"$\foo$", "_hidden", "5 $ a_b $ x", "100 %", "plain")
+
+
+def test_the_legend_has_each_label(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    labels: list[str] = []
+    monkeypatch.setattr(Figure, "legend", lambda figure, handles, names, **settings: labels.extend(names))
+    records = planted(datasets=["shapes_coco"])
+    arms = {name: replace(arm, label=label) for (name, arm), label in zip(POOLERS.items(), LABELS, strict=True)}
+    plots.ap_by_iou(Numbers(replace(records, study=replace(records.study, arms=arms))), "box", tmp_path / "a.png")
+    assert [label.strip().replace(r"\$", "$") for label in labels] == list(LABELS)
+    assert not any(label.startswith("_") for label in labels)
+
+
+def test_an_interval_that_misses_its_value_is_drawn(tmp_path: Path) -> None:
+    records = planted(seeds=[0])
+    beside = [replace(gain, low=gain.value - 2e-16, high=gain.value - 1e-16) for gain in records.differences]
+    folder = made(tmp_path, replace(records, differences=beside, curves=[]))
+    assert (folder / "plots/pooler_box_gain_by_size.png").is_file()
+
+
+def test_training_curves_are_of_what_was_taken_more_than_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles: list[str] = []
+    monkeypatch.setattr(plots, "_clean", lambda axes, title, x, y: titles.append(title))
+    records = planted(datasets=["shapes_coco"], kinds=("box", "mask"))
+    point = records.curves[0]
+    names = ("box/AP", "box/APs", "mask/AP", "mask/AP75")
+    more = [replace(point, name=name, step=step, value=0.5) for name in names for step in (50, 100)]
+    once = replace(point, name="box/AP50", value=0.5)
+    numbers = Numbers(replace(records, curves=[*records.curves, *more, once]))
+    assert plots.curves(numbers, "shapes_coco", tmp_path / "a.png")
+    assert titles == ["loss/total", "loss/box", "box/AP (%)", "mask/AP (%)", "mask/AP75 (%)"]
+
+
+def test_runs_of_other_commits_and_steps_are_named(tmp_path: Path) -> None:
+    records = planted(datasets=["shapes_coco"])
+    assert not tables.made_otherwise(Numbers(records), "shapes_coco")
+    runs = [replace(r, commit="f" * 40, steps=600) if r.arm == "roipool" else r for r in records.runs]
+    commits, steps = tables.made_otherwise(Numbers(replace(records, runs=runs)), "shapes_coco")
+    assert "different commits (RoIPool: ffffffff; RoIAlign (2x2): abcdef12;" in commits
+    assert "different steps (RoIPool: 600; RoIAlign (2x2): 500;" in steps
+    page = made(tmp_path, replace(records, runs=runs, curves=[])) / "report.html"
+    assert all(words.split(" (")[0] in page.read_text() for words in (commits, steps))
+    chosen = {name: replace(arm, overrides=["schedule.steps=5"]) for name, arm in records.study.arms.items()}
+    asked = replace(records, runs=runs, study=replace(records.study, arms=chosen))
+    assert tables.made_otherwise(Numbers(asked), "shapes_coco") == [commits]
 
 
 def run(command: str, seed: int) -> Run:

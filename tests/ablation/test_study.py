@@ -166,6 +166,14 @@ def test_what_the_arms_differ_in_is_not_overridden_for_all() -> None:
     with pytest.raises(ValueError, match=r"pooler=roialign: arm 'a'"):
         study.read(small(overrides=["pooler=roialign"])).jobs(Path())
     assert study.read(small()).jobs(Path(), ["pooler.mode=max"])
+    variants = {
+        "a": {"label": "A", "overrides": ["pooler=roialign"]},
+        "b": {"label": "B", "overrides": ["pooler=roialign_legacy"]},
+    }
+    asked = study.read(small(arms=variants))
+    assert asked.jobs(Path(), ["pooler.mode=max"])
+    with pytest.raises(ValueError, match=r"pooler\.aligned=false: arm 'a' of the study chooses that"):
+        asked.jobs(Path(), ["pooler.aligned=false"])
 
 
 def test_paths_of_any_characters_are_quoted() -> None:
@@ -197,6 +205,10 @@ def test_a_part_of_a_study() -> None:
         ({"datasets": {2012: []}}, r"names must be text, in quotes if need be, not \[2012\]"),
         ({"name": None}, "names must be text"),
         ({"seeds": []}, "seeds"),
+        ({"name": "../evil"}, "'../evil' is to be the name of files and folders"),
+        ({"datasets": {"": []}}, "'' is to be the name of files and folders"),
+        ({"datasets": {"voc": [], "VOC": []}}, "voc and VOC are one folder where disks"),
+        ({"arms": {"a": {"label": "A", "overrides": [], "strid": 32}}}, "arm 'a': unknown keys strid"),
         ({"seeds": ["x"]}, "whole numbers"),
         ({"datasets": ["coco"]}, "names with lists of overrides"),
         ({"datasets": {"coco": "dataset=coco"}}, "datasets.coco must be a list of overrides"),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -177,3 +178,17 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path: Path, run: Run
     assert "schedule.batch_size" in result.stderr
     assert "1 of 2 runs failed (roipool/shapes_coco/0)" in result.stderr
     assert list(done(tmp_path / "sweep" / "runs")) == ["roialign/shapes_coco/0"]
+    text = (tmp_path / "sweep" / "report" / "report.md").read_text()  # of what is there, though the baseline is not
+    assert "these runs are missing: roipool, seeds 0" in text
+    assert [r["arm"] for r in rows(tmp_path / "sweep" / "records" / "runs.csv")] == ["roialign"]
+
+
+def test_runs_on_other_data_of_the_same_name_are_not_compared(tmp_path: Path, run: Run) -> None:
+    other = shutil.copytree(run.folder, tmp_path / "other")
+    config = (other / "config.yaml").read_text()
+    assert config.count("\n    seed: 0\n") == 2  # of the drawing, for train and val
+    (other / "config.yaml").write_text(config.replace("\n    seed: 0\n", "\n    seed: 5\n"))
+    result = run_script("ablate", "--compare", str(run.folder), str(other), cwd=tmp_path)
+    assert result.returncode == 1
+    assert "other images or objects: give runs on the same data" in result.stderr
+    assert not (tmp_path / "outputs").exists()
