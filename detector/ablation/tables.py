@@ -240,8 +240,8 @@ def claims(rows: Sequence[Row]) -> Table:
         "Direction: held, where the interval lies on the claimed side of zero; cannot be told, where it covers zero or "
         "there is none. Claims of equality (C5, C6) hold where the interval lies within ±1 AP; 'no better' (C7's "
         "RoIWarp) where it lies below +1 AP, 'nearly as good' (C8's class-agnostic masks) where it lies above -1 AP.",
-        "Size: held, where the interval holds the published difference and leaves out zero. That is of the model that is "
-        "named, on COCO; with another model or on other data it need not be the same.",
+        "Size: held, where the interval holds the published difference and leaves out zero. That is the named "
+        "model's, on COCO; with another model or on other data it need not be the same.",
         "Where studies share runs, what they say of these is listed once.",
     ]
     return Table("claims", "The claims, row by row", header, cells, notes, left=4)
