@@ -157,8 +157,13 @@ def _gain(
 
 
 def family(numbers: Numbers, arm: str) -> str:
-    """The kind of an arm's backbone, as its name ends: fpn, c4, c5, dc5; empty where it is not the arm that says so."""
+    """The kind of an arm's backbone, as its name ends: fpn, c4, c5, dc5.
+
+    Empty where it is not the arm that says so, and for a pyramid of which only some levels are pooled.
+    """
     own = numbers.study.arms[arm].overrides
+    if any(o.startswith("backbone.roi_strides=") for o in own):
+        return ""
     commands = " ".join(run.command for run in numbers.records.runs if run.arm == arm)
     if not any(o.startswith("backbone=") for o in own) and re.search(r"[ '](experiment|backbone)=", commands):
         return ""

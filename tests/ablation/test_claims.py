@@ -9,7 +9,7 @@ from detector.ablation.claims import CLAIMS, Row, equals, ledger, no_better, no_
 from detector.ablation.effects import Effect, Numbers
 from detector.ablation.records import Arm, Records
 from detector.ablation.tables import overview
-from tests.ablation.planted import GAINS, STRIDE_GAINS, planted, strides
+from tests.ablation.planted import GAINS, POOLERS, STRIDE_GAINS, planted, strides
 
 MASKS = {
     "sigmoid": Arm("sigmoid", ["model=mask_rcnn"]),
@@ -139,6 +139,11 @@ def test_a_backbone_that_the_arm_does_not_name_has_no_published_numbers() -> Non
     for word in ("backbone=vgg16", "'experiment=[voc07_vgg16,dry]'"):
         runs = [replace(run, command=f"python scripts/train.py {word} seed=0") for run in records.runs]
         assert {row.published for row in rows(replace(records, runs=runs), "C2")} == {""}
+
+
+def test_one_level_of_a_pyramid_has_no_published_numbers() -> None:
+    arms = {name: replace(arm, overrides=[*arm.overrides, "backbone.roi_strides=[8]"]) for name, arm in POOLERS.items()}
+    assert {row.published for row in rows(planted(arms, datasets=["shapes_coco"]), "C2")} == {""}
 
 
 def test_every_claim_is_spoken_of() -> None:
