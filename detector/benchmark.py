@@ -122,7 +122,8 @@ def default_model(config: DictConfig, side: int) -> nn.Module:
     body = IntermediateLayerGetter(resnet.resnet18(weights=None), layers)
     extra = _EverySecondCell(len(config.backbone.strides) - depth)
     pyramid = FeaturePyramidNetwork([64, 128, 256, 512][:depth], channels, extra, nn.BatchNorm2d)
-    names = [*layers.values(), *(f"extra{i}" for i in range(extra.levels))][: len(config.backbone.roi_strides)]
+    levels = [*layers.values(), *(f"extra{i}" for i in range(extra.levels))]
+    names = [levels[config.backbone.strides.index(stride)] for stride in config.backbone.roi_strides]
     width = config.backbone.width
     model: nn.Module = detection.FasterRCNN(
         _Pyramid(body, pyramid, channels),

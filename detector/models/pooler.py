@@ -22,8 +22,12 @@ class Pooler(nn.Module):
             `ops.multiscale_roi_align`.
         assign: `(rois, scales) -> int64 [K]`, the index of each RoI's level.
         output_size: P.
-        strides: image pixels between cells, of the levels that are pooled from: the first of those given.
+        strides: image pixels between cells, of the levels that are pooled from.
         stage: what the pooled features go through, such as a ResNet's fifth stage (C4); None for nothing.
+        of: the strides of all levels that `forward` is given; None: `strides` are those of the first ones.
+
+    Raises:
+        ValueError: a stride is none of those of the levels, or they do not rise.
     """
 
     def __init__(
@@ -33,10 +37,18 @@ class Pooler(nn.Module):
         output_size: int,
         strides: Sequence[int],
         stage: nn.Module | None = None,
+        of: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.stage = stage
         self.operator, self.assign, self.output_size = operator, assign, output_size
+        known = list(strides if of is None else of)
+        if not strides or sorted({*strides} & {*known}) != list(strides):
+            raise ValueError(
+                f"RoIs are pooled from levels of strides {list(strides)}, which must rise and be among {known}; set "
+                "backbone.roi_strides so"
+            )
+        self.places = [known.index(stride) for stride in strides]
         self.scales = [1.0 / stride for stride in strides]
         self.register_buffer("counts", torch.zeros(len(strides), dtype=torch.int64), persistent=False)
         self.counts: Tensor  # RoIs pooled from each level in training
@@ -51,6 +63,6 @@ class Pooler(nn.Module):
         if self.training:
             # Not bincount, which waits for the device.
             self.counts += (levels[:, None] == torch.arange(len(self.scales), device=levels.device)).sum(0)
-        maps = list(features[: len(self.scales)])
+        maps = [features[place] for place in self.places]
         pooled = self.operator(maps, rois, self.output_size, self.scales, levels=levels)
         return pooled if self.stage is None else self.stage(pooled)
