@@ -50,13 +50,14 @@ def command(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
         warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*", category=FutureWarning)
         logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
         keep_memory()
+        one_of_several = sweeping()  # before `main`, which may start a sweep of its own
         try:
             main(config)
         except (ValueError, TypeError, OSError, OmegaConfBaseException) as error:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
             print(f"error: {error}", file=sys.stderr)
-            if not sweeping():
+            if not one_of_several:
                 sys.exit(1)
             _failures.append(str(error))
 

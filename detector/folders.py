@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,20 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from detector import checkpoints
+
+COMMAND = "command.txt"
+"""What made a run, in its folder."""
+
+
+def train_command(overrides: Sequence[str]) -> str:
+    """The command of a run with these overrides, as a shell reads it."""
+    return " ".join(["python scripts/train.py", *(shlex.quote(override) for override in overrides)])
+
+
+def command_of(folder: Path) -> str | None:
+    """The command that made the run in a folder; None where it is not known."""
+    file = folder / COMMAND
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else None
 
 
 def finished(folder: Path) -> bool:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from detector import build, checkpoints
-from detector.folders import configuration, finished
+from detector.folders import configuration, finished, train_command
 from detector.training import fit, settle
 
 MOVABLE = ("data_dir", "workers", "trainer", "logger", "resume", "hydra")
@@ -36,10 +36,11 @@ def train(config: DictConfig, overrides: Sequence[str], folder: Path, console: C
     Raises:
         ValueError, OSError: the configuration or the data is at fault; before the first step.
     """
+    made = train_command([o for o in overrides if not o.startswith("resume=")])
     if config.resume is None:
-        fit(build.in_conventions(config, overrides), folder, console)
+        fit(build.in_conventions(config, overrides), folder, console, command=made)
     elif config.resume == AUTO:
-        _go_on(build.in_conventions(config, overrides), folder, console)
+        _go_on(build.in_conventions(config, overrides), folder, console, made)
     else:
         checkpoint = Path(config.resume).absolute()
         if checkpoint.is_file() and checkpoint.parent.name != "checkpoints":
@@ -51,7 +52,7 @@ def train(config: DictConfig, overrides: Sequence[str], folder: Path, console: C
         fit(config, checkpoint.parent.parent, console, resume=checkpoint)
 
 
-def _go_on(config: DictConfig, folder: Path, console: Console) -> None:
+def _go_on(config: DictConfig, folder: Path, console: Console, command: str) -> None:
     last = folder / "checkpoints" / "last.ckpt"
     if (folder / "config.yaml").is_file():
         held = configuration(folder)
@@ -67,7 +68,7 @@ def _go_on(config: DictConfig, folder: Path, console: Console) -> None:
     if last.is_file() and not zipfile.is_zipfile(last):  # the run was killed while this was written
         broken = last.replace(last.with_name("last.ckpt.broken"))
         console.print(f"{last} ends early (now {broken.name}); the run begins anew", soft_wrap=True)
-    fit(config, folder, console, resume=last if last.is_file() else None)
+    fit(config, folder, console, last if last.is_file() else None, command)
 
 
 def differences(one: Any, other: Any) -> set[str]:

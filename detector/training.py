@@ -29,6 +29,7 @@ from detector.data.datamodule import DetectionDataModule, collate
 from detector.evaluation import Evaluator
 from detector.evaluation import evaluators as make_evaluators
 from detector.evaluation.table import render
+from detector.folders import COMMAND
 from detector.proposing import adopt
 from detector.start import begin
 from detector.task import DetectionTask
@@ -147,7 +148,9 @@ def settle(config: DictConfig) -> tuple[DictConfig, dict[str, Tensor] | None]:
     return adopt(config)
 
 
-def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None = None) -> dict[str, Any]:
+def fit(
+    config: DictConfig, folder: Path, console: Console, resume: Path | None = None, command: str | None = None
+) -> dict[str, Any]:
     """Train as configured, then evaluate the last checkpoint; returns the metrics.
 
     Args:
@@ -155,6 +158,7 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
         folder: the run's folder; it is made.
         console: where tables are printed.
         resume: a checkpoint to go on from.
+        command: what begins the run, kept beside its configuration.
 
     Raises:
         ValueError, OSError: the configuration or the data is at fault; before the first step.
@@ -230,6 +234,8 @@ def fit(config: DictConfig, folder: Path, console: Console, resume: Path | None 
     )
     if trainer.is_global_zero:
         OmegaConf.save(config, folder / "config.yaml", resolve=True)
+        if command is not None:
+            (folder / COMMAND).write_text(command + "\n", encoding="utf-8")
     trainer.fit(task, data, ckpt_path=resume, weights_only=True)
     trainer.save_checkpoint(last, weights_only=False)
     trained = time.perf_counter()

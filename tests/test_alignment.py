@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import ops
-from detector.alignment import costs, errors, example, gradients
+from detector.alignment import costs, errors, example, gradients, runs
 from detector.alignment.regions import EXAMPLE_BOX, EXAMPLE_SIZE, Reading, Region, Sampled, Snapped, in_words, regions
 
 READINGS: dict[str, Reading] = {"floor": Snapped("floor"), "round": Snapped("round"), "align": Sampled()}
@@ -295,6 +295,12 @@ def test_costs_without_matches_and_bad_input() -> None:
         costs.by_error(share, images[:-1], ious)
     with pytest.raises(ValueError, match="cannot be sorted into 700"):
         costs.by_error(share, images, ious, parts=700)
+
+
+def test_runs_are_called_by_what_differs_in_their_paths() -> None:
+    paths = [Path(f"sweep/runs/{arm}/shapes/{seed}") for arm, seed in (("pool", 0), ("align", 1))]
+    assert list(runs._labels(paths).values()) == ["pool/0", "align/1"]
+    assert list(runs._labels([Path("a"), Path("b/c")]).values()) == ["a", "b/c"]
 
 
 def test_the_worst_offset_keeps_its_sign() -> None:

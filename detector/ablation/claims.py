@@ -125,6 +125,11 @@ class Question:
     sized: bool = True
     """whether the published size is claimed; of two arms that are as good as equal, the margin says it"""
 
+    @property
+    def by_size(self) -> bool:
+        """Whether it is of objects of some size, which datasets may define differently."""
+        return any(metric in ("APs", "APm", "APl") for metric in (self.metric, self.less))
+
     def rows(self, numbers: Numbers) -> Iterator[Row]:
         """A row for each pair of arms, dataset and kind that were measured."""
         for dataset in numbers.datasets():
@@ -139,7 +144,8 @@ class Question:
         if source is None and self.contrast is contrasts.TO_ALIGN:
             source = published.TO_ALIGN.get((kind, family(numbers, after)))
         words = source.words(self.metric, self.less) if source else ""
-        gain = source.gain(self.metric, self.less) if source and self.sized else None
+        alike = not self.by_size or tuple(numbers.study.size_bins.get(dataset, ())) == published.SIZE_BINS
+        gain = source.gain(self.metric, self.less) if source and self.sized and alike else None
         what = f"{self.change}: {self.metric}" + (f" more than {self.less}" if self.less else "")
         where = f"{numbers.study.name}, {dataset}, {kind}: {after} against {before}"
         made = numbers.made((before, after), (dataset,))

@@ -7,7 +7,7 @@ import json
 import math
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -59,8 +59,15 @@ def measured(folder: Path) -> dict[str, Measured]:
         if not kept.is_file() or kept.stat().st_mtime_ns < file.stat().st_mtime_ns:
             truth = truth or build.build_dataset(config, "val").ground_truth()
             bins = config.dataset.size_bins[0], config.dataset.size_bins[1]
-            _keep(kept, measure(truth, predictions.read(file), kind, bins))
+            numbers = measure(truth, predictions.read(file), kind, bins)
+            if not numbers.values:
+                continue  # objects without masks, say
+            _keep(kept, numbers)
         found[kind] = _kept(kept)
+    if truth is not None and not found:
+        raise ValueError(
+            f"{folder}: nothing can be measured on {config.dataset.name}: no object of its val part counts"
+        )
     if not found:
         raise ValueError(f"{folder}: no predictions; give the folder of a finished run")
     return found
@@ -91,7 +98,8 @@ def collect(study: StudyInfo, runs: Sequence[Finished]) -> Records:
         ValueError: a folder does not hold what a finished run leaves.
     """
     found = {(run.arm, run.dataset, run.seed): measured(run.folder) for run in runs}
-    records = Records(study)
+    bins = {run.dataset: [float(side) for side in configuration(run.folder).dataset.size_bins] for run in runs}
+    records = Records(replace(study, size_bins=bins))
     for run in runs:
         place = (study.name, run.arm, run.dataset, run.seed)
         mine = found[run.arm, run.dataset, run.seed]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from detector import build
 from detector.ablation.collect import Finished, collect
 from detector.ablation.records import Arm, StudyInfo, write
 from detector.ablation.report import report
-from detector.ablation.showcase import showcase
-from detector.folders import configuration
+from detector.ablation.showcase import showcases
+from detector.ablation.tables import slug
+from detector.folders import command_of, configuration
+from detector.runs import MOVABLE
 
 
 def compare(first: Path, second: Path, output: Path) -> Path:
@@ -20,7 +23,7 @@ def compare(first: Path, second: Path, output: Path) -> Path:
 
     Args:
         first, second: folders of finished runs on the same data.
-        output: the folder for `records/`, `showcase.png` and `report/`.
+        output: the folder for `records/`, the showcases and `report/`.
 
     Returns:
         the path of the report.
@@ -30,8 +33,7 @@ def compare(first: Path, second: Path, output: Path) -> Path:
     """
     info, runs = _study(first, second)
     write(output / "records", collect(info, runs))
-    showcase(first, second, output, (str(first), str(second)))
-    pictures = {"Where it matters: the images on which the runs differ most": output / "showcase.png"}
+    pictures = showcases(first, second, output, (str(first), str(second)))
     return report([output / "records"], output / "report", pictures)
 
 
@@ -46,21 +48,31 @@ def _study(first: Path, second: Path) -> tuple[StudyInfo, list[Finished]]:
     labels = [str(first), str(second)]
     if len(set(seeds)) > 1:
         labels = [f"{label}, seed {seed}" for label, seed in zip(labels, seeds, strict=True)]
-    arms = {name: Arm(label, []) for name, label in zip(("first", "second"), labels, strict=True)}
+    made = [command_of(first), command_of(second)]
+    arms = {
+        name: Arm(label, _choices(command))
+        for name, label, command in zip(("first", "second"), labels, made, strict=True)
+    }
+    dataset = slug(datasets[0])
     info = StudyInfo(
         name="compare",
         title=f"{second} against {first}",
         question="What is the second run better at than the first?",
         baseline="first",
         arms=arms,
-        datasets=datasets,
+        datasets=[dataset],
         seeds=seeds[:1],
     )
-    made = "python scripts/train.py (its configuration: {}/config.yaml)"
     return info, [
-        Finished(arm, datasets[0], seeds[0], folder, made.format(folder))
-        for arm, folder in zip(arms, (first, second), strict=True)
+        Finished(arm, dataset, seeds[0], folder, command or f"(not known; its configuration: {folder}/config.yaml)")
+        for arm, folder, command in zip(arms, (first, second), made, strict=True)
     ]
+
+
+def _choices(command: str | None) -> list[str]:
+    """What a run's command chooses, but for where it runs and the seed; it tells the report which claims are asked."""
+    overrides = [] if command is None else shlex.split(command)[2:]
+    return [o for o in overrides if o.lstrip("+~").split("=")[0].split(".")[0] not in (*MOVABLE, "seed")]
 
 
 def _truth(config: DictConfig) -> tuple[Any, ...]:

@@ -74,7 +74,9 @@ TO_ALIGN = Contrast(ROIPOOL, ROIALIGN)
 TO_WARP = Contrast(ROIPOOL, ROIWARP)
 WARP_TO_ALIGN = Contrast(ROIWARP, ROIALIGN)
 ONE_SAMPLE = Contrast(ROIALIGN, {**ROIALIGN, "pooler.sampling_ratio": "1"})
-AVERAGE_TO_MAX = Contrast(ROIALIGN, {**ROIALIGN, "pooler.mode": "max"})
+AVERAGE_TO_MAX = Contrast(
+    {"pooler": "roialign", "pooler.mode": "avg"}, {"pooler": "roialign", "pooler.mode": "max"}
+)  # of any number of samples
 SOFTMAX_TO_SIGMOID = Contrast({"mask_loss": "softmax"}, {"mask_loss": "sigmoid"})
 SIGMOID_TO_AGNOSTIC = Contrast({"mask_loss": "sigmoid"}, {"mask_loss": "class_agnostic"})
 MLP_TO_FCN = Contrast({"mask_head": "mlp"}, {"mask_head": "fcn"})

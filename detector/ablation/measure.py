@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from detector.ablation.bootstrap import Floats, Ints, average_precisions, resample
 from detector.evaluation.base import ImageId
-from detector.evaluation.coco import UNBOUNDED, CocoEvaluator, Comparison, Kind, mean
+from detector.evaluation.coco import UNBOUNDED, CocoEvaluator, Comparison, Kind, Quantity, mean
 from detector.evaluation.predictions import state
 
 SIDES = (0, 8, 16, 32, 64, 128, math.inf)
@@ -122,6 +122,31 @@ def objects(
     """
     found = _evaluator(ground_truth, predictions, kind)
     return _objects(found.compare(kind, {"all": (0, UNBOUNDED)}))
+
+
+def precision_by(
+    ground_truth: Mapping[str, Any],
+    predictions: Sequence[Mapping[str, Any]],
+    quantity: Quantity,
+    edges: Sequence[float],
+    seed: int = 0,
+    resamples: int = 1000,
+) -> list[Estimate | None]:
+    """COCO's AP of boxes, of the objects between each two of N + 1 rising edges of a quantity, the second excluded.
+
+    As with COCO's sizes, detections that find nothing count against the range in which their own box lies. None where
+    a range has no object. The other arguments and errors are those of `measure`.
+    """
+    evaluator = _evaluator(ground_truth, predictions, "box")
+    ranges = {str(i): (low, float(np.nextafter(high, 0))) for i, (low, high) in enumerate(pairwise(edges))}
+    comparison = evaluator.compare("box", ranges, quantity)
+    resampled = average_precisions(comparison, resample(len(comparison.images), seed, resamples))
+    found: list[Estimate | None] = []
+    for place in range(len(ranges)):
+        value = mean(comparison.eval["precision"][..., place, -1])
+        known = None if value is None else _estimate(value, _mean(resampled[..., place].mean(axis=1)), 0.95)
+        found.append(known)
+    return found
 
 
 def difference(a: Measured, b: Measured, confidence: float = 0.95) -> dict[str, Estimate]:

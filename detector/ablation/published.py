@@ -40,6 +40,8 @@ class Published:
         return f"{gain:+.1f}\n{', '.join([*parts, self.source])}"
 
 
+SIZE_BINS = (32.0, 96.0)
+"""COCO's sides in pixels, whose squares part small, medium and large in published numbers"""
 MASK_RCNN = "Mask R-CNN"
 TO_ALIGN: Mapping[tuple[str, str], Published] = {
     ("mask", "c4"): Published(

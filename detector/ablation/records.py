@@ -34,6 +34,20 @@ class Arm:
 
 
 @dataclass(frozen=True)
+class PublishedRow:
+    """What a paper gives for one arm."""
+
+    arm: str
+    dataset: str
+    kind: str
+    """box or mask"""
+    values: dict[str, float]
+    """in %, by metric, such as AP or mAP"""
+    source: str
+    """paper and table"""
+
+
+@dataclass(frozen=True)
 class StudyInfo:
     """What was asked."""
 
@@ -45,6 +59,9 @@ class StudyInfo:
     arms: dict[str, Arm]
     datasets: list[str]
     seeds: list[int]
+    published: list[PublishedRow] = field(default_factory=list)
+    size_bins: dict[str, list[float]] = field(default_factory=dict)
+    """by dataset that was measured: the sides in pixels whose squares part small, medium and large"""
 
 
 @dataclass(frozen=True)
@@ -203,7 +220,7 @@ def parse_study(content: Mapping[str, Any], where: str) -> StudyInfo:
     Raises:
         ValueError: a key is missing or is not what it should be.
     """
-    wanted = [f.name for f in fields(StudyInfo)]
+    wanted = ["name", "title", "question", "baseline", "arms", "datasets", "seeds"]
     if missing := [name for name in wanted if name not in content]:
         raise ValueError(f"{where}: lacks {', '.join(missing)}")
     arms = content["arms"]
@@ -217,16 +234,48 @@ def parse_study(content: Mapping[str, Any], where: str) -> StudyInfo:
         arms={str(name): _arm(arm, f"{where}: arm {name!r}") for name, arm in arms.items()},
         datasets=[str(dataset) for dataset in datasets],
         seeds=seeds,
+        published=[_published(row, where) for row in _list(content.get("published", []), f"{where}: published")],
+        size_bins=_size_bins(content.get("size_bins", {}), where),
         **texts,
     )
+    check_names(info, where)
+    if info.baseline not in info.arms:
+        raise ValueError(f"{where}: baseline {info.baseline!r} is none of the arms {', '.join(info.arms)}")
+    for row in info.published:
+        if row.arm not in info.arms or row.dataset not in info.datasets:
+            raise ValueError(f"{where}: published: there is no arm {row.arm!r} on a dataset {row.dataset!r}")
+    return info
+
+
+def check_names(info: StudyInfo, where: str) -> None:
+    """Refuse names of a study, its arms and datasets that could not be those of files and folders.
+
+    Raises:
+        ValueError: naming it.
+    """
     for name in (info.name, *info.arms, *info.datasets):
         if not re.fullmatch(r"\w[\w. -]*", name):
             raise ValueError(
                 f"{where}: {name!r} is to be the name of files and folders: letters, digits, and . - between them"
             )
-    if info.baseline not in info.arms:
-        raise ValueError(f"{where}: baseline {info.baseline!r} is none of the arms {', '.join(info.arms)}")
-    return info
+
+
+def _published(row: Any, where: str) -> PublishedRow:
+    keys = {"arm", "dataset", "kind", "source"}
+    if not isinstance(row, dict) or not keys <= set(row) or row["kind"] not in ("box", "mask"):
+        raise ValueError(
+            f"{where}: published must have arm, dataset, kind (box or mask), source and metrics, not {row!r}"
+        )
+    values = row["values"] if "values" in row else {name: value for name, value in row.items() if name not in keys}
+    if not all(isinstance(value, int | float) and 0 <= value <= 100 for value in values.values()):
+        raise ValueError(f"{where}: published: metrics must be numbers in %, not {values}")
+    return PublishedRow(str(row["arm"]), str(row["dataset"]), row["kind"], values, str(row["source"]))
+
+
+def _size_bins(bins: Any, where: str) -> dict[str, list[float]]:
+    if not isinstance(bins, dict) or not all(isinstance(pair, list) and len(pair) == 2 for pair in bins.values()):
+        raise ValueError(f"{where}: size_bins must be two sides for each dataset, not {bins!r}")
+    return {str(name): [float(side) for side in pair] for name, pair in bins.items()}
 
 
 def _list(value: Any, where: str) -> list[Any]:
@@ -251,7 +300,7 @@ def _plain(study: StudyInfo) -> dict[str, Any]:
     for arm in content["arms"].values():
         if arm["stride"] is None:
             del arm["stride"]
-    return content
+    return {key: value for key, value in content.items() if value or key not in ("published", "size_bins")}
 
 
 def _rows(path: Path, row: type[Row]) -> list[Row]:
@@ -302,6 +351,7 @@ def _key(row: Run | Metric | Gain | CurvePoint) -> tuple[Any, ...]:
 
 def _check(records: Records, folder: Path) -> None:
     study = records.study
+    check_names(study, str(folder / STUDY))
     parts: dict[str, Sequence[Run | Metric | Gain | CurvePoint]] = {
         RUNS: records.runs,
         METRICS: records.metrics,

@@ -113,9 +113,9 @@ def _study(numbers: Numbers, output: Path) -> Iterator[Block]:
                 yield difference
             for sentence in tables.warnings(numbers, dataset, kind):
                 yield Warn(sentence)
-            overlap = tables.localisation(numbers, dataset, kind)
-            if overlap is not None:
-                yield overlap
+            for table in (tables.localisation(numbers, dataset, kind), tables.published(numbers, dataset, kind)):
+                if table is not None:
+                    yield table
         for sentence in tables.made_otherwise(numbers, dataset):
             yield Warn(sentence)
         lines = tables.provenance(numbers, dataset)

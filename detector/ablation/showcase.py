@@ -11,15 +11,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from pycocotools import mask as coco_mask
 
 from detector import build
 from detector.ablation.measure import TrueObjects, objects
 from detector.evaluation.base import ImageDetections, ImageId
+from detector.evaluation.coco import Kind
 from detector.evaluation.predictions import read, state
 from detector.folders import configuration
-from detector.types import DetectionDataset, Objects, Sample
+from detector.types import DetectionDataset, Objects, Sample, Target
 from detector.visualize import draw
 
+KINDS: tuple[Kind, ...] = ("box", "mask")
+SHEET = "showcase.png"
 MOST = 10
 THRESHOLD = 0.5
 TILE, GAP, LINE = 384, 12, 26
@@ -67,16 +71,40 @@ def cases(first: TrueObjects, second: TrueObjects, most: int = MOST) -> list[Cas
     return sorted(found, key=lambda case: -abs(case.difference))[:most]
 
 
+def showcases(first: Path, second: Path, output: Path, labels: tuple[str, str]) -> dict[str, Path]:
+    """`showcase` of each kind that both runs have predicted and that has objects; the pictures by caption.
+
+    Args:
+        first, second, output, labels: as of `showcase`; masks have a folder `mask` of their own.
+    """
+    found: dict[str, Path] = {}
+    for kind in KINDS:
+        if all((run / "predictions" / f"{kind}.json").is_file() for run in (first, second)):
+            folder = output if kind == "box" else output / kind
+            if showcase(first, second, folder, labels, kind):
+                what = {"box": "boxes", "mask": "masks"}[kind]
+                found[f"the images whose {what} differ most between {labels[0]} and {labels[1]}"] = folder / SHEET
+    return found
+
+
 def showcase(
-    first: str | Path, second: str | Path, output: str | Path, labels: tuple[str, str], most: int = MOST
+    first: str | Path,
+    second: str | Path,
+    output: str | Path,
+    labels: tuple[str, str],
+    kind: Kind = "box",
+    most: int = MOST,
 ) -> list[Case]:
     """Write `showcase.png`, the images on which two runs differ most (truth, first, second), and `showcase.csv`.
 
+    Nothing is written where no object counts.
+
     Args:
-        first: a run's folder, with `config.yaml` and `predictions/box.json`; its dataset is the one that is drawn.
+        first: a run's folder, with `config.yaml` and `predictions/KIND.json`; its dataset is the one that is drawn.
         second: another's, on the same validation images.
         output: the folder to write into; it is made.
         labels: what the runs are called.
+        kind: whether boxes or masks are compared, and drawn.
         most: so many images.
 
     Raises:
@@ -90,21 +118,23 @@ def showcase(
         raise ValueError(f"runs can be shown side by side on the same dataset only; these are on {' and '.join(names)}")
     dataset = build.build_dataset(configs[0], "val")
     truth = dataset.ground_truth()
-    predictions = [read(Path(run) / "predictions" / "box.json") for run in (first, second)]
-    one, other = (objects(truth, rows) for rows in predictions)
+    predictions = [read(Path(run) / "predictions" / f"{kind}.json") for run in (first, second)]
+    one, other = (objects(truth, rows, kind) for rows in predictions)
     chosen = cases(one, other, most)
     if not chosen:
-        raise ValueError(f"no image of {names[0]} has an object that counts; there is nothing to show")
+        return []
     ids = [image["id"] for image in truth["images"]]
-    found = [state("box", rows, ids, dataset.category_ids) for rows in predictions]
+    found = [state(kind, rows, ids, dataset.category_ids) for rows in predictions]
     samples = _samples(dataset, [case.image for case in chosen], ids)
+    if kind == "box":
+        samples = [replace(sample, target=replace(sample.target, masks=None)) for sample in samples]
     rows = [
-        _row(case, sample, [_objects(detections[case.image]) for detections in found], dataset.classes, labels)
+        _row(case, sample, [_drawable(detections[case.image]) for detections in found], dataset.classes, labels)
         for case, sample in zip(chosen, samples, strict=True)
     ]
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    _sheet(rows).save(output / "showcase.png", format="PNG", optimize=True)
+    _sheet(rows).save(output / SHEET, format="PNG", optimize=True)
     _write(chosen, output / "showcase.csv", labels)
     return chosen
 
@@ -125,20 +155,26 @@ def _samples(dataset: DetectionDataset, wanted: Sequence[ImageId], ids: Sequence
     return [found[image] for image in wanted]
 
 
-def _objects(found: ImageDetections) -> Objects:
-    boxes = torch.from_numpy(found.boxes.astype(np.float32))
+def _drawable(found: ImageDetections) -> Objects | Target:
+    """Detections for `draw`; masks, which are of the whole image as the truth's are, without scores."""
+    boxes, labels = torch.from_numpy(found.boxes.astype(np.float32)), torch.from_numpy(found.labels)
     boxes[:, 2:] += boxes[:, :2]
-    return Objects(boxes, torch.from_numpy(found.scores.astype(np.float32)), torch.from_numpy(found.labels))
+    scores = torch.from_numpy(found.scores.astype(np.float32))
+    if not found.masks:
+        return Objects(boxes, scores, labels)
+    plain = torch.zeros(len(boxes), dtype=torch.bool)
+    masks = torch.from_numpy(coco_mask.decode(found.masks)).permute(2, 0, 1).bool()
+    return Target(boxes, labels, plain, plain, masks).select(scores >= THRESHOLD)
 
 
 Pictures = list[tuple[str, Image.Image]]
 
 
 def _row(
-    case: Case, sample: Sample, found: Sequence[Objects], classes: Sequence[str], labels: tuple[str, str]
+    case: Case, sample: Sample, found: Sequence[Objects | Target], classes: Sequence[str], labels: tuple[str, str]
 ) -> Pictures:
-    """Titles and pictures: the truth's boxes, then either run's."""
-    truth = draw(sample.image, replace(sample.target, masks=None), classes)
+    """Titles and pictures: the truth, then either run's."""
+    truth = draw(sample.image, sample.target, classes)
     row = [(f"image {case.image}: {case.objects} objects", _fit(truth))]
     for label, objects_found, value in zip(labels, found, (case.first, case.second), strict=True):
         row.append((f"{label}: mean IoU {value:.2f}", _fit(draw(sample.image, objects_found, classes, THRESHOLD))))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,9 +11,7 @@ from typing import Any
 from detector import build
 from detector.ablation import contrasts
 from detector.ablation.records import Arm, StudyInfo, identity, parse_study
-from detector.folders import finished
-
-COMMAND = "command.txt"
+from detector.folders import COMMAND, command_of, finished, train_command
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class Job:
     @property
     def command(self) -> str:
         """What makes the same run again."""
-        return " ".join(["python scripts/train.py", *(shlex.quote(o) for o in self.overrides)])
+        return train_command(self.overrides)
 
 
 @dataclass(frozen=True)
@@ -144,17 +141,17 @@ def missing(jobs: Sequence[Job], runs: Path) -> list[Job]:
 
 
 def _done(job: Job, folder: Path) -> bool:
-    return finished(folder) and _made_by(folder) == identity(job.command)
+    return _whole(folder) and _made_by(folder) == identity(job.command)
 
 
-def sign(job: Job, runs: Path) -> None:
-    """Note in a finished run's folder what it was made by."""
-    (runs / job.folder / COMMAND).write_text(job.command + "\n", encoding="utf-8")
+def _whole(folder: Path) -> bool:
+    """Whether a run is finished, and was measured."""
+    return finished(folder) and any(folder.glob("measured-*.npz"))
 
 
 def _made_by(folder: Path) -> frozenset[str]:
-    file = folder / COMMAND
-    return identity(file.read_text(encoding="utf-8")) if file.is_file() else frozenset()
+    made = command_of(folder)
+    return frozenset() if made is None else identity(made)
 
 
 def made_elsewhere(jobs: Sequence[Job], studies: Sequence[Path]) -> dict[Job, Path]:
@@ -170,7 +167,7 @@ def made_elsewhere(jobs: Sequence[Job], studies: Sequence[Path]) -> dict[Job, Pa
     if wrong := [str(folder) for folder in studies if not (folder / "runs").is_dir()]:
         raise ValueError(f"reuse: {', '.join(wrong)} holds no runs/; give folders of studies, such as multirun/pooler")
     runs = [file.parent for folder in studies for file in sorted(folder.glob(f"runs/*/*/*/{COMMAND}"))]
-    whole = [run for run in runs if run.name.isdigit() and finished(run)]
+    whole = [run for run in runs if run.name.isdigit() and _whole(run)]
     found = {_made_by(run): run for run in reversed(whole)}
     return {job: found[asked] for job in jobs if (asked := identity(job.command)) in found}
 
@@ -181,7 +178,7 @@ def read(content: Mapping[str, Any], where: str = "study") -> Study:
     Raises:
         ValueError: a key is missing, unknown or not what it should be.
     """
-    known = {"name", "title", "question", "baseline", "arms", "datasets", "seeds", "overrides"}
+    known = {"name", "title", "question", "baseline", "arms", "datasets", "seeds", "overrides", "published"}
     if unknown := sorted(set(content) - known):
         raise ValueError(f"{where}: unknown keys {', '.join(unknown)}; it has {', '.join(sorted(known))}")
     datasets = content.get("datasets")
@@ -223,7 +220,8 @@ def only(study: Study, arms: Sequence[str] | None, datasets: Sequence[str] | Non
         raise ValueError(f"arms={list(chosen)}: the baseline, {study.info.baseline}, must be among them")
     if lost := sorted({source for arm, source in study.proposals.items() if arm in chosen} - set(chosen)):
         raise ValueError(f"arms={list(chosen)}: {', '.join(lost)} must be among them, whose proposals they take")
-    info = replace(study.info, arms=chosen, datasets=list(kept))
+    published = [row for row in study.info.published if row.arm in chosen and row.dataset in kept]
+    info = replace(study.info, arms=chosen, datasets=list(kept), published=published)
     proposals = {arm: source for arm, source in study.proposals.items() if arm in chosen}
     return replace(study, info=info, datasets=kept, proposals=proposals)
 

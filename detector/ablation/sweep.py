@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,8 +16,8 @@ from omegaconf import DictConfig
 from detector import build, runs
 from detector.ablation import collect
 from detector.ablation.records import Records
-from detector.ablation.showcase import showcase
-from detector.ablation.study import Job, Study, made_elsewhere, missing, only, sign
+from detector.ablation.showcase import showcases
+from detector.ablation.study import Job, Study, made_elsewhere, missing, only
 from detector.cli import command, console
 
 
@@ -24,8 +26,6 @@ class Task:
     """What a launcher calls for each of the jobs that it is given."""
 
     jobs: Sequence[Job]
-    folder: Path
-    """where the folders of the runs lie"""
     before: int
     """runs of the study that were done before these"""
     whole: int
@@ -33,7 +33,7 @@ class Task:
     began: float = field(default_factory=time.time)
 
     def __call__(self, config: DictConfig) -> None:
-        """One run, and what is measured of it; a fault of its input is said, and the other runs go on."""
+        """One run, and what is measured of it; what goes wrong in it is said, and the other runs go on."""
         place, folder, overrides = build.job()
         job = self.jobs[place]
         left = ""
@@ -48,9 +48,13 @@ class Task:
             build.check_additions("train", overrides)
             runs.train(config, overrides, folder, console)
             collect.measured(folder)
-            sign(job, self.folder)
 
-        command(run)(config)
+        try:
+            command(run)(config)
+        except Exception:  # that of one run, be it a GPU's memory, takes nothing from the others
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
+            traceback.print_exc()
 
 
 class Sweep:
@@ -116,7 +120,7 @@ class Sweep:
                     [*job.overrides, "resume=auto", build.override("hydra.sweep.subdir", job.folder)] for job in waiting
                 ]
                 before = len(self.jobs) - len(missing(self.jobs, self.runs))
-                build.launch(Task(waiting, self.runs, before, len(self.jobs)), jobs, self.runs, launcher)
+                build.launch(Task(waiting, before, len(self.jobs)), jobs, self.runs, launcher)
         return missing(self.jobs, self.runs)
 
     def _startable(self, job: Job) -> bool:
@@ -142,10 +146,11 @@ class Sweep:
     def showcases(self, folder: Path) -> dict[str, Path]:
         """For each dataset the images on which an arm differs most from the baseline, by caption.
 
-        The arm whose AP differs most, at the first seed that the baseline has; of what was asked for. Nothing where no
-        object counts.
+        The arm whose AP differs most, of masks where there are any, at the first seed that the baseline has; of what
+        was asked for. Nothing where no object counts.
         """
-        info, found = self.study.info, {}
+        info = self.study.info
+        found: dict[str, Path] = {}
         waiting = missing(self.jobs, self.runs)
         done = [job for job in self.jobs if job not in waiting]
         for dataset in dict.fromkeys(job.dataset for job in done):
@@ -154,15 +159,15 @@ class Sweep:
                 continue
             place = f"{dataset}/{seeds[0]}"
             arms = [job.arm for job in done if (job.dataset, job.seed) == (dataset, seeds[0])]
-            numbers = {arm: collect.measured(self.runs / arm / place)["box"].values for arm in arms}
-            scores = {arm: values["AP"] for arm, values in numbers.items() if "AP" in values}
+            numbers = {arm: collect.measured(self.runs / arm / place) for arm in arms}
+            kind = "mask" if all("mask" in kinds for kinds in numbers.values()) else "box"
+            scores = {arm: kinds[kind].values["AP"] for arm, kinds in numbers.items() if "AP" in kinds[kind].values}
             base = scores.pop(info.baseline, None)
             if base is None or not scores:
                 continue
             arm = max(scores, key=lambda name: abs(scores[name] - base))
             runs = (self.runs / info.baseline / place, self.runs / arm / place)
             labels = (info.arms[info.baseline].label, info.arms[arm].label)
-            showcase(*runs, folder / dataset, labels)
-            caption = f"Where it matters: the images of {dataset} on which {' and '.join(labels)} differ most"
-            found[caption] = folder / dataset / "showcase.png"
+            pictures = showcases(*runs, folder / dataset, labels)
+            found |= {f"Where it matters, {dataset}: {caption}": path for caption, path in pictures.items()}
         return found

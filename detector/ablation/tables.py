@@ -66,7 +66,7 @@ def levels(numbers: Numbers, dataset: str, kind: str, metrics: Sequence[str] = M
             spread = spread if images is None else f"\nimages: {points(images[0])} to {points(images[1])}"
             cells.append(points(whole.mean) + spread)
         rows.append([numbers.study.arms[arm].label, *cells, str(count)])
-    notes = ["In %; mean ± standard deviation over seeds."]
+    notes = ["In %; mean ± standard deviation over seeds.", *sizes(numbers, dataset, shown)]
     if single:
         notes.append(
             "'images': one seed only, with the 95 % interval over resampled images; another training may differ more."
@@ -74,6 +74,35 @@ def levels(numbers: Numbers, dataset: str, kind: str, metrics: Sequence[str] = M
     what = "IoU" if name == "iou" else "AP"
     title = f"{numbers.study.name}: {kind} {what} on {dataset}"
     return Table(slug(numbers.study.name, dataset, kind, name), title, ["arm", *shown, "seeds"], rows, notes)
+
+
+def sizes(numbers: Numbers, dataset: str, metrics: Sequence[str]) -> list[str]:
+    """What APs, APm and APl are of, where they are among the metrics and it is known."""
+    if dataset not in numbers.study.size_bins or not {"APs", "APm", "APl"} & set(metrics):
+        return []
+    small, large = numbers.study.size_bins[dataset]
+    return [
+        f"APs, APm, APl: objects of an area up to {small:g}², up to {large:g}², and above, in px of the image's file."
+    ]
+
+
+def published(numbers: Numbers, dataset: str, kind: str) -> Table | None:
+    """What papers give for the study's arms beside what was measured; None where they give nothing."""
+    given = [row for row in numbers.study.published if (row.dataset, row.kind) == (dataset, kind)]
+    metrics = [metric for metric in MAIN if any(metric in row.values for row in given)]
+    if not metrics:
+        return None
+    rows = []
+    for row in given:
+        cells = []
+        for metric in metrics:
+            mean = numbers.mean(row.arm, dataset, kind, metric)
+            said = f"{row.values[metric]:.1f}" if metric in row.values else NONE
+            cells.append(f"{said} / {NONE if mean is None else points(mean)}")
+        rows.append([numbers.study.arms[row.arm].label, *cells, row.source])
+    name = slug(numbers.study.name, dataset, kind, "published")
+    title = f"{numbers.study.name}: published / measured, {kind} AP on {dataset}"
+    return Table(name, title, ["arm", *metrics, "source"], rows, ["In %; the mean over seeds is measured."])
 
 
 def localisation(numbers: Numbers, dataset: str, kind: str) -> Table | None:
@@ -127,8 +156,9 @@ def differences(numbers: Numbers, dataset: str, kind: str) -> Table | None:
     base = numbers.study.arms[numbers.study.baseline].label
     title = f"{numbers.study.name}: difference from {base}, {kind} AP on {dataset}"
     notes = [
-        f"In points, arm minus {base}, paired by seed; the 95 % interval and p are Student's, p adjusted by Holm for "
-        "the arms of the table."
+        f"In points, arm minus {base}, paired by seed. The 95 % interval is Student's, of each arm by itself; p is "
+        "adjusted by Holm for the arms of the table, and so can be larger than the interval alone would say. Both are "
+        "about other trainings, on these same validation images."
     ]
     if any(effect.by == "images" for row in found.values() for effect in row.values()):
         notes.append("'images': one seed only; the interval is the paired image bootstrap's and has no p.")

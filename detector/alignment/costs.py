@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,8 @@ class Part:
     """by run: the mean IoU of the objects that were found at IoU 0.5"""
     found: Mapping[str, Estimate]
     """by run: the share of all objects that were found at IoU `threshold`"""
+    precision: Mapping[str, Estimate] = field(default_factory=dict)
+    """by run, where it was measured: AP"""
 
 
 def by_error(

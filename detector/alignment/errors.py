@@ -140,7 +140,7 @@ def levels(objects: Objects, strides: Sequence[float], assign: Assign, resize: R
     """
     if not strides or min(strides) <= 0:
         raise ValueError(f"strides must be above 0, such as [4,8,16,32], not {list(strides)}")
-    factors = np.array([_factors((int(h), int(w)), resize) for h, w in objects.sizes])
+    factors = np.array([_factors((int(h), int(w)), resize) for h, w in objects.sizes]).reshape(-1, 2)
     boxes = torch.from_numpy(objects.boxes * np.concatenate((factors, factors), axis=1)).float()
     return assign(boxes, [1 / stride for stride in strides]).numpy()
 

@@ -180,15 +180,12 @@ def draw_costs(parts: Sequence[Part], labels: Mapping[str, str], path: Path) -> 
     """
     if not parts:
         raise ValueError("there is nothing to draw: no parts")
+    drawn = [("precision", "AP")] if parts[0].precision else []
+    drawn += [("found", f"Objects found at IoU {parts[0].threshold:g}"), ("overlap", "Mean IoU of those found at 0.5")]
     figure = Figure((WIDTH, 3.7), dpi=DPI, layout="constrained")
-    panels = figure.subplots(1, 2)
+    panels = figure.subplots(1, len(drawn))
     x = [100 * part.middle for part in parts]
-    for ax, what, title in zip(
-        panels,
-        ("overlap", "found"),
-        ("Mean IoU of the objects found at IoU 0.5", f"Objects found at IoU {parts[0].threshold:g}"),
-        strict=True,
-    ):
+    for ax, (what, title) in zip(panels, drawn, strict=True):
         for i, (run, label) in enumerate(labels.items()):
             estimates = [getattr(part, what)[run] for part in parts]
             values = np.array([e.value for e in estimates])
@@ -203,9 +200,9 @@ def draw_costs(parts: Sequence[Part], labels: Mapping[str, str], path: Path) -> 
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
         ax.xaxis.set_minor_formatter(FuncFormatter(_few))
         ax.tick_params(axis="x", which="minor", pad=5)
-        ax.set_xlabel("RoIPool's error, share of the object's side")
         ax.grid(color="#dddddd", lw=0.6)
         ax.legend(fontsize=10, frameon=False)
-        if what == "found":
+        if what != "overlap":
             ax.yaxis.set_major_formatter(PercentFormatter(1))
+    figure.supxlabel("RoIPool's error, share of the object's side", fontsize=10)
     save(figure, path)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
 
 from detector import build, folders
-from detector.ablation.measure import TrueObjects, objects
+from detector.ablation.bootstrap import Floats
+from detector.ablation.measure import Estimate, objects, precision_by
 from detector.alignment import errors
 from detector.alignment.costs import Part, by_error
 from detector.alignment.regions import Reading
 from detector.evaluation import predictions
+from detector.evaluation.base import ImageId
+from detector.evaluation.coco import UNBOUNDED
 
 
 def compare(
@@ -38,7 +42,7 @@ def compare(
         threshold: the IoU from which on an object counts as found.
 
     Returns:
-        The parts, and for each run what to call it: the name of its folder, or the path where names are equal.
+        The parts, and for each run what to call it: what of its path differs from the others'.
 
     Raises:
         ValueError: fewer than two runs; a folder is no run's; its predictions do not fit the dataset.
@@ -57,25 +61,43 @@ def compare(
             f"runs must be on one dataset, but they are on {names}, and {source.dataset.name} is asked for"
         )
     truth = build.build_dataset(source, "val").ground_truth()
-    found = {str(path): objects(truth, predictions.read(path / "predictions" / "box.json")) for path in paths}
+    rows = {str(path): predictions.read(path / "predictions" / "box.json") for path in paths}
+    found = {name: objects(truth, own) for name, own in rows.items()}
     known = next(iter(found.values()))
     augment = source.dataset.val_augment
     resize = errors.resizing(augment.get("short_sizes"), augment.get("max_size"))
     strides = list(first.backbone.roi_strides)
-    true = _with_sizes(known, truth)
-    level = errors.levels(true, strides, build.instantiate(first.pooler.assign), resize)
-    values = errors.quantisation_errors(reading, true, np.array(strides, dtype=np.float64)[level], bins, resize)
-    whole = true.sides > 0  # an annotation may have no width
-    shares = values[whole] / true.sides[whole]
+    sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
+    assign = build.instantiate(first.pooler.assign)
+
+    def share(own: Sequence[ImageId], boxes: Floats) -> Floats:
+        """The error of each box as a share of its side; without a side it is beyond all."""
+        given = errors.Objects(boxes, np.zeros(len(boxes)), np.array([sizes[i] for i in own], np.int64).reshape(-1, 2))
+        result = np.full(len(boxes), np.inf)
+        whole = given.sides > 0
+        part = errors.Objects(boxes[whole], given.areas[whole], given.sizes[whole])
+        level = errors.levels(part, strides, assign, resize)
+        off = errors.quantisation_errors(reading, part, np.array(strides, dtype=np.float64)[level], bins, resize)
+        result[whole] = off / part.sides
+        return result
+
+    shares = share(known.images, known.boxes)
+    whole = np.isfinite(shares)  # an annotation may have no width
     ious = {name: matched.ious[whole] for name, matched in found.items()}
     images = [image for image, keep in zip(known.images, whole, strict=True) if keep]
-    last = [path.name for path in paths]
-    labels = {str(path): path.name if last.count(path.name) == 1 else str(path) for path in paths}
-    return by_error(shares, images, ious, parts, threshold), labels
+    found_parts = by_error(shares[whole], images, ious, parts, threshold)
+    edges = [0.0, *(part.low for part in found_parts[1:]), UNBOUNDED]
+    precise = {name: precision_by(truth, own, share, edges) for name, own in rows.items()}
+    nothing = Estimate(math.nan, None, None)
+    with_precision = [
+        replace(part, precision={name: values[i] or nothing for name, values in precise.items()})
+        for i, part in enumerate(found_parts)
+    ]
+    return with_precision, _labels(paths)
 
 
-def _with_sizes(known: TrueObjects, truth: dict[str, Any]) -> errors.Objects:
-    """The same objects with the sizes of their images."""
-    sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
-    own = np.array([sizes[image] for image in known.images], dtype=np.int64).reshape(-1, 2)
-    return errors.Objects(known.boxes, known.areas, own)
+def _labels(paths: Sequence[Path]) -> dict[str, str]:
+    if len({len(path.parts) for path in paths}) > 1:
+        return {str(path): str(path) for path in paths}
+    differ = [i for i, names in enumerate(zip(*(path.parts for path in paths), strict=True)) if len(set(names)) > 1]
+    return {str(path): "/".join(path.parts[i] for i in differ) for path in paths}

@@ -53,17 +53,15 @@ def of_errors(rows: Sequence[Row]) -> Table:
 
 
 def of_costs(parts: Sequence[Part], labels: Mapping[str, str]) -> Table:
-    """A row for each part of the objects, and for each run the mean IoU and the share found, with their intervals."""
-    columns = ["error, %", "objects"]
-    for label in labels.values():
-        columns += [f"{label}: IoU", "found"]
-    title = f"Mean IoU of matches, and objects found at IoU {parts[0].threshold:g}, by RoIPool's error / side"
-    table = _table(title, columns)
+    """For each part of the objects a row for each run: AP, the mean IoU and the share found, with their intervals."""
+    title = f"AP, mean IoU of matches, and objects found at IoU {parts[0].threshold:g}, by RoIPool's error / side"
+    table = _table(title, ["error, %", "objects", "run", "AP", "IoU", "found"])
     for part in parts:
-        cells = [f"{100 * part.low:.1f}-{100 * part.high:.1f}", str(part.objects)]
-        for run in labels:
-            cells += [_interval(part.overlap[run]), _interval(part.found[run])]
-        table.add_row(*cells)
+        about = [f"{100 * part.low:.1f}-{100 * part.high:.1f}", str(part.objects)]
+        for run, label in labels.items():
+            values = part.precision[run], part.overlap[run], part.found[run]
+            table.add_row(*about, label, *(_interval(value) for value in values))
+            about = ["", ""]
     return table
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +18,9 @@ from detector.evaluation.base import Evaluator, ImageId, State
 Kind = Literal["box", "mask"]
 Records = dict[tuple[int, int], list[dict[str, Any]]]
 """Annotations or detections, as pycocotools reads them, by (position of the image, category id)."""
+
+Quantity = Callable[[Sequence[ImageId], NDArray[np.float64]], NDArray[np.float64]]
+"""(the image of each of N boxes, boxes [N, 4] as x1, y1, x2, y2 in pixels of the original image) -> [N], from 0 on"""
 
 UNBOUNDED = 1e5**2
 """COCO's upper bound of an area, in square pixels."""
@@ -74,15 +77,21 @@ class CocoEvaluator(Evaluator):
         small, large = (side**2 for side in self.size_bins)
         return {"all": (0, UNBOUNDED), "small": (0, small), "medium": (small, large), "large": (large, UNBOUNDED)}
 
-    def compare(self, kind: Kind, areas: Mapping[str, tuple[float, float]] | None = None) -> Comparison:
+    def compare(
+        self, kind: Kind, areas: Mapping[str, tuple[float, float]] | None = None, quantity: Quantity | None = None
+    ) -> Comparison:
         """pycocotools' full evaluation of what was collected: per image, and precision by IoU, recall, class and area.
 
         Args:
             kind: boxes or masks.
             areas: named ranges of areas, other than those of the size bins.
+            quantity: what they are ranges of, in place of the area, of objects and detections alike.
         """
         images = self.images
         truths, detections = self._truths(kind, images), _detections(kind, images, self.category_ids, self._detections)
+        if quantity is not None:
+            for records in (truths, detections):
+                _replace_areas(records, images, quantity)
         return Comparison(kind, images, self.category_ids, areas or self.areas(), truths, detections)
 
     def results(self) -> dict[str, float]:
@@ -167,6 +176,14 @@ def _detections(kind: Kind, images: list[ImageId], category_ids: list[int], stat
             record = {"id": number, "bbox": box, "score": score, "area": _area(rle, box), "segmentation": rle}
             records[position, category_ids[label]].append(record)
     return records
+
+
+def _replace_areas(records: Records, images: list[ImageId], quantity: Quantity) -> None:
+    own = [(images[position], record) for (position, _), group in records.items() for record in group]
+    boxes = np.array([record["bbox"] for _, record in own], dtype=np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    for (_, record), value in zip(own, quantity([image for image, _ in own], boxes), strict=True):
+        record["area"] = float(value)
 
 
 def _area(rle: Any, box: list[float]) -> float:

@@ -161,6 +161,20 @@ def test_runs_that_studies_share_count_once() -> None:
     assert len(ledger([first, Numbers(planned)])) > len(ledger([first]))
 
 
+def test_sizes_are_set_beside_published_ones_where_they_mean_the_same() -> None:
+    arms = {name: Arm(name, [f"pooler={name}", "backbone=resnet50_fpn"]) for name in ("roipool", "roialign")}
+    records = planted(arms, datasets=["coco"])
+
+    def by_bins(small: float, large: float) -> set[str]:
+        bins = {"coco": [small, large]}
+        found = rows(replace(records, study=replace(records.study, size_bins=bins)), "C3", "APs more than APl")
+        assert directions(found) == {"held"}
+        return {row.size for row in found}
+
+    assert by_bins(32, 96) == {"not held: larger"}
+    assert by_bins(16, 48) == {""}
+
+
 def test_levels_are_compared_without_a_direction() -> None:
     arms = {"fpn": Arm("floor", []), "keras": Arm("round", ["pooler.levels=keras"])}
     found = rows(planted(arms, {"fpn": 0.0, "keras": 0.01}, "fpn", name="levels"), "C10")

@@ -40,6 +40,13 @@ def test_finds_pairs_that_differ_in_one_thing() -> None:
     poolers = study(POOLERS)
     assert contrasts.TO_ALIGN.pairs(poolers) == [("roipool", "roialign")]
     assert contrasts.AVERAGE_TO_MAX.pairs(poolers) == [("roialign", "roialign_max")]
+    adaptive = {
+        f"adaptive_{mode}": Arm("", ["pooler=roialign_adaptive", f"pooler.mode={mode}"]) for mode in ("avg", "max")
+    }
+    assert contrasts.AVERAGE_TO_MAX.pairs(study(POOLERS | adaptive)) == [
+        ("roialign", "roialign_max"),
+        ("adaptive_avg", "adaptive_max"),
+    ]
     assert contrasts.ONE_SAMPLE.pairs(poolers) == [("roialign", "one_sample")]
     assert contrasts.TO_WARP.pairs(poolers) == [("roipool", "roiwarp")]
     assert contrasts.FLOOR_TO_ROUND.pairs(poolers) == []

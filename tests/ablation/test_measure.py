@@ -1,6 +1,7 @@
 import copy
 import math
 import time
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, cast
 
@@ -9,7 +10,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from detector.ablation.bootstrap import average_precisions, resample
-from detector.ablation.measure import Measured, difference, measure, objects
+from detector.ablation.measure import Measured, difference, measure, objects, precision_by
 from detector.evaluation import CocoEvaluator
 from detector.evaluation.coco import Kind
 from detector.evaluation.predictions import state
@@ -238,6 +239,39 @@ def test_difference_is_paired() -> None:
     assert high - low < (cast(float, own.high) - cast(float, own.low)) / 2  # what makes images hard for both cancels
     narrow = difference(a, b, confidence=0.5)["AP"]
     assert low < cast(float, narrow.low) < cast(float, narrow.high) < high
+
+
+def test_ap_by_another_quantity() -> None:
+    rng = np.random.default_rng(3)
+    truth = random_scene(rng, 30)
+    rows = predict(rng, truth)
+
+    def area(images: Sequence[Any], boxes: np.ndarray) -> np.ndarray:
+        return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+    whole = measure(truth, rows)
+    by_area = precision_by(truth, rows, area, [0, 8**2, 16**2, 32**2, 64**2])
+    fine = [whole.estimates().get(f"AP{name}") for name in ("[0,8)", "[8,16)", "[16,32)", "[32,64)")]
+    for found, known in zip(by_area, fine, strict=True):
+        assert (found is None) == (known is None)
+        if found is not None and known is not None:
+            assert (found.value, found.low, found.high) == pytest.approx((known.value, known.low, known.high))
+    assert sum(found is not None for found in by_area) >= 3
+
+    def left(images: Sequence[Any], boxes: np.ndarray) -> np.ndarray:
+        assert len(images) == len(boxes)
+        return np.array([float(image <= 15) for image in images])
+
+    second_half = {image["id"] for image in truth["images"]} - set(range(1, 16))
+    parts = {key: truth[key] for key in truth} | {"images": [i for i in truth["images"] if i["id"] in second_half]}
+    parts["annotations"] = [a for a in truth["annotations"] if a["image_id"] in second_half]
+    alone = measure(parts, [row for row in rows if row["image_id"] in second_half])
+    first, second, nothing = precision_by(truth, rows, left, [0, 1, 2, 3])
+    assert first is not None
+    assert second is not None
+    assert nothing is None
+    assert first.value == pytest.approx(alone.values["AP"])
+    assert first.value != pytest.approx(whole.values["AP"])
 
 
 def test_runs_that_cannot_be_compared() -> None:

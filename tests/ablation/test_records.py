@@ -7,7 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from detector.ablation.records import Arm, CurvePoint, Gain, Metric, Records, Run, StudyInfo, identity, read, write
+from detector.ablation.records import (
+    Arm,
+    CurvePoint,
+    Gain,
+    Metric,
+    PublishedRow,
+    Records,
+    Run,
+    StudyInfo,
+    identity,
+    read,
+    write,
+)
 
 STUDY = StudyInfo(
     name="pooler",
@@ -20,6 +32,8 @@ STUDY = StudyInfo(
     },
     datasets=["shapes_coco"],
     seeds=[0, 1],
+    published=[PublishedRow("roipool", "shapes_coco", "mask", {"AP": 26.9}, "a table")],
+    size_bins={"shapes_coco": [16.0, 48.0]},
 )
 RECORDS = Records(
     STUDY,
@@ -58,6 +72,10 @@ def test_reads_what_was_written(tmp_path: Path) -> None:
         ("study.yaml", "stride: 16", "stride: wide", "stride must be a whole number of pixels"),
         ("study.yaml", "name: pooler", "name: [", "not readable as YAML"),
         ("study.yaml", "stride: 16", "stride: true", "stride must be a whole number of pixels"),
+        ("study.yaml", "arm: roipool", "arm: roiwarp", "published: there is no arm 'roiwarp'"),
+        ("study.yaml", "kind: mask", "kind: keypoint", "published must have arm, dataset, kind (box or mask)"),
+        ("study.yaml", "AP: 26.9", "AP: many", "published: metrics must be numbers in %"),
+        ("study.yaml", "  - 16.0\n", "", "size_bins must be two sides for each dataset"),
         ("study.yaml", "label: RoIPool", "label: null", "label must be text, not None"),
         ("study.yaml", "- shapes_coco", "- ../coco", "'../coco' is to be the name of files and folders"),
         ("metrics.csv", "0.3333333333333333", "33.3", "must be a fraction in 0..1, not (33.3, 0.5)"),
@@ -117,6 +135,19 @@ def test_writes_no_number_that_could_not_be_read(tmp_path: Path) -> None:
 )
 def test_the_order_of_overrides_counts_where_it_has_a_meaning(one: str, other: str, same: bool) -> None:
     assert (identity(one) == identity(other)) == same
+
+
+def test_a_study_without_published_numbers_and_bins(tmp_path: Path) -> None:
+    records = replace(RECORDS, study=replace(STUDY, published=[], size_bins={}))
+    write(tmp_path, records)
+    assert not {"published", "size_bins"} & set((tmp_path / "study.yaml").read_text().replace(":", "").split())
+    assert read(tmp_path) == records
+
+
+def test_writes_no_name_that_could_not_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"'BCCD \(small\)' is to be the name of files"):
+        write(tmp_path / "new", replace(RECORDS, study=replace(STUDY, datasets=["BCCD (small)"])))
+    assert not (tmp_path / "new").exists()
 
 
 def test_refuses_a_number_twice(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from detector.ablation import plots, tables
 from detector.ablation.document import Table, as_csv, latex, markdown
 from detector.ablation.effects import Numbers
-from detector.ablation.records import Records, Run, write
+from detector.ablation.records import PublishedRow, Records, Run, write
 from detector.ablation.report import report
 from tests.ablation.planted import POOLERS, STRIDE_GAINS, planted, strides
 
@@ -231,6 +231,21 @@ def test_names_of_any_kind(tmp_path: Path) -> None:
     pictures = re.findall(r"!\[[^\]]*\]\((.*)\)\n", (folder / "report.md").read_text())
     assert pictures
     assert all(" " not in picture and (folder / picture).is_file() for picture in pictures)
+
+
+def test_published_numbers_stand_beside_the_measured_ones(tmp_path: Path) -> None:
+    records = planted()
+    row = PublishedRow("roialign", "shapes_coco", "box", {"AP": 30.3, "AP75": 31.5}, "Mask R-CNN, table 2c")
+    study = replace(records.study, published=[row], size_bins={"shapes_coco": [16, 48]})
+    folder = made(tmp_path, replace(records, study=study))
+    (line,) = rows(folder / "tables/pooler_shapes_coco_box_published.csv")
+    measured = rows(folder / "tables/pooler_shapes_coco_box_ap.csv")[1]
+    assert line["AP"] == f"30.3 / {measured['AP'].split(' ')[0]}"
+    assert line["AP75"].startswith("31.5 / ")
+    assert line["source"] == "Mask R-CNN, table 2c"
+    assert not (folder / "tables/pooler_shapes_voc_box_published.csv").exists()
+    text = (folder / "report.md").read_text()
+    assert text.count("objects of an area up to 16², up to 48², and above") == 1
 
 
 LABELS = (r"$\foo$", "_hidden", "5 $ a_b $ x", "100 %", "plain")

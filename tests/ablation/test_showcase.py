@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from detector import build
 from detector.ablation.measure import TrueObjects
-from detector.ablation.showcase import TILE, cases, showcase
+from detector.ablation.showcase import TILE, cases, showcase, showcases
 from tests.conftest import compose_config
 
 
@@ -59,7 +60,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_draws_the_images_that_differ(runs: tuple[Path, Path], tmp_path: Path) -> None:
-    found = showcase(*runs, tmp_path, ("RoIPool, which is a very long name " * 4, "RoIAlign"), 3)
+    found = showcase(*runs, tmp_path, ("RoIPool, which is a very long name " * 4, "RoIAlign"), most=3)
     assert {case.image for case in found} == {3, 6, 9}
     for case in found:
         assert case.first == pytest.approx(5 / 7, abs=0.03)
@@ -90,4 +91,38 @@ def test_says_what_is_missing(runs: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="these are on shapes_coco and shapes_voc"):
         showcase(runs[0], tmp_path, tmp_path / "out", ("a", "b"))
     with pytest.raises(ValueError, match="most must be at least 1, not 0"):
-        showcase(*runs, tmp_path / "out", ("a", "b"), 0)
+        showcase(*runs, tmp_path / "out", ("a", "b"), most=0)
+
+
+def test_masks_are_drawn_where_both_runs_have_them(tmp_path: Path) -> None:
+    config = compose_config("model=mask_rcnn", f"data_dir={tmp_path}", "dataset.train.train=2", "dataset.train.val=4")
+    dataset = build.build_dataset(config, "val")
+    truth = dataset.ground_truth()
+    for name in "ab":
+        rows = []
+        for annotation in truth["annotations"]:
+            segmentation = annotation["segmentation"]
+            if name == "b" and annotation["image_id"] == truth["images"][1]["id"]:  # the left half of each mask
+                mask = coco_mask.decode(segmentation)
+                x, _, w, _ = annotation["bbox"]
+                mask[:, int(x + w / 2) :] = 0
+                half = coco_mask.encode(np.asfortranarray(mask))
+                segmentation = {**half, "counts": half["counts"].decode()}
+            keys = ("image_id", "category_id", "bbox")
+            rows.append({**{key: annotation[key] for key in keys}, "segmentation": segmentation, "score": 0.9})
+        (tmp_path / name / "predictions").mkdir(parents=True)
+        for kind in ("box", "mask"):
+            (tmp_path / name / "predictions" / f"{kind}.json").write_text(json.dumps(rows))
+        OmegaConf.save(config, tmp_path / name / "config.yaml", resolve=True)
+    found = showcases(tmp_path / "a", tmp_path / "b", tmp_path / "out", ("A", "B"))
+    assert list(found.values()) == [tmp_path / "out/showcase.png", tmp_path / "out/mask/showcase.png"]
+    with (tmp_path / "out/mask/showcase.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert lines[0]["image"] == str(truth["images"][1]["id"])
+    assert float(lines[0]["difference"]) < -0.3
+    assert all(float(line["difference"]) == 0 for line in lines[1:])
+    boxes, masks = (np.asarray(Image.open(path), dtype=int) for path in found.values())
+    assert boxes.shape == masks.shape
+    assert np.abs(boxes - masks).max() > 50
+    second = masks[40:TILE, TILE + 12 : 2 * TILE] - masks[40:TILE, 2 * TILE + 24 : 3 * TILE + 12]
+    assert np.abs(second).max() > 50  # the halves are missing

@@ -66,16 +66,25 @@ def test_proposals_come_from_the_same_dataset_and_seed_which_run_first() -> None
     assert sorted(first + second, key=jobs.index) == jobs
 
 
+def sign(job: study.Job, runs: Path) -> None:
+    """What a run that was measured has in its folder."""
+    (runs / job.folder / "command.txt").write_text(job.command + "\n")
+    (runs / job.folder / "measured-box.npz").touch()
+
+
 def test_what_is_done_is_not_missing(tmp_path: Path) -> None:
     jobs = study.read(small()).jobs(tmp_path)
     for job, metrics in zip(jobs[:2], [{"time/total": 1.0}, {"time/evaluation": 1.0}], strict=True):
         (tmp_path / job.folder).mkdir(parents=True)
         (tmp_path / job.folder / "metrics.json").write_text(json.dumps(metrics))
-        study.sign(job, tmp_path)
+        sign(job, tmp_path)
+    unmeasured = tmp_path / jobs[0].folder / "measured-box.npz"
     (tmp_path / jobs[2].folder).mkdir(parents=True)
     (tmp_path / jobs[2].folder / "metrics.json").write_text("{")  # cut off while it was written
     assert study.missing(jobs, tmp_path) == jobs[1:]
     assert study.missing(study.read(small(overrides=[])).jobs(tmp_path), tmp_path)[0].folder == jobs[0].folder
+    unmeasured.unlink()
+    assert study.missing(jobs, tmp_path) == jobs
 
 
 def test_runs_of_other_studies_are_found_by_their_command(tmp_path: Path) -> None:
@@ -85,7 +94,7 @@ def test_runs_of_other_studies_are_found_by_their_command(tmp_path: Path) -> Non
     same = study.Job("third", "two", 1, jobs[0].overrides)
     for job in (renamed, unfinished, same):
         (tmp_path / "runs" / job.folder).mkdir(parents=True)
-        study.sign(job, tmp_path / "runs")
+        sign(job, tmp_path / "runs")
     (tmp_path / "runs" / renamed.folder / "metrics.json").write_text('{"time/total": 1.0}')
     half = shutil.copytree(tmp_path / "runs" / renamed.folder, tmp_path / "runs" / "other" / "two" / "2.copy")
     (half / "command.txt").write_text(jobs[4].command)
@@ -111,6 +120,7 @@ def test_the_order_of_overrides_does_not_count(words: str, same: bool, tmp_path:
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text('{"time/total": 1.0}')
     (folder / "command.txt").write_text(f"python scripts/train.py {words}\n")
+    (folder / "measured-box.npz").touch()
     assert study.made_elsewhere(jobs, [tmp_path]) == ({jobs[0]: folder} if same else {})
     assert (jobs[0] not in study.missing(jobs, tmp_path / "runs")) == same
 

@@ -128,6 +128,12 @@ def test_a_study_is_stopped_goes_on_and_ends_in_a_report(tmp_path: Path, run: Ru
     ]
     assert [(r["value"], r["low"], r["high"]) for r in pair] == [(r["value"], r["low"], r["high"]) for r in study]
     assert (tmp_path / "two" / "showcase.png").is_file()
+    made = rows(tmp_path / "two/records/runs.csv")
+    assert [row["command"] for row in made] == [
+        r["command"] for r in listed if r["dataset"] == "shapes_voc" and r["seed"] == "1"
+    ]
+    ledger = rows(tmp_path / "two/report/tables/claims.csv")
+    assert {row["where"] for row in ledger if row["claim"] == "C2"} == {"compare, shapes_voc, box second against first"}
     mixed = run_script("ablate", "--compare", one, one.replace("shapes_voc", "shapes_coco"), cwd=tmp_path)
     assert mixed.returncode == 1
     assert "the same data" in mixed.stderr
@@ -169,13 +175,18 @@ def test_a_study_on_data_of_the_users_own(tmp_path: Path) -> None:
         assert command.index("schedule.steps=600") < command.index("schedule.steps=9")
 
 
-def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path: Path, run: Run) -> None:
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [("schedule.batch_size=0", "error: schedule.batch_size"), ("trainer.accelerator=tpu", "Traceback (most recent")],
+)
+def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path: Path, run: Run, fault: str, message: str) -> None:
     data = f"data_dir={run.folder.parent / 'data'}"
     only = ["study.seeds=[0]", "datasets=[shapes_coco]", "hydra.run.dir=sweep"]
-    broken = 'study.arms.roipool.overrides=["pooler=roipool","schedule.batch_size=0"]'
+    broken = f'study.arms.roipool.overrides=["pooler=roipool","{fault}"]'
     result = run_script("ablate", *STUDY[:2], *only, *SMALL, broken, data, cwd=tmp_path)
     assert result.returncode == 1
-    assert "schedule.batch_size" in result.stderr
+    assert message in result.stderr
+    assert "runs of the sweep failed" not in result.stderr  # that of `train.py -m`
     assert "1 of 2 runs failed (roipool/shapes_coco/0)" in result.stderr
     assert list(done(tmp_path / "sweep" / "runs")) == ["roialign/shapes_coco/0"]
     text = (tmp_path / "sweep" / "report" / "report.md").read_text()  # of what is there, though the baseline is not

@@ -68,7 +68,7 @@ def test_two_runs(run: Run, tmp_path: Path) -> None:
     done = run_script("alignment", *asked, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     check_picture(tmp_path / "out" / "costs.png")
-    assert "first: IoU" in done.stdout
+    assert [" first " in done.stdout, " second " in done.stdout] == [True, True]
     (tmp_path / "second" / "predictions" / "box.json").unlink()
     done = run_script("alignment", *asked, cwd=tmp_path)
     assert done.returncode == 1
