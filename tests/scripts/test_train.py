@@ -17,6 +17,7 @@ def test_the_folder_of_a_run(run: Run) -> None:
     files = {str(p.relative_to(run.folder)) for p in run.folder.rglob("*") if p.is_file()}
     assert {f for f in files if not f.startswith("tensorboard/")} == {
         "config.yaml",
+        "command.txt",
         "metrics.json",
         "metrics.csv",
         "checkpoints/last.ckpt",
@@ -25,6 +26,8 @@ def test_the_folder_of_a_run(run: Run) -> None:
         "predictions/mask.json",
         "pictures/predictions.png",
     }
+    command = (run.folder / "command.txt").read_text()
+    assert command.startswith("python scripts/train.py pooler=roialign model=mask_rcnn ")
     with Image.open(run.folder / "pictures" / "predictions.png") as picture:
         assert min(picture.size) > 400
 
