@@ -29,6 +29,15 @@ def command_of(folder: Path) -> str | None:
     return file.read_text(encoding="utf-8").strip() if file.is_file() else None
 
 
+def names(folders: Sequence[Path]) -> list[str]:
+    """What to call each of several runs: the parts of its path in which they differ, or the whole path."""
+    if len({len(folder.parts) for folder in folders}) > 1 or len(set(folders)) < len(folders):
+        return [str(folder) for folder in folders]
+    levels = zip(*(folder.parts for folder in folders), strict=True)
+    differ = [level for level, parts in enumerate(levels) if len(set(parts)) > 1]
+    return ["/".join(folder.parts[level] for level in differ) for folder in folders]
+
+
 def finished(folder: Path) -> bool:
     """Whether the run in a folder came to its end: its metrics are the last that is written."""
     try:

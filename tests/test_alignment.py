@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import ops
-from detector.alignment import costs, errors, example, gradients, runs
+from detector.alignment import costs, errors, example, gradients
 from detector.alignment.regions import EXAMPLE_BOX, EXAMPLE_SIZE, Reading, Region, Sampled, Snapped, in_words, regions
+from detector.folders import names
 
 READINGS: dict[str, Reading] = {"floor": Snapped("floor"), "round": Snapped("round"), "align": Sampled()}
 
@@ -299,8 +300,9 @@ def test_costs_without_matches_and_bad_input() -> None:
 
 def test_runs_are_called_by_what_differs_in_their_paths() -> None:
     paths = [Path(f"sweep/runs/{arm}/shapes/{seed}") for arm, seed in (("pool", 0), ("align", 1))]
-    assert list(runs._labels(paths).values()) == ["pool/0", "align/1"]
-    assert list(runs._labels([Path("a"), Path("b/c")]).values()) == ["a", "b/c"]
+    assert names(paths) == ["pool/0", "align/1"]
+    assert names([Path("a"), Path("b/c")]) == ["a", "b/c"]
+    assert names([Path("a/b")] * 2) == ["a/b", "a/b"]
 
 
 def test_the_worst_offset_keeps_its_sign() -> None:

@@ -14,7 +14,7 @@ from detector.ablation.records import Arm, StudyInfo, write
 from detector.ablation.report import report
 from detector.ablation.showcase import showcases
 from detector.ablation.tables import slug
-from detector.folders import command_of, configuration
+from detector.folders import command_of, configuration, names
 from detector.runs import MOVABLE
 
 
@@ -33,7 +33,8 @@ def compare(first: Path, second: Path, output: Path) -> Path:
     """
     info, runs = _study(first, second)
     write(output / "records", collect(info, runs))
-    pictures = showcases(first, second, output, (str(first), str(second)))
+    one, other = names((first, second))
+    pictures = showcases(first, second, output, (one, other))
     return report([output / "records"], output / "report", pictures)
 
 
@@ -45,7 +46,7 @@ def _study(first: Path, second: Path) -> tuple[StudyInfo, list[Finished]]:
     if _truth(configs[0]) != _truth(configs[1]):
         raise ValueError(f"{first} and {second} were measured on other images or objects: give runs on the same data")
     seeds = [int(config.seed) for config in configs]
-    labels = [str(first), str(second)]
+    labels = names((first, second))
     if len(set(seeds)) > 1:
         labels = [f"{label}, seed {seed}" for label, seed in zip(labels, seeds, strict=True)]
     made = [command_of(first), command_of(second)]
@@ -56,7 +57,7 @@ def _study(first: Path, second: Path) -> tuple[StudyInfo, list[Finished]]:
     dataset = slug(datasets[0])
     info = StudyInfo(
         name="compare",
-        title=f"{second} against {first}",
+        title=f"{labels[1]} against {labels[0]}",
         question="What is the second run better at than the first?",
         baseline="first",
         arms=arms,

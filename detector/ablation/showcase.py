@@ -177,7 +177,7 @@ def _row(
     truth = draw(sample.image, sample.target, classes)
     row = [(f"image {case.image}: {case.objects} objects", _fit(truth))]
     for label, objects_found, value in zip(labels, found, (case.first, case.second), strict=True):
-        row.append((f"{label}: mean IoU {value:.2f}", _fit(draw(sample.image, objects_found, classes, THRESHOLD))))
+        row.append((f"mean IoU {value:.2f}: {label}", _fit(draw(sample.image, objects_found, classes, THRESHOLD))))
     return row
 
 

@@ -111,11 +111,12 @@ class Study:
     def _choices(self) -> dict[str, set[str]]:
         """By arm the keys that it chooses, and those in which the variants of what it chooses differ from others'."""
         variants = {name: contrasts.settings(arm.overrides) for name, arm in self.info.arms.items()}
-        return {
-            name: {_key(o) for o in arm.overrides if _key(o) != "experiment"}
+        chosen = {
+            name: {_key(o) for o in arm.overrides}
             | {k for k, value in variants[name].items() if any(value != v.get(k, value) for v in variants.values())}
             for name, arm in self.info.arms.items()
         }
+        return {name: keys - {"experiment"} for name, keys in chosen.items()}  # which others are added to
 
     def _overrides(self, arm: str, dataset: str, seed: int, runs: Path, more: Sequence[str]) -> Iterator[str]:
         chosen = [*self.datasets[dataset], *self.info.arms[arm].overrides, *self.overrides]

@@ -93,11 +93,4 @@ def compare(
         replace(part, precision={name: values[i] or nothing for name, values in precise.items()})
         for i, part in enumerate(found_parts)
     ]
-    return with_precision, _labels(paths)
-
-
-def _labels(paths: Sequence[Path]) -> dict[str, str]:
-    if len({len(path.parts) for path in paths}) > 1:
-        return {str(path): str(path) for path in paths}
-    differ = [i for i, names in enumerate(zip(*(path.parts for path in paths), strict=True)) if len(set(names)) > 1]
-    return {str(path): "/".join(path.parts[i] for i in differ) for path in paths}
+    return with_precision, dict(zip(map(str, paths), folders.names(paths), strict=True))

@@ -30,3 +30,13 @@ def test_each_run_of_each_study_composes_and_builds(path: Path) -> None:
         content.pop("proposals")
         seen.add((job.dataset, repr(content)))
     assert len(seen) == len(asked.info.arms) * len(asked.datasets)  # no arm is another under a second name
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_each_study_can_be_rehearsed(path: Path) -> None:
+    asked = study.read(yaml.safe_load(path.read_text()), path.name)
+    jobs = asked.jobs(Path("runs"), ["experiment=dry"])
+    assert len(jobs) == len(asked.info.arms) * len(asked.datasets) * len(asked.info.seeds)
+    for job in jobs:
+        (chosen,) = [o for o in job.overrides if o.startswith("experiment=")]
+        assert chosen == "experiment=dry" or chosen.endswith(",dry]")
