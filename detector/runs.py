@@ -36,7 +36,7 @@ def train(config: DictConfig, overrides: Sequence[str], folder: Path, console: C
     Raises:
         ValueError, OSError: the configuration or the data is at fault; before the first step.
     """
-    made = train_command([o for o in overrides if not o.startswith("resume=")])
+    made = train_command([o for o in overrides if not o.lstrip("+").startswith("resume=")])
     if config.resume is None:
         fit(build.in_conventions(config, overrides), folder, console, command=made)
     elif config.resume == AUTO:

@@ -286,6 +286,12 @@ def test_costs_find_a_planted_loss() -> None:
     assert middle.value == pytest.approx(expected, abs=0.02)
 
 
+def test_objects_of_one_error_stay_together() -> None:
+    share = np.array([0.1] * 8 + [0.2] * 4)
+    parts = costs.by_error(share, list(range(12)), {"a": np.full(12, 0.9)}, parts=4)
+    assert [(part.low, part.high, part.objects) for part in parts] == [(0.1, 0.1, 8), (0.2, 0.2, 4)]
+
+
 def test_costs_without_matches_and_bad_input() -> None:
     share, images, ious = planted()
     nothing = costs.by_error(share, images, {"none": np.full(600, np.nan)}, parts=2)

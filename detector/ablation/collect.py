@@ -41,12 +41,12 @@ class Finished:
 
 
 def measured(folder: Path) -> dict[str, Measured]:
-    """The measurements of a finished run by kind, `box` and, where masks were predicted, `mask`.
+    """The measurements of a finished run by kind, `box` and `mask`: those predicted, and known of objects that count.
 
     They take a while, and are kept beside the predictions that they are of.
 
     Raises:
-        ValueError: the folder holds no finished run.
+        ValueError: the folder holds no finished run, or there is nothing to measure it by.
     """
     config = configuration(folder)
     found: dict[str, Measured] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from detector.ablation.report import report
 from detector.ablation.showcase import showcases
 from detector.ablation.tables import slug
 from detector.folders import command_of, configuration, names
-from detector.runs import MOVABLE
+from detector.runs import FIXED, MOVABLE
 
 
 def compare(first: Path, second: Path, output: Path) -> Path:
@@ -50,10 +51,9 @@ def _study(first: Path, second: Path) -> tuple[StudyInfo, list[Finished]]:
     if len(set(seeds)) > 1:
         labels = [f"{label}, seed {seed}" for label, seed in zip(labels, seeds, strict=True)]
     made = [command_of(first), command_of(second)]
-    arms = {
-        name: Arm(label, _choices(command))
-        for name, label, command in zip(("first", "second"), labels, made, strict=True)
-    }
+    alike = all(configs[0].trainer.get(name) == configs[1].trainer.get(name) for name in FIXED)
+    choices = _choices(made) if alike else [[], []]
+    arms = {name: Arm(label, own) for name, label, own in zip(("first", "second"), labels, choices, strict=True)}
     dataset = slug(datasets[0])
     info = StudyInfo(
         name="compare",
@@ -70,10 +70,22 @@ def _study(first: Path, second: Path) -> tuple[StudyInfo, list[Finished]]:
     ]
 
 
-def _choices(command: str | None) -> list[str]:
-    """What a run's command chooses, but for where it runs and the seed; it tells the report which claims are asked."""
-    overrides = [] if command is None else shlex.split(command)[2:]
-    return [o for o in overrides if o.lstrip("+~").split("=")[0].split(".")[0] not in (*MOVABLE, "seed")]
+def _choices(commands: Sequence[str | None]) -> list[list[str]]:
+    """What two runs' commands choose, but for where they run and the seed; it tells the report which claims are asked.
+
+    Nothing where it does not tell: a command is unknown, or begins with what may choose anything, and the two do not
+    name the same keys, a pooler among them.
+    """
+    if None in commands:
+        return [[], []]
+    chosen, keys = [], []
+    for command in commands:
+        own = {o.lstrip("+~").split("=")[0]: o for o in shlex.split(str(command))[2:]}
+        kept = {key: o for key, o in own.items() if key.split(".")[0] not in (*MOVABLE, "seed")}
+        chosen.append(list(kept.values()))
+        keys.append(set(kept))
+    preset = any({"experiment", "weights"} & own for own in keys)
+    return [[], []] if preset and (keys[0] != keys[1] or "pooler" not in keys[0]) else chosen
 
 
 def _truth(config: DictConfig) -> tuple[Any, ...]:

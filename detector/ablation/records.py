@@ -153,6 +153,8 @@ def identity(command: str) -> frozenset[str]:
     return frozenset({word.partition("=")[0].lstrip("+~"): word for word in words}.values())
 
 
+MAIN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "mAP")
+"""The metrics of tables: COCO's, and VOC 2007's mAP where it was measured."""
 Row = TypeVar("Row", Run, Metric, Gain, CurvePoint)
 STUDY, RUNS, METRICS = "study.yaml", "runs.csv", "metrics.csv"
 DIFFERENCES, CURVES = "differences.csv", "curves.csv"
@@ -266,15 +268,18 @@ def _published(row: Any, where: str) -> PublishedRow:
         raise ValueError(
             f"{where}: published must have arm, dataset, kind (box or mask), source and metrics, not {row!r}"
         )
-    values = row["values"] if "values" in row else {name: value for name, value in row.items() if name not in keys}
-    if not all(isinstance(value, int | float) and 0 <= value <= 100 for value in values.values()):
-        raise ValueError(f"{where}: published: metrics must be numbers in %, not {values}")
+    values = row.get("values", {name: value for name, value in row.items() if name not in keys})
+    fits = isinstance(values, dict) and bool(values) and set(values) <= set(MAIN)
+    if not fits or not all(isinstance(value, int | float) and 0 <= value <= 100 for value in values.values()):
+        raise ValueError(f"{where}: published: metrics must be some of {', '.join(MAIN)}, in %, not {values}")
     return PublishedRow(str(row["arm"]), str(row["dataset"]), row["kind"], values, str(row["source"]))
 
 
 def _size_bins(bins: Any, where: str) -> dict[str, list[float]]:
     if not isinstance(bins, dict) or not all(isinstance(pair, list) and len(pair) == 2 for pair in bins.values()):
         raise ValueError(f"{where}: size_bins must be two sides for each dataset, not {bins!r}")
+    if not all(isinstance(side, int | float) for pair in bins.values() for side in pair):
+        raise ValueError(f"{where}: size_bins must be numbers of pixels, not {bins!r}")
     return {str(name): [float(side) for side in pair] for name, pair in bins.items()}
 
 

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as coco_mask
 
 from detector import build
+from detector.ablation.collect import KINDS
 from detector.ablation.measure import TrueObjects, objects
 from detector.evaluation.base import ImageDetections, ImageId
 from detector.evaluation.coco import Kind
@@ -22,7 +23,6 @@ from detector.folders import configuration
 from detector.types import DetectionDataset, Objects, Sample, Target
 from detector.visualize import draw
 
-KINDS: tuple[Kind, ...] = ("box", "mask")
 SHEET = "showcase.png"
 MOST = 10
 THRESHOLD = 0.5

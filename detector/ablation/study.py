@@ -145,6 +145,11 @@ def _done(job: Job, folder: Path) -> bool:
     return _whole(folder) and _made_by(folder) == identity(job.command)
 
 
+def sign(job: Job, folder: Path) -> None:
+    """Note in a run's folder that the job's command makes what is in it."""
+    (folder / COMMAND).write_text(job.command + "\n", encoding="utf-8")
+
+
 def _whole(folder: Path) -> bool:
     """Whether a run is finished, and was measured."""
     return finished(folder) and any(folder.glob("measured-*.npz"))

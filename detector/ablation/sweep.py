@@ -17,7 +17,7 @@ from detector import build, runs
 from detector.ablation import collect
 from detector.ablation.records import Records
 from detector.ablation.showcase import showcases
-from detector.ablation.study import Job, Study, made_elsewhere, missing, only
+from detector.ablation.study import Job, Study, made_elsewhere, missing, only, sign
 from detector.cli import command, console
 
 
@@ -48,6 +48,7 @@ class Task:
             build.check_additions("train", overrides)
             runs.train(config, overrides, folder, console)
             collect.measured(folder)
+            sign(job, folder)  # a run that was done before, or elsewhere, may say it otherwise
 
         try:
             command(run)(config)

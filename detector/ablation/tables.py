@@ -11,11 +11,9 @@ from typing import Literal
 from detector.ablation.claims import CLAIMS, Row
 from detector.ablation.document import Table
 from detector.ablation.effects import Effect, Numbers
-from detector.ablation.records import Run
+from detector.ablation.records import MAIN, Run
 from detector.ablation.statistics import adjust, summary, warning
 
-MAIN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "mAP")
-"""COCO's, and VOC 2007's mAP where it was measured."""
 NONE = "-"
 
 

@@ -41,7 +41,9 @@ def by_error(
     resamples: int = 1000,
     seed: int = 0,
 ) -> list[Part]:
-    """Sort objects by their error into parts of equal number, and measure each run on each.
+    """Sort objects by their error into parts of about equal number, and measure each run on each.
+
+    Objects of the same error are in the same part, so that there may be fewer parts.
 
     Args:
         errors: [N], as shares of the object's side.
@@ -64,7 +66,10 @@ def by_error(
     place = np.array([names[image] for image in images])
     weights = resample(len(names), seed, resamples)
     result = []
-    for chosen in np.array_split(np.argsort(errors, kind="stable"), parts):
+    order = np.argsort(errors, kind="stable")
+    lows = np.unique([errors[part[0]] for part in np.array_split(order, parts)])
+    for number in range(len(lows)):
+        chosen = order[np.searchsorted(lows, errors[order], side="right") - 1 == number]
         share = errors[chosen]
         own = {run: values[chosen] for run, values in ious.items()}
         result.append(

@@ -68,7 +68,7 @@ def test_proposals_come_from_the_same_dataset_and_seed_which_run_first() -> None
 
 def sign(job: study.Job, runs: Path) -> None:
     """What a run that was measured has in its folder."""
-    (runs / job.folder / "command.txt").write_text(job.command + "\n")
+    study.sign(job, runs / job.folder)
     (runs / job.folder / "measured-box.npz").touch()
 
 

@@ -88,6 +88,11 @@ def test_a_study_is_stopped_goes_on_and_ends_in_a_report(tmp_path: Path, run: Ru
     third = run_script("ablate", *arguments, cwd=tmp_path)
     assert third.returncode == 0, third.stderr
     assert done(runs) == after
+    (runs / RUNS[0] / "command.txt").unlink()
+    elsewhere = run_script("ablate", *arguments, "trainer.log_every_n_steps=3", cwd=tmp_path)  # says where, not what
+    assert elsewhere.returncode == 0, elsewhere.stderr
+    assert elsewhere.stdout.count("done before") == len(RUNS)
+    assert done(runs) == after
 
     other = run_script("ablate", *arguments, "schedule.steps=8", cwd=tmp_path)
     assert other.returncode == 1
