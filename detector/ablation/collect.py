@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from detector import build
+from detector.ablation.description import StudyInfo
 from detector.ablation.measure import Measured, difference, measure
-from detector.ablation.records import CurvePoint, Gain, Metric, Records, Run, StudyInfo
+from detector.ablation.records import CurvePoint, Gain, Metric, Records, Run
 from detector.ablation.study import Job
 from detector.evaluation import predictions
 from detector.evaluation.coco import Kind
@@ -98,7 +99,8 @@ def collect(study: StudyInfo, runs: Sequence[Finished]) -> Records:
         ValueError: a folder does not hold what a finished run leaves.
     """
     found = {(run.arm, run.dataset, run.seed): measured(run.folder) for run in runs}
-    bins = {run.dataset: [float(side) for side in configuration(run.folder).dataset.size_bins] for run in runs}
+    places = {run.dataset: run.folder for run in runs}
+    bins = {name: [float(side) for side in configuration(place).dataset.size_bins] for name, place in places.items()}
     records = Records(replace(study, size_bins=bins))
     for run in runs:
         place = (study.name, run.arm, run.dataset, run.seed)

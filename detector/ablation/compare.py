@@ -11,7 +11,8 @@ from omegaconf import DictConfig
 
 from detector import build
 from detector.ablation.collect import Finished, collect
-from detector.ablation.records import Arm, StudyInfo, write
+from detector.ablation.description import Arm, StudyInfo
+from detector.ablation.records import write
 from detector.ablation.report import report
 from detector.ablation.showcase import showcases
 from detector.ablation.tables import slug

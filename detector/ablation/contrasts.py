@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from detector.ablation.records import StudyInfo
+from detector.ablation.description import StudyInfo
 
 ALIGN = {"pooler.sampling_ratio": "2", "pooler.aligned": "true", "pooler.mode": "avg"}
 GROUPS: dict[str, dict[str, dict[str, str]]] = {

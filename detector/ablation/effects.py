@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from detector.ablation.records import Gain, Records, StudyInfo, identity
+from detector.ablation.description import StudyInfo
+from detector.ablation.records import Gain, Records, identity
 from detector.ablation.statistics import Difference, difference_of_gains, paired, summary
 
 Values = dict[int, float]

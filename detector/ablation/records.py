@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import csv
 import math
-import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import UnionType
@@ -20,48 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-
-@dataclass(frozen=True)
-class Arm:
-    """One side of a study."""
-
-    label: str
-    """as the report names it"""
-    overrides: list[str]
-    """of `train.py`'s configuration"""
-    stride: int | None = None
-    """of the map that is pooled from, in pixels, where a study varies it"""
-
-
-@dataclass(frozen=True)
-class PublishedRow:
-    """What a paper gives for one arm."""
-
-    arm: str
-    dataset: str
-    kind: str
-    """box or mask"""
-    values: dict[str, float]
-    """in %, by metric, such as AP or mAP"""
-    source: str
-    """paper and table"""
-
-
-@dataclass(frozen=True)
-class StudyInfo:
-    """What was asked."""
-
-    name: str
-    title: str
-    question: str
-    baseline: str
-    """the arm that the others are compared with"""
-    arms: dict[str, Arm]
-    datasets: list[str]
-    seeds: list[int]
-    published: list[PublishedRow] = field(default_factory=list)
-    size_bins: dict[str, list[float]] = field(default_factory=dict)
-    """by dataset that was measured: the sides in pixels whose squares part small, medium and large"""
+from detector.ablation.description import StudyInfo, check_names, parse_study, plain
 
 
 @dataclass(frozen=True)
@@ -153,8 +111,6 @@ def identity(command: str) -> frozenset[str]:
     return frozenset({word.partition("=")[0].lstrip("+~"): word for word in words}.values())
 
 
-MAIN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "mAP")
-"""The metrics of tables: COCO's, and VOC 2007's mAP where it was measured."""
 Row = TypeVar("Row", Run, Metric, Gain, CurvePoint)
 STUDY, RUNS, METRICS = "study.yaml", "runs.csv", "metrics.csv"
 DIFFERENCES, CURVES = "differences.csv", "curves.csv"
@@ -189,9 +145,10 @@ def write(folder: str | Path, records: Records) -> None:
         ValueError: the records contradict themselves, as `read` would find.
     """
     folder = Path(folder)
+    check_names(records.study, str(folder / STUDY))
     _check(records, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / STUDY, OmegaConf.to_yaml(OmegaConf.create(_plain(records.study))))
+    _replace(folder / STUDY, OmegaConf.to_yaml(OmegaConf.create(plain(records.study))))
     _write(folder / RUNS, Run, records.runs)
     _write(folder / METRICS, Metric, records.metrics)
     _write(folder / DIFFERENCES, Gain, records.differences)
@@ -214,98 +171,6 @@ def read_study(path: str | Path) -> StudyInfo:
     if not isinstance(content, dict):
         raise ValueError(f"{path}: must hold keys and values, not {type(content).__name__}")
     return parse_study(content, str(path))
-
-
-def parse_study(content: Mapping[str, Any], where: str) -> StudyInfo:
-    """A study's description from plain data; `where` it came from is said in errors.
-
-    Raises:
-        ValueError: a key is missing or is not what it should be.
-    """
-    wanted = ["name", "title", "question", "baseline", "arms", "datasets", "seeds"]
-    if missing := [name for name in wanted if name not in content]:
-        raise ValueError(f"{where}: lacks {', '.join(missing)}")
-    arms = content["arms"]
-    if not isinstance(arms, dict) or not arms:
-        raise ValueError(f"{where}: arms must be names with label and overrides, not {arms!r}")
-    texts = {name: str(content[name]) for name in ("name", "title", "question", "baseline")}
-    datasets, seeds = (_list(content[name], f"{where}: {name}") for name in ("datasets", "seeds"))
-    if not all(isinstance(seed, int) for seed in seeds):
-        raise ValueError(f"{where}: seeds must be whole numbers, not {seeds}")
-    info = StudyInfo(
-        arms={str(name): _arm(arm, f"{where}: arm {name!r}") for name, arm in arms.items()},
-        datasets=[str(dataset) for dataset in datasets],
-        seeds=seeds,
-        published=[_published(row, where) for row in _list(content.get("published", []), f"{where}: published")],
-        size_bins=_size_bins(content.get("size_bins", {}), where),
-        **texts,
-    )
-    check_names(info, where)
-    if info.baseline not in info.arms:
-        raise ValueError(f"{where}: baseline {info.baseline!r} is none of the arms {', '.join(info.arms)}")
-    for row in info.published:
-        if row.arm not in info.arms or row.dataset not in info.datasets:
-            raise ValueError(f"{where}: published: there is no arm {row.arm!r} on a dataset {row.dataset!r}")
-    return info
-
-
-def check_names(info: StudyInfo, where: str) -> None:
-    """Refuse names of a study, its arms and datasets that could not be those of files and folders.
-
-    Raises:
-        ValueError: naming it.
-    """
-    for name in (info.name, *info.arms, *info.datasets):
-        if not re.fullmatch(r"\w[\w. -]*", name):
-            raise ValueError(
-                f"{where}: {name!r} is to be the name of files and folders: letters, digits, and . - between them"
-            )
-
-
-def _published(row: Any, where: str) -> PublishedRow:
-    keys = {"arm", "dataset", "kind", "source"}
-    if not isinstance(row, dict) or not keys <= set(row) or row["kind"] not in ("box", "mask"):
-        raise ValueError(
-            f"{where}: published must have arm, dataset, kind (box or mask), source and metrics, not {row!r}"
-        )
-    values = row.get("values", {name: value for name, value in row.items() if name not in keys})
-    fits = isinstance(values, dict) and bool(values) and set(values) <= set(MAIN)
-    if not fits or not all(isinstance(value, int | float) and 0 <= value <= 100 for value in values.values()):
-        raise ValueError(f"{where}: published: metrics must be some of {', '.join(MAIN)}, in %, not {values}")
-    return PublishedRow(str(row["arm"]), str(row["dataset"]), row["kind"], values, str(row["source"]))
-
-
-def _size_bins(bins: Any, where: str) -> dict[str, list[float]]:
-    if not isinstance(bins, dict) or not all(isinstance(pair, list) and len(pair) == 2 for pair in bins.values()):
-        raise ValueError(f"{where}: size_bins must be two sides for each dataset, not {bins!r}")
-    if not all(isinstance(side, int | float) for pair in bins.values() for side in pair):
-        raise ValueError(f"{where}: size_bins must be numbers of pixels, not {bins!r}")
-    return {str(name): [float(side) for side in pair] for name, pair in bins.items()}
-
-
-def _list(value: Any, where: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise ValueError(f"{where} must be a list, not {value!r}")
-    return value
-
-
-def _arm(arm: Any, where: str) -> Arm:
-    if not isinstance(arm, dict) or not {"label", "overrides"} <= set(arm):
-        raise ValueError(f"{where} must have label and overrides, not {arm!r}")
-    stride = arm.get("stride")
-    if stride is not None and (isinstance(stride, bool) or not isinstance(stride, int) or stride < 1):
-        raise ValueError(f"{where}: stride must be a whole number of pixels, not {stride!r}")
-    if isinstance(arm["label"], bool) or not isinstance(arm["label"], str | int | float):
-        raise ValueError(f"{where}: label must be text, not {arm['label']!r}")
-    return Arm(str(arm["label"]), [str(o) for o in _list(arm["overrides"], f"{where}: overrides")], stride)
-
-
-def _plain(study: StudyInfo) -> dict[str, Any]:
-    content = asdict(study)
-    for arm in content["arms"].values():
-        if arm["stride"] is None:
-            del arm["stride"]
-    return {key: value for key, value in content.items() if value or key not in ("published", "size_bins")}
 
 
 def _rows(path: Path, row: type[Row]) -> list[Row]:
@@ -356,7 +221,6 @@ def _key(row: Run | Metric | Gain | CurvePoint) -> tuple[Any, ...]:
 
 def _check(records: Records, folder: Path) -> None:
     study = records.study
-    check_names(study, str(folder / STUDY))
     parts: dict[str, Sequence[Run | Metric | Gain | CurvePoint]] = {
         RUNS: records.runs,
         METRICS: records.metrics,

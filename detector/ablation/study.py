@@ -10,7 +10,8 @@ from typing import Any
 
 from detector import build
 from detector.ablation import contrasts
-from detector.ablation.records import Arm, StudyInfo, identity, parse_study
+from detector.ablation.description import Arm, StudyInfo, parse_study
+from detector.ablation.records import identity
 from detector.folders import COMMAND, command_of, finished, train_command
 
 

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 from detector.ablation.claims import CLAIMS, Row
+from detector.ablation.description import MAIN
 from detector.ablation.document import Table
 from detector.ablation.effects import Effect, Numbers
-from detector.ablation.records import MAIN, Run
+from detector.ablation.records import Run
 from detector.ablation.statistics import adjust, summary, warning
 
 NONE = "-"

@@ -68,8 +68,9 @@ def by_error(
     result = []
     order = np.argsort(errors, kind="stable")
     lows = np.unique([errors[part[0]] for part in np.array_split(order, parts)])
+    part_of = np.searchsorted(lows, errors[order], side="right") - 1
     for number in range(len(lows)):
-        chosen = order[np.searchsorted(lows, errors[order], side="right") - 1 == number]
+        chosen = order[part_of == number]
         share = errors[chosen]
         own = {run: values[chosen] for run, values in ious.items()}
         result.append(

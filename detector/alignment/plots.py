@@ -180,8 +180,11 @@ def draw_costs(parts: Sequence[Part], labels: Mapping[str, str], path: Path) -> 
     """
     if not parts:
         raise ValueError("there is nothing to draw: no parts")
-    drawn = [("precision", "AP")] if parts[0].precision else []
-    drawn += [("found", f"Objects found at IoU {parts[0].threshold:g}"), ("overlap", "Mean IoU of those found at 0.5")]
+    drawn = (
+        ("precision", "AP"),
+        ("found", f"Objects found at IoU {parts[0].threshold:g}"),
+        ("overlap", "Mean IoU of those found at 0.5"),
+    )
     figure = Figure((WIDTH, 3.7), dpi=DPI, layout="constrained")
     panels = figure.subplots(1, len(drawn))
     x = [100 * part.middle for part in parts]

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from detector.ablation.records import Arm, CurvePoint, Gain, Metric, Records, Run, StudyInfo
+from detector.ablation.description import Arm, StudyInfo
+from detector.ablation.records import CurvePoint, Gain, Metric, Records, Run
 
 SIZES = ("[0,8)", "[8,16)", "[16,32)", "[32,64)", "[64,128)", "[128,inf)")
 POOLERS = {

@@ -5,7 +5,7 @@ from hydra import compose, initialize_config_dir
 
 from detector.ablation import contrasts
 from detector.ablation.contrasts import DEFAULTS, GROUPS, settings
-from detector.ablation.records import Arm, StudyInfo
+from detector.ablation.description import Arm, StudyInfo
 from tests.ablation.planted import POOLERS, strides
 from tests.conftest import ROOT
 

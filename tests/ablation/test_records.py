@@ -7,19 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from detector.ablation.records import (
-    Arm,
-    CurvePoint,
-    Gain,
-    Metric,
-    PublishedRow,
-    Records,
-    Run,
-    StudyInfo,
-    identity,
-    read,
-    write,
-)
+from detector.ablation.description import Arm, PublishedRow, StudyInfo
+from detector.ablation.records import CurvePoint, Gain, Metric, Records, Run, identity, read, write
 
 STUDY = StudyInfo(
     name="pooler",
@@ -73,8 +62,13 @@ def test_reads_what_was_written(tmp_path: Path) -> None:
         ("study.yaml", "name: pooler", "name: [", "not readable as YAML"),
         ("study.yaml", "stride: 16", "stride: true", "stride must be a whole number of pixels"),
         ("study.yaml", "arm: roipool", "arm: roiwarp", "published: there is no arm 'roiwarp'"),
-        ("study.yaml", "kind: mask", "kind: keypoint", "published must have arm, dataset, kind (box or mask)"),
-        ("study.yaml", "AP: 26.9", "AP: many", "published: metrics must be some of AP, AP50"),
+        (
+            "study.yaml",
+            "kind: mask",
+            "kind: keypoint",
+            "source, values, of kind box or mask",
+        ),
+        ("study.yaml", "AP: 26.9", "AP: many", "published: values must be of AP, AP50"),
         ("study.yaml", "AP: 26.9", "APsmall: 26.9", "not {'APsmall': 26.9}"),
         ("study.yaml", "- 16.0", "- wide", "size_bins must be numbers of pixels"),
         ("study.yaml", "  - 16.0\n", "", "size_bins must be two sides for each dataset"),

@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from detector.ablation import plots, tables
+from detector.ablation.description import PublishedRow
 from detector.ablation.document import Table, as_csv, latex, markdown
 from detector.ablation.effects import Numbers
-from detector.ablation.records import PublishedRow, Records, Run, write
+from detector.ablation.records import Records, Run, write
 from detector.ablation.report import report
 from tests.ablation.planted import POOLERS, STRIDE_GAINS, planted, strides
 
