@@ -14,13 +14,13 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from detector import build
 from detector.ablation import study
 from detector.ablation.compare import compare
 from detector.ablation.records import write
-from detector.ablation.report import report
+from detector.ablation.report.report import report
 from detector.ablation.sweep import Sweep
-from detector.cli import command, console, finish
+from detector.config import build
+from detector.config.cli import command, console, finish
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="ablate")

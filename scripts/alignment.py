@@ -7,11 +7,11 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from detector import build
 from detector.alignment import errors, example, gradients, heatmaps, pictures, plots, tables
 from detector.alignment.regions import EXAMPLE_BOX, regions
 from detector.alignment.runs import compare
-from detector.cli import command, console, finish
+from detector.config import build
+from detector.config.cli import command, console, finish
 from detector.data.image import read_image
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import MultiScaleRoIAlign
 
-from detector import benchmark as steps
-from detector.cli import keep_memory
+from detector.config.cli import keep_memory
+from detector.training import benchmark as steps
 from ops import benchmark
 
 

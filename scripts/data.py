@@ -5,8 +5,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.table import Table
 
-from detector import build
-from detector.cli import command, console, finish
+from detector.config import build
+from detector.config.cli import command, console, finish
 from detector.data.summary import summarise
 
 

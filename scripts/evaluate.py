@@ -6,10 +6,10 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from detector import build
-from detector.cli import command, console, finish
-from detector.task import DetectionTask
-from detector.training import build_evaluators, evaluate, precision
+from detector.config import build
+from detector.config.cli import command, console, finish
+from detector.training.run import build_evaluators, evaluate, precision
+from detector.training.task import DetectionTask
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="evaluate")

@@ -9,10 +9,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.progress import track
 
-from detector import build
-from detector.cli import command, console, finish
+from detector.config import build
+from detector.config.cli import command, console, finish
 from detector.data.image import read_image
-from detector.inference import Detector
+from detector.inference.detector import Detector
 from detector.masks import Paste, encode
 from detector.types import Objects, Size
 from detector.visualize import draw

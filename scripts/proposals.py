@@ -5,12 +5,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import track
 
-from detector import build
-from detector.cli import command, console, finish
+from detector.config import build
+from detector.config.cli import command, console, finish
 from detector.data.datamodule import DetectionDataModule
 from detector.data.proposal_files import ImageProposals, check_name, write
-from detector.inference import Detector
-from detector.proposing import propose
+from detector.inference.detector import Detector
+from detector.inference.proposing import propose
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="proposals")

@@ -7,8 +7,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from detector import build, runs
-from detector.cli import command, console, finish
+from detector.config import build
+from detector.config.cli import command, console, finish
+from detector.training import resume as runs
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")

@@ -9,7 +9,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from detector import build
+from detector.config import build
 from detector.models.rcnn import RCNN
 from detector.types import Batch, Target
 

@@ -1,16 +1,36 @@
 """The arrows between the parts: who may import whom."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted(p for folder in ("detector", "ops", "scripts") for p in (ROOT / folder).rglob("*.py"))
-LIGHTNING = {"detector/callbacks.py", "detector/task.py", "detector/training.py", "detector/data/datamodule.py"}
+ROOMS = {
+    "models": set(),
+    "data": set(),
+    "evaluation": set(),
+    "weights": {"models", "data"},
+    "config": {"models", "data", "evaluation", "weights"},
+    "inference": {"models", "data", "weights", "config"},
+    "training": {"models", "data", "evaluation", "weights", "config", "inference"},
+    "alignment": {"data", "evaluation", "config", "training"},
+    "ablation": {"evaluation", "config", "training"},
+}
+"""The rooms of `detector`, from the ground up, and which of those below each may import; all may import loose files."""
+LOOSE = {"__init__", "boxes", "masks", "matching", "types", "visualize"}
+LIGHTNING = ("detector/training/", "detector/data/datamodule.py", "scripts/")
+HYDRA = ("detector/config/", "scripts/")
 
 
-def imports(path: Path) -> set[str]:
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
     """The full names of the modules that a file imports, anywhere in it."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -19,38 +39,71 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+    return frozenset(found)
 
 
 def uses(path: Path, package: str) -> bool:
     return any(name == package or name.startswith(package + ".") for name in imports(path))
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def room(module: str) -> str | None:
+    """The room of `detector` that a module or a file lies in; None for loose files and other packages."""
+    parts = module.removesuffix(".py").replace("/", ".").split(".")
+    return parts[1] if parts[0] == "detector" and len(parts) > 1 and parts[1] in ROOMS else None
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_arrows(path: Path) -> None:
-    name = str(path.relative_to(ROOT))
-    part = "/".join(path.relative_to(ROOT).parts[:2])
+    name = name_of(path)
     assert not uses(path, "scripts")
     if name.startswith("ops/"):
         assert not uses(path, "detector")
         assert not any(uses(path, p) for p in ("lightning", "hydra", "omegaconf", "albumentations", "pycocotools"))
-    if part == "detector/models":
-        assert not uses(path, "ops")
-        assert not uses(path, "detector.data")
-        assert not uses(path, "detector.evaluation")
-    if part in ("detector/data", "detector/evaluation"):
-        own = part.replace("/", ".")
-        inside = {n for n in imports(path) if n.startswith("detector.") and not n.startswith(own)}
-        assert all(n.split(".")[1] in ("types", "boxes", "masks") for n in inside), inside
-    if name != "detector/build.py" and not name.startswith("scripts/"):
-        assert not uses(path, "hydra"), "only build.py and scripts know Hydra"
-    if name not in LIGHTNING and not name.startswith("scripts/"):
-        assert not uses(path, "lightning"), f"only {LIGHTNING} and scripts know Lightning"
+    elif name.startswith("detector/"):
+        own = room(name)
+        others = {r for n in imports(path) if (r := room(n)) is not None and r != own}
+        assert others <= (set() if own is None else ROOMS[own]), f"{own or 'a loose file'} imports {sorted(others)}"
+    if name.startswith("detector/models/"):
+        assert not uses(path, "ops"), "the operator is handed in by the configuration"
+    if not name.startswith(HYDRA):
+        assert not uses(path, "hydra"), f"only {HYDRA} know Hydra"
+    if not name.startswith(LIGHTNING):
+        assert not uses(path, "lightning"), f"only {LIGHTNING} know Lightning"
     if name != "detector/data/augment.py":
         assert not uses(path, "albumentations")
 
 
+def test_rooms_lie_above_those_that_they_import() -> None:
+    order = list(ROOMS)
+    for own, others in ROOMS.items():
+        assert all(order.index(other) < order.index(own) for other in others), own
+
+
+def test_modules_import_each_other_in_no_circle() -> None:
+    modules = {name_of(p).removesuffix(".py").removesuffix("/__init__").replace("/", "."): p for p in SOURCES}
+    graph = {m: {n for n in imports(p) if n in modules and not m.startswith(f"{n}.")} for m, p in modules.items()}
+    done: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, " imports ".join([*way[way.index(module) :], module])
+        if module not in done:
+            for other in sorted(graph[module]):
+                visit(other, (*way, module))
+            done.add(module)
+
+    for module in sorted(graph):
+        visit(module, ())
+
+
+def test_the_loose_files_are_few() -> None:
+    loose = {p.stem for p in (ROOT / "detector").glob("*.py")}
+    assert loose == LOOSE
+    assert len(loose - {"__init__"}) <= 8
+    folders = {p.name for p in (ROOT / "detector").iterdir() if p.is_dir() and not p.name.startswith("__")}
+    assert folders == set(ROOMS)
+
+
 def test_top_level_is_the_agreed_one() -> None:
     folders = {p.name for p in ROOT.iterdir() if p.is_dir() and not p.name.startswith((".", "__"))}
-    allowed = {"detector", "configs", "ops", "scripts", "tests", "data", "outputs", "multirun", "build"}
+    allowed = {"detector", "configs", "ops", "scripts", "tests", "data", "findings", "outputs", "multirun", "build"}
     assert {n for n in folders if not n.endswith(".egg-info")} <= allowed

@@ -8,8 +8,10 @@ import torchvision
 from hydra import initialize_config_dir
 from torch import Tensor
 
-from detector import build, checkpoints, start, weights
-from detector.weights import TORCHVISION, Foreign
+from detector import weights
+from detector.config import build
+from detector.weights import TORCHVISION, Foreign, checkpoints
+from detector.weights import initial as start
 from detector.weights.torchvision import convert
 from tests.conftest import CLASSES, ROOT, compose_config, small_model
 

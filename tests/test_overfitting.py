@@ -3,13 +3,13 @@
 import pytest
 import torch
 import torchvision
+from tests.test_combinations import CHOICES, KINDS, given_proposals, refusal
 
-from detector import build
 from detector.boxes import iou
+from detector.config import build
 from detector.models import vgg
 from detector.types import Batch, Target
 from tests.conftest import CLASSES, compose_config, learn
-from tests.test_combinations import CHOICES, KINDS, given_proposals, refusal
 
 WIDTH = "backbone.width=128"
 NARROW = {

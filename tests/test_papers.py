@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from detector import build, checkpoints
+from detector.config import build
+from detector.weights import checkpoints
 from tests.conftest import CLASSES, ROOT, compose_config
 from tests.scripts.conftest import run_script
 

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from detector import build
 from detector.ablation.description import StudyInfo
-from detector.ablation.measure import Measured, difference, measure
 from detector.ablation.records import CurvePoint, Gain, Metric, Records, Run
 from detector.ablation.study import Job
+from detector.config import build
 from detector.evaluation import predictions
 from detector.evaluation.coco import Kind
-from detector.folders import configuration
+from detector.evaluation.measure import Measured, difference, measure
+from detector.training.folder import configuration
 
 KINDS: tuple[Kind, ...] = ("box", "mask")
 VOC = "voc/mAP"

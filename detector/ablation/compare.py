@@ -9,15 +9,15 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from detector import build
 from detector.ablation.collect import Finished, collect
 from detector.ablation.description import Arm, StudyInfo
 from detector.ablation.records import write
-from detector.ablation.report import report
-from detector.ablation.showcase import showcases
-from detector.ablation.tables import slug
-from detector.folders import command_of, configuration, names
-from detector.runs import FIXED, MOVABLE
+from detector.ablation.report.report import report
+from detector.ablation.report.showcase import showcases
+from detector.ablation.report.tables import slug
+from detector.config import build
+from detector.training.folder import command_of, configuration, names
+from detector.training.resume import FIXED, MOVABLE
 
 
 def compare(first: Path, second: Path, output: Path) -> Path:

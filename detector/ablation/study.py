@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from detector import build
 from detector.ablation import contrasts
 from detector.ablation.description import Arm, StudyInfo, parse_study
 from detector.ablation.records import identity
-from detector.folders import COMMAND, command_of, finished, train_command
+from detector.config import build
+from detector.training.folder import COMMAND, command_of, finished, train_command
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from detector import build, runs
 from detector.ablation import collect
 from detector.ablation.records import Records
-from detector.ablation.showcase import showcases
+from detector.ablation.report.showcase import showcases
 from detector.ablation.study import Job, Study, made_elsewhere, missing, only, sign
-from detector.cli import command, console
+from detector.config import build
+from detector.config.cli import command, console
+from detector.training import resume as runs
 
 
 @dataclass

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.ablation.bootstrap import Floats, Ints, resample
-from detector.ablation.measure import Estimate
+from detector.evaluation.bootstrap import Floats, Ints, resample
+from detector.evaluation.measure import Estimate
 
 
 @dataclass(frozen=True)

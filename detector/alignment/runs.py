@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
-from detector import build, folders
-from detector.ablation.bootstrap import Floats
-from detector.ablation.measure import Estimate, objects, precision_by
 from detector.alignment import errors
 from detector.alignment.costs import Part, by_error
 from detector.alignment.regions import Reading
+from detector.config import build
 from detector.evaluation import predictions
 from detector.evaluation.base import ImageId
+from detector.evaluation.bootstrap import Floats
 from detector.evaluation.coco import UNBOUNDED
+from detector.evaluation.measure import Estimate, objects, precision_by
+from detector.training import folder as folders
 
 
 def compare(

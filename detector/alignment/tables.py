@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from detector.ablation.measure import Estimate
 from detector.alignment.costs import Part
 from detector.alignment.errors import FPN, Row
 from detector.alignment.regions import Region, in_words, pixels
+from detector.evaluation.measure import Estimate
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detector import checkpoints
-from detector.weights import detectron2, torchvision
+from detector.weights import checkpoints, detectron2, torchvision
 from detector.weights.foreign import Foreign
 
 PREFIX = "torchvision:"

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from detector.ablation.arithmetic import reach, support
-from detector.ablation.claims import CLAIMS, Row, equals, ledger, no_better, no_worse, rises, size
 from detector.ablation.description import Arm
-from detector.ablation.effects import Effect, Numbers
 from detector.ablation.records import Records
-from detector.ablation.tables import overview
+from detector.ablation.report.arithmetic import reach, support
+from detector.ablation.report.claims import CLAIMS, Row, equals, ledger, no_better, no_worse, rises, size
+from detector.ablation.report.effects import Effect, Numbers
+from detector.ablation.report.tables import overview
 from tests.ablation.planted import GAINS, POOLERS, STRIDE_GAINS, planted, strides
 
 MASKS = {

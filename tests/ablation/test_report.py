@@ -12,12 +12,12 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from detector.ablation import plots, tables
 from detector.ablation.description import PublishedRow
-from detector.ablation.document import Table, as_csv, latex, markdown
-from detector.ablation.effects import Numbers
 from detector.ablation.records import Records, Run, write
-from detector.ablation.report import report
+from detector.ablation.report import plots, tables
+from detector.ablation.report.document import Table, as_csv, latex, markdown
+from detector.ablation.report.effects import Numbers
+from detector.ablation.report.report import report
 from tests.ablation.planted import POOLERS, STRIDE_GAINS, planted, strides
 
 

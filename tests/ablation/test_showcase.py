@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from detector import build
-from detector.ablation.measure import TrueObjects
-from detector.ablation.showcase import TILE, cases, showcase, showcases
+from detector.ablation.report.showcase import TILE, cases, showcase, showcases
+from detector.config import build
+from detector.evaluation.measure import TrueObjects
 from tests.conftest import compose_config
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from detector.ablation.statistics import (
+from detector.ablation.report.statistics import (
     Difference,
     adjust,
     difference_of_gains,

@@ -6,8 +6,9 @@ import pytest
 import torch
 import yaml
 
-from detector import build, checkpoints
 from detector.ablation import study
+from detector.config import build
+from detector.weights import checkpoints
 from tests.ablation.test_study import STUDIES
 from tests.conftest import CLASSES, compose_config
 

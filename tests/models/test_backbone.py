@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from detector import build
+from detector.config import build
 from detector.models.backbone import FPN, Norm, SingleLevel, frozen_batch_norm, group_norm
 from detector.models.resnet import ResNet
 from detector.models.vgg import VGG16

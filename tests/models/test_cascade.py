@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detector import build
+from detector.config import build
 from detector.matching import IGNORED, BalancedSampler, Matcher
 from detector.models.box_head import BoxHead
 from detector.models.cascade import CascadeHeads, CascadeStage

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import ops
-from detector import build
+from detector.config import build
 from detector.models.pooler import Pooler
 from tests.conftest import CLASSES, compose_config
 

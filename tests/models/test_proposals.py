@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from detector.models.proposals import FrozenProposals, GivenProposals
 from detector.models.rcnn import RCNN
-from detector.optim import parameter_groups
+from detector.training.optim import parameter_groups
 from detector.types import Batch
 from tests.conftest import confident, random_batch, small_model
 

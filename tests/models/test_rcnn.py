@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from detector import checkpoints
 from detector.boxes import iou
 from detector.matching import Rois, sample_rois
 from detector.models.pooler import with_batch_index
 from detector.models.rcnn import Normalize
 from detector.models.roi_heads import in_parts
 from detector.types import Batch, Objects, Target
+from detector.weights import checkpoints
 from tests.conftest import CLASSES, compose_config, confident, learn, random_batch, small_model
 
 STAGES = {f"{name}{number}" for name in ("class", "box") for number in (1, 2, 3)}

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import ops
-from detector import build
 from detector.boxes import encode, iou
+from detector.config import build
 from detector.matching import BalancedSampler, Matcher
 from detector.models.losses import smooth_l1
 from detector.models.pooler import Pooler, with_batch_index

@@ -9,7 +9,8 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.detection import roi_heads as their_heads
 
-from detector import build, masks, weights
+from detector import masks, weights
+from detector.config import build
 from detector.data.coco import CocoDataset
 from detector.data.datamodule import collate
 from detector.matching import Sampled

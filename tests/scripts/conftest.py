@@ -27,7 +27,7 @@ SMALL = [
 ]
 
 
-HEAVY = ["detector.training", "detector.inference", "lightning.pytorch.loggers", "tensorboard"]
+HEAVY = ["detector.training.run", "detector.inference.detector", "lightning.pytorch.loggers", "tensorboard"]
 _fork = multiprocessing.get_context("forkserver")
 _fork.set_forkserver_preload(HEAVY)
 os.environ["COLUMNS"] = "120"  # of tables; read by the server when it starts

@@ -1,0 +1,1 @@
+"""From the records of studies to tables, plots and pages."""

@@ -1,0 +1,142 @@
+"""The report: from the records of one or more studies to a folder that a reader can open, quote and print."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from detector.ablation.records import read
+from detector.ablation.report import plots, tables
+from detector.ablation.report.claims import ledger
+from detector.ablation.report.document import (
+    Block,
+    Commands,
+    Heading,
+    Paragraph,
+    Picture,
+    Table,
+    Warn,
+    as_csv,
+    latex,
+    markdown,
+    page,
+)
+from detector.ablation.report.effects import Numbers, gaps
+
+TABLES, PLOTS = "tables", "plots"
+INTERVALS = "95 % intervals (over seeds; of a single seed over images)"
+
+
+def report(folders: Sequence[str | Path], output: str | Path, pictures: Mapping[str, str | Path] | None = None) -> Path:
+    """Make the report of the records in `folders`, one study each.
+
+    `output` receives `report.md`, `report.html` (complete in itself), `numbers.csv` (every metric, in fractions), each
+    table as CSV and LaTeX under `tables/`, and the plots under `plots/`. Those two folders are made anew.
+
+    Args:
+        folders: of records.
+        output: the folder to write into; it is made.
+        pictures: further PNGs by their caption, such as a showcase's; they are copied into the report.
+
+    Returns:
+        the path of `report.html`.
+
+    Raises:
+        ValueError: no folder is given, two hold the same study, nothing was measured, a picture is missing, or records
+            are not as they should be.
+    """
+    if not folders:
+        raise ValueError("a report needs at least one folder of records, such as data/results/pooler")
+    studies = [Numbers(read(folder)) for folder in folders]
+    pictures = pictures or {}
+    if missing := [str(path) for path in pictures.values() if not Path(path).is_file()]:
+        raise ValueError(f"no such picture: {', '.join(missing)}")
+    names = [numbers.study.name for numbers in studies]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two folders hold the study {', '.join(twice)}; leave one out, or give it another name")
+    if not any(numbers.records.metrics for numbers in studies):
+        raise ValueError(f"nothing was measured in {', '.join(str(folder) for folder in folders)}")
+    output = Path(output)
+    for part in (TABLES, PLOTS):
+        shutil.rmtree(output / part, ignore_errors=True)
+        (output / part).mkdir(parents=True)
+    blocks = list(_blocks(studies, output))
+    if pictures:
+        blocks.append(Heading("Where it matters"))
+    for place, (caption, path) in enumerate(pictures.items()):
+        name = f"{PLOTS}/picture_{place}.png"
+        shutil.copyfile(path, output / name)
+        blocks.append(Picture(name, caption))
+    for block in blocks:
+        if isinstance(block, Table):
+            (output / TABLES / f"{block.name}.csv").write_text(as_csv(block), encoding="utf-8")
+            (output / TABLES / f"{block.name}.tex").write_text(latex(block), encoding="utf-8")
+    (output / "numbers.csv").write_text(tables.long_form(studies), encoding="utf-8")
+    (output / "report.md").write_text(markdown(blocks), encoding="utf-8")
+    (output / "report.html").write_text(page(_title(studies), blocks, output), encoding="utf-8")
+    return output / "report.html"
+
+
+def _title(studies: Sequence[Numbers]) -> str:
+    return studies[0].study.title if len(studies) == 1 else "RoI pooling, measured"
+
+
+def _blocks(studies: Sequence[Numbers], output: Path) -> Iterator[Block]:
+    yield Heading(_title(studies), 1)
+    for sentence in gaps(studies):
+        yield Warn(sentence)
+    rows = ledger(studies)
+    yield Heading("The claims")
+    yield Paragraph(
+        "What the papers claim of RoI pooling, and what the runs below say of it. A claim can hold in direction (the "
+        "sign) and in size (the published difference lies in the interval): sizes were published on COCO with larger "
+        "models, and need not be the same on other data."
+    )
+    yield tables.overview(rows)
+    for numbers in studies:
+        yield from _study(numbers, output)
+    yield Heading("The claims, row by row")
+    yield tables.claims(rows)
+
+
+def _study(numbers: Numbers, output: Path) -> Iterator[Block]:
+    info = numbers.study
+    yield Heading(info.title)
+    yield Paragraph(info.question)
+    for dataset in numbers.datasets():
+        yield Heading(f"{info.name} on {dataset}", 3)
+        for kind in numbers.kinds(dataset):
+            yield tables.levels(numbers, dataset, kind)
+            difference = tables.differences(numbers, dataset, kind)
+            if difference is not None:
+                yield difference
+            for sentence in tables.warnings(numbers, dataset, kind):
+                yield Warn(sentence)
+            for table in (tables.localisation(numbers, dataset, kind), tables.published(numbers, dataset, kind)):
+                if table is not None:
+                    yield table
+        for sentence in tables.made_otherwise(numbers, dataset):
+            yield Warn(sentence)
+        lines = tables.provenance(numbers, dataset)
+        if lines:
+            yield Commands(f"What made these rows ({dataset})", lines)
+    yield from _pictures(numbers, output)
+
+
+def _pictures(numbers: Numbers, output: Path) -> Iterator[Block]:
+    info = numbers.study
+    kinds = [kind for kind in ("box", "mask") if any(kind in numbers.kinds(d) for d in numbers.datasets())]
+    for kind in kinds:
+        for name, draw, caption in (
+            ("ap_by_iou", plots.ap_by_iou, "AP by the IoU that a match takes: mean over seeds, ± standard deviation"),
+            ("gain_by_size", plots.gain_by_size, f"gain by object size, with {INTERVALS}"),
+            ("gain_by_stride", plots.gain_by_stride, f"gain of RoIAlign over RoIPool by stride, with {INTERVALS}"),
+        ):
+            path = f"{PLOTS}/{tables.slug(info.name, kind, name)}.png"
+            if draw(numbers, kind, output / path):
+                yield Picture(path, f"{info.name}, {kind}: {caption}.")
+    for dataset in numbers.datasets():
+        path = f"{PLOTS}/{tables.slug(info.name, dataset, 'curves')}.png"
+        if plots.curves(numbers, dataset, output / path):
+            yield Picture(path, f"{info.name} on {dataset}: training curves, mean over seeds, ± standard deviation.")

@@ -1,0 +1,302 @@
+"""A study's numbers as tables."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from detector.ablation.description import MAIN
+from detector.ablation.records import Run
+from detector.ablation.report.claims import CLAIMS, Row
+from detector.ablation.report.document import Table
+from detector.ablation.report.effects import Effect, Numbers
+from detector.ablation.report.statistics import adjust, summary, warning
+
+NONE = "-"
+
+
+def points(value: float, digits: int = 1) -> str:
+    """A fraction in %, without sign."""
+    return f"{100 * value:.{digits}f}"
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """A difference in points, with its sign."""
+    return f"{100 * value:+.{digits}f}"
+
+
+def interval(effect: Effect) -> str:
+    """Both ends in points, or nothing."""
+    ends = effect.interval
+    return "" if ends is None else f"{signed(ends[0])} to {signed(ends[1])}"
+
+
+def probability(p: float | None) -> str:
+    """A p-value as it is read."""
+    if p is None:
+        return ""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def slug(*parts: str) -> str:
+    """A file's name, without suffix."""
+    return re.sub(r"[^\w.-]+", "_", "_".join(parts))
+
+
+def levels(numbers: Numbers, dataset: str, kind: str, metrics: Sequence[str] = MAIN, name: str = "ap") -> Table:
+    """Arm by metric: mean ± standard deviation over seeds in %; of one seed, the image bootstrap's interval."""
+    shown = [metric for metric in metrics if metric in numbers.metrics(dataset, kind)]
+    rows, single = [], False
+    for arm in numbers.arms(dataset, kind):
+        cells, count = [], 0
+        for metric in shown:
+            values = list(numbers.values(arm, dataset, kind, metric).values())
+            images = numbers.image_interval(arm, dataset, kind, metric)
+            single |= images is not None
+            count = max(count, len(values))
+            if not values:
+                cells.append(NONE)
+                continue
+            whole = summary(values)
+            spread = "" if whole.sd is None else f" ± {points(whole.sd)}"
+            spread = spread if images is None else f"\nimages: {points(images[0])} to {points(images[1])}"
+            cells.append(points(whole.mean) + spread)
+        rows.append([numbers.study.arms[arm].label, *cells, str(count)])
+    notes = ["In %; mean ± standard deviation over seeds.", *sizes(numbers, dataset, shown)]
+    if single:
+        notes.append(
+            "'images': one seed only, with the 95 % interval over resampled images; another training may differ more."
+        )
+    what = "IoU" if name == "iou" else "AP"
+    title = f"{numbers.study.name}: {kind} {what} on {dataset}"
+    return Table(slug(numbers.study.name, dataset, kind, name), title, ["arm", *shown, "seeds"], rows, notes)
+
+
+def sizes(numbers: Numbers, dataset: str, metrics: Sequence[str]) -> list[str]:
+    """What APs, APm and APl are of, where they are among the metrics and it is known."""
+    if dataset not in numbers.study.size_bins or not {"APs", "APm", "APl"} & set(metrics):
+        return []
+    small, large = numbers.study.size_bins[dataset]
+    return [
+        f"APs, APm, APl: objects of an area up to {small:g}², up to {large:g}², and above, in px of the image's file."
+    ]
+
+
+def published(numbers: Numbers, dataset: str, kind: str) -> Table | None:
+    """What papers give for the study's arms beside what was measured; None where they give nothing."""
+    given = [row for row in numbers.study.published if (row.dataset, row.kind) == (dataset, kind)]
+    metrics = [metric for metric in MAIN if any(metric in row.values for row in given)]
+    if not metrics:
+        return None
+    rows = []
+    for row in given:
+        cells = []
+        for metric in metrics:
+            mean = numbers.mean(row.arm, dataset, kind, metric)
+            said = f"{row.values[metric]:.1f}" if metric in row.values else NONE
+            cells.append(f"{said} / {NONE if mean is None else points(mean)}")
+        rows.append([numbers.study.arms[row.arm].label, *cells, row.source])
+    name = slug(numbers.study.name, dataset, kind, "published")
+    title = f"{numbers.study.name}: published / measured, {kind} AP on {dataset}"
+    return Table(name, title, ["arm", *metrics, "source"], rows, ["In %; the mean over seeds is measured."])
+
+
+def localisation(numbers: Numbers, dataset: str, kind: str) -> Table | None:
+    """The mean IoU of matched detections by object size; None where it was not measured."""
+    metrics = [m for m in numbers.metrics(dataset, kind) if m == "IoU" or m.startswith("IoU[")]
+    if not metrics:
+        return None
+    table = levels(numbers, dataset, kind, metrics, "iou")
+    notes = [
+        "Mean IoU of the detections that are matched at IoU 0.5, of all objects and by the square root of their area "
+        "in px."
+    ]
+    return Table(table.name, table.title, table.header, table.rows, [*table.notes, *notes])
+
+
+def effects(numbers: Numbers, dataset: str, kind: str) -> dict[str, dict[str, Effect]]:
+    """By arm other than the baseline and by metric: its difference from the baseline."""
+    found: dict[str, dict[str, Effect]] = {}
+    for arm in numbers.arms(dataset, kind):
+        if arm != numbers.study.baseline:
+            pairs = {m: numbers.effect(arm, numbers.study.baseline, dataset, kind, m) for m in MAIN}
+            found[arm] = {metric: effect for metric, effect in pairs.items() if effect is not None}
+    return found
+
+
+def holm(found: dict[str, dict[str, Effect]], metric: str) -> dict[str, float | None]:
+    """The p-values of a metric, adjusted over the arms."""
+    arms = [arm for arm in found if metric in found[arm]]
+    return dict(zip(arms, adjust([found[arm][metric].p for arm in arms]), strict=True))
+
+
+def differences(numbers: Numbers, dataset: str, kind: str) -> Table | None:
+    """Arm by metric: the difference from the baseline, its 95 % interval and Holm's p; None where there is none."""
+    found = {arm: row for arm, row in effects(numbers, dataset, kind).items() if row}
+    if not found:
+        return None
+    shown = [metric for metric in MAIN if any(metric in row for row in found.values())]
+    adjusted = {metric: holm(found, metric) for metric in shown}
+    rows = []
+    for arm, row in found.items():
+        cells = []
+        for metric in shown:
+            if metric not in row:
+                cells.append(NONE)
+                continue
+            effect = row[metric]
+            ends = ("images: " if effect.by == "images" else "") + interval(effect)
+            lines = [signed(effect.value), ends, probability(adjusted[metric][arm])]
+            cells.append("\n".join(line for line in lines if line))
+        rows.append([numbers.study.arms[arm].label, *cells, str(max(e.n for e in row.values()))])
+    base = numbers.study.arms[numbers.study.baseline].label
+    title = f"{numbers.study.name}: difference from {base}, {kind} AP on {dataset}"
+    notes = [
+        f"In points, arm minus {base}, paired by seed. The 95 % interval is Student's, of each arm by itself; p is "
+        "adjusted by Holm for the arms of the table, and so can be larger than the interval alone would say. Both are "
+        "about other trainings, on these same validation images."
+    ]
+    if any(effect.by == "images" for row in found.values() for effect in row.values()):
+        notes.append("'images': one seed only; the interval is the paired image bootstrap's and has no p.")
+    name = slug(numbers.study.name, dataset, kind, "differences")
+    return Table(name, title, ["arm", *shown, "seeds"], rows, notes)
+
+
+def warnings(numbers: Numbers, dataset: str, kind: str) -> list[str]:
+    """A sentence for the arms whose seeds are too few to tell their AP from the baseline's; the same is said once."""
+    said: dict[str, list[str]] = {}
+    for arm, row in effects(numbers, dataset, kind).items():
+        if "AP" not in row or row["AP"].difference is None:
+            text: str | None = "no seed in common with the baseline, so that nothing can be compared."
+        else:
+            text = warning(row["AP"].difference)
+        if text:
+            said.setdefault(text, []).append(numbers.study.arms[arm].label)
+    return [f"{'; '.join(labels)} on {dataset}, {kind} AP: {text}" for text, labels in said.items()]
+
+
+def long_form(studies: Sequence[Numbers]) -> str:
+    """Every metric of every arm as CSV, in fractions: its summary, and its difference from the baseline."""
+    file = io.StringIO()
+    lines = csv.writer(file, lineterminator="\n")
+    header = "study arm dataset kind metric mean sd seeds baseline difference low high p interval_by"
+    lines.writerow(header.split())
+    for numbers in studies:
+        base = numbers.study.baseline
+        for dataset in numbers.datasets():
+            for kind in numbers.kinds(dataset):
+                for arm in numbers.arms(dataset, kind):
+                    for metric in numbers.metrics(dataset, kind):
+                        values = list(numbers.values(arm, dataset, kind, metric).values())
+                        if not values:
+                            continue
+                        s = summary(values)
+                        e = None if arm == base else numbers.effect(arm, base, dataset, kind, metric)
+                        gain = [base, e.value, e.low, e.high, e.p, e.by] if e else [""] * 6
+                        lines.writerow([numbers.study.name, arm, dataset, kind, metric, s.mean, s.sd, s.n, *gain])
+    return file.getvalue()
+
+
+def commands(runs: Sequence[Run]) -> list[str]:
+    """The commands of runs: one for all where they differ in the seed alone, as a sweep by `-m`; else one for each."""
+    split = [run.command.split() for run in runs]
+    seeds = [[word for word in words if re.fullmatch(r"seed=\d+", word)] for words in split]
+    rest = {" ".join(word for word in words if not re.fullmatch(r"seed=\d+", word)) for words in split}
+    script = next((i for i, word in enumerate(split[0]) if word.endswith(".py")), None) if split else None
+    if len(runs) < 2 or len(rest) != 1 or any(len(found) != 1 for found in seeds) or script is None:
+        return list(dict.fromkeys(run.command for run in runs))
+    words = rest.pop().split()
+    values = ",".join(str(run.seed) for run in sorted(runs, key=lambda run: run.seed))
+    sweep = [] if {"-m", "--multirun"} & set(words) else ["-m"]
+    return [" ".join([*words[: script + 1], *sweep, *words[script + 1 :], f"seed={values}"])]
+
+
+def provenance(numbers: Numbers, dataset: str) -> list[tuple[str, str]]:
+    """By arm, what made its rows: a line about when and how long, and the command."""
+    lines = []
+    for arm, description in numbers.study.arms.items():
+        runs = [run for run in numbers.records.runs if (run.arm, run.dataset) == (arm, dataset)]
+        if not runs:
+            continue
+        commits = ", ".join(dict.fromkeys(run.commit[:8] for run in runs))
+        dates = sorted(run.date for run in runs)
+        when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+        steps = ", ".join(dict.fromkeys(str(run.steps) for run in runs))
+        minutes = summary([run.seconds for run in runs]).mean / 60
+        facts = f"{steps} steps, {minutes:.1f} min a run, commit {commits}, {when}"
+        lines += [(f"{description.label}: {facts}", command) for command in commands(runs)]
+    return lines
+
+
+def made_otherwise(numbers: Numbers, dataset: str) -> list[str]:
+    """Sentences where runs that are compared were made by other commits, or with other steps than their arms say."""
+    arms = numbers.study.arms
+    runs = [run for run in numbers.records.runs if run.dataset == dataset]
+    facts = {"commits": {run.arm: set[str]() for run in runs}, "steps": {run.arm: set[str]() for run in runs}}
+    for run in runs:
+        facts["commits"][run.arm].add(run.commit[:8])
+        if not any(override.startswith("schedule.") for override in arms[run.arm].overrides):
+            facts["steps"][run.arm].add(str(run.steps))
+    sentences = []
+    for what, found in facts.items():
+        if len(set().union(*found.values())) > 1:
+            each = "; ".join(f"{arms[arm].label}: {', '.join(sorted(own))}" for arm, own in found.items() if own)
+            sentences.append(f"The runs on {dataset} are of different {what} ({each}), which may be what differs.")
+    return sentences
+
+
+def claims(rows: Sequence[Row]) -> Table:
+    """The ledger in full."""
+    header = ["claim", "what", "where", "published", "measured", "seeds", "direction", "size"]
+    cells = []
+    for row in rows:
+        if isinstance(row.measured, str):
+            measured, count = row.measured or NONE, NONE
+        else:
+            by = "\nover images, not seeds" if row.measured.by == "images" else ""
+            ends = interval(row.measured)
+            measured = signed(row.measured.value) + (f"\n{ends}{by}" if ends else "\nno interval")
+            count = str(row.measured.n)
+        place = row.where.replace(": ", "\n", 1)
+        cells.append(
+            [row.claim, row.what, place, row.published or NONE, measured, count, row.direction, row.size or NONE]
+        )
+    notes = [
+        "Measured and published differences in points, with the 95 % interval.",
+        "Direction: held, where the interval lies on the claimed side of zero; cannot be told, where it covers zero or "
+        "there is none. Claims of equality (C5, C6) hold where the interval lies within ±1 AP; 'no better' (C7's "
+        "RoIWarp) where it lies below +1 AP, 'nearly as good' (C8's class-agnostic masks) where it lies above -1 AP.",
+        "Size: held, where the interval holds the published difference and leaves out zero. That is the named "
+        "model's, on COCO; with another model or on other data it need not be the same.",
+        "Where studies share runs, what they say of these is listed once.",
+    ]
+    return Table("claims", "The claims, row by row", header, cells, notes, left=4)
+
+
+def overview(rows: Sequence[Row]) -> Table:
+    """One line for each claim: how many of its rows held."""
+    lines = []
+    for claim, words in CLAIMS.items():
+        own = [row for row in rows if row.claim == claim]
+        direction, size = (_tally([_said(row, verdict) for row in own]) for verdict in ("direction", "size"))
+        lines.append([claim, words, direction, size])
+    return Table("claims_overview", "What held", ["claim", "in words", "direction", "size"], lines, left=4)
+
+
+def _said(row: Row, verdict: Literal["direction", "size"]) -> str:
+    """A verdict, and whether it speaks of images alone: another training may say otherwise."""
+    said: str = getattr(row, verdict)
+    only = isinstance(row.measured, Effect) and row.measured.by == "images" and said not in ("", "cannot be told")
+    return f"{said} (one seed, over images)" if only else said
+
+
+def _tally(verdicts: Sequence[str]) -> str:
+    counts = {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts) if verdict}
+    if not counts:
+        return NONE
+    if len(verdicts) == 1:
+        return verdicts[0]
+    return "\n".join(f"{verdict}: {count}" for verdict, count in counts.items())

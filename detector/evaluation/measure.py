@@ -1,0 +1,285 @@
+"""The numbers of one run, from the truth and what it predicted, and how they vary with the images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.evaluation.base import ImageId
+from detector.evaluation.bootstrap import Floats, Ints, average_precisions, resample
+from detector.evaluation.coco import UNBOUNDED, CocoEvaluator, Comparison, Kind, Quantity, mean
+from detector.evaluation.predictions import state
+
+SIDES = (0, 8, 16, 32, 64, 128, math.inf)
+"""The edges, in pixels of the original image, between objects by the square root of their area."""
+
+MATCH = 0.5
+"""The IoU from which on a detection can find an object whose localisation is then measured."""
+
+
+def bins() -> dict[str, tuple[float, float]]:
+    """The fine bins of object size by name: their sides in pixels, the second one excluded."""
+    return {f"[{low:g},{high:g})": (low, high) for low, high in pairwise(SIDES)}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with the interval that the bootstrap of the images gives it."""
+
+    value: float
+    low: float | None
+    high: float | None
+    """None where no resample held anything to measure"""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The metrics of one run: fractions in 0..1; what there is nothing to measure by is absent.
+
+    `AP AP50 AP75 APs APm APl` are COCO's, `AP@0.50` to `AP@0.95` those at one IoU threshold, `AP[8,16)` and
+    `AP50[8,16)` those of the objects in a bin of size. `IoU` and `IoU[8,16)` are the mean IoU of objects with the
+    detections that found them at IoU 0.5; which are found depends on the run.
+    """
+
+    kind: Kind
+    images: tuple[ImageId, ...]
+    """the images measured, in order"""
+    seed: int
+    """that of the resamples"""
+    values: dict[str, float]
+    samples: dict[str, Floats]
+    """for each metric [B]: its value on each resample of the images; NaN where that held nothing to measure"""
+
+    def estimates(self, confidence: float = 0.95) -> dict[str, Estimate]:
+        """Each metric with its percentile interval."""
+        return {name: _estimate(value, self.samples[name], confidence) for name, value in self.values.items()}
+
+
+@dataclass(frozen=True)
+class TrueObjects:
+    """The N objects that count: neither crowds nor ignored."""
+
+    images: list[ImageId]
+    categories: NDArray[np.int64]
+    """[N]: the dataset's category ids"""
+    areas: Floats
+    """[N]: in square pixels of the original image"""
+    boxes: Floats
+    """[N, 4]: x1, y1, x2, y2 in pixels of the original image"""
+    ious: Floats
+    """[N]: the IoU with the detection that found it at IoU 0.5; NaN where none did"""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def measure(
+    ground_truth: Mapping[str, Any],
+    predictions: Sequence[Mapping[str, Any]],
+    kind: Kind = "box",
+    size_bins: tuple[float, float] = (32, 96),
+    seed: int = 0,
+    resamples: int = 1000,
+) -> Measured:
+    """Every metric of one kind, on the images as they are and on resamples of them.
+
+    A resample repeats images, which scatters precision more, and AP reads the best one: resampled APs lie a little
+    above the value, so that the interval of one run reaches further up than down. In differences most of it cancels.
+
+    Args:
+        ground_truth: COCO's `images`, `annotations` and `categories`, as `DetectionDataset.ground_truth` gives them.
+            All its images are measured.
+        predictions: COCO's results format, as `detector.evaluation.predictions.read` gives it.
+        kind: boxes or masks.
+        size_bins: the sides in pixels whose squares part small, medium and large.
+        seed: of the resamples; runs are compared on the same ones.
+        resamples: their number.
+
+    Raises:
+        ValueError: there are no images, or the predictions do not fit the truth.
+    """
+    evaluator = _evaluator(ground_truth, predictions, kind, size_bins)
+    fine = {name: (low**2, _below(high)) for name, (low, high) in bins().items()}
+    comparison = evaluator.compare(kind, {**evaluator.areas(), **fine})
+    weights = resample(len(comparison.images), seed, resamples)
+    values, samples = _precisions(comparison, weights)
+    more_values, more_samples = _overlaps(comparison, weights)
+    return Measured(kind, tuple(comparison.images), seed, values | more_values, samples | more_samples)
+
+
+def objects(
+    ground_truth: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]], kind: Kind = "box"
+) -> TrueObjects:
+    """Each object that counts, with the IoU of its match at 0.5; the arguments and errors are those of `measure`.
+
+    In the masks' case objects without a mask are left out.
+    """
+    found = _evaluator(ground_truth, predictions, kind)
+    return _objects(found.compare(kind, {"all": (0, UNBOUNDED)}))
+
+
+def precision_by(
+    ground_truth: Mapping[str, Any],
+    predictions: Sequence[Mapping[str, Any]],
+    quantity: Quantity,
+    edges: Sequence[float],
+    seed: int = 0,
+    resamples: int = 1000,
+) -> list[Estimate | None]:
+    """COCO's AP of boxes, of the objects between each two of N + 1 rising edges of a quantity, the second excluded.
+
+    As with COCO's sizes, detections that find nothing count against the range in which their own box lies. None where
+    a range has no object. The other arguments and errors are those of `measure`.
+    """
+    evaluator = _evaluator(ground_truth, predictions, "box")
+    ranges = {str(i): (low, float(np.nextafter(high, 0))) for i, (low, high) in enumerate(pairwise(edges))}
+    comparison = evaluator.compare("box", ranges, quantity)
+    resampled = average_precisions(comparison, resample(len(comparison.images), seed, resamples))
+    found: list[Estimate | None] = []
+    for place in range(len(ranges)):
+        value = mean(comparison.eval["precision"][..., place, -1])
+        known = None if value is None else _estimate(value, _mean(resampled[..., place].mean(axis=1)), 0.95)
+        found.append(known)
+    return found
+
+
+def difference(a: Measured, b: Measured, confidence: float = 0.95) -> dict[str, Estimate]:
+    """`a` minus `b`, for each metric that both have, with the percentile interval of the paired bootstrap.
+
+    Both are resampled alike, so that what makes images hard for both cancels.
+
+    Raises:
+        ValueError: they are not of the same kind, images and resamples.
+    """
+    if a.images != b.images:
+        only = sorted({str(i) for i in set(a.images) ^ set(b.images)})
+        raise ValueError(f"runs can be compared on the same images only; one of them lacks {only[:5]} ({len(only)})")
+    sizes = [len(next(iter(m.samples.values()), ())) for m in (a, b) if m.samples]
+    if a.kind != b.kind or a.seed != b.seed or len(set(sizes)) > 1:
+        one, other = ((m.kind, m.seed) for m in (a, b))
+        raise ValueError(f"runs must be measured alike, but kind, seed and resamples are {one}, {other} and {sizes}")
+    return {
+        name: _estimate(value - b.values[name], a.samples[name] - b.samples[name], confidence)
+        for name, value in a.values.items()
+        if name in b.values
+    }
+
+
+def _estimate(value: float, samples: Floats, confidence: float) -> Estimate:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, such as 0.95, but is {confidence}")
+    known = samples[~np.isnan(samples)]
+    if not len(known):
+        return Estimate(value, None, None)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(known, [tail, 1 - tail]).tolist()
+    return Estimate(value, low, high)
+
+
+def _evaluator(
+    ground_truth: Mapping[str, Any],
+    predictions: Sequence[Mapping[str, Any]],
+    kind: Kind,
+    size_bins: tuple[float, float] = (32, 96),
+) -> CocoEvaluator:
+    images = [image["id"] for image in ground_truth["images"]]
+    if not images:
+        raise ValueError("the ground truth has no images to measure on")
+    category_ids = [category["id"] for category in ground_truth["categories"]]
+    evaluator = CocoEvaluator(ground_truth, category_ids, size_bins, masks=kind == "mask")
+    evaluator.merge([state(kind, predictions, images, category_ids)])
+    return evaluator
+
+
+def _below(side: float) -> float:
+    """The largest area below the square of `side`: pycocotools counts both ends of a range."""
+    return float(np.nextafter(side**2, 0)) if side < math.inf else UNBOUNDED
+
+
+def _precisions(comparison: Comparison, weights: Ints) -> tuple[dict[str, float], dict[str, Floats]]:
+    precision: Floats = comparison.eval["precision"][..., -1]  # [IoU, recall, class, area]
+    resampled = average_precisions(comparison, weights)  # [resample, IoU, class, area]
+    thresholds: Floats = comparison.params.iouThrs
+    place = {name: area for area, name in enumerate(comparison.params.areaRngLbl)}
+    every = np.ones(len(thresholds), dtype=bool)
+    metrics = {
+        "AP": (every, "all"),
+        "AP50": (thresholds == 0.5, "all"),
+        "AP75": (thresholds == 0.75, "all"),
+        **{f"AP{size[0]}": (every, size) for size in ("small", "medium", "large")},
+        **{f"AP@{threshold:.2f}": (thresholds == threshold, "all") for threshold in thresholds},
+        **{f"AP{name}": (every, name) for name in bins()},
+        **{f"AP50{name}": (thresholds == 0.5, name) for name in bins()},
+    }
+    values: dict[str, float] = {}
+    samples: dict[str, Floats] = {}
+    for name, (chosen, area) in metrics.items():
+        value = mean(precision[..., place[area]][chosen])
+        if value is not None:
+            values[name] = value
+            samples[name] = _mean(resampled[..., place[area]][:, chosen].mean(axis=1))
+    return values, samples
+
+
+def _mean(values: Floats) -> Floats:
+    """The mean over the last axis of what is not NaN, or NaN."""
+    there = ~np.isnan(values)
+    number = there.sum(-1)
+    result = np.full(len(values), np.nan)
+    np.divide(np.where(there, values, 0).sum(-1), number, out=result, where=number > 0)
+    return result
+
+
+def _overlaps(comparison: Comparison, weights: Ints) -> tuple[dict[str, float], dict[str, Floats]]:
+    truths = _objects(comparison)
+    position = {image: i for i, image in enumerate(comparison.images)}
+    images = np.array([position[image] for image in truths.images], dtype=np.int64)
+    values: dict[str, float] = {}
+    samples: dict[str, Floats] = {}
+    for name, (low, high) in {"": (0.0, math.inf), **bins()}.items():
+        own = ~np.isnan(truths.ious) & (truths.areas >= low**2) & (truths.areas < high**2)
+        if not own.any():
+            continue
+        sums = np.bincount(images[own], truths.ious[own], minlength=len(position))
+        counts = np.bincount(images[own], minlength=len(position))
+        number = weights @ counts
+        values[f"IoU{name}"] = float(truths.ious[own].mean())
+        nothing = np.full(len(weights), np.nan)
+        samples[f"IoU{name}"] = np.divide(weights @ sums, number, out=nothing, where=number > 0)
+    return values, samples
+
+
+def _objects(comparison: Comparison) -> TrueObjects:
+    areas, images = len(comparison.params.areaRng), len(comparison.images)
+    place = {category: label for label, category in enumerate(comparison.params.catIds)}
+    threshold = int(np.flatnonzero(comparison.params.iouThrs == MATCH)[0])
+    found: list[tuple[ImageId, int, float, list[float], float]] = []
+    for (position, category), records in comparison.truths.items():
+        if category not in place:
+            continue
+        # the first range of areas is that of all objects
+        result = comparison.evalImgs[place[category] * areas * images + position]
+        rows = {detection: row for row, detection in enumerate(result["dtIds"])}
+        match = dict(zip(result["gtIds"], result["gtMatches"][threshold].tolist(), strict=True))
+        ignored = dict(zip(result["gtIds"], result["gtIgnore"].tolist(), strict=True))
+        for column, record in enumerate(records):
+            if ignored[record["id"]]:
+                continue
+            row = rows.get(int(match[record["id"]]))
+            iou = math.nan if row is None else float(comparison.ious[position, category][row, column])
+            found.append((comparison.images[position], category, float(record["area"]), record["bbox"], iou))
+    boxes = np.array([row[3] for row in found], dtype=np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return TrueObjects(
+        [row[0] for row in found],
+        np.array([row[1] for row in found], dtype=np.int64),
+        np.array([row[2] for row in found], dtype=np.float64),
+        boxes,
+        np.array([row[4] for row in found], dtype=np.float64),
+    )

@@ -1,0 +1,1 @@
+"""A run: how it begins, goes on, and what it leaves in its folder."""

@@ -1,0 +1,87 @@
+"""What a run's folder says of the run."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from detector.weights import checkpoints
+
+COMMAND = "command.txt"
+"""What made a run, in its folder."""
+
+
+def train_command(overrides: Sequence[str]) -> str:
+    """The command of a run with these overrides, as a shell reads it."""
+    return " ".join(["python scripts/train.py", *(shlex.quote(override) for override in overrides)])
+
+
+def command_of(folder: Path) -> str | None:
+    """The command that made the run in a folder; None where it is not known."""
+    file = folder / COMMAND
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else None
+
+
+def names(folders: Sequence[Path]) -> list[str]:
+    """What to call each of several runs: the parts of its path in which they differ, or the whole path."""
+    if len({len(folder.parts) for folder in folders}) > 1 or len(set(folders)) < len(folders):
+        return [str(folder) for folder in folders]
+    levels = zip(*(folder.parts for folder in folders), strict=True)
+    differ = [level for level, parts in enumerate(levels) if len(set(parts)) > 1]
+    return ["/".join(folder.parts[level] for level in differ) for folder in folders]
+
+
+def finished(folder: Path) -> bool:
+    """Whether the run in a folder came to its end: its metrics are the last that is written."""
+    try:
+        return "time/total" in json.loads((folder / "metrics.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+
+
+def configuration(folder: Path) -> DictConfig:
+    """A run's `config.yaml`.
+
+    Raises:
+        ValueError: it is not there, or is not that of a training, or names what no training does.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise ValueError(f"{folder} is no run's folder: it has no config.yaml; give what train.py has written")
+    try:
+        config = OmegaConf.load(path)
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as YAML: {error}") from error
+    if not isinstance(config, DictConfig):
+        raise ValueError(f"{path} is not the configuration of a training; it is a list")
+    keys = (
+        "seed",
+        "schedule.steps",
+        "dataset.val",
+        "dataset.canonical_size",
+        "data_dir",
+        "pooler.assign",
+        "backbone.roi_strides",
+    )
+    missing = [key for key in keys if OmegaConf.select(config, key) is None]
+    if missing:
+        raise ValueError(f"{path} is not the configuration of a training; it lacks {', '.join(missing)}")
+    parts = {"dataset": OmegaConf.to_container(config.dataset), "pooler": OmegaConf.to_container(config.pooler)}
+    checkpoints.check_targets(_movable(parts, f"{config.data_dir}/"), str(path))
+    return config
+
+
+def _movable(value: Any, data_dir: str) -> Any:
+    """The configuration as a checkpoint has it: paths below `data_dir` begin with "${data_dir}"."""
+    if isinstance(value, dict):
+        return {key: _movable(part, data_dir) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_movable(part, data_dir) for part in value]
+    return "${data_dir}/" + value.removeprefix(data_dir) if str(value).startswith(data_dir) else value

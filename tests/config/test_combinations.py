@@ -1,0 +1,165 @@
+"""Everything that the configuration can combine: it builds, or says why not."""
+
+import re
+from itertools import combinations, product
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from detector.config import build
+from detector.evaluation import CocoEvaluator
+from detector.types import Batch
+from tests.conftest import CLASSES, ROOT, random_batch
+
+GROUPS = ("model", "backbone", "pooler", "mask_loss", "mask_head", "box_loss", "norm")
+CHOICES = {group: sorted(p.stem for p in (ROOT / "configs" / group).glob("*.yaml")) for group in GROUPS}
+MASKS = ("mask_rcnn", "fast_mask_rcnn", "cascade_mask_rcnn")
+NO_VOTE = ("roialign_max", "roialign_legacy", "roiwarp", "roicrop", "crop_and_resize")
+KINDS = ("resnet18_small_fpn", "resnet18_c4", "resnet18_c5", "resnet18_dc5", "vgg16", "extracted_fpn")
+"""A backbone of each kind, as small as there is."""
+
+
+def refusal(choice: dict[str, str]) -> str | None:
+    """What a combination that makes no sense is refused with; None for the others."""
+    shared_stage = choice["backbone"].endswith("_c4")
+    if choice["model"] == "rfcn":
+        if choice["pooler"] in NO_VOTE:
+            return "use pooler=roialign, roialign_adaptive or roipool"
+        return "use a backbone with DC5, C5 or FPN" if shared_stage else None
+    if choice["model"].startswith("cascade") and shared_stage:
+        return "use a backbone with FPN, C5 or DC5"
+    return None
+
+
+class Table:
+    """Configurations composed group by group: what the groups say is independent of each other."""
+
+    def __init__(self) -> None:
+        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+            self.base = compose("train")
+            self.nodes = {
+                (group, name): compose("train", overrides=[f"{group}={name}"])[group]
+                for group in GROUPS
+                for name in CHOICES[group]
+            }
+
+    def config(self, choice: dict[str, str]) -> DictConfig:
+        config = self.base.copy()
+        with open_dict(config):
+            for group, name in choice.items():
+                config[group] = self.nodes[group, name].copy()
+        return build.compose_model(config, CLASSES)
+
+
+@pytest.fixture(scope="module")
+def table() -> Table:
+    return Table()
+
+
+def given_proposals(batch: Batch) -> Batch:
+    """The batch with proposals: true boxes, moved, and others."""
+    generator = torch.Generator().manual_seed(1)
+    batch.proposals = []
+    for target in batch.targets:
+        corner = 80 * torch.rand(20, 2, generator=generator)
+        others = torch.cat((corner, corner + 10 + 30 * torch.rand(20, 2, generator=generator)), 1)
+        batch.proposals.append(torch.cat((target.boxes + 2, others)))
+    return batch
+
+
+def test_groups_are_independent(table: Table) -> None:
+    choice = {"model": "cascade_mask_rcnn", "backbone": "vgg16", "pooler": "roiwarp", "mask_loss": "softmax"}
+    choice |= {"mask_head": "mlp", "box_loss": "giou", "norm": "group"}
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        composed = compose("train", overrides=[f"{group}={name}" for group, name in choice.items()])
+    assert table.config(choice) == build.compose_model(composed, CLASSES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", CHOICES["model"])
+def test_all_combinations_build_or_say_why_not(table: Table, model: str) -> None:
+    losses = CHOICES["mask_loss"] if model in MASKS else ["sigmoid"]
+    count = refused = 0
+    for backbone, pooler, mask_loss in product(CHOICES["backbone"], CHOICES["pooler"], losses):
+        choice = {"model": model, "backbone": backbone, "pooler": pooler, "mask_loss": mask_loss}
+        config = table.config(choice)
+        # Each backbone is built by test_configs; here it would be the same hundred times.
+        config.model.backbone = OmegaConf.create({"_target_": "torch.nn.Identity"})
+        count += 1
+        message = refusal(choice)
+        with torch.device("meta"):
+            if message is None:
+                detector = build.build_model(config)
+                assert sum(p.numel() for p in detector.heads.parameters()) > 0
+            else:
+                refused += 1
+                with pytest.raises(ValueError, match=re.escape(message)):
+                    build.build_model(config)
+    assert count == len(CHOICES["backbone"]) * len(CHOICES["pooler"]) * len(losses)
+    assert (refused > 0) is (model == "rfcn" or model.startswith("cascade"))
+
+
+def covering() -> list[dict[str, str]]:
+    """Few combinations in which each two choices of different groups meet, but for those that are refused."""
+    choices = CHOICES | {"backbone": list(KINDS)}
+    usual = {"model": "faster_rcnn", "backbone": KINDS[0], "pooler": "roialign"}
+    left = {
+        frozenset(((a, x), (b, y)))
+        for a, b in combinations(GROUPS, 2)
+        for x, y in product(choices[a], choices[b])
+        if refusal(usual | {a: x, b: y}) is None
+    }
+    chosen = []
+    while left:
+        row = dict(min(left, key=sorted))
+        for group in (g for g in GROUPS if g not in row):
+            allowed = [name for name in choices[group] if refusal(usual | row | {group: name}) is None]
+            new = {name: sum(frozenset(((group, name), pair)) in left for pair in row.items()) for name in allowed}
+            row[group] = max(new, key=lambda name: new[name])
+        met = {frozenset(pair) for pair in combinations(row.items(), 2)}
+        assert met & left, f"{row} adds nothing"
+        left -= met
+        chosen.append(row)
+    return chosen
+
+
+@pytest.mark.slow
+def test_a_covering_selection_trains_and_evaluates(table: Table) -> None:
+    rows = covering()
+    assert {(row["model"], row["backbone"]) for row in rows} >= {("rfcn", "vgg16"), ("fast_mask_rcnn", "resnet18_c4")}
+    batch = given_proposals(random_batch(3, 1, size=(96, 128)))
+    for row in rows:
+        config = table.config(row)
+        with open_dict(config):
+            if row["norm"] == "group":
+                config.norm.groups = 8  # of which all layers have a multiple
+            if "fpn" in row["backbone"]:
+                config.backbone.channels = 32
+            if not row["backbone"].endswith("_c4"):
+                config.backbone.width = 32
+            if row["mask_head"] == "mlp":
+                config.mask_head.width = 32
+        torch.manual_seed(0)
+        model = build.build_model(config)
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 1e-3)
+        for _ in range(2):
+            losses = model.loss(batch)
+            total = torch.stack(list(losses.values())).sum()
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.step()
+            assert total.isfinite(), row
+        with torch.inference_mode():
+            found = model.eval()(batch)
+        assert len(found) == 2
+        truth = {
+            "images": [{"id": i, "height": 96, "width": 128} for i in batch.ids],
+            "annotations": [{"id": 1, "image_id": 0, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}],
+            "categories": [{"id": i, "name": name} for i, name in enumerate(CLASSES)],
+        }
+        evaluator = CocoEvaluator(truth, list(range(len(CLASSES))))
+        evaluator.update(batch.ids, found, batch.original_sizes)
+        assert 0 <= evaluator.results()["box/AP"] <= 1
+        assert all(o.masks is not None for o in found) is (row["model"] in MASKS), row

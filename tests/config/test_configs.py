@@ -1,0 +1,172 @@
+"""Every YAML composes, and what it describes can be built."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from detector.config import build
+from detector.weights import checkpoints
+from tests.conftest import CLASSES, ROOT, compose_config, random_batch
+
+CONFIGS = ROOT / "configs"
+SHARED = ROOT.parent / "shared" / "data"
+
+
+def choices(group: str) -> list[str]:
+    return sorted(p.stem for p in (CONFIGS / group).glob("*.yaml"))
+
+
+def complete(*overrides: str) -> DictConfig:
+    return build.compose_model(compose_config(*overrides), CLASSES)
+
+
+def test_every_folder_is_a_known_group() -> None:
+    groups = {p.name for p in CONFIGS.iterdir() if p.is_dir()}
+    assert groups == {
+        *("dataset", "norm", "backbone", "pooler", "model", "schedule", "trainer", "logger", "experiment"),
+        *("box_loss", "mask_head", "mask_loss", "study"),
+    }
+    assert {p.stem for p in CONFIGS.glob("*.yaml")} == {
+        *("train", "evaluate", "predict", "data", "proposals", "ablate", "alignment"),
+    }
+
+
+@pytest.mark.parametrize("pooler", choices("pooler"))
+@pytest.mark.parametrize("model", choices("model"))
+def test_models_and_poolers(model: str, pooler: str) -> None:
+    config = complete(f"model={model}", f"pooler={pooler}", "backbone.channels=16", "backbone.width=16")
+    if model == "rfcn" and pooler not in ("roialign", "roialign_adaptive", "roipool"):
+        with pytest.raises(ValueError, match="pooler=roialign, roialign_adaptive or roipool"):
+            build.build_model(config)
+        return
+    detector = build.build_model(config)
+    losses = detector.loss(random_batch(2, proposals=20))
+    assert torch.stack(list(losses.values())).isfinite().all()
+
+
+@pytest.mark.parametrize("backbone", choices("backbone"))
+def test_backbones(backbone: str) -> None:
+    config = complete(f"backbone={backbone}")
+    detector = build.build_model(config).eval()
+    with torch.inference_mode():
+        features = detector.features(random_batch(1, size=(64, 96)))
+    assert [f.shape[1] for f in features] == [config.backbone.channels] * len(config.backbone.strides)
+    for feature, stride in zip(features, config.backbone.strides, strict=True):
+        assert feature.shape[-2:] == (-(-64 // stride), -(-96 // stride))
+
+
+@pytest.mark.parametrize("backbone", choices("backbone"))
+def test_backbones_say_all_that_others_ask(backbone: str) -> None:
+    node = OmegaConf.to_container(complete(f"backbone={backbone}").backbone, resolve=True)
+    assert isinstance(node, dict)
+    sizes = [size if isinstance(size, list) else [size] for size in node["anchor_sizes"]]
+    assert [len(level) * 3 for level in sizes] == [node["anchors"]] * len(node["strides"])
+    assert node["strides"][: len(node["roi_strides"])] == node["roi_strides"]
+    assert node["size_divisibility"] in (1, 32)
+    assert (node["stage"] is None) is (node["box_size"] == 7) is (node["mask_pooler"] is not None)
+    keys = {"channels", "freeze_at", "mask_channels", "mask_depth", "module", "trunk", "weights", "width"}
+    assert keys <= node.keys()
+
+
+@pytest.mark.parametrize("norm", choices("norm"))
+def test_norms(norm: str) -> None:
+    config = complete(f"norm={norm}", "backbone.channels=32")
+    kind = {"batch": "BatchNorm2d", "frozen": "FrozenBatchNorm2d", "sync": "SyncBatchNorm", "group": "GroupNorm"}[norm]
+    backbone = build.instantiate(config.backbone.module)
+    assert {type(m).__name__ for m in backbone.modules() if "Norm" in type(m).__name__} == {kind}
+    checkpoints.check_targets(checkpoints.portable(config), "own")
+
+
+@pytest.mark.parametrize("dataset", choices("dataset"))
+def test_datasets(dataset: str, tmp_path: Path) -> None:
+    extra = [f"dataset.{s}.annotations={tmp_path}/{s}.json" for s in ("train", "val")] if dataset == "custom" else []
+    config = complete(f"dataset={dataset}", f"data_dir={tmp_path}", *extra)
+    resolved = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(resolved, dict)
+    assert len(config.dataset.anchor_sizes) == 5
+    for name in ("train_augment", "val_augment"):
+        assert callable(build.instantiate(config.dataset[name]))
+    if not dataset.startswith("shapes"):
+        with pytest.raises(ValueError, match=str(tmp_path)):
+            build.build_dataset(config, "train")
+
+
+@pytest.mark.parametrize("schedule", choices("schedule"))
+def test_schedules(schedule: str) -> None:
+    config = complete(f"schedule={schedule}")
+    weight = torch.nn.Parameter(torch.zeros(3, 3))
+    optimizer = build.instantiate(config.schedule.optimizer)([{"params": [weight]}])
+    scheduler = build.instantiate(config.schedule.scheduler)(optimizer)
+    rates = [scheduler.lr_lambdas[0](round(i * config.schedule.steps / 12)) for i in range(13)]
+    assert rates[0] < 0.02
+    if schedule == "quick":
+        assert rates[6] == pytest.approx(0.5, abs=0.01)
+        assert rates[12] == pytest.approx(0.0, abs=1e-6)
+    if schedule == "1x":
+        assert (rates[4], rates[9], rates[11]) == pytest.approx((1.0, 0.1, 0.01))
+    if schedule == "3x":
+        assert (rates[9], rates[10], rates[12]) == pytest.approx((1.0, 0.1, 0.01))
+
+
+@pytest.mark.parametrize("trainer", choices("trainer"))
+@pytest.mark.parametrize("logger", choices("logger"))
+def test_trainers_and_loggers(trainer: str, logger: str, tmp_path: Path) -> None:
+    config = complete(f"trainer={trainer}", f"logger={logger}")
+    assert config.trainer.accelerator in ("auto", "cpu", "gpu")
+    for node in (config.logger or {}).values():
+        assert build.instantiate(node, save_dir=str(tmp_path)).save_dir == str(tmp_path)
+
+
+@pytest.mark.parametrize("experiment", choices("experiment"))
+def test_experiments(experiment: str) -> None:
+    build.build_model(complete(f"experiment={experiment}", "backbone.weights=null"))  # no download
+
+
+@pytest.mark.parametrize("name", ["evaluate", "predict", "proposals"])
+def test_other_scripts(name: str) -> None:
+    config = compose_config(name=name)
+    assert OmegaConf.is_missing(config, "checkpoint")
+
+
+def test_the_pooler_is_one_word_for_both_heads() -> None:
+    for pooler, operator in (("roialign", "ops.multiscale_roi_align"), ("roipool", "ops.multiscale_roi_pool")):
+        config = complete("model=mask_rcnn", f"pooler={pooler}")
+        for own in (config.model.heads.box_pooler, config.model.heads.mask_pooler):
+            assert own.operator["_target_"] == operator
+    assert (
+        complete("pooler=roipool", "pooler.quantization=floor").model.heads.box_pooler.operator.quantization == "floor"
+    )
+
+
+@pytest.mark.parametrize("pooler", choices("pooler"))
+def test_levels_by_word(pooler: str) -> None:
+    for word, rounding in (("fpn", "floor"), ("keras", "round")):
+        config = complete(f"pooler={pooler}", f"pooler.levels={word}")
+        assert config.model.heads.box_pooler.assign.rounding == rounding
+    with pytest.raises(ValueError, match=r"pooler\.levels must be one of fpn, keras, not 'paper'"):
+        complete(f"pooler={pooler}", "pooler.levels=paper")
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the sample data are not beside the repository")
+@pytest.mark.parametrize(
+    ("choice", "classes", "masks"),
+    [
+        ("dataset=coco", 80, True),
+        ("dataset=voc07", 20, False),
+        ("experiment=nuclei", 1, True),
+        ("experiment=bccd", 3, False),
+    ],
+)
+def test_real_data(choice: str, classes: int, masks: bool) -> None:
+    config = compose_config(choice, f"data_dir={SHARED}", "model=mask_rcnn")
+    for split in ("train", "val"):
+        dataset = build.build_dataset(config, split)
+        assert len(dataset.classes) == len(dataset.category_ids) == classes
+        assert dataset.has_masks is masks
+        sample = build.instantiate(config.dataset[f"{split}_augment"])(dataset[0], 0)
+        assert min(sample.size) in (800, 600, 320, 240) or max(sample.size) in (1333, 1000, 480, 320)
+        assert (sample.target.masks is not None) is masks
+        assert len(sample.target) > 0
+        assert len(dataset.ground_truth()["images"]) == len(dataset)

@@ -1,0 +1,53 @@
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from omegaconf import OmegaConf
+
+from detector.training.run import _accelerator, keep_best, precision
+
+
+@pytest.mark.parametrize(("final", "kept"), [(0.4, "best"), (0.5, "best"), (0.6, "last")])
+def test_the_end_of_a_run_can_be_its_best(tmp_path: Path, final: float, kept: str) -> None:
+    for name in ("best", "last"):
+        (tmp_path / f"{name}.ckpt").write_text(name)
+    best = ModelCheckpoint(tmp_path, "best", monitor="box/AP", mode="max")
+    best.best_model_score = torch.tensor(0.5, dtype=torch.float64)
+    trainer: Any = SimpleNamespace(is_global_zero=True)
+    keep_best(best, tmp_path / "last.ckpt", {"box/AP": final}, trainer)
+    keep_best(best, tmp_path / "none.ckpt", {}, trainer)
+    assert (tmp_path / "best.ckpt").read_text() == kept
+
+
+def test_apples_gpu_is_never_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert _accelerator("auto") == "cpu"
+    for name in ("gpu", "mps"):
+        with pytest.raises(ValueError, match=f"accelerator={name}: .* take trainer=cpu"):
+            _accelerator(name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [_accelerator(name) for name in ("auto", "gpu", "cpu")] == ["gpu", "gpu", "cpu"]
+
+
+@pytest.mark.parametrize("accelerator", ["auto", "cpu", "gpu"])
+@pytest.mark.parametrize("gpu", [None, False, True])
+@pytest.mark.parametrize("amx", [False, True])
+def test_the_precision_is_what_the_device_is_good_at(
+    monkeypatch: pytest.MonkeyPatch, accelerator: str, gpu: bool | None, amx: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu is not None)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: gpu)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    config = OmegaConf.create({"trainer": {"accelerator": accelerator, "precision": "auto"}})
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and gpu is None)
+    fast = amx if on_cpu else bool(gpu)
+    assert precision(config) == ("bf16-mixed" if fast else "32-true")
+    config.trainer.precision = 16
+    assert precision(config) == "16-mixed"
+    config.trainer.precision = "half"
+    with pytest.raises(ValueError, match="not 'half'"):
+        precision(config)

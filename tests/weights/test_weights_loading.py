@@ -1,0 +1,212 @@
+"""Weights into a model: by name, as they are, or but for the predictors of other classes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from detector import weights
+from detector.config import build
+from detector.models.rcnn import RCNN
+from detector.weights import Foreign, checkpoints
+from tests.conftest import CLASSES, compose_config, small_model
+
+PREDICTORS = ["heads.box_head.classify", "heads.box_head.regress", "heads.mask_head.predictor.10"]
+
+
+def model_of(classes: Sequence[str], *overrides: str, seed: int = 0) -> RCNN:
+    config = compose_config("model=mask_rcnn", "backbone.channels=32", "backbone.width=64", *overrides)
+    torch.manual_seed(seed)
+    return build.build_model(build.compose_model(config, classes))
+
+
+def foreign_of(model: RCNN, classes: list[str] | None, conventions: Sequence[str] = ()) -> Foreign:
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    for name in PREDICTORS:  # biases are zero at first, and would all look alike
+        if f"{name}.bias" in state:
+            state[f"{name}.bias"] = torch.arange(float(len(state[f"{name}.bias"])))
+    return Foreign(state, list(conventions), classes, "file.pth")
+
+
+def differences(model: RCNN, state: dict[str, Tensor]) -> list[str]:
+    """The layers whose tensors are not those of `state`."""
+    own = model.state_dict()
+    assert own.keys() == state.keys()
+    return sorted({k.rpartition(".")[0] for k in own if own[k].shape != state[k].shape or not own[k].equal(state[k])})
+
+
+@pytest.mark.parametrize("names", [None, CLASSES, ["a", "N/A", "b", "N/A"]])
+def test_the_same_classes_are_loaded_as_they_are(names: list[str] | None) -> None:
+    foreign = foreign_of(model_of(CLASSES, seed=1), names)
+    model = model_of(CLASSES, seed=2)
+    assert differences(model, foreign.state)
+    report = weights.load(model, foreign, names or CLASSES)
+    assert differences(model, foreign.state) == []
+    assert str(report) == f"weights: {len(foreign.state)} tensors from file.pth"
+
+
+@pytest.mark.parametrize("head", [[], ["mask_head=mlp"], ["mask_loss=softmax"]], ids=str)
+def test_rows_follow_the_names_of_classes(head: list[str]) -> None:
+    theirs = ["N/A", "star", "circle", "N/A", "ring", "square"]
+    foreign = foreign_of(model_of(theirs, *head, seed=1), theirs)
+    model = model_of(CLASSES, *head, seed=2)
+    report = weights.load(model, foreign, CLASSES)
+    assert report.anew == []
+    own = model.state_dict()
+    rows = [theirs.index(name) for name in CLASSES]
+    for leaf in ("weight", "bias"):
+        given = foreign.state[f"heads.box_head.classify.{leaf}"]
+        assert own[f"heads.box_head.classify.{leaf}"].equal(torch.stack([given[i] for i in [*rows, 6]]))
+        given = foreign.state[f"heads.box_head.regress.{leaf}"]
+        assert own[f"heads.box_head.regress.{leaf}"].equal(torch.cat([given[4 * i : 4 * i + 4] for i in rows]))
+    last = "heads.mask_head.predictor." + ("4" if "mask_head=mlp" in head else "10")
+    given, cells = foreign.state[f"{last}.weight"], 784 if "mask_head=mlp" in head else 1
+    assert own[f"{last}.weight"].equal(torch.cat([given[cells * i : cells * i + cells] for i in rows]))
+    changed = differences(model, own | {k: v for k, v in foreign.state.items() if v.shape == own[k].shape})
+    assert set(changed) <= {*PREDICTORS, last}
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "reason"),
+    [
+        (list("abcde"), ["x", "y", "z"], "3 classes instead of 5"),
+        (None, ["x", "y", "z"], "3 classes instead of 5"),
+        (["a", "N/A", "c", "N/A", "e"], list("xyz"), r"other classes (x, y, z instead of a, c, e)"),
+        (["a", "N/A", "c", "N/A", "e"], list("abc"), r"other classes (a, b, c instead of a, c, e)"),
+        (["a", "b", "c", "N/A", "N/A"], list("ab"), "2 classes instead of 3"),
+        (list("abcde"), ["x"], "1 classes instead of 5"),
+    ],
+)
+def test_predictors_of_other_classes_are_made_anew(theirs: list[str] | None, ours: list[str], reason: str) -> None:
+    foreign = foreign_of(model_of([str(i) for i in range(5)], seed=1), theirs)
+    model = model_of(ours, seed=2)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    report = weights.load(model, foreign, ours)
+    assert report.anew == PREDICTORS
+    assert str(report) == (
+        f"weights: {len(foreign.state) - 6} tensors from file.pth; made anew for {reason}: {', '.join(PREDICTORS)}"
+    )
+    assert differences(model, foreign.state) == PREDICTORS
+    assert all(model.state_dict()[f"{name}.weight"].equal(before[f"{name}.weight"]) for name in PREDICTORS)
+
+
+@pytest.mark.parametrize("mask", ["fcn", "mlp"])
+def test_layers_of_all_classes_are_kept(mask: str) -> None:
+    options = ["model.heads.box_head.class_agnostic=true", "mask_loss=class_agnostic", f"mask_head={mask}"]
+    foreign = foreign_of(model_of(list("abcde"), *options, seed=1), list("abcde"))
+    model = model_of(["x", "y"], *options, seed=2)
+    assert weights.load(model, foreign, ["x", "y"]).anew == PREDICTORS[:1]
+    assert differences(model, foreign.state) == PREDICTORS[:1]
+    model = model_of(["b", "a", "d", "c", "e"], *options, seed=2)
+    assert weights.load(model, foreign, ["b", "a", "d", "c", "e"]).anew == []
+    assert differences(model, foreign.state) == PREDICTORS[:1]  # in another order
+
+
+def test_for_other_classes_the_predictors_may_be_of_another_kind() -> None:
+    foreign = foreign_of(model_of(list("abc"), seed=1), list("abc"))
+    model = model_of(["x", "y"], "model.heads.box_head.class_agnostic=true", "mask_loss=class_agnostic", seed=2)
+    assert weights.load(model, foreign, ["x", "y"]).anew == PREDICTORS
+    model = model_of(list("abc"), "mask_loss=class_agnostic", seed=2)
+    with pytest.raises(ValueError, match=r"predictor\.10\.bias is \[3\] and the model's \[1\]"):
+        weights.load(model, foreign, list("abc"))
+
+
+def test_counters_are_no_weights() -> None:
+    counted = model_of(CLASSES, seed=1)
+    uncounted = foreign_of(counted, None)
+    for key in [k for k in uncounted.state if k.endswith("num_batches_tracked")]:
+        del uncounted.state[key]
+    model = model_of(CLASSES, seed=2)
+    assert weights.load(model, uncounted, CLASSES).loaded == len(uncounted.state) < len(model.state_dict())
+    assert differences(model, foreign_of(counted, None).state | uncounted.state) == []
+    frozen = model_of(CLASSES, "norm=frozen", "backbone.fpn_norm=null", seed=2)
+    foreign = foreign_of(model_of(CLASSES, "backbone.fpn_norm=null", seed=1), None)
+    assert weights.load(frozen, foreign, CLASSES).loaded == len(frozen.state_dict()) < len(foreign.state)
+
+
+def test_what_does_not_fit_is_named_with_the_way_out() -> None:
+    conventions = ["experiment=detectron2_fpn", "model=mask_rcnn"]
+    foreign = foreign_of(model_of(CLASSES), CLASSES, conventions)
+    with pytest.raises(
+        ValueError, match=r"12 left over \(heads\.mask_head.*they need experiment=detectron2_fpn model="
+    ):
+        weights.load(small_model("model=faster_rcnn"), foreign, CLASSES)
+    with pytest.raises(ValueError, match=r"12 tensors missing \(heads\.mask_head.*take its run's configuration"):
+        weights.load(model_of(CLASSES), foreign_of(small_model("model=faster_rcnn"), CLASSES), CLASSES)
+    with pytest.raises(
+        ValueError, match=r"6 of another shape .*classify\.weight is \[5, 64\] and the model's \[5, 48\]"
+    ):
+        weights.load(model_of(CLASSES, "backbone.width=48"), foreign, CLASSES)
+
+
+def test_a_run_of_this_project_is_read_and_loaded(tmp_path: Path) -> None:
+    config = build.compose_model(compose_config("backbone.channels=32", "backbone.width=64"), CLASSES)
+    torch.manual_seed(3)
+    trained = build.build_model(config)
+    content = {
+        "state_dict": {f"model.{k}": v for k, v in trained.state_dict().items()},
+        "aligned_rcnn": {"format": checkpoints.FORMAT, "config": checkpoints.portable(config)},
+    }
+    for name in ("last.ckpt", "renamed.pth"):
+        torch.save(content, tmp_path / name)
+        foreign = weights.read(str(tmp_path / name))
+        assert (foreign.classes, foreign.conventions) == (CLASSES, [])
+        model = small_model(seed=4)
+        assert weights.load(model, foreign, CLASSES).anew == []
+        assert differences(model, trained.state_dict()) == []
+
+
+def test_damaged_and_hostile_files_of_torch_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    torch.save({"model": torch.nn.Linear(2, 2)}, path)
+    with pytest.raises(ValueError, match=r"x\.pth.*cannot be read as data"):
+        weights.read(str(path))
+    torch.save({"model": {"a": torch.zeros(1000)}}, path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"x\.pth.*cannot be read as data"):
+        weights.read(str(path))
+    for content, words in ([torch.zeros(2)], "dictionary"), ({"epoch": 3}, "no state dict"), ({}, "no state dict"):
+        torch.save(content, path)
+        with pytest.raises(ValueError, match=words):
+            weights.read(str(path))
+    torch.save({"conv1.weight": torch.zeros(2)}, path)
+    with pytest.raises(ValueError, match="neither Faster nor Mask R-CNN"):
+        weights.read(str(path))
+
+
+KINDS = {
+    "model=cascade_rcnn": ["heads.box_head.classify", *(f"heads.later.{i}.box_head.classify" for i in (0, 1))],
+    "model=rfcn": ["heads.maps.classify"],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_classifier_of_a_model_follows_the_names(kind: str) -> None:
+    theirs = ["star", "circle", "ring", "square"]
+    foreign = foreign_of(model_of(theirs, kind, seed=1), theirs)
+    model = model_of(CLASSES, kind, seed=2)
+    assert weights.load(model, foreign, CLASSES).anew == []
+    rows = [*(theirs.index(name) for name in CLASSES), 4]
+    for layer in KINDS[kind]:
+        given, own = foreign.state[f"{layer}.weight"], model.state_dict()[f"{layer}.weight"]
+        assert own.unflatten(0, (5, -1)).equal(given.unflatten(0, (5, -1))[rows])
+    assert set(differences(model, foreign.state)) == set(KINDS[kind])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_classifier_of_a_model_is_made_anew_for_other_classes(kind: str) -> None:
+    foreign = foreign_of(model_of(["a", "b"], kind, seed=1), ["a", "b"])
+    model = model_of(CLASSES, kind, seed=2)
+    assert weights.load(model, foreign, CLASSES).anew == KINDS[kind]
+    assert differences(model, foreign.state) == KINDS[kind]
+
+
+def test_a_model_without_an_rpn_keeps_its_proposer() -> None:
+    foreign = foreign_of(model_of(CLASSES, seed=1), list(CLASSES))
+    model = model_of(CLASSES, "model/proposer=given", seed=2)
+    report = weights.load(model, foreign, CLASSES)
+    rest = {k: v for k, v in foreign.state.items() if not k.startswith("proposer.")}
+    assert differences(model, rest) == []
+    assert report.anew == []
