@@ -1,10 +1,11 @@
-"""Masks between the M×M grid of the mask head, the image, and COCO's run-length encoding."""
+"""Paste the mask head's M×M grids into the image, and encode masks as COCO's run-length codes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,14 +13,14 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from detector.types import Size
+from detector.types import Objects, Size
 
 Paste = Callable[[Tensor, Tensor, Size], Tensor]
-"""`paste`, or another way to do it."""
+"""`(masks [N, M, M], boxes [N, 4], size) -> bool [N, H, W]`, such as `paste`."""
 
 
 def _axis(low: float, high: float, cells: int, length: int) -> tuple[int, int]:
-    """The pixels [first, last) of an axis of `length` where `cells` cells spread over [low, high] may be non-zero."""
+    """Find the pixels [first, last) of an axis of `length` that `cells` cells spread over [low, high] can reach."""
     margin = (high - low) / (2 * cells)  # beyond its edge the outermost cell fades to zero within half a cell
     first = min(max(math.floor(low - margin), 0), length)
     last = min(max(math.ceil(high + margin), first), length)
@@ -27,7 +28,7 @@ def _axis(low: float, high: float, cells: int, length: int) -> tuple[int, int]:
 
 
 def _weights(low: float, high: float, cells: int, first: int, last: int, device: torch.device) -> Tensor:
-    """Bilinear weights [last - first, cells] of the cells at the centres of the pixels [first, last)."""
+    """Compute the bilinear weights [last - first, cells] of the cells at the centres of pixels [first, last)."""
     centres = torch.arange(first, last, dtype=torch.float64, device=device) + 0.5
     position = (centres - low) / (high - low) * cells - 0.5
     distance = position[:, None] - torch.arange(cells, dtype=torch.float64, device=device)
@@ -35,19 +36,19 @@ def _weights(low: float, high: float, cells: int, first: int, last: int, device:
 
 
 def paste(masks: Tensor, boxes: Tensor, size: Size, threshold: float | None = 0.5) -> Tensor:
-    """Lay each object's grid of probabilities over its box in the image.
+    """Paste each object's grid of probabilities over its box in the image.
 
-    The grid spans the box in continuous coordinates and is read bilinearly at the centres j + 0.5 of the pixels; it is
-    zero outside of itself. This is Detectron2's `paste_masks_in_image` (`grid_sample`, `align_corners=False`); being
-    separable, it is computed as two small products of matrices (in float64, so that no GPU's reduced precision enters)
-    over each object's own window alone.
+    The grid spans the box in continuous coordinates and is sampled bilinearly at the centres j + 0.5 of the pixels,
+    zero beyond its edge, as in Detectron2's `paste_masks_in_image` (`grid_sample`, `align_corners=False`). Bilinear
+    sampling is separable: it is computed as two small matrix products over each object's window alone, in float64, so
+    that a GPU's reduced precision (TF32) does not enter.
 
     Args:
         masks: floating [N, M, M], probabilities in 0..1; rows and columns may differ in number.
         boxes: [N, 4], xyxy in the image's pixels. A box may cross the image's edge; one without area, or that is not
             finite, gives an empty mask.
         size: height and width of the image.
-        threshold: a pixel belongs to the object from this probability (above 0) on; None gives the probabilities.
+        threshold: a pixel is the object's from this probability (above 0) on; None: the probabilities are returned.
 
     Returns:
         bool [N, H, W], or float32 [N, H, W] where `threshold` is None.
@@ -77,17 +78,44 @@ def paste(masks: Tensor, boxes: Tensor, size: Size, threshold: float | None = 0.
 
 
 def paste_on_whole_pixels(masks: Tensor, boxes: Tensor, size: Size, threshold: float = 0.5) -> Tensor:
-    """torchvision's way, for its published models: the box is widened by a cell and cut to whole pixels.
+    """Paste as torchvision does, for its published models: the box is padded by a cell and rounded to whole pixels.
 
-    Arguments and result as of `paste`; a pixel belongs to the object above `threshold`.
+    Arguments and result as of `paste`; a pixel is the object's above `threshold`.
     """
     soft: Tensor = paste_masks_in_image(masks[:, None].float(), boxes.float(), size)
     return soft[:, 0] > threshold
 
 
 def encode(masks: Tensor) -> list[dict[str, Any]]:
-    """COCO's compressed run-length codes, `{"size": [H, W], "counts": str}`, of bool masks [N, H, W]; plain JSON."""
+    """Encode bool masks [N, H, W] as COCO's compressed run-length codes: `{"size": [H, W], "counts": str}` each."""
     if not len(masks):
         return []
     pixels = np.asfortranarray(masks.cpu().numpy().astype(np.uint8).transpose(1, 2, 0))
     return [{"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")} for rle in coco_mask.encode(pixels)]
+
+
+@dataclass
+class MaskOutput:
+    """Encode the masks of detections as run-length codes; an `Output`.
+
+    Attributes:
+        paste: pastes the mask head's grids into the image, `paste` or `paste_on_whole_pixels`.
+    """
+
+    paste: Paste = paste
+    name: ClassVar[str] = "mask"
+    key: ClassVar[str] = "segmentation"
+
+    def __call__(self, objects: Objects, size: Size) -> list[dict[str, Any]]:
+        """Encode the mask of each object in an image of `size` (height, width).
+
+        Raises:
+            ValueError: the objects have no masks.
+        """
+        if objects.masks is None:
+            if len(objects):
+                raise ValueError("masks are to be written, but the detections have none")
+            return []
+        # One at a time, as N x H x W can be large.
+        pairs = zip(objects.masks, objects.boxes, strict=True)
+        return [encode(self.paste(mask[None], box[None], size))[0] for mask, box in pairs]

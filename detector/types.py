@@ -1,4 +1,4 @@
-"""The few types that travel between the parts: `Sample` → `Batch` → `Objects`.
+"""Types that are passed between the parts: `Sample` → `Batch` → `Objects`.
 
 Boxes are float32 xyxy in pixels of the image they belong to, continuous: pixel j covers [j, j+1), so a width is
 x2 - x1. Labels are 0..C-1 in the order of the dataset's `classes`; the background is C, the last logit.
@@ -7,7 +7,7 @@ x2 - x1. Labels are 0..C-1 in the order of the dataset's `classes`; the backgrou
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol, Self, TypeVar
 
 import torch
@@ -20,11 +20,13 @@ T = TypeVar("T")
 
 
 def _apply(value: T, method: str, *args: Any, **kwargs: Any) -> T:
-    """A copy of `value` with a tensor's `method` called on each tensor in it, through dataclasses and lists."""
+    """Copy `value`, calling `method` on each tensor in it, within dataclasses, lists and dicts."""
     if isinstance(value, Tensor):
         return getattr(value, method)(*args, **kwargs)  # type: ignore[no-any-return]
     if isinstance(value, list):
         return [_apply(v, method, *args, **kwargs) for v in value]  # type: ignore[return-value]
+    if isinstance(value, dict):
+        return {k: _apply(v, method, *args, **kwargs) for k, v in value.items()}  # type: ignore[return-value]
     if isinstance(value, _Movable):
         changes = {f.name: _apply(getattr(value, f.name), method, *args, **kwargs) for f in fields(value)}
         return replace(value, **changes)
@@ -34,55 +36,62 @@ def _apply(value: T, method: str, *args: Any, **kwargs: Any) -> T:
 @dataclass
 class _Movable:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """The same on another device."""
+        """Copy to another device."""
         return _apply(self, "to", device, non_blocking=non_blocking)
 
     def pin_memory(self) -> Self:
-        """The same in page-locked memory (called by the loader)."""
+        """Copy to page-locked memory (called by the loader)."""
         return _apply(self, "pin_memory")
 
 
 @dataclass
 class Target(_Movable):
-    """The true objects of one image; G objects."""
+    """The ground truth of one image; G objects."""
 
     boxes: Tensor
     """float32 [G, 4]"""
     labels: Tensor
     """int64 [G]"""
     crowd: Tensor
-    """bool [G]: a region of many objects; it is neither learnt nor counted against anyone"""
+    """bool [G]: a region of many objects; ignored in training and at evaluation"""
     difficult: Tensor
-    """bool [G]: VOC's flag; not counted at evaluation"""
+    """bool [G]: VOC's flag; ignored at evaluation"""
     masks: Tensor | None = None
     """bool [G, H, W] at the size of the image, or None where the dataset has none"""
+    extra: dict[str, Tensor] = field(default_factory=dict)
+    """by name, [G, ...]: what further heads are trained on"""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def select(self, keep: Tensor) -> Target:
-        """The objects chosen by `keep`: bool [G] or an index, int64."""
+        """Select objects by `keep`: bool [G], or indices, int64."""
         masks = None if self.masks is None else self.masks[keep]
-        return Target(self.boxes[keep], self.labels[keep], self.crowd[keep], self.difficult[keep], masks)
+        extra = {name: value[keep] for name, value in self.extra.items()}
+        return Target(self.boxes[keep], self.labels[keep], self.crowd[keep], self.difficult[keep], masks, extra)
+
+    def get(self, name: str) -> Tensor | None:
+        """Look up what a further head is trained on: `masks`, or an entry of `extra`; None where there is none."""
+        return self.masks if name == "masks" else self.extra.get(name)
 
 
 @dataclass
 class Sample(_Movable):
-    """One image with what is known of it."""
+    """One image with its ground truth."""
 
     image: Tensor
     """uint8 [3, H, W], RGB"""
     target: Target
     id: int | str
-    """the dataset's own name for the image"""
+    """the dataset's id of the image"""
     original_size: Size
     """the size of the image on disk; detections are reported in its pixels"""
     proposals: Tensor | None = None
-    """float32 [R, 4]: given proposals, for training without an RPN"""
+    """float32 [R, 4]: given proposals, for models without an RPN"""
 
     @property
     def size(self) -> Size:
-        """The size of `image`."""
+        """Height and width of `image`."""
         return self.image.shape[-2], self.image.shape[-1]
 
 
@@ -115,19 +124,33 @@ class Objects(_Movable):
     """int64 [N]"""
     masks: Tensor | None = None
     """float32 [N, M, M] in 0..1: the probability of the object over a grid that spans its box.
-    `detector.masks.paste` lays it on the image"""
+    `detector.masks.paste` pastes it into the image"""
+    extra: dict[str, Tensor] = field(default_factory=dict)
+    """by name, [N, ...]: what further heads predict"""
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
+class Output(Protocol):
+    """How what a further head adds to the detections is written and measured."""
+
+    name: str
+    """such as `mask`: of its file `predictions/mask.json` and its metrics, `mask/AP`"""
+    key: str
+    """such as `segmentation`: its key in COCO's results format"""
+
+    def __call__(self, objects: Objects, size: Size) -> list[Any]:
+        """Encode the shape of each object as JSON-able data, for the original image of `size` (height, width)."""
+
+
 class DetectionDataset(Protocol):
-    """What every dataset offers. Images and boxes are as on disk; augmentation comes after."""
+    """A dataset. Its images and boxes are as on disk; augmentation comes after."""
 
     classes: Sequence[str]
-    """names by label"""
+    """names, by label"""
     category_ids: Sequence[int]
-    """the dataset's own category ids by label, as written in results"""
+    """the dataset's own category ids, by label; written in results"""
 
     def __len__(self) -> int: ...
 
@@ -138,8 +161,8 @@ class DetectionDataset(Protocol):
         """Whether samples carry masks."""
 
     def ground_truth(self) -> dict[str, Any]:
-        """The truth for evaluation in COCO's format, straight from the annotation files.
+        """Give the ground truth for evaluation in COCO's format, straight from the annotation files.
 
-        `images`, `annotations` and `categories`, in original pixels, with the dataset's own image and category ids; an
-        annotation may carry `ignore: 1` (VOC's difficult).
+        It has `images`, `annotations` and `categories`, in original pixels, with the dataset's own image and category
+        ids; an annotation may have `ignore: 1` (VOC's difficult).
         """

@@ -78,7 +78,7 @@ def test_a_model_without_an_rpn_takes_what_concerns_it(composed: Composed, name:
         ("fasterrcnn_resnet50_fpn", "norm=group", "norm.eps"),
         ("fasterrcnn_resnet50_fpn_v2", "norm=group", "norm.eps"),
         ("maskrcnn_resnet50_fpn_v2", "mask_head=mlp", "mask_head.norm"),
-        ("maskrcnn_resnet50_fpn", "model=faster_rcnn", "model.heads.mask_head"),
+        ("maskrcnn_resnet50_fpn", "model=faster_rcnn", "model.heads.further.mask"),
     ],
 )
 def test_choices_of_other_layers_say_what_to_leave_out(composed: Composed, name: str, choice: str, key: str) -> None:

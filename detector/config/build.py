@@ -27,6 +27,7 @@ from detector.models.rcnn import RCNN
 from detector.types import DetectionDataset
 from detector.weights import checkpoints
 
+_STANDARD_HEADS = "detector.models.roi_heads.StandardHeads"
 _CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
@@ -156,7 +157,18 @@ def compose_model(config: DictConfig, classes: Sequence[str]) -> DictConfig:
 
 
 def build_model(config: DictConfig) -> RCNN:
-    """The detector that `config.model` describes; `config.num_classes` must be known."""
+    """Build the detector that `config.model` describes; `config.num_classes` must be known.
+
+    Raises:
+        ValueError: a part does not fit, or the backbone has heads of its own kind and the model takes others.
+    """
+    own, used = OmegaConf.select(config, "backbone.heads"), OmegaConf.select(config, "model.heads._target_")
+    if own not in (None, _STANDARD_HEADS, used):
+        raise ValueError(
+            f"this backbone goes with heads of its own kind, {own}, which run the rest of the network on each RoI, and "
+            f"the model's are {used}: use a backbone with FPN, C5 or DC5, or VGG16 (keys 'backbone.heads' and "
+            "'model.heads' of the configuration)"
+        )
     model: RCNN = instantiate(config.model)
     return model
 
@@ -171,7 +183,7 @@ def build_dataset(config: DictConfig, split: str) -> DetectionDataset:
 
 def has_mask_head(config: DictConfig) -> bool:
     """Whether the model predicts masks."""
-    return OmegaConf.select(config, "model.heads.mask_head") is not None
+    return OmegaConf.select(config, "model.heads.further.mask") is not None
 
 
 def takes_proposals(config: DictConfig) -> bool:

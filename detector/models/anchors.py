@@ -11,16 +11,19 @@ from detector.types import Size
 
 
 class Anchors(nn.Module):
-    """A grid of reference boxes over each level.
+    """Make the reference boxes of each level, the same in each cell.
 
     Args:
-        sizes: for each level the sides (of the square of the same area) in image pixels; a number or several.
+        sizes: for each level one or several square roots of the anchors' areas, in image pixels.
         ratios: height / width, for every size.
-        strides: pixels between cells, for each level.
+        strides: image pixels between cells, for each level.
         offset: where in its cell an anchor is centred, in strides (Detectron2: 0; 0.5 is the cell's middle).
-        rounded: the corners of a cell's anchors are whole pixels (torchvision).
-        measured: the distance between cells is the padded image's side over the level's cells, floored (torchvision):
-            less than the stride where the last cell of a level reaches beyond the image.
+        rounded: round the corners of a cell's anchors, around the origin, to whole pixels (torchvision).
+        measured: take for stride the padded image's side over the level's number of cells, floored (torchvision); it
+            is less than the stride where the last cell of a level reaches beyond the image.
+
+    Raises:
+        ValueError: `sizes` and `strides` differ in length, or levels in their number of sizes.
     """
 
     def __init__(
@@ -35,7 +38,7 @@ class Anchors(nn.Module):
         super().__init__()
         if len(sizes) != len(strides):
             raise ValueError(
-                f"anchor sizes are wanted for each of the {len(strides)} levels, got {len(sizes)}: {sizes}"
+                f"anchor sizes must be given for each of the {len(strides)} levels, got {len(sizes)}: {sizes}"
             )
         by_level = [list(s) if isinstance(s, Sequence) else [s] for s in sizes]
         counts = {len(s) for s in by_level}
@@ -49,9 +52,9 @@ class Anchors(nn.Module):
         self.cells: Tensor  # [levels, A of a cell, 4], centred on the origin
 
     def forward(self, features: Sequence[Tensor], size: Size) -> list[Tensor]:
-        """For each level [B, D, H, W] its anchors [H * W * A, 4] in image pixels: by row, column, then shape.
+        """Make the anchors [H * W * A, 4] of each level [B, D, H, W], in image pixels: by row, column, then shape.
 
-        `size` is that of the padded image.
+        `size` is the padded image's.
         """
         anchors = []
         for cell, stride, level in zip(self.cells, self.strides, features, strict=True):

@@ -1,4 +1,4 @@
-"""The box head: what class an RoI holds, and where exactly (Fast R-CNN)."""
+"""The box head: classify RoIs and regress their boxes (Fast R-CNN)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ from detector.models.losses import BoxLoss
 
 
 class FullyConnected(nn.Module):
-    """A linear layer over pooled features [K, `channels`, `size`, `size`], giving [K, `width`].
+    """Apply a linear layer to flattened features.
 
     The weight keeps the shape of the features, so that with both in channels_last nothing is copied; flattened, it is
     the matrix of `nn.Linear` behind `nn.Flatten`.
+
+    Args:
+        channels, size: of the pooled features, D and P.
+        width: outputs.
     """
 
     def __init__(self, channels: int, size: int, width: int) -> None:
@@ -29,17 +33,22 @@ class FullyConnected(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """From [K, D, P, P] to [K, `width`]."""
+        """Compute [K, `width`] from [K, D, P, P]."""
         return F.linear(_rows(features), _rows(self.weight), self.bias)
 
 
 def _rows(tensor: Tensor) -> Tensor:
-    """[N, D, P, P] as [N, P · P · D]; a view, where it is in channels_last."""
+    """Flatten [N, D, P, P] to [N, P · P · D]; a view of a tensor in channels_last."""
     return tensor.permute(0, 2, 3, 1).flatten(1)
 
 
 class TwoMLP(nn.Sequential):
-    """Two fully connected layers of `width` over pooled features `channels` × `size` × `size` (FPN, section 4.2)."""
+    """Apply two fully connected layers (FPN, section 4.2).
+
+    Args:
+        channels, size: of the pooled features, D and P.
+        width: of both layers.
+    """
 
     def __init__(self, channels: int, size: int, width: int) -> None:
         last = nn.Linear(width, width)
@@ -49,7 +58,7 @@ class TwoMLP(nn.Sequential):
 
 
 class ConvFC(nn.Sequential):
-    """3×3 convolutions, each with its norm, then a fully connected layer (torchvision's v2 models).
+    """Apply 3×3 convolutions, each with its norm, then a fully connected layer (torchvision's v2 models).
 
     Args:
         channels, size: of the pooled features, D and P.
@@ -68,7 +77,7 @@ class ConvFC(nn.Sequential):
 
 
 def conv_block(inputs: int, outputs: int, norm: Callable[[int], nn.Module] | None) -> list[nn.Module]:
-    """A 3×3 convolution, its norm if there is one (in the place of a bias), and a ReLU."""
+    """Make the layers of a 3×3 convolution: its norm, if any, takes the place of a bias; a ReLU is last."""
     conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=norm is None)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     if conv.bias is not None:
@@ -77,7 +86,7 @@ def conv_block(inputs: int, outputs: int, norm: Callable[[int], nn.Module] | Non
 
 
 class AveragePool(nn.Sequential):
-    """The mean of the pooled cells: [K, D, P, P] to [K, D] (ResNet's last layer, where the fifth stage is the head)."""
+    """Average the cells of pooled features: [K, D, P, P] to [K, D]."""
 
     def __init__(self) -> None:
         super().__init__(nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -85,20 +94,28 @@ class AveragePool(nn.Sequential):
 
 @dataclass
 class Prediction:
-    """What a box head says of K RoIs."""
+    """The predictions of a box head for K RoIs."""
 
     logits: Tensor
     """float32 [K, C + 1], the background last"""
     deltas: Tensor
-    """float32 [K, C, 4], or [K, 1, 4] where they are the same for all classes"""
+    """float32 [K, C, 4], or class-agnostic [K, 1, 4]"""
 
     @property
     def probabilities(self) -> Tensor:
-        """Of the classes, [K, C]."""
+        """Probabilities of the classes, [K, C], the background left out."""
         return self.logits.softmax(1)[:, :-1]
 
     def regression(self, boxes: Tensor, bbox_reg_weights: BoxRegWeights) -> Callable[[Tensor, Tensor], Tensor]:
-        """From numbers of the RoIs [K, 4] and classes, int64 [N] each, to regressed boxes [N, 4]; see `Select`."""
+        """Make the function that regresses single boxes, for `Select`.
+
+        Args:
+            boxes: [K, 4], the RoIs.
+            bbox_reg_weights: as of `BoxHead`.
+
+        Returns:
+            `(roi, label) -> boxes [N, 4]`, from indices of RoIs and classes, int64 [N] each.
+        """
 
         def regress(roi: Tensor, label: Tensor) -> Tensor:
             deltas = self.deltas[roi, label.clamp(max=self.deltas.shape[1] - 1)]
@@ -108,14 +125,14 @@ class Prediction:
 
 
 class BoxHead(nn.Module):
-    """Classifies pooled RoIs and regresses their boxes.
+    """Classify pooled RoIs and regress their boxes (Fast R-CNN).
 
     Args:
         trunk: from pooled features [K, D, P, P] to [K, `width`].
         width: channels that `trunk` gives.
         num_classes: C, without the background.
         box_loss: on the deltas, such as `detector.models.losses.smooth_l1`.
-        bbox_reg_weights: of the deltas (dx, dy, dw, dh).
+        bbox_reg_weights: factors of the deltas (dx, dy, dw, dh).
         cls_agnostic_bbox_reg: one regression for all classes, instead of one for each.
     """
 
@@ -139,17 +156,20 @@ class BoxHead(nn.Module):
         self.bbox_reg_weights: BoxRegWeights = tuple(bbox_reg_weights)  # type: ignore[assignment]
 
     def forward(self, pooled: Tensor) -> Prediction:
-        """From pooled features [K, D, P, P]."""
-        hidden = self.trunk(pooled)
+        """Predict from pooled features [K, D, P, P]."""
+        return self.predict(self.trunk(pooled))
+
+    def predict(self, hidden: Tensor) -> Prediction:
+        """Predict from what the trunk gives, [K, `width`]."""
         deltas = box_ops.precise(self.regress(hidden)).reshape(-1, self.regressors, 4)
         return Prediction(box_ops.precise(self.classify(hidden)), deltas)
 
     def loss(self, predicted: Prediction, boxes: Tensor, labels: Tensor, truth: Tensor) -> dict[str, Tensor]:
-        """The losses `class` and `box`, averaged over the RoIs that learn; see `box_head_loss`."""
+        """Compute the losses `class` and `box`; see `box_head_loss`."""
         return box_head_loss(predicted, boxes, labels, truth, self.box_loss, self.bbox_reg_weights)
 
     def boxes(self, predicted: Prediction, boxes: Tensor) -> Tensor:
-        """The regressed boxes [K, C, 4] (or [K, 1, 4]) of RoIs [K, 4]."""
+        """Regress the boxes of RoIs [K, 4]: [K, C, 4], or class-agnostic [K, 1, 4]."""
         return box_ops.decode(predicted.deltas, boxes[:, None], self.bbox_reg_weights)
 
 
@@ -161,13 +181,13 @@ def box_head_loss(
     box_loss: BoxLoss,
     bbox_reg_weights: BoxRegWeights,
 ) -> dict[str, Tensor]:
-    """Fast R-CNN's losses (equation 1), `class` and `box`, averaged over the RoIs that learn.
+    """Compute Fast R-CNN's losses (equation 1), `class` and `box`, averaged over the RoIs that are not ignored.
 
     Args:
         predicted: of K RoIs.
         boxes: [K, 4], the RoIs.
-        labels: int64 [K], C for the background; negative for those that learn nothing.
-        truth: [K, 4], the true boxes; looked at where the label is a class.
+        labels: int64 [K]: the class, C for the background, `IGNORED`.
+        truth: [K, 4], the matched ground-truth boxes; read where the label is a class.
         box_loss, bbox_reg_weights: as of `BoxHead`.
     """
     count = (labels >= 0).sum().clamp(min=1)
@@ -185,7 +205,7 @@ def loss_by_roi(
     box_loss: BoxLoss,
     bbox_reg_weights: BoxRegWeights,
 ) -> Tensor:
-    """The sum of both losses for each RoI, [K], 0 where it learns nothing; arguments as of `box_head_loss`."""
+    """Compute the sum of both losses for each RoI, [K], 0 for ignored ones; arguments as of `box_head_loss`."""
     classes = F.cross_entropy(predicted.logits, labels, reduction="none", ignore_index=IGNORED)
     return classes + _box_loss_by_roi(predicted, boxes, labels, truth, box_loss, bbox_reg_weights)
 
@@ -199,10 +219,8 @@ def _box_loss_by_roi(
     bbox_reg_weights: BoxRegWeights,
 ) -> Tensor:
     classes = predicted.logits.shape[1] - 1
-    positive = (labels >= 0) & (labels < classes)
+    positive = ((labels >= 0) & (labels < classes))[:, None]
     regressor = labels.clamp(0, predicted.deltas.shape[1] - 1)
     deltas = predicted.deltas[torch.arange(len(labels), device=labels.device), regressor]
-    # The others are given what they predict: no loss, and nothing waits to count them.
-    learns = positive[:, None]
-    wanted, deltas = torch.where(learns, truth, boxes), torch.where(learns, deltas, 0.0)
-    return box_loss(deltas, boxes, wanted, bbox_reg_weights)
+    # RoIs that are not positive get deltas of 0 to themselves: no loss, without waiting for the device to count them.
+    return box_loss(torch.where(positive, deltas, 0.0), boxes, torch.where(positive, truth, boxes), bbox_reg_weights)

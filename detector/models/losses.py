@@ -1,4 +1,4 @@
-"""Losses on boxes: functions of predicted deltas, the boxes they start from and the true boxes."""
+"""Box regression losses, of predicted deltas, the boxes they refer to and the ground-truth boxes."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from detector.boxes import BoxRegWeights
 
 
 class BoxLoss(Protocol):
-    """What a box regressor minimises."""
+    """Compute a box regression loss."""
 
     def __call__(self, deltas: Tensor, references: Tensor, truth: Tensor, bbox_reg_weights: BoxRegWeights) -> Tensor:
-        """From [K, 4] each to the loss of each box, [K]; 0 where `deltas` lead from `references` to `truth`."""
+        """Compute the loss [K] from [K, 4] each; it is 0 where `deltas` applied to `references` give `truth`."""
 
 
 def smooth_l1(
     deltas: Tensor, references: Tensor, truth: Tensor, bbox_reg_weights: BoxRegWeights, beta: float = 0.0
 ) -> Tensor:
-    """Smooth L1 between the deltas (Fast R-CNN, equation 3); quadratic below `beta`, 0 is L1."""
+    """Compute smooth L1 between deltas (Fast R-CNN, equation 3): quadratic below `beta`; 0 gives L1."""
     return F.smooth_l1_loss(
         deltas, box_ops.encode(truth, references, bbox_reg_weights), beta=beta, reduction="none"
     ).sum(1)
 
 
 def giou(deltas: Tensor, references: Tensor, truth: Tensor, bbox_reg_weights: BoxRegWeights) -> Tensor:
-    """1 - generalised IoU of the regressed and the true boxes (Rezatofighi et al. 2019)."""
+    """Compute 1 - generalised IoU of regressed and ground-truth boxes (Rezatofighi et al. 2019)."""
     loss: Tensor = generalized_box_iou_loss(box_ops.decode(deltas, references, bbox_reg_weights), truth)
     return loss

@@ -1,9 +1,12 @@
-"""The mask head: a mask for each RoI and class (Mask R-CNN, section 3)."""
+"""The mask head: predict a mask for each object and class (Mask R-CNN, section 3)."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +14,18 @@ from torch.nn import functional as F
 
 from detector.boxes import precise
 from detector.models.box_head import FullyConnected, conv_block
-from detector.types import Objects
+from detector.models.heads import FurtherHead, Positives
+from detector.models.pooler import Pooler
+from detector.types import Objects, Output
 
 
 class FCN(nn.Sequential):
-    """3×3 convolutions, a deconvolution that doubles the side, and a 1×1 convolution to the logits.
+    """Predict mask logits by 3×3 convolutions, a deconvolution that doubles the side, and a 1×1 convolution.
 
     Args:
         channels: of the pooled features, D.
         width: of the layers between.
-        outputs: logits of a cell.
+        outputs: logits of each cell: C, or 1 for class-agnostic masks.
         depth: number of 3×3 convolutions.
         norm: makes the normalisation layer of each of them; None for none.
     """
@@ -47,14 +52,17 @@ class FCN(nn.Sequential):
 
 
 class MLP(nn.Sequential):
-    """Fully connected layers from the pooled features to all cells at once (Mask R-CNN, table 2e).
+    """Predict mask logits of all cells at once by fully connected layers (Mask R-CNN, table 2e).
 
     Args:
         channels, size: of the pooled features, D and P.
         width: of the layers between.
-        outputs: logits of a cell.
+        outputs: logits of each cell: C, or 1 for class-agnostic masks.
         depth: number of layers before the last.
         side: M, the side of the mask.
+
+    Raises:
+        ValueError: `depth` is below 1.
     """
 
     def __init__(self, channels: int, size: int, width: int, outputs: int, depth: int = 2, side: int = 28) -> None:
@@ -70,21 +78,21 @@ class MLP(nn.Sequential):
 
 
 class MaskLoss(ABC):
-    """How logits become a mask of a class, and what they minimise."""
+    """Read a class's mask from the logits, and train it."""
 
     @abstractmethod
-    def loss(self, logits: Tensor, labels: Tensor, wanted: Tensor) -> Tensor:
-        """The sum over RoIs and cells, a scalar.
+    def loss(self, logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+        """Compute the loss, summed over RoIs and cells, a scalar.
 
         Args:
             logits: [K, outputs, M, M].
-            labels: int64 [K].
-            wanted: [K, M, M], the share of each cell that the object fills, 0..1.
+            labels: int64 [K], the classes.
+            targets: [K, M, M], the share of each cell that the object fills, 0..1.
         """
 
     @abstractmethod
     def probability(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The probability [K, M, M] of the class that `labels` [K] name."""
+        """Compute the mask probabilities [K, M, M] of the classes `labels`, int64 [K]."""
 
 
 def _of_class(logits: Tensor, labels: Tensor) -> Tensor:
@@ -92,27 +100,27 @@ def _of_class(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class Sigmoid(MaskLoss):
-    """Each class for itself: only the channel of the RoI's class is read (Mask R-CNN, section 3)."""
+    """Train each class by itself: only the channel of the RoI's class has a loss (Mask R-CNN, section 3)."""
 
-    def loss(self, logits: Tensor, labels: Tensor, wanted: Tensor) -> Tensor:
-        """See `MaskLoss`."""
-        return F.binary_cross_entropy_with_logits(_of_class(logits, labels), wanted, reduction="sum")
+    def loss(self, logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+        """Compute binary cross-entropy; see `MaskLoss`."""
+        return F.binary_cross_entropy_with_logits(_of_class(logits, labels), targets, reduction="sum")
 
     def probability(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """See `MaskLoss`."""
+        """Compute the sigmoid of the class's channel; see `MaskLoss`."""
         return _of_class(logits, labels).sigmoid()
 
 
 class Softmax(MaskLoss):
-    """The classes and the background, whose logit is 0, compete for each cell (Mask R-CNN, table 2b)."""
+    """Let the classes and the background, whose logit is 0, compete for each cell (Mask R-CNN, table 2b)."""
 
-    def loss(self, logits: Tensor, labels: Tensor, wanted: Tensor) -> Tensor:
-        """See `MaskLoss`; a cell is the object's where it fills at least half of it."""
-        classes = torch.where(wanted >= 0.5, labels[:, None, None], logits.shape[1])
+    def loss(self, logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+        """Compute cross-entropy, a cell being the object's where it fills at least half of it; see `MaskLoss`."""
+        classes = torch.where(targets >= 0.5, labels[:, None, None], logits.shape[1])
         return F.cross_entropy(self._with_background(logits), classes, reduction="sum")
 
     def probability(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """See `MaskLoss`."""
+        """Compute the softmax of the class's channel; see `MaskLoss`."""
         return _of_class(self._with_background(logits).softmax(1), labels)
 
     @staticmethod
@@ -121,64 +129,83 @@ class Softmax(MaskLoss):
 
 
 class ClassAgnostic(MaskLoss):
-    """One mask, whatever the class (Mask R-CNN, section 4.2)."""
+    """Train one mask for all classes (Mask R-CNN, section 4.2)."""
 
-    def loss(self, logits: Tensor, labels: Tensor, wanted: Tensor) -> Tensor:
-        """See `MaskLoss`."""
+    def loss(self, logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+        """Compute binary cross-entropy; see `MaskLoss`."""
         del labels
-        return F.binary_cross_entropy_with_logits(logits[:, 0], wanted, reduction="sum")
+        return F.binary_cross_entropy_with_logits(logits[:, 0], targets, reduction="sum")
 
     def probability(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """See `MaskLoss`."""
+        """Compute the sigmoid of the only channel; see `MaskLoss`."""
         del labels
         return logits[:, 0].sigmoid()
 
 
-class MaskHead(nn.Module):
-    """Predicts the masks of pooled RoIs.
+class MaskHead(FurtherHead):
+    """Predict the mask of each object (Mask R-CNN, section 3).
 
     Args:
+        pooler, output: as of `FurtherHead`; the output is usually a `detector.masks.MaskOutput`.
         predictor: from pooled features [K, D, P, P] to logits [K, outputs, M, M].
-        loss: how the logits are read, and what they minimise.
+        loss: reads a class's mask from the logits, and trains it.
         crop: `(masks [G, 1, H, W], rois [K, 5], side) -> [K, 1, side, side]`, such as `ops.roi_align` with the
-            half-pixel shift: it cuts the true masks to the RoIs.
-        threshold: a cell is the object's where it fills at least this share of it; None: the share itself is learnt
-            (torchvision).
+            half-pixel shift: crops the ground-truth masks to the RoIs.
+        threshold: a cell of the target is 1 where the object fills at least this share of it, else 0; None: the target
+            is the share itself (torchvision).
     """
 
+    needs: ClassVar[tuple[str, ...]] = ("masks",)
+
     def __init__(
-        self, predictor: nn.Module, loss: MaskLoss, crop: Callable[..., Tensor], threshold: float | None = 0.5
+        self,
+        predictor: nn.Module,
+        loss: MaskLoss,
+        crop: Callable[..., Tensor],
+        threshold: float | None = 0.5,
+        pooler: Pooler | None = None,
+        output: Output | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(pooler, output)
         self.predictor, self.mask_loss, self.crop, self.threshold = predictor, loss, crop, threshold
 
-    def loss(
-        self, pooled: Tensor, boxes: Sequence[Tensor], labels: Tensor, masks: Sequence[Tensor], match: Sequence[Tensor]
-    ) -> dict[str, Tensor]:
-        """The loss `mask`, averaged over RoIs and cells.
-
-        Args:
-            pooled: [K, D, P, P] of the positive RoIs.
-            boxes: these by image; K in all.
-            labels: int64 [K].
-            masks: the true masks by image, bool [G, H, W].
-            match: by image, int64 [R]: the mask that each RoI is to learn.
-        """
+    def loss(self, pooled: Tensor, positives: Positives) -> dict[str, Tensor]:
+        """Compute the loss `mask`, averaged over RoIs and cells; arguments as of `FurtherHead.loss`."""
         logits = precise(self.predictor(pooled))
         side = logits.shape[-1]
-        wanted = torch.cat([self._target(*image, side) for image in zip(masks, match, boxes, strict=True)])
+        masks = [target.masks for target in positives.targets if target.masks is not None]
+        images = zip(masks, positives.index, positives.boxes, strict=True)
+        targets = torch.cat([self.target(*image, side) for image in images])
         # A sum, so that every parameter gets a (zero) gradient where no RoI is positive.
-        return {"mask": self.mask_loss.loss(logits, labels, wanted) / max(wanted.numel(), 1)}
+        return {"mask": self.mask_loss.loss(logits, positives.labels, targets) / max(targets.numel(), 1)}
 
-    def _target(self, masks: Tensor, match: Tensor, boxes: Tensor, side: int) -> Tensor:
-        """What the RoIs of one image are to learn, [R, side, side] in 0..1."""
-        rois = torch.cat((match[:, None].to(boxes.dtype), boxes), 1)
+    def target(self, masks: Tensor, index: Tensor, boxes: Tensor, side: int) -> Tensor:
+        """Crop the matched ground-truth masks to the RoIs of one image.
+
+        Args:
+            masks: bool [G, H, W].
+            index: int64 [R], the mask of each RoI.
+            boxes: [R, 4], the RoIs.
+            side: M.
+
+        Returns:
+            [R, M, M] in 0..1.
+        """
+        rois = torch.cat((index[:, None].to(boxes.dtype), boxes), 1)
         share = self.crop(masks[:, None].to(boxes.dtype), rois, side)[:, 0]
         return share if self.threshold is None else (share >= self.threshold).to(boxes.dtype)
 
     def forward(self, pooled: Tensor, objects: Sequence[Objects]) -> list[Objects]:
-        """The same objects with masks, from their pooled features [K, D, P, P]: those of the classes they have."""
+        """Add the masks of the detected classes to the objects of each image, from pooled features [K, D, P, P]."""
         labels = torch.cat([o.labels for o in objects])
         chosen = self.mask_loss.probability(precise(self.predictor(pooled)), labels)
         masks = torch.split(chosen, [len(o) for o in objects])
-        return [Objects(o.boxes, o.scores, o.labels, m) for o, m in zip(objects, masks, strict=True)]
+        return [replace(o, masks=m) for o, m in zip(objects, masks, strict=True)]
+
+    def class_rows(self) -> dict[str, int]:
+        """Name the last layer, with an output for each class or, where it gives all cells at once, M · M."""
+        if not isinstance(self.predictor, nn.Sequential):
+            return {}
+        last = self.predictor[-1]
+        name = [name for name, layer in self.predictor.named_children() if list(layer.parameters())][-1]
+        return {f"predictor.{name}": math.prod(last.unflattened_size[1:]) if isinstance(last, nn.Unflatten) else 1}

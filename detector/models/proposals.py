@@ -1,4 +1,4 @@
-"""Proposals that do not change with the detector: given with the images (Fast R-CNN, section 2), or by a frozen RPN."""
+"""Proposers that are not trained: proposals given with the images (Fast R-CNN, section 2), or a frozen RPN's."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detector import boxes as box_ops
+from detector.models.heads import Proposer
 from detector.models.rpn import RPN, Limits
-from detector.models.stages import Proposer
 from detector.types import Batch
 
 
 class GivenProposals(Proposer):
-    """Hands on the proposals that came with the images.
+    """Take the proposals that are given with the images.
 
     Args:
-        train, test: at most so many of an image are kept, the first ones, in training and at inference.
-        min_size: those with a side no longer than this, in pixels of the network's image, are dropped.
+        train, test: proposals kept of each image, the first ones, in training and at inference.
+        min_size: proposals with a side no longer than this, in pixels of the network's image, are dropped.
 
     Raises:
         ValueError: a number out of range.
@@ -36,7 +36,7 @@ class GivenProposals(Proposer):
         self.most_in_training, self.most, self.min_size = train, test, min_size
 
     def forward(self, features: Sequence[Tensor], batch: Batch) -> list[Tensor]:
-        """The proposals of each image, [R, 4], cut to it, best first.
+        """Clip the given proposals [R, 4] to their images and keep the first ones.
 
         Raises:
             ValueError: the batch has none.
@@ -45,7 +45,7 @@ class GivenProposals(Proposer):
         return self._first(batch, self.most)
 
     def loss(self, features: Sequence[Tensor], batch: Batch) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """No loss, and the proposals."""
+        """Give no loss, and the proposals [R, 4] of each image; errors as of `forward`."""
         del features
         return {}, self._first(batch, self.most_in_training)
 
@@ -63,14 +63,17 @@ class GivenProposals(Proposer):
 
 
 class FrozenProposals(Proposer):
-    """The proposals of a detector that was trained apart; nothing of it is trained here, norms included.
+    """Propose regions by the RPN of another trained detector; neither its parameters nor its norms are trained.
 
-    They depend on the images of a batch alone, not on the detector that uses them: it has a backbone of its own, and
-    pads the images as it was trained to.
+    Its proposals depend on the images alone, not on the detector that uses them: it has its own backbone, and pads the
+    images as in its own training.
 
     Args:
-        normalize, backbone, rpn: that detector's.
-        size_divisibility: the images' sides are padded to a multiple of it.
+        normalize, backbone, rpn: parts of the other detector.
+        size_divisibility: images are padded to sides that are multiples of it.
+
+    Raises:
+        ValueError: `size_divisibility` is below 1.
     """
 
     def __init__(self, normalize: nn.Module, backbone: nn.Module, rpn: RPN, size_divisibility: int) -> None:
@@ -83,28 +86,28 @@ class FrozenProposals(Proposer):
         self.eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Stays in evaluation mode, whatever the `mode`."""
+        """Stay in evaluation mode, whatever the `mode`."""
         del mode
         return super().train(False)
 
     def forward(self, features: Sequence[Tensor], batch: Batch) -> list[Tensor]:
-        """The proposals of each image, [R, 4], best first, within the RPN's limits at inference."""
+        """Propose boxes [R, 4] of each image, best first, within the RPN's limits at inference."""
         del features
         return [boxes for boxes, _ in self.scored(batch, self.rpn.test_limits)]
 
     def loss(self, features: Sequence[Tensor], batch: Batch) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """No loss, and the proposals within the RPN's limits in training."""
+        """Give no loss, and the proposals [R, 4] of each image within the RPN's limits in training."""
         del features
         return {}, [boxes for boxes, _ in self.scored(batch, self.rpn.train_limits)]
 
     @torch.no_grad()
     def scored(self, batch: Batch, limits: Limits) -> list[tuple[Tensor, Tensor]]:
-        """The proposals of each image, [R, 4], best first, and the probability of an object in each, [R]."""
+        """Propose boxes [R, 4] of each image, best first, with their objectness [R] as a probability."""
         own = replace(batch, images=self._padded(batch))
         return self.rpn.scored(self.backbone(self.normalize(own.images, own.sizes)), own, limits)
 
     def _padded(self, batch: Batch) -> Tensor:
-        """The images [B, 3, H, W] with the padding of their own detector."""
+        """Pad the images [B, 3, H, W] as in the other detector's training."""
         unit = self.size_divisibility
         height, width = (-(-max(side) // unit) * unit for side in zip(*batch.sizes, strict=True))
         images = batch.images[:, :, :height, :width]

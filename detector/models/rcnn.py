@@ -1,4 +1,4 @@
-"""The two-stage detector: backbone, proposals, second stage. Each part's loss is its own method `loss`."""
+"""The two-stage detector: backbone, proposer, heads. The loss of each part is its method `loss`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from detector.models.stages import Heads, Proposer
+from detector.models.heads import Heads, Proposer
 from detector.types import Batch, Objects, Size
 
 
 class Normalize(nn.Module):
-    """From uint8 RGB to what the backbone was made for; padding is zero *after* normalising.
+    """Normalise uint8 RGB images; padding is zero *after* normalising.
 
     Args:
-        mean, std: of the channels, in 0..255.
+        mean, std: of each channel, in 0..255.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -27,7 +27,7 @@ class Normalize(nn.Module):
         self.std: Tensor
 
     def forward(self, images: Tensor, sizes: Sequence[Size]) -> Tensor:
-        """From uint8 [B, 3, H, W] and the sizes before padding to float [B, 3, H, W], channels last."""
+        """Normalise uint8 [B, 3, H, W] of given sizes before padding to float [B, 3, H, W], channels_last."""
         normal = (images.to(self.mean.dtype) - self.mean) / self.std
         for image, (height, width) in zip(normal, sizes, strict=True):
             image[:, height:] = 0
@@ -36,13 +36,13 @@ class Normalize(nn.Module):
 
 
 class RCNN(nn.Module):
-    """A two-stage detector.
+    """Detect objects in two stages.
 
     Args:
-        normalize: from the batch's images to the backbone's input.
-        backbone: from there to features, a list by level [B, D, H, W].
-        proposer: the first stage.
-        heads: the second stage.
+        normalize: `(images, sizes) -> input of the backbone`, such as `Normalize`.
+        backbone: computes features by level, a list of [B, D, H, W].
+        proposer: proposes regions.
+        heads: predict objects from features and proposals.
     """
 
     def __init__(
@@ -58,18 +58,18 @@ class RCNN(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def features(self, batch: Batch) -> list[Tensor]:
-        """The backbone's features by level, [B, D, H, W], fine to coarse."""
+        """Compute the backbone's features by level, [B, D, H, W], fine to coarse."""
         features: list[Tensor] = self.backbone(self.normalize(batch.images, batch.sizes))
         return features
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """The losses by name, scalars; their sum is what is minimised."""
+        """Compute the losses by name, scalars; their sum is minimised."""
         features = self.features(batch)
         losses, proposals = self.proposer.loss(features, batch)
         return losses | self.heads.loss(features, proposals, batch.sizes, batch.targets)
 
     def forward(self, batch: Batch) -> list[Objects]:
-        """The detections of each image, best first, in pixels of its original."""
+        """Detect the objects of each image, best first, in pixels of the original image."""
         features = self.features(batch)
         objects: list[Objects] = self.heads(features, self.proposer(features, batch), batch.sizes)
         return [
@@ -79,7 +79,7 @@ class RCNN(nn.Module):
 
 
 def _rescale(objects: Objects, size: Size, original: Size) -> Objects:
-    """Objects of an image of `size` in the pixels of its `original`."""
+    """Scale the boxes of an image of `size` to its `original` size."""
     if size == original:
         return objects
     y, x = original[0] / size[0], original[1] / size[1]

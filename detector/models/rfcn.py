@@ -1,4 +1,4 @@
-"""R-FCN (Dai et al. 2016): all convolutions on the whole image, and nothing after the pooling but a vote."""
+"""R-FCN (Dai et al. 2016): position-sensitive maps of the whole image; after the pooling only a vote."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ from detector import boxes as box_ops
 from detector.boxes import BoxRegWeights
 from detector.matching import Matcher, Sampled, hardest, join_rois, sample_rois, take_all
 from detector.models.box_head import Prediction, box_head_loss, loss_by_roi
+from detector.models.heads import Heads
 from detector.models.losses import BoxLoss
 from detector.models.pooler import Pooler
 from detector.models.selection import Select
-from detector.models.stages import Heads
 from detector.types import Objects, Size, Target
 
 
 class PositionSensitiveMaps(nn.Module):
-    """A map of each class's score, and of each delta, for each bin of an RoI (section 2); shared by all levels.
+    """Compute a score map of each class, and a map of each delta, for each bin of an RoI (section 2).
 
     Args:
-        channels: of the features, D.
+        channels: of the features, D, of all levels.
         num_classes: C, without the background.
         size: k, the side of the grid of bins.
         width: channels between the features and the maps.
         cls_agnostic_bbox_reg: one regression for all classes, instead of one for each.
+
+    Raises:
+        ValueError: a number below 1.
     """
 
     def __init__(
@@ -49,35 +52,35 @@ class PositionSensitiveMaps(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, feature: Tensor) -> Tensor:
-        """From [B, D, H, W] the maps [B, (C + 1 + 4R) · k², H, W] of R regressions, the k² of an output together."""
+        """Compute maps [B, (C + 1 + 4R) · k², H, W] from [B, D, H, W], the k² of an output together; R regressions."""
         hidden = F.relu(self.reduce(feature), inplace=True)
         return torch.cat((self.classify(hidden), self.regress(hidden)), 1)
 
     def vote(self, pooled: Tensor) -> Prediction:
-        """What the bins [K, C + 1 + 4R, k, k] say together: their mean."""
+        """Average the bins [K, C + 1 + 4R, k, k] of each RoI to its prediction."""
         votes = box_ops.precise(pooled).mean((2, 3))
         logits, deltas = votes.tensor_split([self.num_classes + 1], 1)
         return Prediction(logits, deltas.reshape(-1, self.regressors, 4))
 
 
 class RFCNHeads(Heads):
-    """Position-sensitive maps, pooled and put to the vote.
+    """Pool position-sensitive maps and let the bins of each RoI vote.
 
     Args:
-        maps: from the features of a level.
+        maps: computes them from the features of a level.
         pooler: with a position-sensitive operator, such as `ops.multiscale_ps_roi_align`.
-        select: which boxes are detections.
-        matcher: what the proposals learn.
-        sampler: which of them do.
+        select: postprocesses the predictions into detections.
+        matcher: labels proposals by their IoU with the ground truth.
+        sampler: samples among them for training.
         box_loss: on the deltas, such as `detector.models.losses.smooth_l1`.
-        bbox_reg_weights: of the deltas (dx, dy, dw, dh).
-        hard_examples: so many RoIs of an image learn, those of highest loss among all proposals, in the place of those
-            that `sampler` takes (OHEM, section 2); None: the sampler's.
-        proposal_append_gt: the true boxes are added to the proposals in training.
+        bbox_reg_weights: factors of the deltas (dx, dy, dw, dh).
+        hard_examples: RoIs of each image in the loss, those of highest loss among all proposals, instead of those that
+            `sampler` takes (OHEM, section 2); None: the sampler's.
+        proposal_append_gt: add the ground-truth boxes to the proposals in training.
 
     Raises:
-        ValueError: the pooler has no position-sensitive operator, pools to another size than the maps', or has a stage
-            behind it; or `hard_examples` is less than 1.
+        ValueError: the pooler has no position-sensitive operator or pools to another size than the maps', or
+            `hard_examples` is below 1.
     """
 
     def __init__(
@@ -95,13 +98,8 @@ class RFCNHeads(Heads):
         super().__init__()
         if pooler.operator is None:
             raise ValueError(
-                "R-FCN pools each bin from maps of its own, and this pooler's operator has no such form: use "
+                "R-FCN pools each bin from maps of its own, and this pooler has no position-sensitive operator: use "
                 "pooler=roialign, roialign_adaptive or roipool, as they are"
-            )
-        if pooler.stage is not None:
-            raise ValueError(
-                "the RoIs of this backbone go through another stage (backbone.stage), and R-FCN has no layers behind "
-                "the pooling: use a backbone with DC5, C5 or FPN, or VGG16"
             )
         if pooler.output_size != maps.size:
             raise ValueError(f"the maps are of {maps.size} bins a side, and the pooler pools {pooler.output_size}")
@@ -116,10 +114,7 @@ class RFCNHeads(Heads):
     def loss(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size], targets: Sequence[Target]
     ) -> dict[str, Tensor]:
-        """The losses `class` and `box`, scalars, averaged over the RoIs that learn.
-
-        The arguments are those of `StandardHeads.loss`.
-        """
+        """Compute the losses `class` and `box`, scalars, averaged over the RoIs; arguments as of `Heads.loss`."""
         del sizes
         classes = self.maps.num_classes
         rois = sample_rois(proposals, targets, self.matcher, self.sampler, classes, self.proposal_append_gt)
@@ -133,7 +128,7 @@ class RFCNHeads(Heads):
         return box_head_loss(predicted, boxes, labels, truth, self.box_loss, self.bbox_reg_weights)
 
     def forward(self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]) -> list[Objects]:
-        """The detections of each image, best first, in pixels of the network's image; arguments as of `loss`."""
+        """Detect the objects of each image, best first; arguments as of `Heads.forward`."""
         predicted = self._predict(features, proposals)
         regress = predicted.regression(torch.cat(list(proposals)), self.bbox_reg_weights)
         return self.select(predicted.probabilities, regress, [len(p) for p in proposals], sizes)

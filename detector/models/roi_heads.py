@@ -1,33 +1,36 @@
-"""The second stage: from features and proposals to losses, or to detections."""
+"""RoI heads: from features and proposals to losses, or to detections."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from detector.matching import Matcher, Rois, Sampled, join_rois, sample_rois
 from detector.models.box_head import BoxHead, Prediction
-from detector.models.mask_head import MaskHead
+from detector.models.heads import FurtherHead, Heads, Positives
 from detector.models.pooler import Pooler
 from detector.models.selection import Select
-from detector.models.stages import Heads
-from detector.types import Objects, Size, Target
+from detector.types import Objects, Output, Size, Target
 
 
 class StandardHeads(Heads):
-    """A box head and, if given, a mask head (Fast, Faster and Mask R-CNN).
+    """Run a box head, and any number of further heads on its detections (Fast, Faster and Mask R-CNN).
 
     Args:
-        box_pooler, box_head: what the RoIs' boxes and classes are predicted by.
-        select: which of them are detections.
-        matcher, sampler: which proposals learn.
-        mask_pooler: what the mask head reads; None: what the box head reads (C4).
-        mask_head: none, no masks.
-        proposal_append_gt: the true boxes are added to the proposals in training.
-        rois_at_once: at inference the box head sees at most so many RoIs at a time, which bounds the memory; None: all.
+        box_pooler: pools the features of the box head.
+        box_head: classifies RoIs and regresses their boxes.
+        select: postprocesses its predictions into detections.
+        matcher: labels proposals by their IoU with the ground truth.
+        sampler: samples among them for training.
+        further: heads beside the box head, by name; in training and at inference they run in this order.
+        proposal_append_gt: add the ground-truth boxes to the proposals in training.
+        rois_at_once: RoIs that the box head sees at a time at inference, to bound the memory; None: all.
+
+    Raises:
+        ValueError: `rois_at_once` is below 1.
     """
 
     def __init__(
@@ -37,8 +40,7 @@ class StandardHeads(Heads):
         select: Select,
         matcher: Matcher,
         sampler: Callable[[Tensor, Tensor], Sampled],
-        mask_pooler: Pooler | None = None,
-        mask_head: MaskHead | None = None,
+        further: Mapping[str, FurtherHead] | None = None,
         proposal_append_gt: bool = True,
         rois_at_once: int | None = None,
     ) -> None:
@@ -47,79 +49,111 @@ class StandardHeads(Heads):
             raise ValueError(f"rois_at_once must be at least 1, or null for all, got {rois_at_once}")
         self.rois_at_once = rois_at_once
         self.box_pooler, self.box_head, self.select = box_pooler, box_head, select
-        self.mask_pooler, self.mask_head = mask_pooler, mask_head
+        self.further: Mapping[str, FurtherHead] = nn.ModuleDict(further)  # type: ignore[assignment]
         self.matcher, self.sampler, self.proposal_append_gt = matcher, sampler, proposal_append_gt
+
+    @property
+    def outputs(self) -> list[Output]:
+        """How what the further heads predict is written and measured."""
+        return [head.output for head in self.further.values() if head.output is not None]
+
+    @property
+    def needs(self) -> set[str]:
+        """Names of the ground truth that the further heads are trained on."""
+        return {name for head in self.further.values() for name in head.needs}
 
     def loss(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size], targets: Sequence[Target]
     ) -> dict[str, Tensor]:
-        """The heads' losses, scalars: `class`, `box` and, with a mask head, `mask`.
+        """Compute the losses, scalars: `class`, `box` and those of the further heads; arguments as of `Heads.loss`.
 
-        Args:
-            features: by level [B, D, H, W].
-            proposals: by image [R, 4].
-            sizes: of the images before padding.
-            targets: the true objects by image.
+        Raises:
+            ValueError: the targets lack what a further head is trained on.
         """
         del sizes
-        classes = self.box_head.num_classes
-        rois = sample_rois(proposals, targets, self.matcher, self.sampler, classes, self.proposal_append_gt)
-        pooled = self.box_pooler(features, [r.boxes for r in rois])
-        losses = self.box_head.loss(self.box_head(pooled), *join_rois(rois))
-        if self.mask_head is not None:
-            losses |= mask_head_loss(self.mask_head, self.mask_pooler, features, pooled, rois, targets, classes)
-        return losses
+        rois = self._sample(proposals, targets)
+        pooled = self.pool(features, [r.boxes for r in rois])
+        losses = self.box_head.loss(self.predict(self.box_head, pooled), *join_rois(rois))
+        return self._with_further(losses, features, pooled, rois, targets)
 
     def forward(self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]) -> list[Objects]:
-        """The detections of each image, best first, in pixels of the network's image; arguments as of `loss`."""
+        """Detect the objects of each image, best first; arguments as of `Heads.forward`."""
         predicted = self._predict(self.box_head, features, proposals)
         regress = predicted.regression(torch.cat(list(proposals)), self.box_head.bbox_reg_weights)
         objects = self.select(predicted.probabilities, regress, [len(p) for p in proposals], sizes)
-        if self.mask_head is not None:
-            pooler = self.box_pooler if self.mask_pooler is None else self.mask_pooler
-            objects = self.mask_head(pooler(features, [o.boxes for o in objects]), objects)
-        return objects
+        return self._complete(features, objects)
+
+    def pool(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
+        """Pool what the box head and further heads without a pooler read: [K, D, P, P] of boxes [R, 4] by image."""
+        pooled: Tensor = self.box_pooler(features, boxes)
+        return pooled
+
+    def predict(self, head: BoxHead, pooled: Tensor) -> Prediction:
+        """Predict classes and boxes from what `pool` gives."""
+        predicted: Prediction = head(pooled)
+        return predicted
+
+    def _sample(self, proposals: Sequence[Tensor], targets: Sequence[Target]) -> list[Rois]:
+        background = self.box_head.num_classes
+        return sample_rois(proposals, targets, self.matcher, self.sampler, background, self.proposal_append_gt)
 
     def _predict(self, head: BoxHead, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Prediction:
-        """What a box head says of all RoIs, a part of them at a time."""
-        parts = [head(self.box_pooler(features, part)) for part in in_parts(boxes, self.rois_at_once)]
+        """Predict classes and boxes of RoIs [R, 4] by image, `rois_at_once` at a time."""
+        parts = [self.predict(head, self.pool(features, part)) for part in in_parts(boxes, self.rois_at_once)]
         return Prediction(torch.cat([p.logits for p in parts]), torch.cat([p.deltas for p in parts]))
+
+    def _with_further(
+        self,
+        losses: dict[str, Tensor],
+        features: Sequence[Tensor],
+        pooled: Tensor,
+        rois: Sequence[Rois],
+        targets: Sequence[Target],
+    ) -> dict[str, Tensor]:
+        """Add the losses of the further heads on the positive ones among the RoIs.
+
+        Args:
+            losses: of the box head.
+            features: by level, [B, D, H, W].
+            pooled: [K, D, P, P], what `pool` gives for all RoIs.
+            rois, targets: by image.
+        """
+        if not self.further:
+            return losses
+        positive = [(r.labels >= 0) & (r.labels < self.box_head.num_classes) for r in rois]
+        positives = Positives(
+            [r.boxes[p] for r, p in zip(rois, positive, strict=True)],
+            torch.cat([r.labels[p] for r, p in zip(rois, positive, strict=True)]),
+            [r.index[p] for r, p in zip(rois, positive, strict=True)],
+            targets,
+        )
+        for key, head in self.further.items():
+            if lacking := [name for name in head.needs if any(t.get(name) is None for t in targets)]:
+                raise ValueError(
+                    f"model.heads.further.{key} ({type(head).__name__}) is trained on {', '.join(lacking)}, which this "
+                    f"dataset does not have: use a model without {', '.join(lacking)}"
+                )
+            read = pooled[torch.cat(positive)] if head.pooler is None else head.pooler(features, positives.boxes)
+            own = head.loss(read, positives)
+            if twice := losses.keys() & own.keys():
+                raise ValueError(f"model.heads.further.{key}: other heads have losses called {', '.join(twice)}, too")
+            losses = losses | own
+        return losses
+
+    def _complete(self, features: Sequence[Tensor], objects: list[Objects]) -> list[Objects]:
+        """Let the further heads add their predictions to the detections of each image."""
+        for head in self.further.values():
+            boxes = [o.boxes for o in objects]
+            objects = head(self.pool(features, boxes) if head.pooler is None else head.pooler(features, boxes), objects)
+        return objects
 
 
 def in_parts(boxes: Sequence[Tensor], size: int | None) -> Iterator[list[Tensor]]:
-    """The boxes of B images [R, 4], at most `size` at a time, each time a list of B; in order, and at least once."""
+    """Split the boxes [R, 4] of B images into parts of at most `size` boxes, each a list of B; in order, at least one.
+
+    `size` None: one part.
+    """
     starts = [0, *accumulate(len(b) for b in boxes)]
     size = size or max(starts[-1], 1)
     for begin in range(0, max(starts[-1], 1), size):
         yield [b[max(begin - s, 0) : max(begin + size - s, 0)] for b, s in zip(boxes, starts, strict=False)]
-
-
-def mask_head_loss(
-    head: MaskHead,
-    pooler: Pooler | None,
-    features: Sequence[Tensor],
-    pooled: Tensor,
-    rois: Sequence[Rois],
-    targets: Sequence[Target],
-    num_classes: int,
-) -> dict[str, Tensor]:
-    """The loss of the mask head on the positive ones among the RoIs.
-
-    Args:
-        pooler: its own; None where it reads what the box head does.
-        features: by level [B, D, H, W].
-        pooled: [K, D, P, P], what the box head reads of all RoIs.
-        rois, targets: by image.
-
-    Raises:
-        ValueError: an image has no masks to learn from.
-    """
-    masks = [target.masks for target in targets if target.masks is not None]
-    if len(masks) < len(targets):
-        raise ValueError("the mask head learns from masks, and this dataset gives none: use a model without masks")
-    positive = [(r.labels >= 0) & (r.labels < num_classes) for r in rois]
-    boxes = [r.boxes[p] for r, p in zip(rois, positive, strict=True)]
-    labels = torch.cat([r.labels[p] for r, p in zip(rois, positive, strict=True)])
-    match = [r.index[p] for r, p in zip(rois, positive, strict=True)]
-    pooled = pooled[torch.cat(positive)] if pooler is None else pooler(features, boxes)
-    return head.loss(pooled, boxes, labels, masks, match)

@@ -14,18 +14,21 @@ from detector import boxes as box_ops
 from detector.boxes import BoxRegWeights
 from detector.matching import Matcher, Sampled
 from detector.models.anchors import Anchors
+from detector.models.heads import Proposer
 from detector.models.losses import BoxLoss
-from detector.models.stages import Proposer
 from detector.types import Batch, Size, Target
 
 
 class RPNHead(nn.Module):
-    """3×3 convolutions, then objectness and deltas for every anchor of a cell; shared by all levels.
+    """Predict objectness and deltas of every anchor by 3×3 convolutions and two 1×1 ones, shared by all levels.
 
     Args:
-        channels: channels of the features, D.
+        channels: of the features, D.
         anchors: anchors of a cell, A.
         depth: number of 3×3 convolutions.
+
+    Raises:
+        ValueError: `depth` is below 1.
     """
 
     def __init__(self, channels: int, anchors: int, depth: int = 1) -> None:
@@ -40,7 +43,7 @@ class RPNHead(nn.Module):
             nn.init.normal_(parameter, std=0.01) if name.endswith("weight") else nn.init.zeros_(parameter)
 
     def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:
-        """From [B, D, H, W] the logits [B, H*W*A] and deltas [B, H*W*A, 4] in the order of `Anchors`."""
+        """Predict logits [B, H*W*A] and deltas [B, H*W*A, 4] from [B, D, H, W], in the order of `Anchors`."""
         hidden = feature
         for conv in self.convs:
             hidden = F.relu(conv(hidden), inplace=True)
@@ -51,11 +54,14 @@ class RPNHead(nn.Module):
 
 @dataclass
 class Limits:
-    """How many proposals are kept.
+    """Limit the number of proposals.
 
     Attributes:
-        pre_nms_topk: of each level, before NMS.
-        post_nms_topk: of each image, after NMS over all levels.
+        pre_nms_topk: kept of each level before NMS.
+        post_nms_topk: kept of each image after NMS.
+
+    Raises:
+        ValueError: a number below 1.
     """
 
     pre_nms_topk: int
@@ -74,17 +80,21 @@ class _Prediction:
 
 
 class RPN(Proposer):
-    """Proposes regions that may hold an object.
+    """Propose regions by a region proposal network.
 
     Args:
-        head: what predicts on each level.
-        anchors: the reference boxes.
-        train, test: how many proposals are kept in training and at inference.
-        nms_thresh: proposals of a level that overlap a better one by more than this IoU are dropped.
-        matcher, sampler: which anchors learn.
+        head: predicts on each level.
+        anchors: makes the reference boxes.
+        train, test: limits of the number of proposals in training and at inference.
+        nms_thresh: NMS, by level, drops proposals whose IoU with a better one exceeds this.
+        matcher: labels anchors by their IoU with the ground truth.
+        sampler: samples among them for the loss.
         box_loss: on the deltas, such as `detector.models.losses.smooth_l1`.
-        bbox_reg_weights: of the deltas (dx, dy, dw, dh).
-        min_size: proposals with a side below it, in pixels of the network's image, are dropped.
+        bbox_reg_weights: factors of the deltas (dx, dy, dw, dh).
+        min_size: proposals with a side no longer than this, in pixels of the network's image, are dropped.
+
+    Raises:
+        ValueError: head and anchors have different numbers of anchors per cell.
     """
 
     def __init__(
@@ -110,17 +120,17 @@ class RPN(Proposer):
         self.bbox_reg_weights: BoxRegWeights = tuple(bbox_reg_weights)  # type: ignore[assignment]
 
     def forward(self, features: Sequence[Tensor], batch: Batch) -> list[Tensor]:
-        """The proposals of each image, [R, 4], best first."""
+        """Propose at inference: boxes [R, 4] of each image, best first."""
         return [boxes for boxes, _ in self._propose(self._predict(features, batch), batch.sizes, self.test_limits)]
 
     def loss(self, features: Sequence[Tensor], batch: Batch) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """The losses `rpn_objectness` and `rpn_box`, scalars, and the proposals of each image for the second stage."""
+        """Compute the losses `rpn_objectness` and `rpn_box`, scalars, and the proposals [R, 4] of each image."""
         prediction = self._predict(features, batch)
         losses = self._loss(prediction, batch.targets)
         return losses, [boxes for boxes, _ in self._propose(prediction, batch.sizes, self.train_limits)]
 
     def scored(self, features: Sequence[Tensor], batch: Batch, limits: Limits) -> list[tuple[Tensor, Tensor]]:
-        """The proposals of each image, [R, 4], best first, and the probability of an object in each, [R]."""
+        """Propose boxes [R, 4] of each image, best first, with their objectness [R] as a probability."""
         found = self._propose(self._predict(features, batch), batch.sizes, limits)
         return [(boxes, logits.sigmoid()) for boxes, logits in found]
 
@@ -130,7 +140,7 @@ class RPN(Proposer):
         return _Prediction(self.anchors(features, padded), list(logits), list(deltas))
 
     def _loss(self, prediction: _Prediction, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Equation 1 of the paper, both terms averaged over the anchors a batch could sample."""
+        """Compute equation 1 of the paper, both terms averaged over all anchors of the sample."""
         anchors = torch.cat(prediction.anchors)
         logits, deltas = (box_ops.precise(torch.cat(x, 1)) for x in (prediction.logits, prediction.deltas))
         objectness, box, count = logits.new_zeros(()), logits.new_zeros(()), 0
@@ -144,11 +154,11 @@ class RPN(Proposer):
             objectness = objectness + (term * chosen.valid).sum()
             references = anchors[chosen.index]
             truth = target.boxes[matches.index[chosen.index]] if len(target) else references
-            # Those that do not learn are given what they predict: no loss, and nothing waits to count them.
-            learns = chosen.positive[:, None]
-            predicted = torch.where(learns, deltas[image, chosen.index], 0.0)
-            wanted = torch.where(learns, truth, references)
-            box = box + self.box_loss(predicted, references, wanted, self.bbox_reg_weights).sum()
+            # Anchors that are not positive get deltas of 0 to themselves: no loss, without waiting for the device.
+            positive = chosen.positive[:, None]
+            predicted = torch.where(positive, deltas[image, chosen.index], 0.0)
+            matched = torch.where(positive, truth, references)
+            box = box + self.box_loss(predicted, references, matched, self.bbox_reg_weights).sum()
         return {"rpn_objectness": objectness / count, "rpn_box": box / count}
 
     @torch.no_grad()

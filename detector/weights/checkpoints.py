@@ -34,6 +34,7 @@ FACTORIES = frozenset(
         "detector.models.mask_head.ClassAgnostic",
         "detector.models.mask_head.Sigmoid",
         "detector.models.mask_head.Softmax",
+        "detector.masks.MaskOutput",
         "detector.masks.paste",
         "detector.masks.paste_on_whole_pixels",
         "detector.models.rpn.Limits",

@@ -56,7 +56,7 @@ def architecture(state: Mapping[str, Tensor], source: str) -> list[str]:
     if _count(state, r"backbone\.lateral\..+"):
         kind, anchors = "fpn", len(ANCHOR_RATIOS)
     else:
-        kind = "c4" if _count(state, r"heads\.box_pooler\.stage\..+") else "dc5"
+        kind = "c4" if _count(state, r"heads\.box_head\.trunk\.stage\..+") else "dc5"
         anchors = len(ANCHOR_SIZES) * len(ANCHOR_RATIOS)
     seen: dict[str, tuple[int, int]] = {
         "model.proposer.head.depth": (_count(state, r"proposer\.head\.convs\.\d+\.weight"), 1),

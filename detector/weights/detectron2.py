@@ -103,7 +103,7 @@ def _rules(state: Mapping[str, Tensor]) -> list[Rule]:
         (r"roi_heads\.box_predictor\.bbox_pred", REGRESS),
     ]
     stages = [(body + rf"res{n}", f"backbone.body.layer{n - 1}") for n in range(2, 6)]
-    for theirs, own in [*stages, (stage, "heads.box_pooler.stage.layer4")]:
+    for theirs, own in [*stages, (stage, "heads.box_head.trunk.stage.layer4")]:
         block, name = rf"{theirs}\.(\d+)\.", rf"{own}.\1."
         rules += [
             (block + r"conv(\d)", name + r"conv\2"),

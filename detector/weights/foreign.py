@@ -15,7 +15,7 @@ PLACEHOLDER = "N/A"
 
 CLASSIFY = "heads.box_head.classify"
 REGRESS = "heads.box_head.regress"
-MASK = "heads.mask_head.predictor."
+MASK = "heads.further.mask.predictor."
 TRUNK = "heads.box_head.trunk."
 
 REQUIRED = ("backbone.body.stem.0", "proposer.head.convs.0", "proposer.head.objectness", CLASSIFY, REGRESS)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from detector.weights.foreign import MASK, PLACEHOLDER, Foreign, layers, some
+from detector.models.heads import FurtherHead
+from detector.weights.foreign import PLACEHOLDER, Foreign, some
 
 COUNTER = ".num_batches_tracked"
 """Of a batch norm: not a weight, and read by none of the norms here."""
@@ -47,13 +47,13 @@ def load(model: nn.Module, foreign: Foreign, classes: Sequence[str]) -> Report:
     Raises:
         ValueError: the model is another than that of the weights; names what does not fit.
     """
-    own, cells = model.state_dict(), _cells(model)
+    own, further = model.state_dict(), _further(model)
     state = {k: v for k, v in foreign.state.items() if k in own or not k.endswith(COUNTER)}
     if not any(k.startswith("proposer.head.") for k in own):  # given proposals, or another run's RPN
         state = {k: v for k, v in state.items() if not k.startswith("proposer.")}
         state |= {k: v for k, v in own.items() if k.startswith("proposer.")}
-    theirs = _dependent(state, foreign.num_classes, cells)
-    anew = theirs | _dependent(own, len(classes), cells)
+    theirs = _dependent(state, foreign.num_classes, further)
+    anew = theirs | _dependent(own, len(classes), further)
     rows = _rows(foreign, classes)
     if rows is None:
         state = {k: v for k, v in state.items() if _module(k) not in anew}
@@ -76,11 +76,10 @@ def _module(key: str) -> str:
     return key.rpartition(".")[0]
 
 
-def _cells(model: nn.Module) -> int:
-    """Rows of the mask predictor's last layer for each class: M * M where it gives all cells at once, else 1."""
-    head = getattr(getattr(model, "heads", None), "mask_head", None)
-    last = head.predictor[-1] if isinstance(head, nn.Module) and isinstance(head.predictor, nn.Sequential) else None
-    return math.prod(last.unflattened_size[1:]) if isinstance(last, nn.Unflatten) else 1
+def _further(model: nn.Module) -> dict[str, int]:
+    """Find the layers of further heads with rows for each class: their names, and the rows of each class."""
+    heads = {name: part for name, part in model.named_modules() if isinstance(part, FurtherHead)}
+    return {f"{name}.{layer}": rows for name, head in heads.items() for layer, rows in head.class_rows().items()}
 
 
 def _classifiers(state: Mapping[str, Tensor]) -> list[str]:
@@ -88,15 +87,22 @@ def _classifiers(state: Mapping[str, Tensor]) -> list[str]:
     return [_module(k) for k in state if k.startswith("heads.") and k.endswith(".classify.weight")]
 
 
-def _dependent(state: Mapping[str, Tensor], num_classes: int, cells: int) -> set[str]:
-    """The layers with rows for each class; of a single class only the classifiers, the others could be of all."""
+def _dependent(state: Mapping[str, Tensor], num_classes: int, further: Mapping[str, int]) -> set[str]:
+    """Find the layers with rows for each class; of a single class only classifiers, as others may be class-agnostic.
+
+    Args:
+        state: in this project's names.
+        num_classes: C.
+        further: layers of further heads, with the rows that each class has there.
+    """
     found = set(_classifiers(state))
-    agnostic = dict.fromkeys(layers(state, MASK)[-1:], cells)
+    agnostic = dict(further)
     for name in found:
         bins = len(state[name + ".weight"]) // (num_classes + 1)  # of R-FCN's maps; else 1
-        agnostic[name.replace("classify", "regress") + ".weight"] = 4 * bins
+        agnostic[name.replace("classify", "regress")] = 4 * bins
     if num_classes > 1:
-        found |= {_module(key) for key, rows in agnostic.items() if key in state and len(state[key]) != rows}
+        weights = {name: state.get(f"{name}.weight") for name in agnostic}
+        found |= {name for name, weight in weights.items() if weight is not None and len(weight) != agnostic[name]}
     return found
 
 

@@ -166,7 +166,7 @@ def test_a_study_with_a_setting_composes_on_other_data() -> None:
     config = compose_config(*job.overrides)
     assert config.dataset.name == "custom"
     assert config.dataset.train.annotations == "a"
-    assert config.model.heads.mask_head.predictor._target_.endswith("MLP")
+    assert config.model.heads.further.mask.predictor._target_.endswith("MLP")
 
 
 def test_what_the_arms_differ_in_is_not_overridden_for_all() -> None:

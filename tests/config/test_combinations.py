@@ -24,11 +24,9 @@ KINDS = ("resnet18_small_fpn", "resnet18_c4", "resnet18_c5", "resnet18_dc5", "vg
 def refusal(choice: dict[str, str]) -> str | None:
     """What a combination that makes no sense is refused with; None for the others."""
     shared_stage = choice["backbone"].endswith("_c4")
-    if choice["model"] == "rfcn":
-        if choice["pooler"] in NO_VOTE:
-            return "use pooler=roialign, roialign_adaptive or roipool"
-        return "use a backbone with DC5, C5 or FPN" if shared_stage else None
-    if choice["model"].startswith("cascade") and shared_stage:
+    if choice["model"] == "rfcn" and choice["pooler"] in NO_VOTE and not shared_stage:
+        return "use pooler=roialign, roialign_adaptive or roipool"
+    if choice["model"] in ("rfcn", "cascade_rcnn", "cascade_mask_rcnn") and shared_stage:
         return "use a backbone with FPN, C5 or DC5"
     return None
 

@@ -65,7 +65,8 @@ def test_backbones_say_all_that_others_ask(backbone: str) -> None:
     assert [len(level) * 3 for level in sizes] == [node["anchors"]] * len(node["strides"])
     assert node["strides"][: len(node["roi_strides"])] == node["roi_strides"]
     assert node["size_divisibility"] in (1, 32)
-    assert (node["stage"] is None) is (node["box_size"] == 7) is (node["mask_pooler"] is not None)
+    standard = node["heads"] == "detector.models.roi_heads.StandardHeads"
+    assert standard is (node["box_size"] == 7) is (node["mask_pooler"] is not None) is ("stage" not in node["trunk"])
     keys = {"channels", "freeze_at", "mask_channels", "mask_depth", "module", "trunk", "weights", "width"}
     assert keys <= node.keys()
 
@@ -133,7 +134,7 @@ def test_other_scripts(name: str) -> None:
 def test_the_pooler_is_one_word_for_both_heads() -> None:
     for pooler, operator in (("roialign", "ops.multiscale_roi_align"), ("roipool", "ops.multiscale_roi_pool")):
         config = complete("model=mask_rcnn", f"pooler={pooler}")
-        for own in (config.model.heads.box_pooler, config.model.heads.mask_pooler):
+        for own in (config.model.heads.box_pooler, config.model.heads.further.mask.pooler):
             assert own.operator["_target_"] == operator
     assert (
         complete("pooler=roipool", "pooler.quantization=floor").model.heads.box_pooler.operator.quantization == "floor"

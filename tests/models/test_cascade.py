@@ -156,7 +156,7 @@ def test_the_stages_share_what_they_send_to_the_features() -> None:
 def test_masks_are_learnt_on_the_first_rois_and_asked_for_the_last_boxes() -> None:
     model = small_model("model=cascade_mask_rcnn")
     calls: dict[str, list[list[Tensor]]] = {"box": [], "mask": []}
-    for name, part in (("box", model.heads.box_pooler), ("mask", model.heads.mask_pooler)):
+    for name, part in (("box", model.heads.box_pooler), ("mask", model.heads.further["mask"].pooler)):
         part.register_forward_pre_hook(lambda _, given, name=name: calls[name].append(list(given[1])))
     batch = random_batch(3, 2)
     model.loss(batch)
@@ -178,7 +178,7 @@ def test_the_settings_are_detectron2s_and_the_heads_are_three() -> None:
     heads = [model.heads.box_head, *(stage.box_head for stage in model.heads.later)]
     assert [head.bbox_reg_weights for head in heads] == [(10, 10, 5, 5), (20, 20, 10, 10), (30, 30, 15, 15)]
     matchers = [model.heads.matcher, *(stage.matcher for stage in model.heads.later)]
-    assert [(matcher.positive, matcher.negative) for matcher in matchers] == [(0.5, 0.5), (0.6, 0.6), (0.7, 0.7)]
+    assert [(m.high_threshold, m.low_threshold) for m in matchers] == [(0.5, 0.5), (0.6, 0.6), (0.7, 0.7)]
     assert all(head.regressors == 1 for head in heads)
     assert len({id(p) for head in heads for p in head.parameters()}) == 3 * len(list(heads[0].parameters()))
 
@@ -187,7 +187,7 @@ def test_what_does_not_fit_is_refused() -> None:
     config = compose_config("model=cascade_rcnn", "backbone=resnet18_c4")
     with pytest.raises(ValueError, match=r"use a backbone with FPN.*'model\.heads'"):
         build.build_model(build.compose_model(config, NAMES))
-    with pytest.raises(ValueError, match="stage 1 of 3 must be cls_agnostic_bbox_reg"):
+    with pytest.raises(ValueError, match="stage 1 of 3 must have cls_agnostic_bbox_reg=true"):
         small_model("model=cascade_rcnn", "model.heads.box_head.cls_agnostic_bbox_reg=false")
     config = compose_config("model=cascade_rcnn", "model.heads.later.1.box_head.cls_agnostic_bbox_reg=false")
     assert config.model.heads.later[1].box_head.cls_agnostic_bbox_reg is False

@@ -31,7 +31,7 @@ def test_rois_are_pooled_from_the_maps_of_their_strides(strides: list[int]) -> N
 def test_a_configured_detector_pools_from_the_map_that_is_asked_for() -> None:
     for model, path in (
         ("mask_rcnn", "heads.box_pooler"),
-        ("mask_rcnn", "heads.mask_pooler"),
+        ("mask_rcnn", "heads.further.mask.pooler"),
         ("rfcn", "heads.pooler"),
     ):
         config = compose_config(f"model={model}", "backbone.roi_strides=[16]")

@@ -7,6 +7,7 @@ import torch
 
 from detector.boxes import iou
 from detector.matching import Rois, sample_rois
+from detector.models.heads import Positives
 from detector.models.pooler import with_batch_index
 from detector.models.rcnn import Normalize
 from detector.models.roi_heads import in_parts
@@ -136,7 +137,7 @@ def test_detections_are_in_the_original_image() -> None:
 
 def test_the_mask_is_read_from_the_channel_of_the_class() -> None:
     model = confident(small_model("model=mask_rcnn"))
-    head = model.heads.mask_head
+    head = model.heads.further["mask"]
     constant = torch.nn.Module()
     constant.forward = lambda x: torch.arange(4.0).view(1, 4, 1, 1).expand(len(x), 4, 28, 28)  # type: ignore[method-assign]
     head.predictor = constant
@@ -149,14 +150,15 @@ def test_the_mask_is_read_from_the_channel_of_the_class() -> None:
 
 
 def test_the_mask_loss_looks_at_the_true_class_only() -> None:
-    head = small_model("model=mask_rcnn").heads.mask_head
+    head = small_model("model=mask_rcnn").heads.further["mask"]
     logits = torch.randn(1, 4, 28, 28, requires_grad=True)
     constant = torch.nn.Module()
     constant.forward = lambda _: logits  # type: ignore[method-assign]
     head.predictor = constant
-    masks = [torch.ones(1, 128, 160, dtype=torch.bool)]
-    box = [torch.tensor([[10.0, 10.0, 50.0, 60.0]])]
-    loss = head.loss(torch.zeros(1, 32, 14, 14), box, torch.tensor([2]), masks, [torch.tensor([0])])["mask"]
+    flags, box = torch.zeros(1, dtype=torch.bool), torch.tensor([[10.0, 10.0, 50.0, 60.0]])
+    target = Target(box, torch.tensor([2]), flags, flags, torch.ones(1, 128, 160, dtype=torch.bool))
+    positives = Positives([box], torch.tensor([2]), [torch.tensor([0])], [target])
+    loss = head.loss(torch.zeros(1, 32, 14, 14), positives)["mask"]
     loss.backward()
     torch.testing.assert_close(loss, torch.nn.functional.softplus(-logits[0, 2]).mean())
     assert logits.grad is not None
@@ -164,12 +166,12 @@ def test_the_mask_loss_looks_at_the_true_class_only() -> None:
 
 
 def test_masks_are_cut_to_the_roi_by_sub_pixels() -> None:
-    head = small_model("model=mask_rcnn").heads.mask_head
+    head = small_model("model=mask_rcnn").heads.further["mask"]
     mask = torch.zeros(1, 40, 40, dtype=torch.bool)
     mask[0, 10:20, 10:30] = True
-    whole = head._target(mask, torch.tensor([0]), torch.tensor([[10.0, 10.0, 30.0, 20.0]]), 28)
+    whole = head.target(mask, torch.tensor([0]), torch.tensor([[10.0, 10.0, 30.0, 20.0]]), 28)
     assert whole.all()
-    half = head._target(mask, torch.tensor([0]), torch.tensor([[0.0, 10.0, 20.0, 20.0]]), 28)
+    half = head.target(mask, torch.tensor([0]), torch.tensor([[0.0, 10.0, 20.0, 20.0]]), 28)
     assert half[0, :, 14:].all()
     assert not half[0, :, :14].any()
 

@@ -186,7 +186,7 @@ def test_what_does_not_fit_is_refused() -> None:
         small_model("model=rfcn", "model.heads.hard_examples=0")
     with pytest.raises(ValueError, match=r"at least 1.*size=0"):
         small_model("model=rfcn", "model.heads.maps.size=0")
-    with pytest.raises(ValueError, match="use a backbone with DC5"):
+    with pytest.raises(ValueError, match="use a backbone with FPN, C5 or DC5"):
         build.build_model(build.compose_model(compose_config("model=rfcn", "backbone=resnet18_c4"), NAMES))
 
 

@@ -69,7 +69,7 @@ def test_going_on_from_them_with_other_classes(tmp_path: Path, weights: str) -> 
     assert done.returncode == 0, done.stderr
     line = next(line for line in done.stdout.splitlines() if line.startswith("weights: "))
     assert "instead of 80" in line
-    for layer in ("heads.box_head.classify", "heads.box_head.regress", "heads.mask_head.predictor."):
+    for layer in ("heads.box_head.classify", "heads.box_head.regress", "heads.further.mask.predictor."):
         assert layer in line
     config = (tmp_path / "run" / "config.yaml").read_text()
     assert "eps: 1.0e-05" in config  # this file was trained with one; the published has none

@@ -69,23 +69,23 @@ PLACES = {
         "roi_heads.box_head.fc2.bias": "heads.box_head.trunk.2.bias",
         "roi_heads.box_predictor.cls_score.weight": "heads.box_head.classify.weight",
         "roi_heads.box_predictor.bbox_pred.bias": "heads.box_head.regress.bias",
-        "roi_heads.mask_head.mask_fcn1.weight": "heads.mask_head.predictor.0.weight",
-        "roi_heads.mask_head.mask_fcn4.bias": "heads.mask_head.predictor.6.bias",
-        "roi_heads.mask_head.deconv.weight": "heads.mask_head.predictor.8.weight",
-        "roi_heads.mask_head.predictor.weight": "heads.mask_head.predictor.10.weight",
+        "roi_heads.mask_head.mask_fcn1.weight": "heads.further.mask.predictor.0.weight",
+        "roi_heads.mask_head.mask_fcn4.bias": "heads.further.mask.predictor.6.bias",
+        "roi_heads.mask_head.deconv.weight": "heads.further.mask.predictor.8.weight",
+        "roi_heads.mask_head.predictor.weight": "heads.further.mask.predictor.10.weight",
     },
     "c4": {
         "backbone.stem.conv1.norm.weight": "backbone.body.stem.1.weight",
         "backbone.res4.5.conv1.weight": "backbone.body.layer3.5.conv1.weight",
-        "roi_heads.res5.0.shortcut.norm.weight": "heads.box_pooler.stage.layer4.0.downsample.1.weight",
-        "roi_heads.res5.2.conv3.norm.bias": "heads.box_pooler.stage.layer4.2.bn3.bias",
-        "roi_heads.mask_head.deconv.bias": "heads.mask_head.predictor.0.bias",
-        "roi_heads.mask_head.predictor.bias": "heads.mask_head.predictor.2.bias",
+        "roi_heads.res5.0.shortcut.norm.weight": "heads.box_head.trunk.stage.layer4.0.downsample.1.weight",
+        "roi_heads.res5.2.conv3.norm.bias": "heads.box_head.trunk.stage.layer4.2.bn3.bias",
+        "roi_heads.mask_head.deconv.bias": "heads.further.mask.predictor.0.bias",
+        "roi_heads.mask_head.predictor.bias": "heads.further.mask.predictor.2.bias",
     },
     "dc5": {
         "backbone.res5.1.conv2.weight": "backbone.body.layer4.1.conv2.weight",
         "roi_heads.box_head.fc1.bias": "heads.box_head.trunk.0.bias",
-        "roi_heads.mask_head.mask_fcn2.weight": "heads.mask_head.predictor.2.weight",
+        "roi_heads.mask_head.mask_fcn2.weight": "heads.further.mask.predictor.2.weight",
     },
 }
 
@@ -121,7 +121,7 @@ def test_the_same_numbers_come_out(kind: str) -> None:
             )
         )
         if kind == "c4":
-            pairs.append((model.heads.box_pooler.stage(pooled), run_stage(pooled, state, "roi_heads.res5", 3, 2)))
+            pairs.append((model.heads.box_head.trunk.stage(pooled), run_stage(pooled, state, "roi_heads.res5", 3, 2)))
     for found, expected in pairs:
         assert found.shape == expected.shape
         assert expected.abs().max() > 0

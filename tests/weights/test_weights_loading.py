@@ -13,7 +13,7 @@ from detector.models.rcnn import RCNN
 from detector.weights import Foreign, checkpoints
 from tests.conftest import CLASSES, compose_config, small_model
 
-PREDICTORS = ["heads.box_head.classify", "heads.box_head.regress", "heads.mask_head.predictor.10"]
+PREDICTORS = ["heads.box_head.classify", "heads.box_head.regress", "heads.further.mask.predictor.10"]
 
 
 def model_of(classes: Sequence[str], *overrides: str, seed: int = 0) -> RCNN:
@@ -61,7 +61,7 @@ def test_rows_follow_the_names_of_classes(head: list[str]) -> None:
         assert own[f"heads.box_head.classify.{leaf}"].equal(torch.stack([given[i] for i in [*rows, 6]]))
         given = foreign.state[f"heads.box_head.regress.{leaf}"]
         assert own[f"heads.box_head.regress.{leaf}"].equal(torch.cat([given[4 * i : 4 * i + 4] for i in rows]))
-    last = "heads.mask_head.predictor." + ("4" if "mask_head=mlp" in head else "10")
+    last = "heads.further.mask.predictor." + ("4" if "mask_head=mlp" in head else "10")
     given, cells = foreign.state[f"{last}.weight"], 784 if "mask_head=mlp" in head else 1
     assert own[f"{last}.weight"].equal(torch.cat([given[cells * i : cells * i + cells] for i in rows]))
     changed = differences(model, own | {k: v for k, v in foreign.state.items() if v.shape == own[k].shape})
@@ -130,10 +130,10 @@ def test_what_does_not_fit_is_named_with_the_way_out() -> None:
     conventions = ["experiment=detectron2_fpn", "model=mask_rcnn"]
     foreign = foreign_of(model_of(CLASSES), CLASSES, conventions)
     with pytest.raises(
-        ValueError, match=r"12 left over \(heads\.mask_head.*they need experiment=detectron2_fpn model="
+        ValueError, match=r"12 left over \(heads\.further\.mask.*they need experiment=detectron2_fpn model="
     ):
         weights.load(small_model("model=faster_rcnn"), foreign, CLASSES)
-    with pytest.raises(ValueError, match=r"12 tensors missing \(heads\.mask_head.*take its run's configuration"):
+    with pytest.raises(ValueError, match=r"12 tensors missing \(heads\.further\.mask.*take its run's configuration"):
         weights.load(model_of(CLASSES), foreign_of(small_model("model=faster_rcnn"), CLASSES), CLASSES)
     with pytest.raises(
         ValueError, match=r"6 of another shape .*classify\.weight is \[5, 64\] and the model's \[5, 48\]"

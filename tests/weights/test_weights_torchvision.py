@@ -105,7 +105,7 @@ def test_the_background_goes_last_and_its_regression_nowhere() -> None:
     for leaf in ("weight", "bias"):
         assert found.state[f"heads.box_head.classify.{leaf}"].reshape(4, -1)[:, 0].tolist() == [1, 2, 3, 0]
         assert found.state[f"heads.box_head.regress.{leaf}"].reshape(12, -1)[:, 0].tolist() == list(range(4, 16))
-        assert found.state[f"heads.mask_head.predictor.10.{leaf}"].reshape(3, -1)[:, 0].tolist() == [1, 2, 3]
+        assert found.state[f"heads.further.mask.predictor.10.{leaf}"].reshape(3, -1)[:, 0].tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize(("name", "epsilon"), [(NAMES[2], 0.0), (NAMES[2], 1e-5), (NAMES[3], 1e-5)])
@@ -139,7 +139,7 @@ def test_the_same_numbers_come_out(name: str, epsilon: float) -> None:
         predicted = model.heads.box_head(pooled)
         close([predicted.logits, predicted.deltas], [logits[:, [*order, 0]], deltas.view(2, -1, 4)[:, order]])
         masks = their.roi_heads.mask_predictor(their.roi_heads.mask_head(wide))
-        close([model.heads.mask_head.predictor(wide)], [masks[:, order]])
+        close([model.heads.further["mask"].predictor(wide)], [masks[:, order]])
 
 
 def close(found: list[Tensor], expected: list[Tensor]) -> None:

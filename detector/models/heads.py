@@ -1,0 +1,117 @@
+"""Interfaces of a two-stage detector's parts: the proposer, the RoI heads, and the heads beside the box head."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from detector.models.pooler import Pooler
+from detector.types import Batch, Objects, Output, Size, Target
+
+
+class Proposer(nn.Module, ABC):
+    """Propose regions that may hold an object: by an RPN, or as given with the images."""
+
+    @abstractmethod
+    def forward(self, features: Sequence[Tensor], batch: Batch) -> list[Tensor]:
+        """Propose at inference: boxes [R, 4] of each image, in pixels of the network's image."""
+
+    @abstractmethod
+    def loss(self, features: Sequence[Tensor], batch: Batch) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """Compute the losses by name, scalars, and the proposals [R, 4] of each image for training the heads."""
+
+
+class Heads(nn.Module, ABC):
+    """Predict objects from features and proposals: the second stage of a detector."""
+
+    @property
+    def outputs(self) -> list[Output]:
+        """How what the further heads predict is written and measured; none where there are no such heads."""
+        return []
+
+    @property
+    def needs(self) -> set[str]:
+        """Names of the ground truth that is needed beside boxes and labels; see `FurtherHead.needs`."""
+        return set()
+
+    @abstractmethod
+    def forward(self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]) -> list[Objects]:
+        """Detect the objects of each image, best first, in pixels of the network's image.
+
+        Args:
+            features: by level, fine to coarse, [B, D, H, W].
+            proposals: by image, [R, 4].
+            sizes: of the images before padding.
+        """
+
+    @abstractmethod
+    def loss(
+        self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size], targets: Sequence[Target]
+    ) -> dict[str, Tensor]:
+        """Compute the losses by name, scalars.
+
+        Args:
+            features: by level, fine to coarse, [B, D, H, W].
+            proposals: by image, [R, 4].
+            sizes: of the images before padding.
+            targets: the ground truth, by image.
+        """
+
+
+@dataclass
+class Positives:
+    """The positive RoIs among those sampled for the box head, on which further heads are trained; K in the batch."""
+
+    boxes: list[Tensor]
+    """by image float32 [R, 4]"""
+    labels: Tensor
+    """int64 [K]: the matched objects' classes"""
+    index: list[Tensor]
+    """by image int64 [R]: the matched object of the image's target"""
+    targets: Sequence[Target]
+    """the ground truth, by image"""
+
+
+class FurtherHead(nn.Module, ABC):
+    """Predict something about each object beside its box and class, as Mask R-CNN's mask head does.
+
+    Trained on the positive RoIs; at inference it runs on the detections.
+
+    Args:
+        pooler: pools the features that it reads; None: it reads what the box head reads (C4).
+        output: how its predictions are written and measured; None: they are not.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Names of the ground truth that it is trained on: `masks`, or entries of `Target.extra`."""
+
+    def __init__(self, pooler: Pooler | None = None, output: Output | None = None) -> None:
+        super().__init__()
+        self.pooler, self.output = pooler, output
+
+    @abstractmethod
+    def loss(self, pooled: Tensor, positives: Positives) -> dict[str, Tensor]:
+        """Compute the losses by name, scalars, from the pooled features [K, D, P, P] of the positive RoIs.
+
+        K may be 0; every parameter should then still get a (zero) gradient, as distributed training expects.
+        """
+
+    @abstractmethod
+    def forward(self, pooled: Tensor, objects: Sequence[Objects]) -> list[Objects]:
+        """Add the predictions to the detections of each image, from their pooled features [K, D, P, P].
+
+        What is added must not depend on the image's size (coordinates go from 0 to 1 over the object's box), as the
+        boxes alone are scaled to the original image afterwards.
+        """
+
+    def class_rows(self) -> dict[str, int]:
+        """Layers whose outputs are grouped by class: their names, and the outputs (rows of the weight) of each class.
+
+        When weights are loaded for classes in another order, these rows are reordered, and for other classes the layers
+        keep their initial weights. A layer with no more outputs than that is class-agnostic.
+        """
+        return {}
