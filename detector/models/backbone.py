@@ -1,4 +1,4 @@
-"""Backbones: from a normalised image to features by level."""
+"""Backbones: compute features by level from a normalised image."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from torchvision.ops import FrozenBatchNorm2d
 from detector.models.folding import conv_norm
 
 Norm = Callable[[int], nn.Module]
-"""Makes the normalisation layer of a number of channels."""
+"""`channels -> nn.Module`: makes a normalisation layer."""
 
 
 def group_norm(channels: int, groups: int = 32) -> nn.Module:
-    """Group normalisation (Wu and He, 2018), a `Norm`; `groups` must divide the channels."""
+    """Make a group normalisation layer (Wu and He, 2018); a `Norm` once `groups` is fixed.
+
+    Raises:
+        ValueError: `groups` does not divide `channels`.
+    """
     if groups < 1 or channels % groups:
         raise ValueError(
             f"{channels} channels do not make {groups} groups; take norm.groups={math.gcd(channels, groups)}, or more "
@@ -28,11 +32,14 @@ def group_norm(channels: int, groups: int = 32) -> nn.Module:
 
 
 def frozen_batch_norm(channels: int, eps: float = 1e-5) -> nn.Module:
-    """Batch normalisation whose statistics and weights stay as loaded, a `Norm`.
+    """Make a batch normalisation layer whose statistics and affine parameters stay as loaded; a `Norm`.
 
     Args:
         channels: of the features.
-        eps: added to the variance. 0 in the detectors of torchvision that were trained with it.
+        eps: added to the variance; 0 in torchvision's detectors of version 1.
+
+    Raises:
+        ValueError: `eps` is negative.
     """
     if eps < 0:
         raise ValueError(f"norm.eps is added to a variance and must be at least 0, got {eps}")
@@ -41,11 +48,11 @@ def frozen_batch_norm(channels: int, eps: float = 1e-5) -> nn.Module:
 
 
 class Body(nn.Module, ABC):
-    """A network cut off before its classifier: from [B, 3, H, W] to features, fine to coarse.
+    """Compute features by a network that is cut off before its classifier.
 
     Attributes:
-        channels: of each feature.
-        strides: image pixels between its cells.
+        channels: of each feature, fine to coarse.
+        strides: image pixels between the cells of each feature.
     """
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int]) -> None:
@@ -55,18 +62,22 @@ class Body(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, image: Tensor) -> list[Tensor]:
-        """From [B, 3, H, W] the features [B, D, H / stride, W / stride], fine to coarse."""
+        """Compute features [B, D, H / stride, W / stride] from [B, 3, H, W], fine to coarse."""
 
     def freeze(self, stages: Sequence[nn.Module], count: int) -> None:
-        """Train neither the weights nor the norms' statistics of the first `count` of `stages`, now and later."""
+        """Freeze the first `count` of `stages`: their parameters and their norms' statistics, for good.
+
+        Raises:
+            ValueError: there are not so many stages.
+        """
         if not 0 <= count <= len(stages):
-            raise ValueError(f"freeze_at counts stages of {len(stages)}, got {count}")
+            raise ValueError(f"freeze_at must be 0 to {len(stages)}, the number of stages, got {count}")
         self._frozen = list(stages[:count])
         for stage in self._frozen:
             stage.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode; the statistics of frozen stages stay as they are."""
+        """Set the mode; frozen stages stay in evaluation mode."""
         super().train(mode)
         for stage in self._frozen:
             stage.eval()
@@ -74,17 +85,17 @@ class Body(nn.Module, ABC):
 
 
 class FPN(nn.Module):
-    """A feature pyramid: the coarse levels' meaning at the fine levels' resolution (FPN, section 3).
+    """Build a feature pyramid by a top-down pathway and lateral connections (FPN, section 3).
 
     Args:
         body: gives features, each at twice the stride of the one before.
         channels: of every level of the pyramid.
         norm: makes the normalisation layer after each convolution; None for none.
-        strides: of the levels, image pixels between cells: those of the body, and from there on twice the one before.
-            Levels beyond the body's are every second cell of the one before.
+        strides: image pixels between the cells of each level: those of the body, then twice the one before. Levels
+            beyond the body's subsample the level before by 2.
 
     Raises:
-        ValueError: the strides are not such.
+        ValueError: `strides` are others, the body's do not double, or `channels` is below 1.
     """
 
     def __init__(
@@ -100,11 +111,11 @@ class FPN(nn.Module):
         first = body.strides[0]
         if body.strides != [first * 2**level for level in range(len(body.strides))] or first & (first - 1):
             raise ValueError(
-                f"a pyramid wants a body whose strides are powers of two, each twice the one before; its are "
+                f"a pyramid needs a body whose strides are powers of two, each twice the one before; this one's are "
                 f"{body.strides}"
             )
-        wanted = [first * 2**level for level in range(max(len(strides), len(body.strides)))]
-        if list(strides) != wanted:
+        expected = [first * 2**level for level in range(max(len(strides), len(body.strides)))]
+        if list(strides) != expected:
             raise ValueError(
                 f"strides must be {first}, {2 * first}, {4 * first}, ..., at least the body's {len(body.strides)}, got "
                 f"{list(strides)}"
@@ -113,7 +124,7 @@ class FPN(nn.Module):
 
         def conv(inputs: int, side: int) -> nn.Module:
             after = None if norm is None else norm(channels)
-            # A norm that learns nothing brings no bias of its own.
+            # A norm without parameters (a frozen one) has no trained bias.
             bias = after is None or not list(after.parameters())
             layer = nn.Conv2d(inputs, channels, side, padding=side // 2, bias=bias)
             nn.init.kaiming_uniform_(layer.weight, a=1)
@@ -125,7 +136,7 @@ class FPN(nn.Module):
         self.output = nn.ModuleList(conv(channels, 3) for _ in body.channels)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """From [B, 3, H, W] the levels, [B, channels, H / stride, W / stride], fine to coarse."""
+        """Compute levels [B, channels, H / stride, W / stride] from [B, 3, H, W], fine to coarse."""
         lateral = [_apply(layer, x) for layer, x in zip(self.lateral, self.body(image), strict=True)]
         merged = [lateral[-1]]
         for x in reversed(lateral[:-1]):
@@ -137,18 +148,18 @@ class FPN(nn.Module):
 
 
 def _apply(layer: nn.Module, x: Tensor) -> Tensor:
-    """A convolution, or one with its norm, on x."""
+    """Apply a convolution, with its norm where it has one."""
     y: Tensor = conv_norm(layer[0], layer[1], x) if isinstance(layer, nn.Sequential) else layer(x)
     return y
 
 
 class SingleLevel(nn.Module):
-    """The coarsest of a body's features alone (Faster R-CNN): C4 of a ResNet of three stages, C5 of four.
+    """Give the coarsest of a body's features alone (Faster R-CNN): C4 of a ResNet with depth=3, C5 with depth=4.
 
     Args:
         body: gives features, fine to coarse.
-        channels: that the last of them must have.
-        strides: of that one: a list of one number.
+        channels: of the last one, D.
+        strides: of the last one, a list of one number.
 
     Raises:
         ValueError: the body's last feature has other channels or another stride.
@@ -164,5 +175,5 @@ class SingleLevel(nn.Module):
         self.body = body
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """From [B, 3, H, W] one level [B, channels, H / stride, W / stride]."""
+        """Compute one level [B, channels, H / stride, W / stride] from [B, 3, H, W]."""
         return [self.body(image)[-1]]

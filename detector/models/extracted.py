@@ -1,4 +1,4 @@
-"""Any network as a body: its features are read at named places (torchvision's feature extraction)."""
+"""Any network as a body: read its features at named nodes (torchvision's feature extraction)."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from detector.models import pretrained
 from detector.models.backbone import Body, Norm
 
 PROBE = (128, 160)
-"""Height and width of the image on which strides are measured; unlike, so that a map's axes can be told apart."""
+"""Height and width of the image on which strides are measured; they differ, so that axes can be told apart."""
 
 
 def torchvision_model(name: str, weights: str | None = None, norm: Norm | None = None) -> nn.Module:
-    """A network of torchvision that classifies images.
+    """Build a classification network of torchvision.
 
     Args:
         name: torchvision's, such as `mobilenet_v3_large`.
-        weights: None for random ones, else as `detector.models.pretrained.read` takes them.
-        norm: what its batch norms are replaced by, with their weights, statistics, eps and momentum; None for nothing.
-            Norms of other kinds stay.
+        weights: None for random ones, else as `detector.models.pretrained.read_pretrained` takes them.
+        norm: makes the layers that replace its batch norms and take over their parameters, statistics, eps and
+            momentum; None: they stay. Norms of other kinds stay.
 
     Raises:
-        ValueError: there is no such network, the weights do not fit, or `norm` has no use for the statistics in them.
+        ValueError: there is no such network, the weights do not fit, or `norm` makes layers without statistics, which
+            the weights have.
     """
     names = torchvision.models.list_models(torchvision.models)
     if name not in names:
         raise ValueError(f"backbone.name: torchvision has no {name!r}; take one of {', '.join(names)}")
     model: nn.Module = torchvision.models.get_model(name, weights=None)
     if weights is not None:
-        pretrained.load(model, pretrained.read(name, weights), weights)
+        pretrained.load_pretrained(model, pretrained.read_pretrained(name, weights), weights)
     if norm is not None:
         _replace_norms(model, norm, weights)
     return model
@@ -45,33 +46,33 @@ def _replace_norms(module: nn.Module, norm: Norm, weights: str | None) -> None:
             _replace_norms(child, norm, weights)
             continue
         new = norm(child.num_features)
-        wanted = new.state_dict()
-        if weights is not None and "running_mean" not in wanted:
+        own = new.state_dict()
+        if weights is not None and "running_mean" not in own:
             raise ValueError(
-                f"backbone weights {weights!r} were learnt with batch norms, and norm makes {type(new).__name__}: take "
-                "norm=batch, norm=sync or norm=frozen, or backbone.weights=null for random ones"
+                f"backbone weights {weights!r} were trained with batch norms, and norm makes {type(new).__name__}: "
+                "take norm=batch, norm=sync or norm=frozen, or backbone.weights=null for random ones"
             )
-        new.load_state_dict({k: v for k, v in child.state_dict().items() if k in wanted})
-        for own in ("eps", "momentum"):
-            if hasattr(new, own):
-                setattr(new, own, getattr(child, own))
+        new.load_state_dict({k: v for k, v in child.state_dict().items() if k in own})
+        for attribute in ("eps", "momentum"):
+            if hasattr(new, attribute):
+                setattr(new, attribute, getattr(child, attribute))
         module.add_module(name, new)
 
 
 class Extracted(Body):
-    """The features that a network computes on its way; what comes after them is left out.
+    """Compute features by any network, cut off after the last node.
 
-    Channels and strides are read from a run on an image of zeros. Maps that the network holds as [B, H, W, D] (Swin)
-    are given as [B, D, H, W].
+    Channels and strides are measured on an image of zeros. Features that the network computes as [B, H, W, D] (Swin)
+    are permuted to [B, D, H, W].
 
     Args:
-        model: takes [B, 3, H, W], and torch.fx can trace it.
+        model: takes [B, 3, H, W]; torch.fx must be able to trace it.
         nodes: where features are read, fine to coarse: the names of modules, such as `features.3`, or of single
             operations, as `torchvision.models.feature_extraction.get_graph_node_names` gives them.
-        freeze_at: what the first so many of these features come from is not trained.
+        freeze_at: nodes, from the finest on, that are frozen with all modules that they depend on.
 
     Raises:
-        ValueError: the model cannot be traced, a node is not there, or what it gives is no map of evenly spaced cells.
+        ValueError: the model cannot be traced, a node does not exist, or gives no map of evenly spaced cells.
     """
 
     def __init__(self, model: nn.Module, nodes: Sequence[str], freeze_at: int = 0) -> None:
@@ -86,12 +87,12 @@ class Extracted(Body):
         self.net, self.nodes = net.train(), tuple(nodes)
         self.channels_last = tuple(last for _, _, last in layouts)
         if not 0 <= freeze_at <= len(nodes):
-            raise ValueError(f"freeze_at counts nodes of {len(nodes)}, got {freeze_at}")
+            raise ValueError(f"freeze_at must be 0 to {len(nodes)}, the number of nodes, got {freeze_at}")
         if freeze_at:
             self.freeze(parts := _behind(net, found[nodes[freeze_at - 1]]), len(parts))
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """From [B, 3, H, W] the nodes' features [B, D, H / stride, W / stride]."""
+        """Compute the nodes' features [B, D, H / stride, W / stride] from [B, 3, H, W]."""
         found = self.net(image)
         return [
             found[node].permute(0, 3, 1, 2) if last else found[node]
@@ -112,7 +113,7 @@ def _check_names(model: nn.Module, nodes: Sequence[str]) -> None:
 
 
 def _layout(node: str, feature: object) -> tuple[int, int, bool]:
-    """The channels and stride of a feature of the probe, and whether the channels come last."""
+    """Measure a feature of the probe: channels, stride, and whether the channels come last."""
     shape = tuple(feature.shape) if isinstance(feature, Tensor) else (type(feature).__name__,)
     if len(shape) == 4:
         for last, (height, width) in ((False, shape[2:]), (True, shape[1:3])):
@@ -126,7 +127,7 @@ def _layout(node: str, feature: object) -> tuple[int, int, bool]:
 
 
 def _behind(net: nn.Module, feature: Tensor) -> list[nn.Module]:
-    """The modules on whose own parameters a feature depends."""
+    """Find the modules on whose own parameters a feature depends."""
     if not feature.requires_grad:
         return []
     weights = [p for p in net.parameters() if p.requires_grad]

@@ -1,4 +1,4 @@
-"""Batch norms that are the same whatever they are given, as a part of the convolution before them."""
+"""Fold fixed batch norms (frozen, or in evaluation mode) into the convolutions before them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def folded(conv: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor] | None:
-    """Weight and bias of the one convolution that `norm(conv(x))` is.
+    """Compute weight and bias of the one convolution that equals `norm(conv(x))`.
 
-    That is so of frozen batch norms, and of others in evaluation mode; None where it is not.
+    None where there is none: the norm is no batch norm, or neither frozen nor in evaluation mode.
     """
     fixed = isinstance(norm, FrozenBatchNorm2d) or (isinstance(norm, nn.BatchNorm2d) and not norm.training)
     gain, shift, mean, variance = (getattr(norm, n, None) for n in ("weight", "bias", "running_mean", "running_var"))
@@ -36,7 +36,7 @@ def folded(conv: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor] | None:
 
 
 def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
-    """`norm(conv(x))`; in one convolution where it can be, so that no map is gone through a second and a third time.
+    """Compute `norm(conv(x))`, by one convolution where the norm is fixed, which saves passes over the map.
 
     Args:
         conv: an `nn.Conv2d`.
@@ -52,9 +52,9 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
 
 
 def fold(model: M) -> M:
-    """A copy of a model for inference, in evaluation mode, whose norms have gone into its convolutions for good.
+    """Copy a model for inference, its fixed batch norms folded into the convolutions of sequences and residual blocks.
 
-    Those of sequences and of residual blocks. Its weights have other names than the model's, and are not trained.
+    The copy is in evaluation mode, its parameters have other names than the model's and need no gradient.
     """
     model = copy.deepcopy(model).eval().requires_grad_(False)
     for module in model.modules():

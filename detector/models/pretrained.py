@@ -1,4 +1,4 @@
-"""Weights learnt by classifying ImageNet, for what is cut out of torchvision's networks."""
+"""Read and load weights of torchvision's classification networks, pretrained on ImageNet."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import torchvision
 from torch import Tensor, nn
 
 
-def read(name: str, weights: str) -> dict[str, Tensor]:
-    """The state dict of torchvision's network `name`.
+def read_pretrained(name: str, weights: str) -> dict[str, Tensor]:
+    """Read the state dict of torchvision's network `name`.
 
     Args:
         name: torchvision's, such as `resnet50`.
-        weights: `imagenet` (or torchvision's name of a set, such as `IMAGENET1K_V1`) for torchvision's, downloaded
-            where they are not yet on disk, or the path of a file with a state dict.
+        weights: `imagenet` (or torchvision's name of a set, such as `IMAGENET1K_V1`), downloaded where they are not on
+            disk yet; or the path of a file with a state dict.
 
     Raises:
-        ValueError, OSError: there are none of that name, they cannot be had, or the file holds something else.
+        ValueError: there is no set of that name, or the file holds something else.
+        OSError: the file does not exist, or the download fails.
     """
     if weights == "imagenet" or weights.startswith("IMAGENET"):
         choice = "DEFAULT" if weights == "imagenet" else weights
@@ -49,27 +50,27 @@ def read(name: str, weights: str) -> dict[str, Tensor]:
     return loaded
 
 
-def load(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Put weights into a module, each into its own; a norm that is frozen does not count its batches.
+def load_pretrained(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load a state dict into a module; counters of batches, which frozen norms do not have, are left out.
 
     Args:
-        module: whose names and shapes must be those of `state`.
-        state: from `read`, without what `module` has no part for.
-        source: what `read` was asked for.
+        module: has the names and shapes of `state`.
+        state: from `read_pretrained`, without layers that `module` does not have.
+        source: the `weights` of `read_pretrained`, for messages.
 
     Raises:
-        ValueError: they do not fit; says how.
+        ValueError: they do not fit; the message names what.
     """
     own = {k: v for k, v in module.state_dict().items() if not k.endswith("num_batches_tracked")}
     given = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
     missing, unexpected = [k for k in own if k not in given], [k for k in given if k not in own]
     if unexpected and not missing and all(_is_statistic(k) for k in unexpected):
         raise ValueError(
-            f"backbone weights {source!r} were learnt with batch norms, which this network does not have: take "
+            f"backbone weights {source!r} were trained with batch norms, which this network does not have: take "
             "norm=batch, norm=sync or norm=frozen, or backbone.weights=null for random ones"
         )
     if missing and not unexpected and all(_is_statistic(k) for k in missing):
-        raise ValueError(f"backbone weights {source!r} were learnt without batch norms; take norm=group")
+        raise ValueError(f"backbone weights {source!r} were trained without batch norms; take norm=group")
     shapes = [
         f"{k} {tuple(given[k].shape)} for {tuple(own[k].shape)}"
         for k in own
@@ -78,7 +79,7 @@ def load(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     if missing or unexpected or shapes:
         raise ValueError(
             f"backbone weights {source!r} do not fit: missing {missing[:3]}, unexpected {unexpected[:3]}, of another "
-            f"shape {shapes[:3]}; take the backbone that they were learnt with"
+            f"shape {shapes[:3]}; take the backbone that they were trained with"
         )
     module.load_state_dict(given, strict=False)
 

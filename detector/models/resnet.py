@@ -1,4 +1,4 @@
-"""Residual networks (He et al., 2016; Xie et al., 2017) as bodies, and the fifth stage as a part of the heads."""
+"""ResNets (He et al., 2016) and ResNeXts (Xie et al., 2017): as bodies, and their last stage for the heads of C4."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from detector.models.folding import conv_norm
 
 
 class ResNet(Body):
-    """The stem and residual stages of torchvision's ResNets and ResNeXts.
+    """Compute features by the stem and residual stages of torchvision's ResNets and ResNeXts.
 
     Args:
         name: torchvision's name, such as `resnet50` or `resnext50_32x4d`.
         norm: makes the normalisation layer of a number of channels.
-        weights: None for random ones, else as `detector.models.pretrained.read` takes them.
-        freeze_at: so many of the stages (the stem is the first) are not trained.
-        depth: so many of the four residual stages are there, from the finest on.
+        weights: None for random ones, else as `detector.models.pretrained.read_pretrained` takes them.
+        freeze_at: stages that are frozen, the stem being the first (Detectron2's FREEZE_AT).
+        depth: residual stages, 1 to 4, from the finest on.
         stride_in_1x1: whether a bottleneck block strides in its first 1×1 convolution (He et al., Caffe's weights)
             instead of in its 3×3 (torchvision).
-        dilation: of the 3×3 convolutions of the fourth residual stage. With 2 that stage does not stride, and its
-            cells are 16 pixels apart like those before ("DC5", Detectron2's RES5_DILATION); 1 or 2.
+        dilation: of the 3×3 convolutions of the last residual stage, 1 or 2. With 2 that stage does not stride, so that
+            its cells are 16 pixels apart ("DC5", Detectron2's RES5_DILATION).
 
     Raises:
-        ValueError: an argument is not such, or the weights do not fit.
+        ValueError: an argument is out of range, or the weights do not fit.
     """
 
     def __init__(
@@ -41,9 +41,11 @@ class ResNet(Body):
         dilation: int = 1,
     ) -> None:
         if not 1 <= depth <= 4:
-            raise ValueError(f"depth counts residual stages, 1 to 4, got {depth}")
+            raise ValueError(f"depth is the number of residual stages, 1 to 4, got {depth}")
         if dilation not in (1, 2) or (dilation == 2 and depth < 4):
-            raise ValueError(f"dilation of the fourth residual stage is 1, or 2 with depth=4; got {dilation}, {depth=}")
+            raise ValueError(
+                f"dilation of the last residual stage must be 1, or 2 with depth=4, got {dilation=}, {depth=}"
+            )
         net = _network(name, norm, weights, stride_in_1x1)
         if dilation == 2:
             _dilate(net.layer4)
@@ -56,7 +58,7 @@ class ResNet(Body):
         self.freeze([self.stem, *(self.get_submodule(stage) for stage in self.stages)], freeze_at)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """From [B, 3, H, W] the residual stages' outputs C2, C3, ... at strides 4, 8, ..."""
+        """Compute the residual stages' outputs C2, C3, ... at strides 4, 8, ... from [B, 3, H, W]."""
         conv, norm, *rest = self.stem
         x = conv_norm(conv, norm, image)
         for layer in rest:
@@ -69,10 +71,13 @@ class ResNet(Body):
 
 
 class ResNetStage(nn.Module):
-    """The last residual stage alone, over pooled features: the heads of a detector on C4 (ResNet, appendix A).
+    """Run the last residual stage alone on pooled features, for a detector on C4 (ResNet, appendix A).
 
     Args:
-        name, norm, weights, stride_in_1x1: as of the `ResNet` whose three first residual stages the features are of.
+        name, norm, weights, stride_in_1x1: as of the `ResNet` (depth=3) that computes the features.
+
+    Raises:
+        ValueError: as of `ResNet`.
     """
 
     def __init__(
@@ -82,12 +87,12 @@ class ResNetStage(nn.Module):
         self.layer4 = _network(name, norm, weights, stride_in_1x1).layer4
 
     def forward(self, features: Tensor) -> Tensor:
-        """From [K, D, P, P] to [K, 2 · D, P / 2, P / 2]."""
+        """Compute [K, 2 · D, P / 2, P / 2] from [K, D, P, P]."""
         return _run(self.layer4, features)
 
 
 def _run(stage: nn.Module, x: Tensor) -> Tensor:
-    """A stage of torchvision's residual blocks, each convolution with its norm."""
+    """Run a stage of torchvision's residual blocks, each convolution together with its norm."""
     for block in stage.children():
         assert isinstance(block, BasicBlock | Bottleneck)
         y = F.relu(conv_norm(block.conv1, block.bn1, x), inplace=True)
@@ -102,7 +107,7 @@ def _run(stage: nn.Module, x: Tensor) -> Tensor:
 
 
 def _network(name: str, norm: Norm, weights: str | None, stride_in_1x1: bool) -> torchvision.models.ResNet:
-    """Torchvision's network but for the classifier."""
+    """Build torchvision's network without its classifier."""
     models = torchvision.models
     names = [n for n in models.list_models(models) if models.get_model_builder(n).__module__ == models.resnet.__name__]
     if name not in names:
@@ -110,8 +115,8 @@ def _network(name: str, norm: Norm, weights: str | None, stride_in_1x1: bool) ->
     net = models.get_model(name, weights=None, norm_layer=norm)
     net.fc = nn.Identity()
     if weights is not None:
-        state = pretrained.read(name, weights)
-        pretrained.load(net, {k: v for k, v in state.items() if not k.startswith("fc.")}, weights)
+        state = pretrained.read_pretrained(name, weights)
+        pretrained.load_pretrained(net, {k: v for k, v in state.items() if not k.startswith("fc.")}, weights)
     if stride_in_1x1:
         for block in (net.layer2[0], net.layer3[0], net.layer4[0]):
             if not isinstance(block, Bottleneck):
@@ -121,7 +126,7 @@ def _network(name: str, norm: Norm, weights: str | None, stride_in_1x1: bool) ->
 
 
 def _dilate(stage: nn.Module) -> None:
-    """Let a stage dilate by two instead of striding by two."""
+    """Make a stage dilate by two instead of striding by two."""
     for module in stage.modules():
         if isinstance(module, nn.Conv2d):
             module.stride = (1, 1)

@@ -1,4 +1,4 @@
-"""VGG16 (Simonyan and Zisserman, 2015) as Fast and Faster R-CNN cut it: convolutions as body, fc6 and fc7 as trunk."""
+"""VGG16 (Simonyan and Zisserman, 2015) as in Fast and Faster R-CNN: convolutions as body, fc6 and fc7 as trunk."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 
 class VGG16(Body):
-    """VGG16 up to conv5_3 and its ReLU, at stride 16.
+    """Compute the features of VGG16 up to conv5_3 and its ReLU, at stride 16.
 
     Args:
-        weights: None for random ones, else as `detector.models.pretrained.read` takes them.
-        freeze_at: so many of the five stages between the max-pools are not trained (Fast R-CNN, section 4.5: 2).
+        weights: None for random ones, else as `detector.models.pretrained.read_pretrained` takes them.
+        freeze_at: stages, of the five between the max-pools, that are frozen (Fast R-CNN, section 4.5: 2).
 
     Raises:
-        ValueError: `freeze_at` is not such, or the weights do not fit.
+        ValueError: `freeze_at` is out of range, or the weights do not fit.
     """
 
     def __init__(self, weights: str | None = None, freeze_at: int = 0) -> None:
@@ -38,26 +38,26 @@ class VGG16(Body):
             stages.append([*layers, nn.MaxPool2d(2, 2)])
         features = nn.Sequential(*(layer for stage in stages for layer in stage))
         if weights is not None:
-            state = pretrained.read("vgg16", weights)
+            state = pretrained.read_pretrained("vgg16", weights)
             own = {k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}
-            pretrained.load(features, own, weights)
+            pretrained.load_pretrained(features, own, weights)
         stages[-1].pop()
         self.conv1, self.conv2, self.conv3, self.conv4, self.conv5 = (nn.Sequential(*stage) for stage in stages)
         self.freeze([self.conv1, self.conv2, self.conv3, self.conv4, self.conv5], freeze_at)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """From [B, 3, H, W] one feature [B, 512, H / 16, W / 16]."""
+        """Compute one feature [B, 512, H / 16, W / 16] from [B, 3, H, W]."""
         return [self.conv5(self.conv4(self.conv3(self.conv2(self.conv1(image)))))]
 
 
 class VGGTrunk(nn.Sequential):
-    """VGG16's layers fc6 and fc7, each with ReLU and dropout, from pooled features [K, D, P, P] to [K, `width`].
+    """Apply VGG16's layers fc6 and fc7, each with ReLU and dropout: from pooled features [K, D, P, P] to [K, `width`].
 
     Args:
         channels, size: D and P; VGG16's are 512 and 7.
         width: of both layers; VGG16's is 4096.
         dropout: the share of their outputs that is dropped in training.
-        weights: None for random ones, else as `detector.models.pretrained.read` takes them.
+        weights: None for random ones, else as `detector.models.pretrained.read_pretrained` takes them.
 
     Raises:
         ValueError: the weights do not fit.
@@ -79,10 +79,10 @@ class VGGTrunk(nn.Sequential):
             kept = ("classifier.0.", "classifier.3.")
             state = {
                 k.removeprefix("classifier."): v
-                for k, v in pretrained.read("vgg16", weights).items()
+                for k, v in pretrained.read_pretrained("vgg16", weights).items()
                 if k.startswith(kept)
             }
             matrix = state.get("0.weight")
             if matrix is not None and matrix.shape == (width, channels * size * size):
                 state["0.weight"] = matrix.view_as(first.weight)
-            pretrained.load(self, state, weights)
+            pretrained.load_pretrained(self, state, weights)

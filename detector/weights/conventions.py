@@ -1,7 +1,7 @@
-"""What the tensors of a Detectron2 checkpoint say of the model they were learnt in, as overrides of the configuration.
+"""Infer the configuration of a Detectron2 checkpoint, which carries none, from its tensors.
 
-A file carries no configuration. What can be seen in names, shapes and buffers is seen here; the rest (where a block has
-its stride, the pooler, thresholds) is that of Detectron2's model zoo, in the presets `experiment=detectron2_...`.
+What names, shapes and buffers tell becomes overrides; the rest (where a block has its stride, the pooler, thresholds)
+is that of Detectron2's model zoo, in the presets `experiment=detectron2_...`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch import Tensor
 from detector.weights.foreign import CLASSIFY, MASK, REGRESS, TRUNK, layers
 
 MEAN, STD = (123.675, 116.28, 103.53), (1.0, 1.0, 1.0)
-"""Of the zoo, for images in the order red, green, blue."""
+"""Of the zoo, in the order red, green, blue."""
 
 IMAGENET_STD = (58.395, 57.12, 57.375)
-"""Of the zoo's ResNeXt, trained by Caffe2 and not by MSRA."""
+"""Of the zoo's ResNeXts, whose ImageNet weights are Caffe2's, not MSRA's."""
 
 ANCHOR_SIZES, ANCHOR_RATIOS = [32, 64, 128, 256, 512], [0.5, 1, 2]
 
@@ -30,18 +30,18 @@ BODIES = {
     (4, 6, 32, 256): "resnext50_32x4d",
     (4, 23, 32, 256): "resnext101_32x8d",
 }
-"""By the blocks of the second and third stage, the groups of a 3x3 convolution and the channels of the first stage."""
+"""By the number of blocks in the second and third residual stage, groups, and channels of the first stage."""
 
 
 def architecture(state: Mapping[str, Tensor], source: str) -> list[str]:
-    """The preset, and what differs from it.
+    """Infer the preset, and overrides where the model differs from it.
 
     Args:
         state: in this project's names; the trunk's weights are still matrices.
-        source: for the error.
+        source: for messages.
 
     Raises:
-        ValueError: the backbone is no ResNet of this project.
+        ValueError: the backbone is none of `BODIES`.
     """
     body = r"backbone\.body\.layer"
     stage = [_count(state, rf"{body}{n}\.\d+\.conv1\.weight") for n in (2, 3)]
@@ -50,8 +50,8 @@ def architecture(state: Mapping[str, Tensor], source: str) -> list[str]:
     name = BODIES.get(shape)
     if name is None:
         raise ValueError(
-            f"weights {source!r}: blocks of the second and third stage, groups and channels of the first are {shape}; "
-            f"no backbone here is so"
+            f"weights {source!r}: no backbone here has such numbers of blocks in its second and third residual stage, "
+            f"groups, and channels in its first: {shape}"
         )
     if _count(state, r"backbone\.lateral\..+"):
         kind, anchors = "fpn", len(ANCHOR_RATIOS)
@@ -77,7 +77,7 @@ def architecture(state: Mapping[str, Tensor], source: str) -> list[str]:
 
 
 def _norms(state: Mapping[str, Tensor]) -> list[str]:
-    """Learnt norms; in the zoo the models with these have their strides on the 3x3 convolutions."""
+    """Infer trained norms; the zoo's models with these have their strides on the 3x3 convolutions."""
     if "backbone.body.stem.1.running_mean" not in state:
         norm = ["norm=group", "~norm.eps", "backbone.stride_in_1x1=false"]
     elif "backbone.body.stem.1.num_batches_tracked" in state:
@@ -118,10 +118,10 @@ def _mask_head(state: Mapping[str, Tensor], kind: str) -> list[str]:
 
 
 def preprocessing(mean: Tensor | None, std: Tensor | None) -> tuple[bool, list[str]]:
-    """Whether images come in the order red, green, blue, and the overrides for unusual means and deviations.
+    """Tell whether the model takes images in RGB order, and make overrides for unusual means and deviations.
 
     Args:
-        mean, std: the file's `pixel_mean` and `pixel_std`, [3] or [3, 1, 1], in 0..255, where it has them.
+        mean, std: the file's `pixel_mean` and `pixel_std`, [3] or [3, 1, 1], in 0..255; None if absent.
     """
     rgb = mean is not None and torch.allclose(mean.flatten().float(), torch.tensor(MEAN), atol=1e-3)
     overrides = []
@@ -135,7 +135,7 @@ def preprocessing(mean: Tensor | None, std: Tensor | None) -> tuple[bool, list[s
 
 
 def anchors(cells: Sequence[Tensor]) -> list[str]:
-    """The overrides for unusual anchors.
+    """Make overrides for unusual anchors.
 
     Args:
         cells: by level [A, 4], the anchors of one cell around the origin, by size and then by height / width.

@@ -1,4 +1,4 @@
-"""Faster and Mask R-CNN of Detectron2: names and conventions.
+"""Read Faster and Mask R-CNN of Detectron2: names and conventions.
 
 The names and shapes are those of its model definitions (modeling/backbone/resnet.py and fpn.py,
 modeling/proposal_generator/rpn.py, modeling/roi_heads/*.py), for any number of blocks, levels and layers.
@@ -19,14 +19,14 @@ from detector.weights.foreign import CLASSIFY, MASK, PLACEHOLDER, REGRESS, TRUNK
 from detector.weights.torchvision import categories
 
 COCO = tuple(name for name in categories("fasterrcnn_resnet50_fpn") if name != PLACEHOLDER)
-"""In the order of the ids, which is that of Detectron2's rows; VOC's is the alphabet, as here."""
+"""COCO's classes in the order of their ids, Detectron2's rows; VOC's are in alphabetical order, as here."""
 
 
 def from_pickle(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.pkl` of Detectron2's model zoo.
+    """Read the tensors of a `.pkl` file of Detectron2's model zoo.
 
     Raises:
-        ValueError: it is no such file.
+        ValueError: the file is of another format.
     """
     content = unpickle.read(path)
     if not isinstance(content, dict):
@@ -49,7 +49,7 @@ def from_pickle(path: Path) -> dict[str, Tensor]:
 
 
 def recognise(state: Mapping[str, Any]) -> bool:
-    """Whether these are the names of one of Detectron2's two-stage detectors."""
+    """Tell from the names of a state dict whether it is of a two-stage detector of Detectron2."""
     names = [key.removeprefix("module.") for key in state]
     return all(
         any(name.startswith(part) for name in names)
@@ -58,14 +58,14 @@ def recognise(state: Mapping[str, Any]) -> bool:
 
 
 def convert(state: Mapping[str, Tensor], source: str) -> Foreign:
-    """A state dict of Detectron2's, its first convolution turned from BGR to RGB where need be.
+    """Convert a state dict of Detectron2, flipping the first convolution from BGR to RGB where needed.
 
-    What it says of the model becomes overrides: depth and kind of the backbone, masks, norms and, where the file still
-    has them, means, deviations and anchors that are not the default. Where a block has its stride, no file says; the
-    models of the zoo have it on the first 1x1 convolution, ResNeXt and those whose norms learn on the 3x3.
+    What it tells of the model becomes overrides: depth and kind of the backbone, masks, norms and, where the file has
+    them, unusual means, deviations and anchors. No file tells where blocks have their stride: the zoo's models have it
+    on the first 1x1 convolution, ResNeXts and models with trained norms on the 3x3.
 
     Raises:
-        ValueError: it has parts that this project has not, or not those it needs.
+        ValueError: it has layers that this project does not have, or lacks some.
     """
     state = {key.removeprefix("module."): value for key, value in state.items()}
     if not recognise(state):
@@ -88,7 +88,7 @@ def convert(state: Mapping[str, Tensor], source: str) -> Foreign:
 
 
 def _rules(state: Mapping[str, Tensor]) -> list[Rule]:
-    """The names of Detectron2's modules, for the number of layers that `state` has."""
+    """Make the rules for the names of Detectron2's modules, for the number of layers in `state`."""
     body, stage = r"backbone\.(?:bottom_up\.)?", r"roi_heads\.res5"
     fpn = ".0" if any(re.match(r"backbone\.fpn_lateral\d+\.norm\.", key) for key in state) else ""
     finest = min((int(m[1]) for m in (re.match(r"backbone\.fpn_lateral(\d+)\.", k) for k in state) if m), default=0)
@@ -129,7 +129,7 @@ def _rules(state: Mapping[str, Tensor]) -> list[Rule]:
 
 
 def _convs(state: Mapping[str, Tensor], theirs: str, own: str) -> tuple[list[Rule], int]:
-    """The rules for convolutions that are numbered from 1, in a sequence with their norms and ReLUs; its next place."""
+    """Make the rules for convolutions numbered from 1, here a sequence with norms and ReLUs; gives its next index."""
     rules, place = [], 0
     for n in range(1, sum(re.fullmatch(rf"{theirs}\d+\.weight", key) is not None for key in state) + 1):
         normed = any(re.match(rf"{theirs}{n}\.norm\.", key) for key in state)

@@ -1,4 +1,4 @@
-"""What all sources of weights have in common: names become this project's, and none is left over."""
+"""Rename the tensors of other projects' checkpoints to this project's names; none may be left over."""
 
 from __future__ import annotations
 
@@ -11,45 +11,48 @@ from typing import Any
 from torch import Tensor
 
 PLACEHOLDER = "N/A"
-"""The name of a class that a file has rows for and no dataset has objects of."""
+"""The name of classes that a file has rows for but no dataset has (ids that COCO skips)."""
 
 CLASSIFY = "heads.box_head.classify"
 REGRESS = "heads.box_head.regress"
+"""The predictors of the box head."""
+
 MASK = "heads.further.mask.predictor."
 TRUNK = "heads.box_head.trunk."
+"""Prefixes of the mask head's and the box head's layers."""
 
 REQUIRED = ("backbone.body.stem.0", "proposer.head.convs.0", "proposer.head.objectness", CLASSIFY, REGRESS)
-"""The modules without which nothing is a two-stage detector."""
+"""The modules that every two-stage detector has."""
 
 Rule = tuple[str, str]
-"""A pattern for the whole name of a module, and this project's name for it (as in `re.Match.expand`)."""
+"""A pattern that matches a module's whole name, and this project's name for it, as for `re.Match.expand`."""
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """Weights from elsewhere, in this project's names and order: RGB, the background's row last."""
+    """Weights from a file, in this project's names and order: RGB, the background's row last."""
 
     state: dict[str, Tensor]
     conventions: list[str]
-    """the overrides of the configuration that make the model these weights were learnt in"""
+    """overrides of the configuration that build the model these weights are of"""
     classes: list[str] | None
-    """by row, `PLACEHOLDER` where a row has no class; None where the file does not say"""
+    """names, by row; `PLACEHOLDER` where a row has no class; None where the file does not tell"""
     source: str
-    """what the user asked for"""
+    """as the user gave it, for messages"""
     config: dict[str, Any] | None = None
-    """the resolved configuration of the run of this project that they come from"""
+    """the resolved configuration of the run, where they come from one of this project"""
 
     @property
     def num_classes(self) -> int:
-        """How many classes the weights tell apart, placeholders among them."""
+        """Number of classes, including placeholders."""
         return len(self.classes) if self.classes else len(self.state[CLASSIFY + ".weight"]) - 1
 
 
 def rename(state: Mapping[str, Tensor], rules: Sequence[Rule], source: str) -> dict[str, Tensor]:
-    """The tensors under the names that `rules` give their modules; the first rule that fits counts.
+    """Rename tensors by the first rule that matches their module.
 
     Raises:
-        ValueError: a tensor fits no rule, two of them the same name, or a part of every detector is not there.
+        ValueError: no rule matches a tensor, two get the same name, or a module of `REQUIRED` is missing.
     """
     compiled = [(re.compile(pattern), name) for pattern, name in rules]
     result: dict[str, Tensor] = {}
@@ -75,17 +78,17 @@ def rename(state: Mapping[str, Tensor], rules: Sequence[Rule], source: str) -> d
 
 
 def unflatten(state: dict[str, Tensor], channels: int, source: str) -> None:
-    """Shape the weight of the trunk's first layer on flattened features as `FullyConnected` has it, in place.
+    """Reshape the weight of the trunk's first fully connected layer for `FullyConnected`, in place.
 
-    From [width, D * P * P] over channels, rows and columns, in this order, to [width, D, P, P].
+    From [width, D * P * P] (channels, rows, columns) to [width, D, P, P].
 
     Args:
         state: in this project's names.
-        channels: D of the pooled features, where no convolution of the trunk has changed it.
-        source: for the error.
+        channels: D of the pooled features; a convolution of the trunk before that layer may change it.
+        source: for messages.
 
     Raises:
-        ValueError: the features were no square of so many channels.
+        ValueError: the layer's inputs are no square map of D channels.
     """
     for key in layers(state, TRUNK):
         if state[key].ndim == 4:
@@ -100,11 +103,11 @@ def unflatten(state: dict[str, Tensor], channels: int, source: str) -> None:
 
 
 def layers(state: Mapping[str, Tensor], prefix: str) -> list[str]:
-    """The names of the weights in the sequence at `prefix`, in its order."""
+    """List the names of the weights in the sequence at `prefix`, in its order."""
     found = {k: k.removeprefix(prefix).removesuffix(".weight") for k in state if k.startswith(prefix)}
     return sorted((k for k, index in found.items() if index.isdecimal()), key=lambda k: int(found[k]))
 
 
 def some(names: Sequence[str], most: int = 4) -> str:
-    """The first of `names`, for a message."""
+    """Format the first of `names`, for a message."""
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

@@ -1,4 +1,4 @@
-"""Weights from elsewhere into a model: all of them, but for predictors of other classes."""
+"""Load weights into a model: all of them, except predictors of other classes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from detector.models.heads import FurtherHead
 from detector.weights.foreign import PLACEHOLDER, Foreign, some
 
 COUNTER = ".num_batches_tracked"
-"""Of a batch norm: not a weight, and read by none of the norms here."""
+"""A batch norm's counter: no parameter, and used by none of the norms here."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was loaded, and what was not; as text one line to print."""
+    """Report what was loaded; as text, one line to print."""
 
     source: str
     loaded: int
-    """tensors"""
+    """number of tensors"""
     anew: list[str] = field(default_factory=list)
-    """the layers that stay as they were initialised"""
+    """layers that keep their initial weights"""
     reason: str = ""
+    """why they do"""
 
     def __str__(self) -> str:
         text = f"weights: {self.loaded} tensors from {self.source}"
@@ -32,24 +33,24 @@ class Report:
 
 
 def load(model: nn.Module, foreign: Foreign, classes: Sequence[str]) -> Report:
-    """Put weights into a model.
+    """Load weights into a model.
 
-    Where the weights tell the same classes apart by name, the predictors' rows are put in the order of `classes`; where
-    their names are unknown and their number is the same, rows stay where they are. Otherwise the predictors of classes
-    stay as they are in the model. All else is loaded, and nothing may be missing or left over; but a model without an
-    RPN of its own keeps the proposer that it has.
+    The predictors' rows are reordered by the names of the classes, if the weights have the same classes as the model;
+    if their names are unknown and their number is the model's, rows keep their order; otherwise the predictors keep
+    their initial weights. Everything else is loaded, and nothing may be missing or left over, except that a model
+    without an RPN of its own keeps its proposer.
 
     Args:
-        model: built in the conventions of the weights, with an output for each of `classes`.
+        model: built with the conventions of the weights, for `classes`.
         foreign: the weights.
-        classes: the names that the model is to tell apart.
+        classes: names of the model's classes.
 
     Raises:
-        ValueError: the model is another than that of the weights; names what does not fit.
+        ValueError: the weights are of another model; the message names what does not fit.
     """
     own, further = model.state_dict(), _further(model)
     state = {k: v for k, v in foreign.state.items() if k in own or not k.endswith(COUNTER)}
-    if not any(k.startswith("proposer.head.") for k in own):  # given proposals, or another run's RPN
+    if not any(k.startswith("proposer.head.") for k in own):  # given proposals, or a frozen RPN
         state = {k: v for k, v in state.items() if not k.startswith("proposer.")}
         state |= {k: v for k, v in own.items() if k.startswith("proposer.")}
     theirs = _dependent(state, foreign.num_classes, further)
@@ -83,7 +84,7 @@ def _further(model: nn.Module) -> dict[str, int]:
 
 
 def _classifiers(state: Mapping[str, Tensor]) -> list[str]:
-    """The names of the layers that tell classes apart: one of a box head, several of a cascade, R-FCN's maps."""
+    """List the classification layers: one of a box head, several of a cascade, R-FCN's maps."""
     return [_module(k) for k in state if k.startswith("heads.") and k.endswith(".classify.weight")]
 
 
@@ -107,7 +108,7 @@ def _dependent(state: Mapping[str, Tensor], num_classes: int, further: Mapping[s
 
 
 def _rows(foreign: Foreign, classes: Sequence[str]) -> list[int] | None:
-    """Which of the weights' classes is each of `classes`; None where they are others."""
+    """Find the row of each of `classes` in the weights; None if the classes differ."""
     if foreign.classes is None:
         return list(range(len(classes))) if foreign.num_classes == len(classes) else None
     if list(classes) == foreign.classes:
@@ -118,7 +119,7 @@ def _rows(foreign: Foreign, classes: Sequence[str]) -> list[int] | None:
 
 
 def _reorder(value: Tensor, rows: Sequence[int], num_classes: int, background: bool) -> Tensor:
-    """The rows of a layer by class, chosen; with a `background`, its rows are behind them and stay."""
+    """Select a layer's rows by class; with a `background`, its rows come last and stay."""
     each = len(value) // (num_classes + background)
     by_class = value[: num_classes * each].reshape(num_classes, each, *value.shape[1:])
     return torch.cat((by_class[list(rows)].flatten(0, 1), value[num_classes * each :]))
@@ -133,12 +134,12 @@ def _reason(foreign: Foreign, classes: Sequence[str]) -> str:
 
 
 def _check(foreign: Foreign, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """Refuse what does not fit, naming it.
+    """Raise ValueError, naming what does not fit.
 
     Args:
         foreign: for the message.
-        state: what is to be loaded.
-        own: what the model wants.
+        state: to be loaded.
+        own: the model's state dict, without layers that keep their initial weights.
     """
     faults = []
     if missing := sorted(own.keys() - state.keys()):

@@ -1,7 +1,7 @@
-"""Faster and Mask R-CNN of torchvision: names, files and conventions.
+"""Read Faster and Mask R-CNN of torchvision: names, files and conventions.
 
-The names are those of torchvision.models.detection and of the published files, which are older: until version 0.13 a
-convolution without norm stood where there is now a sequence that begins with it.
+The names are those of torchvision.models.detection and of the published files, which are older: before version 0.13,
+convolutions that are now the first of a sequence had its name.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ NAMES = (
     "maskrcnn_resnet50_fpn",
     "maskrcnn_resnet50_fpn_v2",
 )
-"""The models that this project has parts for."""
+"""The supported models."""
 
 
 def check(name: str) -> None:
-    """Refuse a model that this project has no parts for.
+    """Check that a model is supported.
 
     Raises:
-        ValueError: naming those there are.
+        ValueError: it is not; the message names those that are.
     """
     if name not in NAMES:
         raise ValueError(f"torchvision's {name!r} is not among the models whose weights are read: {', '.join(NAMES)}")
 
 
 def published(name: str, download: bool = False) -> Path:
-    """Where torch keeps the weights that torchvision publishes for COCO.
+    """Find the weights that torchvision publishes for COCO in torch's cache.
 
     Args:
         name: of `NAMES`.
-        download: fetch the file if it is not there; it is checked against the hash in its name.
+        download: download a missing file; it is checked against the hash in its name.
 
     Raises:
-        FileNotFoundError: it is not there, and not to be fetched.
-        OSError: it cannot be fetched.
+        FileNotFoundError: the file is missing, and `download` is false.
+        OSError: the download fails.
     """
     url: str = torchvision.models.get_model_weights(name).DEFAULT.url
     path: Path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
@@ -68,13 +68,13 @@ def published(name: str, download: bool = False) -> Path:
 
 
 def categories(name: str) -> list[str]:
-    """The names of COCO's 90 ids by torchvision's rows, the background left out; ids without a class are `N/A`."""
+    """List the names of COCO's 90 ids in the order of torchvision's rows, without background; `N/A` for unused ids."""
     names: list[str] = torchvision.models.get_model_weights(name).DEFAULT.meta["categories"]
     return names[1:]
 
 
 def recognise(state: Iterable[str]) -> str | None:
-    """Which of `NAMES` a state dict with these names is of; None where it is none of torchvision's."""
+    """Tell from the names of a state dict which of `NAMES` it is of; None if it is not torchvision's."""
     keys = set(state)
     if "rpn.head.cls_logits.weight" not in keys:
         return None
@@ -83,16 +83,15 @@ def recognise(state: Iterable[str]) -> str | None:
 
 
 def convert(state: Mapping[str, Tensor], name: str, source: str) -> Foreign:
-    """A state dict of torchvision's model `name`.
+    """Convert a state dict of torchvision's model `name`.
 
-    The published weights of version 1 were learnt with frozen batch norms without epsilon, and so are those fine-tuned
-    from them; torchvision says so in `overwrite_eps`. A file of version 1 without `num_batches_tracked`, which frozen
-    norms do not keep, is taken for one of these. Trained from ImageNet's weights instead (`weights_backbone=`), its
-    norms are frozen too, but have torchvision's default, 1e-5: nothing in the file tells, so the user must. The norms
-    of version 2 learn, and have 1e-5.
+    The published weights of version 1, and weights fine-tuned from them, have frozen batch norms with eps=0
+    (torchvision's `overwrite_eps`). A file of version 1 without `num_batches_tracked`, which frozen norms do not have,
+    is assumed to be one of these. One trained from ImageNet's weights alone (`weights_backbone=`) has frozen norms with
+    torchvision's default, 1e-5; the file does not tell, so the user must. Version 2 has trained norms, with 1e-5.
 
     Raises:
-        ValueError: it is of another model; names what does not fit.
+        ValueError: it is of another model; the message names what does not fit.
     """
     check(name)
     found = recognise(state)
@@ -104,18 +103,18 @@ def convert(state: Mapping[str, Tensor], name: str, source: str) -> Foreign:
     mask = [key.removesuffix(".weight") for key in layers(new, MASK)[-1:]]
     for leaf in (".weight", ".bias"):
         new[CLASSIFY + leaf] = new[CLASSIFY + leaf].roll(-1, 0)
-        new[REGRESS + leaf] = new[REGRESS + leaf][4:]  # torchvision never reads the background's
+        new[REGRESS + leaf] = new[REGRESS + leaf][4:]  # the background's, which torchvision never uses
         for last in mask:
             new[last + leaf] = new[last + leaf][1:]
-    learnt = name.endswith("_v2") or any(key.endswith("num_batches_tracked") for key in state)
-    eps = "1e-5" if learnt else "0.0"
+    trained_norms = name.endswith("_v2") or any(key.endswith("num_batches_tracked") for key in state)
+    eps = "1e-5" if trained_norms else "0.0"
     names = categories(name)
     known = len(new[CLASSIFY + ".weight"]) == len(names) + 1
     return Foreign(new, [f"experiment=torchvision_{name}", f"norm.eps={eps}"], names if known else None, source)
 
 
 def _rules(state: Mapping[str, Tensor]) -> list[Rule]:
-    """The names of torchvision's modules, for the number of layers that `state` has."""
+    """Make the rules for the names of torchvision's modules, for the number of layers in `state`."""
     convs = _count(state, r"roi_heads\.box_head\.(\d+)\.0\.weight")
     depth = _count(state, r"roi_heads\.mask_head\.(?:mask_fcn\d+|\d+\.0)\.weight")
     pace = 3 if "roi_heads.mask_head.0.1.weight" in state else 2

@@ -44,7 +44,7 @@ def node(target: str, **arguments: Any) -> dict[str, Any]:
         "detector.data.shapes.generate",
         "detector.data.coco.json.load",
         "detector.evaluation.base.Evaluator.write",
-        "detector.models.pretrained.read",
+        "detector.models.pretrained.read_pretrained",
         "detector.models.pretrained.torch.load",
         "detector.models.pretrained.Path",
         "detector.models.extracted.create_feature_extractor",

@@ -261,7 +261,7 @@ def test_parts_that_are_not_here_are_named() -> None:
     with pytest.raises(ValueError, match=r"4 of \d+ tensors belong to no part.*box_head\.0\.fc1"):
         converted(cascade)
     deeper = shapes | {k.replace("res3.3", f"res3.{i}"): v for i in range(4, 9) for k, v in shapes.items()}
-    with pytest.raises(ValueError, match="no backbone here is so"):
+    with pytest.raises(ValueError, match="no backbone here has such numbers"):
         converted(deeper)
     with pytest.raises(ValueError, match="no whole detector"):
         converted({k: v for k, v in shapes.items() if "objectness" not in k})
