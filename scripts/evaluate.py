@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from detector.config import build
 from detector.config.cli import command, console, finish
-from detector.training.run import build_evaluators, evaluate, precision
+from detector.training.run import build_metrics, evaluate, precision
 from detector.training.task import DetectionTask
 
 
@@ -51,7 +51,8 @@ def main(config: DictConfig) -> None:
         )
     model = build.build_model(saved)
     trained.load(model)
-    task = DetectionTask(model, evaluators=build_evaluators(saved, val))
+    collector, metrics = build_metrics(saved, val)
+    task = DetectionTask(model, collector=collector, metrics=metrics)
     evaluate(saved, Path(HydraConfig.get().runtime.output_dir), console, task, val)
 
 

@@ -18,11 +18,12 @@ from hydra.errors import HydraException, InstantiationException
 from hydra.types import HydraContext, RunMode
 from hydra.utils import get_object
 from hydra.utils import instantiate as hydra_instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from detector import weights
 from detector.data.proposal_files import attach
+from detector.evaluation import METRICS
 from detector.models.rcnn import RCNN
 from detector.types import DetectionDataset
 from detector.weights import checkpoints
@@ -167,6 +168,28 @@ def build_dataset(config: DictConfig, split: str) -> DetectionDataset:
     options = {"masks": False} if "masks" in node and not has_mask_head(config) else {}
     dataset: DetectionDataset = instantiate(node, **options)
     return attach(dataset, config.get("proposals"), split) if takes_proposals(config) else dataset
+
+
+def metric_nodes(metrics: ListConfig) -> ListConfig:
+    """Turn a dataset's metrics, words of `METRICS` and nodes with a `_target_`, into nodes alone.
+
+    Raises:
+        ValueError: a word that is none of these, a node without a `_target_`, or no list.
+    """
+    known = f"each of them is one of {', '.join(sorted(METRICS))}, or {{_target_: mypackage.MyMetric}}"
+    if not isinstance(metrics, ListConfig):
+        raise ValueError(f"dataset.metrics must be a list, such as [coco], not {metrics!r}; {known}")
+    nodes = []
+    for metric in list(OmegaConf.to_container(metrics, resolve=True)):  # type: ignore[arg-type]
+        if isinstance(metric, str) and metric in METRICS:
+            nodes.append({"_target_": METRICS[metric]})
+        elif isinstance(metric, dict) and "_target_" in metric:
+            nodes.append(metric)
+        else:
+            raise ValueError(f"dataset.metrics: unknown metric {metric!r}; {known}")
+    # As a part of a configuration, so that errors name its key.
+    found: ListConfig = OmegaConf.create({"dataset": {"metrics": nodes}}).dataset.metrics
+    return found
 
 
 def has_mask_head(config: DictConfig) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from detector.config import build
-from detector.data.datamodule import collate
+from detector.data.collate import collate
 from detector.masks import Paste
 from detector.models.folding import fold
 from detector.types import Objects, Sample, Target

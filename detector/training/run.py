@@ -24,11 +24,12 @@ from torch import Tensor
 
 import ops
 from detector.config import build
-from detector.data.datamodule import DetectionDataModule, collate
-from detector.evaluation import Evaluator
-from detector.evaluation import evaluators as make_evaluators
+from detector.data.collate import collate
+from detector.data.datamodule import DetectionDataModule
+from detector.evaluation import Collector, Metric
 from detector.evaluation.table import render
 from detector.inference.proposing import adopt
+from detector.masks import MaskOutput
 from detector.training.callbacks import Clock, CsvLogger, Interruption, Levels, Progress
 from detector.training.folder import COMMAND
 from detector.training.task import DetectionTask
@@ -99,25 +100,23 @@ def _datamodule(config: DictConfig, train: DetectionDataset | None, val: Detecti
     )
 
 
-def build_evaluators(config: DictConfig, val: DetectionDataset) -> list[Evaluator]:
-    """The metrics of the dataset, against the truth of `val`."""
+def build_metrics(config: DictConfig, val: DetectionDataset) -> tuple[Collector, list[Metric]]:
+    """Build a collector for the detections on `val` and the dataset's metrics, which read it."""
     bins = tuple(config.dataset.size_bins)
     masks = val.has_masks and build.has_mask_head(config)
-    paste = build.instantiate(config.paste)
-    return make_evaluators(list(config.dataset.metrics), val.ground_truth(), val.category_ids, bins, masks, paste)
+    outputs = [MaskOutput(build.instantiate(config.paste))] if masks else []
+    collector = Collector(val.ground_truth(), val.category_ids, bins, outputs)
+    nodes = build.metric_nodes(config.dataset.metrics)
+    return collector, [build.instantiate(node, collector=collector) for node in nodes]
 
 
-def measurable(evaluators: list[Evaluator], val: DetectionDataset) -> list[str]:
-    """The names of the metrics that `val` allows: what its truth gives where nothing is detected."""
+def measurable(collector: Collector, metrics: list[Metric], val: DetectionDataset) -> list[str]:
+    """Return the names of the metrics that `val` allows: those of a detector without detections."""
     nothing = Objects(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 1, 1))
     images = val.ground_truth()["images"]
-    names: list[str] = []
-    for evaluator in evaluators:
-        evaluator.update(
-            [i["id"] for i in images], [nothing] * len(images), [(i["height"], i["width"]) for i in images]
-        )
-        names += evaluator.results()
-        evaluator.reset()
+    collector.update([i["id"] for i in images], [nothing] * len(images), [(i["height"], i["width"]) for i in images])
+    names = [name for metric in metrics for name in metric.results()]
+    collector.reset()
     return names
 
 
@@ -172,8 +171,8 @@ def fit(
         raise ValueError(
             "model: it learns masks, and dataset.train has none; use a model without masks, such as faster_rcnn"
         )
-    evaluators = build_evaluators(config, val)
-    logged = [name for name in measurable(evaluators, val) if name.count("/") == 1]
+    collector, measures = build_metrics(config, val)
+    logged = [name for name in measurable(collector, measures, val) if name.count("/") == 1]
     if config.schedule.monitor not in logged:
         found = ", ".join(logged) or "nothing"
         raise ValueError(f"schedule.monitor={config.schedule.monitor}: on dataset.val is measured: {found}")
@@ -186,7 +185,8 @@ def fit(
         model=build.build_model(config),
         optimizer=build.instantiate(config.schedule.optimizer),
         scheduler=build.instantiate(config.schedule.scheduler),
-        evaluators=evaluators,
+        collector=collector,
+        metrics=measures,
         config=checkpoints.portable(config),
         seed=config.seed,
     )
@@ -270,7 +270,7 @@ def evaluate(
         config: a complete configuration, classes included.
         folder: the run's folder.
         console: where the table is printed.
-        task: the detector with its weights and evaluators.
+        task: the detector with its weights, collector and metrics.
         val: the dataset.
         trainer: the one that trained; a second one would start the other processes of a distributed run again.
 
@@ -293,8 +293,8 @@ def evaluate(
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "config.yaml").exists():
             OmegaConf.save(config, folder / "config.yaml", resolve=True)
-        for evaluator in task.evaluators:
-            evaluator.write(folder)
+        if task.collector is not None:
+            task.collector.write(folder)
         write_metrics(folder, metrics)
         console.print(render(task.metrics, tuple(config.dataset.size_bins)))
         task.to(trainer.strategy.root_device)  # Lightning has brought it back to the CPU

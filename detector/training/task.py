@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from detector.evaluation import Evaluator
+from detector.evaluation import Collector, Metric
 from detector.models.rcnn import RCNN
 from detector.training.optim import parameter_groups
 from detector.types import Batch
@@ -31,7 +31,8 @@ class DetectionTask(LightningModule):
         model: the detector.
         optimizer: makes the optimiser of groups of parameters; None where nothing is trained.
         scheduler: makes the learning rate's schedule, by step.
-        evaluators: what detections on the validation split are given to.
+        collector: what the detections on the validation split are given to.
+        metrics: what measures them.
         config: what a checkpoint carries besides weights: the portable configuration.
         seed: of what is drawn within a step, together with its number: a resumed run draws the same.
     """
@@ -41,12 +42,13 @@ class DetectionTask(LightningModule):
         model: RCNN,
         optimizer: Callable[..., Optimizer] | None = None,
         scheduler: Callable[[Optimizer], LRScheduler] | None = None,
-        evaluators: Sequence[Evaluator] = (),
+        collector: Collector | None = None,
+        metrics: Sequence[Metric] = (),
         config: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.model, self.evaluators = model, list(evaluators)
+        self.model, self.collector, self.measures = model, collector, list(metrics)
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.config, self.seed = dict(config or {}), seed
         self.metrics: dict[str, float] = {}
@@ -86,24 +88,21 @@ class DetectionTask(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forget what earlier passes found."""
-        for evaluator in self.evaluators:
-            evaluator.reset()
+        if self.collector is not None:
+            self.collector.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Hand the detections of a batch to the evaluators."""
-        objects = [found.to("cpu") for found in self.model(batch)]
-        for evaluator in self.evaluators:
-            evaluator.update(batch.ids, objects, batch.original_sizes)
+        """Collect the detections of a batch."""
+        if self.collector is not None:
+            self.collector.update(batch.ids, self.model(batch), batch.original_sizes)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the whole split, the same on every rank."""
-        metrics: dict[str, float] = {}
-        for evaluator in self.evaluators:
-            if dist.is_available() and dist.is_initialized():
-                states: list[Any] = [None] * dist.get_world_size()
-                dist.all_gather_object(states, evaluator.state())
-                evaluator.merge(states)
-            metrics |= evaluator.results()
+        if self.collector is not None and dist.is_available() and dist.is_initialized():
+            states: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(states, self.collector.state())
+            self.collector.merge(states)
+        metrics = {name: value for metric in self.measures for name, value in metric.results().items()}
         self.metrics, self.measured_at = metrics, self.trainer.global_step
         self.log_dict({name: value for name, value in metrics.items() if name.count("/") == 1}, sync_dist=True)
 

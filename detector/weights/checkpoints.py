@@ -24,6 +24,8 @@ FACTORIES = frozenset(
         "detector.data.custom.custom",
         "detector.data.shapes.ShapesDataset",
         "detector.data.voc.VocDataset",
+        "detector.evaluation.coco.CocoMetric",
+        "detector.evaluation.voc.VocMetric",
         "detector.matching.BalancedSampler",
         "detector.matching.Matcher",
         "detector.models.backbone.frozen_batch_norm",
