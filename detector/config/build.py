@@ -11,7 +11,7 @@ from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from detector.data.proposal_files import attach
-from detector.evaluation import Collector, Metric
+from detector.evaluation import METRICS, Collector, Metric
 from detector.models.rcnn import RCNN
 from detector.types import DetectionDataset, Output
 
@@ -82,6 +82,26 @@ def check_needs(wanted: Iterable[str], train: DetectionDataset) -> None:
             f"model: its heads learn from {', '.join(missing)}, and dataset.train has none; use a model without them, "
             "such as faster_rcnn"
         )
+
+
+def metric_nodes(metrics: Any) -> list[dict[str, Any]]:
+    """Turn a dataset's metrics, words of `METRICS` and nodes with a `_target_`, into nodes alone.
+
+    Raises:
+        ValueError: a word that is none of these, a node without a `_target_`, or no list.
+    """
+    known = f"each of them is one of {', '.join(sorted(METRICS))}, or {{_target_: mypackage.MyMetric}}"
+    if not isinstance(metrics, ListConfig):
+        raise ValueError(f"dataset.metrics must be a list, such as [coco], not {metrics!r}; {known}")
+    nodes = []
+    for metric in list(OmegaConf.to_container(metrics, resolve=True)):  # type: ignore[arg-type]
+        if isinstance(metric, str) and metric in METRICS:
+            nodes.append({"_target_": METRICS[metric]})
+        elif isinstance(metric, dict) and "_target_" in metric:
+            nodes.append(metric)
+        else:
+            raise ValueError(f"dataset.metrics: unknown metric {metric!r}; {known}")
+    return nodes
 
 
 def takes_proposals(config: DictConfig) -> bool:

@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from detector.config.build import build_dataset, check_needs, needs, takes_proposals
+from detector.config.build import build_dataset, check_needs, metric_nodes, needs, takes_proposals
 from detector.config.compose import key_of
 from detector.config.conventions import with_conventions
 from detector.config.proposer import borrowed_rpn
@@ -83,6 +83,7 @@ def resolve(
     final.trainer.precision = precision(str(final.trainer.precision), str(final.trainer.accelerator))
     final.workers = default_workers() if final.workers is None else final.workers
     final.trust = list(config.get("trust") or ())
+    final.dataset.metrics = metric_nodes(final.dataset.metrics)
     _check_words(final)
     if trained is None:
         _check_numbers(final)

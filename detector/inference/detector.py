@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detector.config.build import build_model, instantiate, takes_proposals
 from detector.config.resolve import PRECISIONS, Resolved, resolve
-from detector.data.datamodule import collate
+from detector.data.collate import collate
 from detector.models.folding import fold
 from detector.types import Objects, Sample, Target
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from detector.config.build import instantiate
 from detector.config.resolve import resolve
-from detector.data.datamodule import Collate
+from detector.data.collate import Collate
 from detector.data.proposal_files import ImageProposals, check_name, write
 from detector.data.stream import InOrder, one_thread
 from detector.inference.detector import Detector

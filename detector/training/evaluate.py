@@ -22,11 +22,12 @@ from rich.console import Console
 import ops
 from detector.config.build import build_collector, build_metrics, instantiate
 from detector.config.resolve import Resolved, resolve
-from detector.data.datamodule import DetectionDataModule, collate
+from detector.data.collate import collate
+from detector.data.datamodule import DetectionDataModule
 from detector.evaluation import Collector, Metric, render
 from detector.training.callbacks import Progress
 from detector.training.task import DetectionTask
-from detector.types import Objects
+from detector.types import DetectionDataset, Objects
 from detector.visualize import contact_sheet
 
 log = logging.getLogger(__name__)
@@ -155,10 +156,10 @@ def datamodule(resolved: Resolved) -> DetectionDataModule:
     )
 
 
-def measurable(collector: Collector, metrics: Sequence[Metric]) -> list[str]:
+def measurable(collector: Collector, metrics: Sequence[Metric], dataset: DetectionDataset) -> list[str]:
     """List the metrics that the ground truth allows: those it gives where nothing is detected."""
     nothing = Objects(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 1, 1))
-    images = collector.ground_truth["images"]
+    images = dataset.ground_truth()["images"]
     sizes = [(i["height"], i["width"]) for i in images]
     collector.update([i["id"] for i in images], [nothing] * len(images), sizes)
     names = [name for metric in metrics for name in metric.results()]

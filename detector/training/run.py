@@ -92,7 +92,7 @@ def fit(
     model = instantiate(config.model)
     collector = build_collector(model.heads.outputs, val, config.dataset.size_bins)
     metrics = build_metrics(config.dataset.metrics, collector)
-    _check_monitor(config.schedule.monitor, measurable(collector, metrics))
+    _check_monitor(config.schedule.monitor, measurable(collector, metrics, val))
     task = DetectionTask(
         model=model,
         optimizer=instantiate(config.schedule.optimizer),

@@ -43,7 +43,7 @@ def node(target: str, **arguments: Any) -> dict[str, Any]:
         "detector.data.image.read_image",
         "detector.data.shapes.generate",
         "detector.data.coco.json.load",
-        "detector.evaluation.base.Evaluator.write",
+        "detector.evaluation.collector.Collector.write",
         "detector.models.pretrained.read",
         "detector.models.pretrained.torch.load",
         "detector.models.pretrained.Path",

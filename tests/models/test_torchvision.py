@@ -12,7 +12,7 @@ from torchvision.models.detection import roi_heads as their_heads
 from detector import masks, weights
 from detector.config import build
 from detector.data.coco import CocoDataset
-from detector.data.datamodule import collate
+from detector.data.collate import collate
 from detector.matching import Sampled
 from detector.models.rcnn import RCNN
 from detector.types import Sample, Target
