@@ -24,7 +24,7 @@ def sweeping() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def job() -> tuple[int, Path, list[str]]:
+def current_job() -> tuple[int, Path, list[str]]:
     """Return the number, the output folder and the overrides of the job that a launcher has started."""
     config = HydraConfig.get()
     return int(config.job.num), Path(config.runtime.output_dir), list(config.overrides.task)

@@ -52,9 +52,7 @@ class Resolved:
     """the state of a frozen RPN (`proposals=CHECKPOINT`)"""
 
 
-def resolve(
-    config: DictConfig, overrides: Sequence[str] = (), splits: Sequence[str] = ("train", "val")
-) -> Resolved:
+def resolve(config: DictConfig, overrides: Sequence[str] = (), splits: Sequence[str] = ("train", "val")) -> Resolved:
     """Resolve the configuration of a script: everything that is decided, is decided here.
 
     A new run takes the conventions of its initial weights; a resumed run (`resume=`) takes the configuration in its

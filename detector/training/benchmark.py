@@ -25,6 +25,8 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
 from detector.config import build
+from detector.config.compose import compose_config
+from detector.config.resolve import with_classes
 from detector.models.folding import fold
 from detector.types import Batch, Target
 from ops.benchmark import Timing, describe, measure
@@ -48,7 +50,7 @@ class Workload:
 
     def config(self) -> DictConfig:
         """The configuration of this project's model."""
-        return build.compose_model(build.compose_config(list(self.overrides)), CLASSES)
+        return with_classes(compose_config(list(self.overrides)), CLASSES)
 
 
 def batch_of(workload: Workload, device: torch.device) -> Batch:

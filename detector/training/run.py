@@ -17,7 +17,7 @@ from rich.console import Console
 import ops
 from detector.config.build import build_collector, build_metrics, instantiate
 from detector.config.resolve import AUTO, Resolved, resolve
-from detector.training.callbacks import Clock, CsvLogger, Interruption, Levels, Progress
+from detector.training.callbacks import Clock, CsvLogger, Interruption, Levels
 from detector.training.evaluate import datamodule, evaluate, make_trainer, measurable, write_metrics
 from detector.training.folder import COMMAND, train_command
 from detector.training.resume import checkpoint_to_resume, run_folder_of

@@ -69,9 +69,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     own = content["aligned_rcnn"]
     if own.get("format") != FORMAT or not isinstance(own.get("config"), dict):
         raise ValueError(
-            f"checkpoint {str(path)!r} has format {own.get('format')!r}, and this version reads {FORMAT}: keys and parts "
-            "have other names since; evaluate it, or go on with it, in the version that wrote it (0.1.0 for format 3), "
-            "or train again"
+            f"checkpoint {str(path)!r} has format {own.get('format')!r}, and this version reads {FORMAT}: keys and "
+            "parts have other names since; evaluate it, or resume it, in the version that wrote it (0.1.0 for format "
+            "3), or train again"
         )
     check_targets(own["config"], f"checkpoint {str(path)!r}")
     return content

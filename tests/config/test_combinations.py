@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from detector.config import build
+from detector.config.resolve import with_classes
 from detector.evaluation import CocoMetric, Collector
 from detector.types import Batch
 from tests.conftest import CLASSES, ROOT, random_batch
@@ -50,7 +51,7 @@ class Table:
         with open_dict(config):
             for group, name in choice.items():
                 config[group] = self.nodes[group, name].copy()
-        return build.compose_model(config, CLASSES)
+        return with_classes(config, CLASSES)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_groups_are_independent(table: Table) -> None:
     choice |= {"mask_head": "mlp", "box_loss": "giou", "norm": "group"}
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         composed = compose("train", overrides=[f"{group}={name}" for group, name in choice.items()])
-    assert table.config(choice) == build.compose_model(composed, CLASSES)
+    assert table.config(choice) == with_classes(composed, CLASSES)
 
 
 @pytest.mark.slow

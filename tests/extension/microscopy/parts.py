@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from detector.models.heads import FurtherHead, Positives
 from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import ops
-from detector.evaluation import Collector, Metric
+from detector.evaluation import Metric
 from detector.models.backbone import Body
-from detector.models.heads import FurtherHead, Positives
 from detector.models.pooler import Pooler
 from detector.types import Objects, Sample, Size, Target
 
@@ -132,9 +132,7 @@ class RadiusHead(FurtherHead):
 
     def loss(self, pooled: Tensor, positives: Positives) -> dict[str, Tensor]:
         """L1 on the share."""
-        radius = torch.cat(
-            [t.extra["radius"][m] for t, m in zip(positives.targets, positives.match, strict=True)]
-        )
+        radius = torch.cat([t.extra["radius"][m] for t, m in zip(positives.targets, positives.match, strict=True)])
         boxes = torch.cat(list(positives.boxes))
         wanted = radius / (boxes[:, 2] - boxes[:, 0]).clamp(min=1)
         return {"radius": (self._share(pooled) - wanted).abs().sum() / max(len(wanted), 1)}
