@@ -8,7 +8,7 @@ from rich.progress import track
 from detector.config import build
 from detector.config.cli import command, console, finish
 from detector.data.datamodule import DetectionDataModule
-from detector.data.proposal_files import ImageProposals, check_name, write
+from detector.data.proposal_files import ImageProposals, check_name, write_proposals
 from detector.inference.detector import Detector
 from detector.inference.proposing import propose
 
@@ -49,7 +49,7 @@ def main(config: DictConfig) -> None:
         )
         images = propose(detector, data.val_dataloader(), split, config.pre_nms, config.post_nms)
         found += track(images, f"Proposing on {split}", len(data.val), console=console)
-    write(output, found)
+    write_proposals(output, found)
     console.print(f"{sum(len(i.boxes) for i in found)} proposals for {len(found)} images: {output}")
 
 

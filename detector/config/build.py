@@ -22,7 +22,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from detector import weights
-from detector.data.proposal_files import attach
+from detector.data.proposal_files import attach_proposals
 from detector.evaluation import METRICS
 from detector.models.rcnn import RCNN
 from detector.types import DetectionDataset
@@ -167,7 +167,7 @@ def build_dataset(config: DictConfig, split: str) -> DetectionDataset:
     node = config.dataset[split]
     options = {"masks": False} if "masks" in node and not has_mask_head(config) else {}
     dataset: DetectionDataset = instantiate(node, **options)
-    return attach(dataset, config.get("proposals"), split) if takes_proposals(config) else dataset
+    return attach_proposals(dataset, config.get("proposals"), split) if takes_proposals(config) else dataset
 
 
 def metric_nodes(metrics: ListConfig) -> ListConfig:
