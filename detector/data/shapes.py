@@ -141,7 +141,7 @@ def generate(
 
 def _images(
     parameters: dict[str, Any], key: tuple[int, int], count: int
-) -> Iterator[tuple[NDArray[np.uint8], list[scene.Seen]]]:
+) -> Iterator[tuple[NDArray[np.uint8], list[scene.VisibleShape]]]:
     shares = np.cumsum(parameters["shares"]) / sum(parameters["shares"])
     edges = [0.0, *(s * s for s in parameters["size_bins"]), parameters["image_size"] ** 2 / 6]
     drawn = 0
@@ -157,14 +157,14 @@ def _images(
 
 def _image(
     rng: np.random.Generator, bins: list[tuple[float, float]], size: int
-) -> tuple[NDArray[np.uint8], list[scene.Seen]]:
+) -> tuple[NDArray[np.uint8], list[scene.VisibleShape]]:
     """Generate an image whose visible objects have areas in `bins`; each a range in pixels."""
     order = sorted(bins, reverse=True)  # large objects first, which are the hardest to place
     for attempt in range(1000):
         # In a crowded image the objects shrink within their bins, so that `shares` still holds.
         limits = [(low, low + (high - low) * max(0.9**attempt, 0.1)) for low, high in order]
         shapes = scene.arrange(rng, limits, size)
-        objects = None if shapes is None else scene.look(shapes, size)
+        objects = None if shapes is None else scene.visible_shapes(shapes, size)
         if objects is None:
             continue
         areas = sorted((seen.area for seen in objects), reverse=True)
@@ -173,7 +173,7 @@ def _image(
     raise RuntimeError(f"no arrangement of {len(bins)} objects found in {size}x{size} pixels")
 
 
-def _write_split(images: Iterable[tuple[NDArray[np.uint8], list[scene.Seen]]], folder: Path) -> dict[str, Any]:
+def _write_split(images: Iterable[tuple[NDArray[np.uint8], list[scene.VisibleShape]]], folder: Path) -> dict[str, Any]:
     """Write the images as PNGs and return the content of the COCO JSON."""
     content: dict[str, list[dict[str, Any]]] = {
         "images": [],
