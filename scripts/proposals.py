@@ -21,7 +21,7 @@ def main(config: DictConfig) -> None:
     output = check_name(config.output)
     if not config.splits or not set(config.splits) <= {"train", "val"}:
         raise ValueError(f"splits must be [train], [val] or [train,val], not {config.splits}")
-    for name in ("pre_nms", "post_nms", "batch_size"):
+    for name in ("pre_nms_topk", "post_nms_topk", "batch_size"):
         if config[name] is not None and (not isinstance(config[name], int) or config[name] < 1):
             raise ValueError(f"{name} must be a whole number of at least 1, not {config[name]!r}")
     detector = Detector(config.checkpoint, config.device, config.precision, config.norm_eps)
@@ -47,7 +47,7 @@ def main(config: DictConfig) -> None:
             workers=config.workers,
             stride=detector.stride,
         )
-        images = propose(detector, data.val_dataloader(), split, config.pre_nms, config.post_nms)
+        images = propose(detector, data.val_dataloader(), split, config.pre_nms_topk, config.post_nms_topk)
         found += track(images, f"Proposing on {split}", len(data.val), console=console)
     write_proposals(output, found)
     console.print(f"{sum(len(i.boxes) for i in found)} proposals for {len(found)} images: {output}")

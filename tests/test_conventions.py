@@ -116,13 +116,13 @@ def test_keys_that_never_come_are_refused(composed: Composed, override: str) -> 
 def test_weights_of_a_run_say_where_the_new_one_departs() -> None:
     narrow = ["backbone.channels=32", "backbone.width=64"]
     changes = ["norm.eps=0.25", "pooler=roialign_legacy", "dataset.canonical_size=33", "model.normalize.std=[2,2,2]"]
-    changes += ["backbone.anchor_sizes=[[4],[9],[16],[32],[64]]", "model.heads.box_head.weights=[1,1,1,1]"]
+    changes += ["backbone.anchor_sizes=[[4],[9],[16],[32],[64]]", "model.heads.box_head.bbox_reg_weights=[1,1,1,1]"]
     own = build.compose_model(compose_config(*narrow), CLASSES)
     trained = checkpoints.portable(build.compose_model(compose_config(*narrow, *changes), CLASSES))
     usual = {"norm.eps": "1e-05", "pooler.aligned": "true", "model.normalize.std": "[58.395,57.12,57.375]"}
     usual |= {"dataset.canonical_size": str(own.dataset.canonical_size)}
     usual |= {"backbone.anchor_sizes": str(list(own.dataset.anchor_sizes)).replace(" ", "")}
-    usual |= {"model.heads.box_head.weights": "[10.0,10.0,5.0,5.0]"}
+    usual |= {"model.heads.box_head.bbox_reg_weights": "[10.0,10.0,5.0,5.0]"}
     wanted = dict(change.split("=") for change in changes if "." in change) | {"pooler.aligned": "false"}
     found = weights.departures(own, trained)
     assert sorted(found) == sorted(f"{key}={wanted[key]} (here {usual[key]})" for key in wanted)

@@ -53,7 +53,7 @@ def test_presets_hold_what_was_published(
     heads = config.model.heads
     assert (heads.get("hard_examples") or heads.sampler.count) == rois
     assert heads.sampler.fraction == 0.25
-    assert model.proposer.test_limits.post_nms == proposals
+    assert model.proposer.test_limits.post_nms_topk == proposals
     assert not any(p.requires_grad for p in next(model.backbone.body.children()).parameters())
 
 
@@ -85,7 +85,7 @@ def test_table_2c_from_command_to_report(tmp_path: Path) -> None:
     sizes = {"short_sizes": "[160]", "max_size": "240"}
     small = [f"dataset.{split}_augment.{key}={value}" for split in ("train", "val") for key, value in sizes.items()]
     overrides = json.dumps(
-        ["experiment=dry", *small, "dataset.proposals.test.post_nms=20", "dataset.rois=16", "dataset.detections=5"]
+        ["experiment=dry", *small, "dataset.rpn.test.post_nms_topk=20", "dataset.rois=16", "dataset.detections=5"]
     )
     result = run_script(
         "ablate",

@@ -96,19 +96,19 @@ def propose(
     detector: Detector,
     batches: Iterable[Batch],
     split: str,
-    pre_nms: int | None = None,
-    post_nms: int | None = None,
+    pre_nms_topk: int | None = None,
+    post_nms_topk: int | None = None,
 ) -> Iterator[ImageProposals]:
     """What the RPN of a detector proposes, in pixels of the images on disk.
 
     Args:
         batches: images as the detector wants them.
         split: `train` or `val`; the limits are those of the RPN in training or at inference.
-        pre_nms, post_nms: other limits, see `detector.models.rpn.Limits`.
+        pre_nms_topk, post_nms_topk: other limits, see `detector.models.rpn.Limits`.
     """
     frozen = freeze(detector.model, detector.stride)
     limits = {"train": frozen.rpn.train_limits, "val": frozen.rpn.test_limits}[split]
-    changes = {"pre_nms": pre_nms, "post_nms": post_nms}
+    changes = {"pre_nms_topk": pre_nms_topk, "post_nms_topk": post_nms_topk}
     limits = replace(limits, **{name: value for name, value in changes.items() if value is not None})
     for batch in batches:
         with torch.autocast(detector.device.type, detector.dtype) if detector.dtype else nullcontext():

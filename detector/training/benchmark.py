@@ -71,13 +71,13 @@ def _rpn_and_heads(config: DictConfig) -> dict[str, object]:
     """torchvision's arguments for the numbers of a configuration."""
     rpn, heads = config.model.proposer, config.model.heads
     return {
-        "rpn_nms_thresh": rpn.nms,
-        "rpn_pre_nms_top_n_train": rpn.train.pre_nms,
-        "rpn_pre_nms_top_n_test": rpn.test.pre_nms,
-        "rpn_post_nms_top_n_train": rpn.train.post_nms,
-        "rpn_post_nms_top_n_test": rpn.test.post_nms,
-        "box_batch_size_per_image": heads.sampler.count,
-        "box_detections_per_img": heads.select.detections,
+        "rpn_nms_thresh": rpn.nms_thresh,
+        "rpn_pre_nms_top_n_train": rpn.train.pre_nms_topk,
+        "rpn_pre_nms_top_n_test": rpn.test.pre_nms_topk,
+        "rpn_post_nms_top_n_train": rpn.train.post_nms_topk,
+        "rpn_post_nms_top_n_test": rpn.test.post_nms_topk,
+        "box_batch_size_per_image": heads.sampler.batch_size_per_image,
+        "box_detections_per_img": heads.select.topk_per_image,
     }
 
 
@@ -141,7 +141,7 @@ def default_model(config: DictConfig, side: int) -> nn.Module:
     return model
 
 
-ALL = "model.proposer.nms=1.0"
+ALL = "model.proposer.nms_thresh=1.0"
 """No proposal is dropped for another, so that both sides have as many as they may."""
 WORKLOADS = (
     Workload(

@@ -62,7 +62,9 @@ def test_a_checkpoint_lends_its_rpn(model: str, tmp_path: Path) -> None:
     other = ["backbone=resnet18_c5", "backbone.channels=512", "pooler=roipool", "dataset=voc07"]
     for overrides in ([], other):
         assert_same_proposals(source, adopted(tmp_path / "last.ckpt", *overrides)[0].eval())
-    assert adopted(tmp_path / "last.ckpt", *other)[0].proposer.rpn.train_limits.post_nms == 256  # its own, not VOC's
+    assert (
+        adopted(tmp_path / "last.ckpt", *other)[0].proposer.rpn.train_limits.post_nms_topk == 256
+    )  # its own, not VOC's
 
 
 def test_a_new_checkpoint_needs_only_itself(tmp_path: Path) -> None:
@@ -176,8 +178,8 @@ def test_proposals_are_told_in_pixels_of_the_images_on_disk(tmp_path: Path) -> N
     assert torch.equal(found[1].boxes, expected[1])
     assert [len(f.boxes) for f in found] == [len(f.scores) for f in found] == [128, 128]
     train = list(propose(detector, [batch], "train"))
-    few = list(propose(detector, [batch], "train", post_nms=9))
-    fewer = list(propose(detector, [batch], "val", pre_nms=1))  # of each of five levels
+    few = list(propose(detector, [batch], "train", post_nms_topk=9))
+    fewer = list(propose(detector, [batch], "val", pre_nms_topk=1))  # of each of five levels
     for most, nine, five in zip(train, few, fewer, strict=True):
         assert len(most.boxes) > 128
         assert torch.equal(nine.boxes, most.boxes[:9])

@@ -104,7 +104,7 @@ def test_detections_are_as_promised(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_finding_nothing_gives_empty_tensors(name: str) -> None:
-    model = small_model(f"model={name}", "model.heads.select.score=0.999").eval()
+    model = small_model(f"model={name}", "model.heads.select.score_thresh=0.999").eval()
     for found in model(random_batch(1, 1)):
         assert found.boxes.shape == (0, 4)
         assert found.scores.shape == found.labels.shape == (0,)
@@ -183,7 +183,7 @@ def test_a_dataset_without_masks_cannot_train_a_mask_head() -> None:
 
 def sample(proposals: torch.Tensor, target: Target) -> Rois:
     heads = small_model().heads
-    return sample_rois([proposals], [target], heads.matcher, heads.sampler, len(CLASSES), heads.append_truth)[0]
+    return sample_rois([proposals], [target], heads.matcher, heads.sampler, len(CLASSES), heads.proposal_append_gt)[0]
 
 
 def test_crowds_are_not_learnt() -> None:

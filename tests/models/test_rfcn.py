@@ -28,18 +28,18 @@ WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 def make(
     operator: Callable[..., Tensor],
     strides: tuple[int, ...] = (4,),
-    class_agnostic: bool = True,
+    cls_agnostic_bbox_reg: bool = True,
     sampled: int = 16,
     hard_examples: int | None = None,
 ) -> RFCNHeads:
-    maps = PositionSensitiveMaps(6, CLASSES, SIZE, width=8, class_agnostic=class_agnostic)
+    maps = PositionSensitiveMaps(6, CLASSES, SIZE, width=8, cls_agnostic_bbox_reg=cls_agnostic_bbox_reg)
     for value in maps.parameters():
         nn.init.normal_(value)
     pooler = Pooler(operator, partial(ops.assign_levels, canonical_size=24, canonical_level=3), SIZE, strides)
-    select = Select(score=0.0, nms=1.0)
+    select = Select(score_thresh=0.0, nms_thresh=1.0)
     sampler = BalancedSampler(sampled, 0.25)
     return RFCNHeads(
-        maps, pooler, select, Matcher(0.5, 0.5), sampler, smooth_l1, WEIGHTS, hard_examples, append_truth=True
+        maps, pooler, select, Matcher(0.5, 0.5), sampler, smooth_l1, WEIGHTS, hard_examples, proposal_append_gt=True
     )
 
 
@@ -49,9 +49,9 @@ def target(size: tuple[int, int], count: int, seed: int = 0) -> Target:
     return found
 
 
-@pytest.mark.parametrize("class_agnostic", [True, False])
-def test_each_bin_is_the_mean_of_its_cells_in_its_own_map_and_the_bins_vote(class_agnostic: bool) -> None:
-    heads = make(ops.multiscale_ps_roi_pool, class_agnostic=class_agnostic)
+@pytest.mark.parametrize("cls_agnostic_bbox_reg", [True, False])
+def test_each_bin_is_the_mean_of_its_cells_in_its_own_map_and_the_bins_vote(cls_agnostic_bbox_reg: bool) -> None:
+    heads = make(ops.multiscale_ps_roi_pool, cls_agnostic_bbox_reg=cls_agnostic_bbox_reg)
     feature = torch.randn(2, 6, 12, 16)
     maps = heads.maps(feature)
     # Of whole cells: a bin is 2 x 2 of them in the first, 2 wide and 1 high in the second, 1 x 3 in the third.
@@ -67,7 +67,7 @@ def test_each_bin_is_the_mean_of_its_cells_in_its_own_map_and_the_bins_vote(clas
                     votes[roi, output] += own[y : y + height, x : x + width].mean() / SIZE**2
     predicted = heads._predict([feature], boxes)
     torch.testing.assert_close(predicted.logits, votes[:, : CLASSES + 1])
-    regressors = 1 if class_agnostic else CLASSES
+    regressors = 1 if cls_agnostic_bbox_reg else CLASSES
     torch.testing.assert_close(predicted.deltas, votes[:, CLASSES + 1 :].reshape(3, regressors, 4))
 
 

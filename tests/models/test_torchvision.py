@@ -72,10 +72,10 @@ def pair(name: str, folder: Path) -> tuple[nn.Module, RCNN]:
     torch.save(theirs.state_dict(), file)
     foreign = weights.read(f"torchvision:{name}:{file}")
     assert foreign.classes is not None
-    proposals = ("test.pre_nms=200", "test.post_nms=150", "train.post_nms=100")
+    proposals = ("test.pre_nms_topk=200", "test.post_nms_topk=150", "train.post_nms_topk=100")
     overrides = [
         *foreign.conventions,
-        *(f"dataset.proposals.{number}" for number in proposals),
+        *(f"dataset.rpn.{number}" for number in proposals),
         *("dataset.rois=64", "dataset.detections=40"),
     ]
     config = build.compose_model(build.compose_config(overrides), foreign.classes)

@@ -192,7 +192,7 @@ def test_buffers_of_other_preprocessing_and_anchors_become_conventions() -> None
             {"backbone.stride_in_1x1=false", "model.normalize.std=[58.395,57.12,57.375]"},
         ),
         ({"rpn_convs": 2}, {"model.proposer.head.depth=2"}),
-        ({"agnostic": True}, {"model.heads.box_head.class_agnostic=true", "mask_loss=class_agnostic"}),
+        ({"agnostic": True}, {"model.heads.box_head.cls_agnostic_bbox_reg=true", "mask_loss=class_agnostic"}),
         ({"num_classes": 8}, set()),
         ({"num_classes": 1}, set()),
     ],

@@ -94,7 +94,7 @@ def test_predictors_of_other_classes_are_made_anew(theirs: list[str] | None, our
 
 @pytest.mark.parametrize("mask", ["fcn", "mlp"])
 def test_layers_of_all_classes_are_kept(mask: str) -> None:
-    options = ["model.heads.box_head.class_agnostic=true", "mask_loss=class_agnostic", f"mask_head={mask}"]
+    options = ["model.heads.box_head.cls_agnostic_bbox_reg=true", "mask_loss=class_agnostic", f"mask_head={mask}"]
     foreign = foreign_of(model_of(list("abcde"), *options, seed=1), list("abcde"))
     model = model_of(["x", "y"], *options, seed=2)
     assert weights.load(model, foreign, ["x", "y"]).anew == PREDICTORS[:1]
@@ -106,7 +106,7 @@ def test_layers_of_all_classes_are_kept(mask: str) -> None:
 
 def test_for_other_classes_the_predictors_may_be_of_another_kind() -> None:
     foreign = foreign_of(model_of(list("abc"), seed=1), list("abc"))
-    model = model_of(["x", "y"], "model.heads.box_head.class_agnostic=true", "mask_loss=class_agnostic", seed=2)
+    model = model_of(["x", "y"], "model.heads.box_head.cls_agnostic_bbox_reg=true", "mask_loss=class_agnostic", seed=2)
     assert weights.load(model, foreign, ["x", "y"]).anew == PREDICTORS
     model = model_of(list("abc"), "mask_loss=class_agnostic", seed=2)
     with pytest.raises(ValueError, match=r"predictor\.10\.bias is \[3\] and the model's \[1\]"):
