@@ -2,8 +2,8 @@
 
 Shapes: N images, C channels, H x W cells; K RoIs; PH x PW bins. Boxes are x1, y1, x2, y2 in pixels, continuous (pixel j
 covers [j, j + 1)), as Tensor[K, 5] with the image index first or as a list of Tensor[L, 4], one per image. A RoI whose
-image or level does not exist gives zeros. Coordinates and sums are float32 for every dtype of features but float64,
-where they are float64; results have the features' dtype and memory format. Features get gradients, boxes do not.
+image or level does not exist gives zeros. Coordinates and sums are float32 (float64 for float64 features);
+results have the features' dtype and memory format. Features get gradients, boxes do not.
 """
 
 from __future__ import annotations
@@ -50,8 +50,7 @@ def roi_align(
 
     Equivalent to, for one RoI inside the map, aligned, with s samples along each side of a bin: crop = grid_sample(
         input, grid) at the centres of PH * s x PW * s equal parts of the RoI (affine_grid's default), then
-        avg_pool2d(crop, s).
-        torchvision.ops.roi_align computes the same (mode "avg").
+        avg_pool2d(crop, s). torchvision.ops.roi_align computes the same (mode "avg").
     """
     check_choice(mode, "mode", tuple(MODES))
     rule = "align_half" if aligned else "align"

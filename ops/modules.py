@@ -31,7 +31,7 @@ class RoIAlign(nn.Module):
         self.mode = mode
 
     def forward(self, input: Tensor, rois: Boxes) -> Tensor:
-        """Pool Tensor[N, C, H, W] at Tensor[K, 5] or a list of Tensor[L, 4] to Tensor[K, C, PH, PW]."""
+        """Pool `rois` (Tensor[K, 5] or list of Tensor[L, 4]) of Tensor[N, C, H, W]: Tensor[K, C, PH, PW]."""
         size, scale = self.output_size, self.spatial_scale
         return roi_align(input, rois, size, scale, self.sampling_ratio, self.aligned, self.mode)
 
@@ -54,7 +54,7 @@ class RoIPool(nn.Module):
         self.quantization = quantization
 
     def forward(self, input: Tensor, rois: Boxes) -> Tensor:
-        """Pool Tensor[N, C, H, W] at Tensor[K, 5] or a list of Tensor[L, 4] to Tensor[K, C, PH, PW]."""
+        """Pool `rois` (Tensor[K, 5] or list of Tensor[L, 4]) of Tensor[N, C, H, W]: Tensor[K, C, PH, PW]."""
         return roi_pool(input, rois, self.output_size, self.spatial_scale, self.quantization)
 
     def extra_repr(self) -> str:
@@ -73,7 +73,7 @@ class PSRoIAlign(nn.Module):
         self.sampling_ratio = sampling_ratio
 
     def forward(self, input: Tensor, rois: Boxes) -> Tensor:
-        """Pool Tensor[N, C * PH * PW, H, W] at Tensor[K, 5] or a list of Tensor[L, 4] to Tensor[K, C, PH, PW]."""
+        """Pool `rois` (Tensor[K, 5] or list of Tensor[L, 4]) of Tensor[N, C * PH * PW, H, W]: Tensor[K, C, PH, PW]."""
         return ps_roi_align(input, rois, self.output_size, self.spatial_scale, self.sampling_ratio)
 
     def extra_repr(self) -> str:
@@ -91,7 +91,7 @@ class PSRoIPool(nn.Module):
         self.spatial_scale = spatial_scale
 
     def forward(self, input: Tensor, rois: Boxes) -> Tensor:
-        """Pool Tensor[N, C * PH * PW, H, W] at Tensor[K, 5] or a list of Tensor[L, 4] to Tensor[K, C, PH, PW]."""
+        """Pool `rois` (Tensor[K, 5] or list of Tensor[L, 4]) of Tensor[N, C * PH * PW, H, W]: Tensor[K, C, PH, PW]."""
         return ps_roi_pool(input, rois, self.output_size, self.spatial_scale)
 
     def extra_repr(self) -> str:

@@ -82,7 +82,7 @@ def backend() -> Backend:
 
 
 def is_channels_last(features: Sequence[Tensor]) -> bool:
-    """Tell whether the operators treat these maps as channels last: all are, and at least one is not NCHW as well."""
+    """Tell whether the operators treat these maps as channels last: all are, and at least one is not also NCHW."""
     last = all(f.is_contiguous(memory_format=torch.channels_last) for f in features)
     return last and any(not f.is_contiguous() for f in features)
 

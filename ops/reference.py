@@ -239,7 +239,7 @@ def crop_and_resize(input: Tensor, boxes: Tensor, output_size: tuple[int, int], 
 
 
 def roi_crop(input: Tensor, boxes: Tensor, output_size: tuple[int, int], spatial_scale: float = 1.0) -> Tensor:
-    """Compute `ops.roi_crop`; boxes as Tensor[K, 5]. Padding the map with zeros interpolates its border with them."""
+    """Compute `ops.roi_crop`; boxes as Tensor[K, 5]. The map is padded with zeros, into which its border fades."""
     framed = torch.nn.functional.pad(input, (1, 1, 1, 1))
     moved = boxes.clone()
     moved[:, 1:] = boxes[:, 1:] * spatial_scale + 1
