@@ -19,8 +19,9 @@ from detector.ablation.compare import compare
 from detector.ablation.records import write
 from detector.ablation.report.report import report
 from detector.ablation.sweep import Sweep
-from detector.config import build
 from detector.config.cli import command, console, finish
+from detector.config.compose import override
+from detector.config.conventions import check_additions
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="ablate")
@@ -28,7 +29,7 @@ from detector.config.cli import command, console, finish
 def main(config: DictConfig) -> None:
     """Run what of a study is not done, then write its records and its report."""
     settings = HydraConfig.get()
-    build.check_additions("ablate", settings.overrides.task)
+    check_additions("ablate", settings.overrides.task)
     folder = Path(settings.runtime.output_dir)
     for key, what in (("arms", "names"), ("datasets", "names"), ("reuse", "folders"), ("report", "folders")):
         if not isinstance(config[key], ListConfig | None):
@@ -37,7 +38,7 @@ def main(config: DictConfig) -> None:
         console.print(f"Report: {report(list(config.report), folder / 'report')}", soft_wrap=True)
         return
     asked = study.read(OmegaConf.to_container(config.study, resolve=True))
-    asked, overrides, own = asked.on([build.override("data_dir", config.data_dir), *config.overrides])
+    asked, overrides, own = asked.on([override("data_dir", config.data_dir), *config.overrides])
     datasets = [own] if own is not None and config.datasets is None else config.datasets
     if own is not None and own not in datasets:
         raise ValueError(f"datasets={list(datasets)} leaves out {own}, which dataset= chooses; give one of the two")

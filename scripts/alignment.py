@@ -7,15 +7,15 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from detector.alignment.commands import run_command
-from detector.config import build
 from detector.config.cli import command, console, finish
+from detector.config.conventions import check_additions
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="alignment")
 @command
 def main(config: DictConfig) -> None:
     """Draw one RoI, measure a dataset, or compare runs."""
-    build.check_additions("alignment", HydraConfig.get().overrides.task)
+    check_additions("alignment", HydraConfig.get().overrides.task)
     folder = Path(HydraConfig.get().runtime.output_dir)
     console.print(run_command(config, folder))
     console.print(f"written to {folder}")

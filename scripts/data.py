@@ -7,6 +7,7 @@ from rich.table import Table
 
 from detector.config import build
 from detector.config.cli import command, console, finish
+from detector.config.conventions import check_additions
 from detector.data.summary import summarise
 
 
@@ -14,7 +15,7 @@ from detector.data.summary import summarise
 @command
 def main(config: DictConfig) -> None:
     """Open both parts of the dataset and count."""
-    build.check_additions("data", HydraConfig.get().overrides.task)
+    check_additions("data", HydraConfig.get().overrides.task)
     small, large = config.dataset.size_bins
     parts = {name: summarise(build.build_dataset(config, name), (small, large)) for name in ("train", "val")}
     table = Table(title=f"{config.dataset.name}: small up to {small}², large from {large}² px", title_justify="left")

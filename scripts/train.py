@@ -7,21 +7,20 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from detector.config import build
 from detector.config.cli import command, console, finish
-from detector.training import resume as runs
+from detector.config.conventions import tolerant
+from detector.training.run import train
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
 @command
 def main(config: DictConfig) -> None:
-    """Compose, or continue, a run."""
-    overrides = HydraConfig.get().overrides.task
-    build.check_additions("train", overrides)
-    runs.train(config, overrides, Path(HydraConfig.get().runtime.output_dir), console)
+    """Train as configured."""
+    settings = HydraConfig.get()
+    train(config, settings.overrides.task, Path(settings.runtime.output_dir), console)
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = build.tolerant(sys.argv[1:])
+    sys.argv[1:] = tolerant(sys.argv[1:])
     main()
     finish()

@@ -18,14 +18,14 @@ from detector.ablation.description import StudyInfo
 from detector.ablation.records import CurvePoint, Gain, Metric, Records, Run
 from detector.ablation.study import Job
 from detector.config import build
-from detector.evaluation import predictions
 from detector.evaluation.coco import Kind
 from detector.evaluation.measure import Measured, difference, measure
+from detector.evaluation.predictions import read_predictions
 from detector.training.folder import configuration
 
 KINDS: tuple[Kind, ...] = ("box", "mask")
 VOC = "voc/mAP"
-"""What VOC's evaluator has written; it has no image bootstrap."""
+"""What VOC's metric has written; it has no image bootstrap."""
 POINTS = 30
 """of a training curve that are kept, each the mean of what lies between it and the one before"""
 
@@ -60,7 +60,7 @@ def measured(folder: Path) -> dict[str, Measured]:
         if not kept.is_file() or kept.stat().st_mtime_ns < file.stat().st_mtime_ns:
             truth = truth or build.build_dataset(config, "val").ground_truth()
             bins = config.dataset.size_bins[0], config.dataset.size_bins[1]
-            numbers = measure(truth, predictions.read(file), kind, bins)
+            numbers = measure(truth, read_predictions(file), kind, bins)
             if not numbers.values:
                 continue  # objects without masks, say
             _keep(kept, numbers)

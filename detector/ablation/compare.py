@@ -16,8 +16,8 @@ from detector.ablation.report.report import report
 from detector.ablation.report.showcase import showcases
 from detector.ablation.report.tables import slug
 from detector.config import build
+from detector.config.resolve import FIXED, MOVABLE
 from detector.training.folder import command_of, configuration, names
-from detector.training.resume import FIXED, MOVABLE
 
 
 def compare(first: Path, second: Path, output: Path) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 from detector.ablation import contrasts
 from detector.ablation.description import Arm, StudyInfo, parse_study
 from detector.ablation.records import identity
-from detector.config import build
+from detector.config.compose import override
 from detector.training.folder import COMMAND, command_of, finished, train_command
 
 
@@ -124,7 +124,7 @@ class Study:
         yield from _join([*chosen, *self.of_data.get(dataset, []), *more], "experiment=")
         if arm in self.proposals:
             lender = runs / self.proposals[arm] / dataset / str(seed)
-            yield build.override("proposals", lender / "checkpoints" / "last.ckpt")
+            yield override("proposals", lender / "checkpoints" / "last.ckpt")
         yield f"seed={seed}"
 
     def waves(self, jobs: Sequence[Job]) -> list[list[Job]]:

@@ -17,9 +17,10 @@ from detector.ablation import collect
 from detector.ablation.records import Records
 from detector.ablation.report.showcase import showcases
 from detector.ablation.study import Job, Study, made_elsewhere, missing, only, sign
-from detector.config import build
 from detector.config.cli import command, console
-from detector.training import resume as runs
+from detector.config.compose import current_job, launch, override
+from detector.config.conventions import check_additions
+from detector.training.run import train
 
 
 @dataclass
@@ -35,7 +36,7 @@ class Task:
 
     def __call__(self, config: DictConfig) -> None:
         """One run, and what is measured of it; what goes wrong in it is said, and the other runs go on."""
-        place, folder, overrides = build.job()
+        place, folder, overrides = current_job()
         job = self.jobs[place]
         left = ""
         if place:
@@ -46,8 +47,8 @@ class Task:
         )
 
         def run(config: DictConfig) -> None:
-            build.check_additions("train", overrides)
-            runs.train(config, overrides, folder, console)
+            check_additions("train", overrides)
+            train(config, overrides, folder, console)
             collect.measured(folder)
             sign(job, folder)  # a run that was done before, or elsewhere, may say it otherwise
 
@@ -118,11 +119,9 @@ class Sweep:
         for wave in self.study.waves(self.jobs):
             waiting = [job for job in missing(wave, self.runs) if self._startable(job)]
             if waiting:
-                jobs = [
-                    [*job.overrides, "resume=auto", build.override("hydra.sweep.subdir", job.folder)] for job in waiting
-                ]
+                jobs = [[*job.overrides, "resume=auto", override("hydra.sweep.subdir", job.folder)] for job in waiting]
                 before = len(self.jobs) - len(missing(self.jobs, self.runs))
-                build.launch(Task(waiting, before, len(self.jobs)), jobs, self.runs, launcher)
+                launch(Task(waiting, before, len(self.jobs)), jobs, self.runs, launcher)
         return missing(self.jobs, self.runs)
 
     def _startable(self, job: Job) -> bool:

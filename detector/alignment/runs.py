@@ -14,11 +14,11 @@ from detector.alignment import errors
 from detector.alignment.costs import Part, measure_by_error
 from detector.alignment.regions import Reading
 from detector.config import build
-from detector.evaluation import predictions
-from detector.evaluation.base import ImageId
 from detector.evaluation.bootstrap import Floats
 from detector.evaluation.coco import UNBOUNDED
-from detector.evaluation.measure import Estimate, objects, precision_by
+from detector.evaluation.collector import ImageId
+from detector.evaluation.measure import Estimate, match_objects, precision_by
+from detector.evaluation.predictions import read_predictions
 from detector.training import folder as folders
 
 
@@ -62,8 +62,8 @@ def compare_runs(
             f"runs must be on one dataset; they are on {names}, and the dataset to measure on is {source.dataset.name}"
         )
     truth = build.build_dataset(source, "val").ground_truth()
-    rows = {str(path): predictions.read(path / "predictions" / "box.json") for path in paths}
-    found = {name: objects(truth, own) for name, own in rows.items()}
+    rows = {str(path): read_predictions(path / "predictions" / "box.json") for path in paths}
+    found = {name: match_objects(truth, own) for name, own in rows.items()}
     known = next(iter(found.values()))
     augment = source.dataset.val_augment
     resize = errors.make_resize(augment.get("short_sizes"), augment.get("max_size"))

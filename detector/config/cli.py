@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from detector.config.build import sweeping
+from detector.config.compose import sweeping
 
 console = Console()
 _failures: list[str] = []

@@ -3,54 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import lightning
 import torch
 from torch.utils.data import DataLoader
 
-from detector.data.stream import Augmentation, Augmented, InOrder, Place, Stream, one_thread
-from detector.types import Batch, DetectionDataset, Sample
-
-
-def collate(samples: Sequence[Sample], stride: int = 32) -> Batch:
-    """The samples as one batch, padded with zeros at the right and below to a common size.
-
-    That is the largest height and the largest width, each rounded up to a multiple of `stride`.
-    """
-    height = _round_up(max(s.size[0] for s in samples), stride)
-    width = _round_up(max(s.size[1] for s in samples), stride)
-    images = torch.zeros((len(samples), 3, height, width), dtype=torch.uint8)
-    for image, sample in zip(images, samples, strict=True):
-        h, w = sample.size
-        image[:, :h, :w] = sample.image
-    proposals = [s.proposals for s in samples if s.proposals is not None]
-    if proposals and len(proposals) < len(samples):
-        raise ValueError(f"{len(proposals)} of the {len(samples)} samples of a batch have proposals; all must, or none")
-    return Batch(
-        images,
-        [s.size for s in samples],
-        [s.original_size for s in samples],
-        [s.id for s in samples],
-        [s.target for s in samples],
-        proposals or None,
-    )
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
-
-
-class Collate:
-    """`collate` with its stride; a class, so that workers can be sent it."""
-
-    def __init__(self, stride: int) -> None:
-        self.stride = stride
-
-    def __call__(self, samples: list[Sample]) -> Batch:
-        """See `collate`."""
-        return collate(samples, self.stride)
+from detector.data.collate import Collate
+from detector.data.stream import Augmentation, Augmented, InOrder, Stream, one_thread
+from detector.types import DetectionDataset, Sample
 
 
 class TrainLoader(DataLoader[Sample]):
@@ -168,6 +129,3 @@ class DetectionDataModule(lightning.LightningDataModule):
             # A generator of its own: the loader's draws must not shift the model's random numbers.
             "generator": torch.Generator().manual_seed(self.seed),
         }
-
-
-__all__ = ["Collate", "DetectionDataModule", "Place", "TrainLoader", "collate"]

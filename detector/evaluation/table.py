@@ -60,7 +60,7 @@ def render(metrics: Mapping[str, float], size_bins: tuple[float, float]) -> Grou
     """The metrics as something for `rich` to print: boxes and masks, then VOC's, then each class.
 
     Args:
-        metrics: fractions by name, as `Evaluator.results` gives them; what is not known here is left out.
+        metrics: fractions by name, as `Metric.results` returns them; what is not known here is left out.
         size_bins: the sides in pixels whose squares part small, medium and large.
     """
     kinds = [kind for kind in ("box", "mask") if f"{kind}/AP" in metrics]

@@ -25,6 +25,8 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
 from detector.config import build
+from detector.config.compose import compose_config
+from detector.config.resolve import with_classes
 from detector.models.folding import fold
 from detector.types import Batch, Target
 from ops.benchmark import Timing, describe, measure
@@ -49,7 +51,7 @@ class Workload:
 
     def config(self) -> DictConfig:
         """Compose the configuration of this project's model."""
-        return build.compose_model(build.compose_config(list(self.overrides)), CLASSES)
+        return with_classes(compose_config(list(self.overrides)), CLASSES)
 
 
 def batch_of(workload: Workload, device: torch.device) -> Batch:
@@ -72,13 +74,13 @@ def _rpn_and_heads(config: DictConfig) -> dict[str, object]:
     """Convert the RPN's and the heads' keys of a configuration to torchvision's arguments."""
     rpn, heads = config.model.proposer, config.model.heads
     return {
-        "rpn_nms_thresh": rpn.nms,
-        "rpn_pre_nms_top_n_train": rpn.train.pre_nms,
-        "rpn_pre_nms_top_n_test": rpn.test.pre_nms,
-        "rpn_post_nms_top_n_train": rpn.train.post_nms,
-        "rpn_post_nms_top_n_test": rpn.test.post_nms,
-        "box_batch_size_per_image": heads.sampler.count,
-        "box_detections_per_img": heads.select.detections,
+        "rpn_nms_thresh": rpn.nms_thresh,
+        "rpn_pre_nms_top_n_train": rpn.train.pre_nms_topk,
+        "rpn_pre_nms_top_n_test": rpn.test.pre_nms_topk,
+        "rpn_post_nms_top_n_train": rpn.train.post_nms_topk,
+        "rpn_post_nms_top_n_test": rpn.test.post_nms_topk,
+        "box_batch_size_per_image": heads.sampler.batch_size_per_image,
+        "box_detections_per_img": heads.select.topk_per_image,
     }
 
 
@@ -142,7 +144,7 @@ def default_model(config: DictConfig, side: int) -> nn.Module:
     return model
 
 
-ALL = "model.proposer.nms=1.0"
+ALL = "model.proposer.nms_thresh=1.0"
 """Turns the RPN's NMS off, so that both models have the full number of proposals."""
 WORKLOADS = (
     Workload(

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from detector.data.augment import Augment
-from detector.data.datamodule import DetectionDataModule, collate
+from detector.data.collate import collate
+from detector.data.datamodule import DetectionDataModule
 from detector.data.proposal_files import ImageProposals, attach, read, write
 from detector.types import Sample, Target
 

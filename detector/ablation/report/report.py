@@ -18,9 +18,9 @@ from detector.ablation.report.document import (
     Table,
     Warn,
     as_csv,
+    html,
     latex,
     markdown,
-    page,
 )
 from detector.ablation.report.effects import Numbers, gaps
 
@@ -74,7 +74,7 @@ def report(folders: Sequence[str | Path], output: str | Path, pictures: Mapping[
             (output / TABLES / f"{block.name}.tex").write_text(latex(block), encoding="utf-8")
     (output / "numbers.csv").write_text(tables.long_form(studies), encoding="utf-8")
     (output / "report.md").write_text(markdown(blocks), encoding="utf-8")
-    (output / "report.html").write_text(page(_title(studies), blocks, output), encoding="utf-8")
+    (output / "report.html").write_text(html(_title(studies), blocks, output), encoding="utf-8")
     return output / "report.html"
 
 

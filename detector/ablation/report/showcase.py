@@ -15,10 +15,11 @@ from pycocotools import mask as coco_mask
 
 from detector.ablation.collect import KINDS
 from detector.config import build
-from detector.evaluation.base import ImageDetections, ImageId
 from detector.evaluation.coco import Kind
-from detector.evaluation.measure import TrueObjects, objects
-from detector.evaluation.predictions import read, state
+from detector.evaluation.collector import ImageDetections, ImageId
+from detector.evaluation.measure import MatchedObjects, match_objects
+from detector.evaluation.predictions import detections_of, read_predictions
+from detector.masks import MaskOutput
 from detector.training.folder import configuration
 from detector.types import DetectionDataset, Objects, Sample, Target
 from detector.visualize import draw
@@ -48,7 +49,7 @@ class Case:
         return self.second - self.first
 
 
-def cases(first: TrueObjects, second: TrueObjects, most: int = MOST) -> list[Case]:
+def cases(first: MatchedObjects, second: MatchedObjects, most: int = MOST) -> list[Case]:
     """The images with the largest difference in mean IoU, whichever run is better, the largest first.
 
     An object that a run did not find counts as 0: left out, an image where only one run finds anything would not show.
@@ -118,13 +119,13 @@ def showcase(
         raise ValueError(f"runs can be shown side by side on the same dataset only; these are on {' and '.join(names)}")
     dataset = build.build_dataset(configs[0], "val")
     truth = dataset.ground_truth()
-    predictions = [read(Path(run) / "predictions" / f"{kind}.json") for run in (first, second)]
-    one, other = (objects(truth, rows, kind) for rows in predictions)
+    predictions = [read_predictions(Path(run) / "predictions" / f"{kind}.json") for run in (first, second)]
+    one, other = (match_objects(truth, rows, kind) for rows in predictions)
     chosen = cases(one, other, most)
     if not chosen:
         return []
     ids = [image["id"] for image in truth["images"]]
-    found = [state(kind, rows, ids, dataset.category_ids) for rows in predictions]
+    found = [detections_of(kind, rows, ids, dataset.category_ids) for rows in predictions]
     samples = _samples(dataset, [case.image for case in chosen], ids)
     if kind == "box":
         samples = [replace(sample, target=replace(sample.target, masks=None)) for sample in samples]
@@ -160,11 +161,12 @@ def _drawable(found: ImageDetections) -> Objects | Target:
     boxes, labels = torch.from_numpy(found.boxes.astype(np.float32)), torch.from_numpy(found.labels)
     boxes[:, 2:] += boxes[:, :2]
     scores = torch.from_numpy(found.scores.astype(np.float32))
-    if not found.masks:
+    masks = found.shapes.get(MaskOutput.name)
+    if not masks:
         return Objects(boxes, scores, labels)
     plain = torch.zeros(len(boxes), dtype=torch.bool)
-    masks = torch.from_numpy(coco_mask.decode(found.masks)).permute(2, 0, 1).bool()
-    return Target(boxes, labels, plain, plain, masks).select(scores >= THRESHOLD)
+    pixels = torch.from_numpy(coco_mask.decode(masks)).permute(2, 0, 1).bool()
+    return Target(boxes, labels, plain, plain, pixels).select(scores >= THRESHOLD)
 
 
 Pictures = list[tuple[str, Image.Image]]
