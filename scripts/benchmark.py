@@ -1,5 +1,5 @@
-"""Benchmarks as Markdown, beside torchvision in one run: `python scripts/benchmark.py ops` times the RoI operators,
-`python scripts/benchmark.py step` a training step and an inference pass of whole detectors.
+"""Time this project beside torchvision, in one run, as a Markdown table: `python scripts/benchmark.py ops` times the
+RoI operators, `python scripts/benchmark.py step` a training step and an inference pass of whole detectors.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from ops import benchmark
 
 
 def torchvision_pool(workload: benchmark.Workload, boxes: list[Tensor]) -> benchmark.Pool:
-    """torchvision's multi-scale RoIAlign on a benchmark's features."""
+    """Build the pass of torchvision's multi-scale RoIAlign over a workload's features."""
     names = [str(i) for i in range(len(benchmark.STRIDES))]
     pooler = MultiScaleRoIAlign(
         names, workload.pooled, benchmark.SAMPLES, canonical_scale=round(workload.canonical_size), canonical_level=4
@@ -25,18 +25,18 @@ def torchvision_pool(workload: benchmark.Workload, boxes: list[Tensor]) -> bench
 
 
 def main() -> int:
-    """Parse the command line and print the table; 1 and a message where the device is not there."""
+    """Parse the command line and print the table; return 1 after a message if an argument is wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["ops", "step"], help="what to time")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
-    parser.add_argument("--rounds", type=int, default=9, help="times each call is timed")
+    parser.add_argument("--rounds", type=int, default=9, help="how often each call is timed")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     arguments = parser.parse_args()
     if arguments.rounds < 1 or (arguments.threads or 1) < 1:
         print("error: --rounds and --threads must be at least 1", file=sys.stderr)
         return 1
     if arguments.device not in ("cpu", "cuda") or (arguments.device == "cuda" and not torch.cuda.is_available()):
-        print(f"error: --device {arguments.device} is not there; use cpu", file=sys.stderr)
+        print(f"error: --device {arguments.device} is not available on this machine; use cpu", file=sys.stderr)
         return 1
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

@@ -35,7 +35,7 @@ def run_command(config: DictConfig, folder: Path) -> Table:
             "image= and box= draw one RoI, dataset= and runs= measure all objects of a dataset; give one or the other"
         )
     if runs:
-        return compare_given_runs(config, folder)
+        return plot_runs(config, folder)
     return measure_dataset(config, folder) if dataset else draw_roi(config, folder)
 
 
@@ -91,8 +91,8 @@ def measure_dataset(config: DictConfig, folder: Path) -> Table:
     return tables.errors_table(rows)
 
 
-def compare_given_runs(config: DictConfig, folder: Path) -> Table:
-    """Compare the AP and localisation of runs by the quantisation error of the operator `main` on each object.
+def plot_runs(config: DictConfig, folder: Path) -> Table:
+    """Plot AP, recall and mean IoU of runs by the quantisation error of the operator `main` on each object.
 
     Writes `costs.png`; arguments and errors are those of `run_command`.
     """

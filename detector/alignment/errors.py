@@ -67,7 +67,7 @@ def ground_truth_boxes(ground_truth: Mapping[str, Any]) -> GroundTruthBoxes:
     """Select the boxes of a dataset's `ground_truth()` and clip them to their images.
 
     Raises:
-        ValueError: none is left without crowd and ignored objects and boxes without an area.
+        ValueError: every object is crowd or ignored or has no area.
     """
     sizes = {image["id"]: (image["height"], image["width"]) for image in ground_truth["images"]}
     rows = []
@@ -81,7 +81,7 @@ def ground_truth_boxes(ground_truth: Mapping[str, Any]) -> GroundTruthBoxes:
             rows.append((x1, y1, x2, y2, a.get("area", w * h), height, width))
     if not rows:
         raise ValueError(
-            "this split has no objects that are neither crowd nor ignored: choose the other (split=train or split=val)"
+            "this split has no objects to measure (crowd, ignored and empty boxes do not count); try the other split="
         )
     table = np.array(rows, dtype=np.float64)
     return GroundTruthBoxes(table[:, :4], table[:, 4], table[:, 5:].astype(np.int64))
@@ -126,7 +126,7 @@ def quantisation_errors(
 
 
 def _factors(size: Size, resize: Resize) -> tuple[float, float]:
-    """Compute the factors of a resize in x and y."""
+    """Compute the scale factors of a resize in x and y."""
     height, width = resize(size)
     return width / size[1], height / size[0]
 

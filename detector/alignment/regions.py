@@ -46,7 +46,7 @@ class Axis:
 
 
 class Reading(Protocol):
-    """How an operator maps one axis of a RoI to bins and sample points."""
+    """How an operator divides one axis of a RoI into bins and sample points."""
 
     def __call__(self, low: float, high: float, bins: int, stride: float, limit: int) -> Axis:
         """Map the edges `low` and `high` (pixels) to `bins` bins, on a map of `limit` cells of `stride` pixels."""
@@ -171,7 +171,7 @@ def format_length(length: float) -> str:
 
 
 def map_size(size: Size, stride: float) -> Size:
-    """Compute the height and width of an image's feature map; cells over the edge count, since images are padded."""
+    """Compute the height and width of an image's feature map; padding completes the cells at its edge."""
     return math.ceil(size[0] / stride), math.ceil(size[1] / stride)
 
 

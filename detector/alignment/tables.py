@@ -27,7 +27,7 @@ def regions_table(regions: Mapping[str, Region], stride: float) -> Table:
         f"A box of {format_length(x2 - x1)} x {format_length(y2 - y1)} px, stride {stride:g}: "
         f"{(x2 - x1) / stride:.2f} x {(y2 - y1) / stride:.2f} cells"
     )
-    table = _table(title, ("operator", "axis", "cells", "a bin", "reads", "begins", "ends"))
+    table = _table(title, ("operator", "axis", "cells", "per bin", "reads", "begins", "ends"))
     for name, region in regions.items():
         before, after = region.offsets[:2], region.offsets[2:]
         for i, (label, axis) in enumerate((("x", region.x), ("y", region.y))):

@@ -1,4 +1,4 @@
-"""Alignment made visible: what is said of the operators is what they do."""
+"""The regions, errors and gradients that are drawn and measured are those of the operators."""
 
 import csv
 import math
@@ -28,7 +28,7 @@ READINGS: dict[str, Reading] = {"floor": Snapped("floor"), "round": Snapped("rou
 
 
 def random_boxes(count: int, size: tuple[int, int], seed: int = 0) -> list[list[float]]:
-    """Boxes inside of an image of (height, width), some with edges on whole pixels."""
+    """Draw boxes inside an image of (height, width), some with edges on whole pixels."""
     rng = np.random.default_rng(seed)
     boxes = []
     for i in range(count):
@@ -40,7 +40,7 @@ def random_boxes(count: int, size: tuple[int, int], seed: int = 0) -> list[list[
 
 
 def reads(operator, box: list[float], cells: tuple[int, int], stride: float, bins: int) -> torch.Tensor:
-    """What each output is made of: [bins, bins, H, W], from maps of which each is 1 in one cell and 0 in all others."""
+    """Compute the weights of all cells in each bin, [bins, bins, H, W], by pooling maps that are 1 in a single cell."""
     height, width = cells
     maps = torch.eye(height * width, dtype=torch.float64).reshape(1, -1, height, width)
     rois = torch.tensor([[0, *box]], dtype=torch.float64)
@@ -85,7 +85,7 @@ def test_sampled_bins_are_where_roi_align_reads(sampling_ratio: int, aligned: bo
     operator = partial(ops.roi_align, sampling_ratio=sampling_ratio, aligned=aligned)
     y, x = ((torch.arange(count) + 0.5) * stride for count in cells)
     for box in random_boxes(20, (64, 80), seed=3):
-        box = [edge + stride for edge in box]  # away from the border, where cells stand for what is beyond it
+        box = [edge + stride for edge in box]  # away from the border, whose cells are also read for points beyond it
         if min(box[2] - box[0], box[3] - box[1]) < stride or max(box[2] / 96, box[3] / 80) > 0.85:
             continue
         region = pooled_regions(box, size, stride, bins, {"": Sampled(sampling_ratio, aligned)})[""]
@@ -96,12 +96,12 @@ def test_sampled_bins_are_where_roi_align_reads(sampling_ratio: int, aligned: bo
             near_x = (torch.tensor(px)[:, None] - x).abs() < stride - 1e-6
             near_y = (torch.tensor(py)[:, None] - y).abs() < stride - 1e-6
             assert torch.equal(weights[i, j] > 1e-9, near_y.any(0)[:, None] & near_x.any(0))
-            # the mean of what is read lies in the middle of the bin
+            # the centre of mass of the weights is the bin's centre
             assert float((weights[i, j].sum(0) * x).sum()) == pytest.approx(sum(region.x.bins[j]) / 2, abs=1e-4)
             assert float((weights[i, j].sum(1) * y).sum()) == pytest.approx(sum(region.y.bins[i]) / 2, abs=1e-4)
 
 
-def test_roi_align_is_off_by_nothing_and_unshifted_by_half_a_cell() -> None:
+def test_the_error_of_roi_align_is_0_and_half_a_cell_without_the_shift() -> None:
     for stride in (4, 7, 32):
         for box in random_boxes(30, (200, 300), seed=stride):
             if min(box[2] - box[0], box[3] - box[1]) < stride:
@@ -173,11 +173,11 @@ def test_the_drawn_house_fills_its_box() -> None:
     right = int(EXAMPLE_BOX[2])
     wall = image[:, 400, right - 1]
     assert (wall - image[:, 400, right]).abs().max() > 20
-    assert torch.equal(wall, image[:, 400, right - 25])  # what the textbook misses is the house's own
+    assert torch.equal(wall, image[:, 400, right - 25])  # the part that textbook RoIPool misses belongs to the house
 
 
 def truth(*boxes: list[float], **flags: list[int]) -> dict:
-    """COCO's format: boxes x1, y1, x2, y2 in one image of 100 x 80."""
+    """Write boxes x1, y1, x2, y2 in one image of 100 x 80 in COCO's format."""
     annotations = [
         {
             "id": i,
@@ -191,7 +191,7 @@ def truth(*boxes: list[float], **flags: list[int]) -> dict:
     return {"images": [{"id": 1, "height": 80, "width": 100}], "annotations": annotations}
 
 
-def test_objects_that_count() -> None:
+def test_crowds_and_ignored_objects_are_left_out() -> None:
     boxes = [[0, 0, 10, 10], [5, 5, 20, 30], [90, 70, 110, 90], [50, 50, 50, 60], [1, 1, 5, 5]]
     found = errors.ground_truth_boxes(truth(*boxes, iscrowd=[0, 1, 0, 0, 0], ignore=[0, 0, 0, 0, 1]))
     assert found.boxes.tolist() == [[0, 0, 10, 10], [90, 70, 100, 80]]
@@ -269,7 +269,7 @@ def test_the_table(tmp_path: Path) -> None:
 
 
 def planted(seed: int = 0) -> tuple[np.ndarray, list[int], dict[str, np.ndarray]]:
-    """Errors of 600 objects in 60 images; one run is hurt by them, the other is not."""
+    """Draw errors of 600 objects in 60 images, and IoUs of two runs: only those of "pool" fall with the error."""
     rng = np.random.default_rng(seed)
     share = rng.uniform(0, 0.4, 600)
     noise = rng.normal(0, 0.02, 600)
@@ -315,7 +315,7 @@ def test_costs_without_matches_and_bad_input() -> None:
         costs.measure_by_error(share, images, ious, parts=700)
 
 
-def test_runs_are_called_by_what_differs_in_their_paths() -> None:
+def test_runs_are_named_by_the_parts_of_their_paths_that_differ() -> None:
     paths = [Path(f"sweep/runs/{arm}/shapes/{seed}") for arm, seed in (("pool", 0), ("align", 1))]
     assert names(paths) == ["pool/0", "align/1"]
     assert names([Path("a"), Path("b/c")]) == ["a", "b/c"]
