@@ -3,30 +3,33 @@
 Compare two runs: python scripts/ablate.py --compare RUN RUN [--output FOLDER].
 """
 
+from __future__ import annotations
+
 import argparse
-import json
 import os
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from detector.config.command_line import run
 
-from detector.ablation import study
-from detector.ablation.compare import compare
-from detector.ablation.records import write
-from detector.ablation.report.report import report
-from detector.ablation.sweep import Sweep
-from detector.config import build
-from detector.config.cli import command, console, finish
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-@hydra.main(version_base="1.3", config_path="../configs", config_name="ablate")
-@command
 def main(config: DictConfig) -> None:
     """Run what of a study is not done, then write its records and its report."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import ListConfig, OmegaConf
+
+    from detector.ablation import study
+    from detector.ablation.records import write
+    from detector.ablation.report.report import report
+    from detector.ablation.sweep import Sweep
+    from detector.config import build
+    from detector.config.cli import console
+
     settings = HydraConfig.get()
     build.check_additions("ablate", settings.overrides.task)
     folder = Path(settings.runtime.output_dir)
@@ -61,13 +64,15 @@ def main(config: DictConfig) -> None:
 
 
 def split(arguments: list[str]) -> list[str]:
-    """The command line with what is not of `configs/ablate.yaml` as overrides of the runs."""
+    """Return the command line with the keys that `configs/ablate.yaml` does not have as overrides of the runs."""
+    from detector.config.overrides import quote
+
     own = ("study", "arms", "datasets", "data_dir", "reuse", "dry_run", "report", "hydra", "overrides")
     mine = [a for a in arguments if a[:1] == "-" or "=" not in a or re.split(r"[./@=]", a.lstrip("+~"))[0] in own]
-    quoted = [json.dumps(a, ensure_ascii=False) for a in arguments if a not in mine]
+    quoted = [quote(a) for a in arguments if a not in mine]
     if quoted and any(a.startswith("overrides=") for a in mine):
-        sys.exit(
-            f"error: give {' '.join(a for a in arguments if a not in mine)} within overrides=[...], or all beside it"
+        raise ValueError(
+            f"give {' '.join(a for a in arguments if a not in mine)} within overrides=[...], or all beside it"
         )
     if any(a.startswith("report=") for a in mine) and not any(a.startswith("hydra.run.dir=") for a in mine):
         mine.append("hydra.run.dir=multirun/report")
@@ -75,11 +80,15 @@ def split(arguments: list[str]) -> list[str]:
 
 
 def compare_two(arguments: list[str]) -> int:
-    """The report of two runs."""
+    """Write the report of two runs."""
     parser = argparse.ArgumentParser(description=compare_two.__doc__)
     parser.add_argument("--compare", nargs=2, type=Path, required=True, metavar="RUN", help="folders of runs")
     parser.add_argument("--output", type=Path, default=Path("outputs/compare"), help="folder for records and report")
     options = parser.parse_args(arguments)
+
+    from detector.ablation.compare import compare
+    from detector.config.cli import console
+
     try:
         console.print(f"Report: {compare(*options.compare, options.output)}", soft_wrap=True)
     except (ValueError, TypeError, OSError) as error:
@@ -93,6 +102,4 @@ def compare_two(arguments: list[str]) -> int:
 if __name__ == "__main__":
     if "--compare" in sys.argv:
         sys.exit(compare_two(sys.argv[1:]))
-    sys.argv[1:] = split(sys.argv[1:])
-    main()
-    finish()
+    run("ablate", main, prepare=split)

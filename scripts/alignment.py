@@ -1,24 +1,24 @@
-"""Alignment made visible: python scripts/alignment.py [image=FILE box=[x1,y1,x2,y2] | dataset=... | runs=[A,B]]."""
+"""Draw and measure RoI alignment: python scripts/alignment.py [image=FILE box=[...] | dataset=... | runs=[A,B]]."""
+
+from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from detector.config.command_line import run
 
-from detector.alignment import errors, example, gradients, heatmaps, pictures, plots, tables
-from detector.alignment.regions import EXAMPLE_BOX, regions
-from detector.alignment.runs import compare
-from detector.config import build
-from detector.config.cli import command, console, finish
-from detector.data.image import read_image
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-@hydra.main(version_base="1.3", config_path="../configs", config_name="alignment")
-@command
 def main(config: DictConfig) -> None:
     """Draw one RoI, or measure a dataset, or two runs."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from detector.config import build
+    from detector.config.cli import console
+
     build.check_additions("alignment", HydraConfig.get().overrides.task)
     dataset, runs = config.get("dataset") is not None, config.runs is not None
     if (dataset or runs) and (config.image is not None or config.box is not None):
@@ -31,6 +31,12 @@ def main(config: DictConfig) -> None:
 
 
 def _roi(config: DictConfig, folder: Path) -> None:
+    from detector.alignment import example, gradients, heatmaps, pictures, tables
+    from detector.alignment.regions import EXAMPLE_BOX, regions
+    from detector.config import build
+    from detector.config.cli import console
+    from detector.data.image import read_image
+
     if config.image is not None and config.box is None:
         raise ValueError(f"image={config.image} needs a box=[x1,y1,x2,y2] in its pixels")
     image = example.house() if config.image is None else read_image(Path(config.image))
@@ -48,6 +54,10 @@ def _roi(config: DictConfig, folder: Path) -> None:
 
 
 def _dataset(config: DictConfig, folder: Path) -> None:
+    from detector.alignment import errors, plots, tables
+    from detector.config import build
+    from detector.config.cli import console
+
     if config.split not in ("train", "val"):
         raise ValueError(f"split must be train or val, not {config.split!r}")
     objects = errors.true_objects(build.build_dataset(config, config.split).ground_truth())
@@ -65,6 +75,11 @@ def _dataset(config: DictConfig, folder: Path) -> None:
 
 
 def _runs(config: DictConfig, folder: Path) -> None:
+    from detector.alignment import plots, tables
+    from detector.alignment.runs import compare
+    from detector.config import build
+    from detector.config.cli import console
+
     readings = build.instantiate(config.operators)
     if config.main not in readings:
         raise ValueError(f"main={config.main!r} is none of the operators: {', '.join(readings)}")
@@ -75,5 +90,4 @@ def _runs(config: DictConfig, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
-    finish()
+    run("alignment", main)

@@ -1,19 +1,24 @@
-"""Say what a dataset holds, having checked all of it: python scripts/data.py dataset=... [data_dir=...]."""
+"""Check a dataset and count what it holds: python scripts/data.py dataset=... [data_dir=...]."""
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
-from rich.table import Table
+from __future__ import annotations
 
-from detector.config import build
-from detector.config.cli import command, console, finish
-from detector.data.summary import summarise
+from typing import TYPE_CHECKING
+
+from detector.config.command_line import run
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-@hydra.main(version_base="1.3", config_path="../configs", config_name="data")
-@command
 def main(config: DictConfig) -> None:
-    """Open both parts of the dataset and count."""
+    """Read both splits of the dataset and count."""
+    from hydra.core.hydra_config import HydraConfig
+    from rich.table import Table
+
+    from detector.config import build
+    from detector.config.cli import console
+    from detector.data.summary import summarise
+
     build.check_additions("data", HydraConfig.get().overrides.task)
     small, large = config.dataset.size_bins
     parts = {name: summarise(build.build_dataset(config, name), (small, large)) for name in ("train", "val")}
@@ -31,5 +36,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
-    finish()
+    run("data", main)

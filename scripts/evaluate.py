@@ -1,21 +1,27 @@
 """Evaluate a checkpoint: python scripts/evaluate.py checkpoint=RUN/checkpoints/last.ckpt [dataset=... data_dir=...]."""
 
-from pathlib import Path
+from __future__ import annotations
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from typing import TYPE_CHECKING
 
-from detector.config import build
-from detector.config.cli import command, console, finish
-from detector.training.run import build_evaluators, evaluate, precision
-from detector.training.task import DetectionTask
+from detector.config.command_line import run
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-@hydra.main(version_base="1.3", config_path="../configs", config_name="evaluate")
-@command
 def main(config: DictConfig) -> None:
-    """Load the checkpoint, take its dataset or the one given, and evaluate."""
+    """Evaluate the checkpoint on its own dataset, or on the one given."""
+    from pathlib import Path
+
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    from detector.config import build
+    from detector.config.cli import console
+    from detector.training.run import build_evaluators, evaluate, precision
+    from detector.training.task import DetectionTask
+
     build.check_additions("evaluate", HydraConfig.get().overrides.task)
     trained = build.open_checkpoint(config.checkpoint, config.norm_eps)
     saved = trained.config
@@ -56,5 +62,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
-    finish()
+    run("evaluate", main)

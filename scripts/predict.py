@@ -1,27 +1,25 @@
 """Detect objects in images: python scripts/predict.py checkpoint=... input=FILE|FOLDER output=FOLDER."""
 
+from __future__ import annotations
+
 import json
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
-from rich.progress import track
+from detector.config.command_line import run
 
-from detector.config import build
-from detector.config.cli import command, console, finish
-from detector.data.image import read_image
-from detector.inference.detector import Detector
-from detector.masks import Paste, encode
-from detector.types import Objects, Size
-from detector.visualize import draw
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from detector.masks import Paste
+    from detector.types import Objects, Size
 
 EXTENSIONS = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 def inputs(path: Path) -> list[Path]:
-    """The images that `path` names."""
+    """Return the image at `path`, or the images in that folder."""
     if path.is_file():
         return [path]
     if not path.is_dir():
@@ -33,7 +31,9 @@ def inputs(path: Path) -> list[Path]:
 
 
 def record(objects: Objects, classes: list[str], size: Size, paste: Paste) -> list[dict[str, object]]:
-    """Detections as plain data: class, score, box (x, y, width, height) and, with masks, COCO's RLE."""
+    """Write detections as plain data: class, score, box (x, y, width, height) and, with masks, COCO's RLE."""
+    from detector.masks import encode
+
     corners = objects.boxes
     xywh = [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in corners.tolist()]
     rows: list[dict[str, object]] = [
@@ -46,10 +46,17 @@ def record(objects: Objects, classes: list[str], size: Size, paste: Paste) -> li
     return rows
 
 
-@hydra.main(version_base="1.3", config_path="../configs", config_name="predict")
-@command
 def main(config: DictConfig) -> None:
     """Draw the detections on each image and write them to detections.json."""
+    from hydra.core.hydra_config import HydraConfig
+    from rich.progress import track
+
+    from detector.config import build
+    from detector.config.cli import console
+    from detector.data.image import read_image
+    from detector.inference.detector import Detector
+    from detector.visualize import draw
+
     build.check_additions("predict", HydraConfig.get().overrides.task)
     images, output = inputs(Path(config.input)), Path(config.output)
     if not isinstance(config.threshold, int | float) or not 0 <= config.threshold <= 1:
@@ -78,5 +85,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
-    finish()
+    run("predict", main)

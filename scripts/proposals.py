@@ -1,22 +1,28 @@
 """Write an RPN's proposals for model=fast_rcnn: python scripts/proposals.py checkpoint=... output=FILE.npz."""
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
-from rich.progress import track
+from __future__ import annotations
 
-from detector.config import build
-from detector.config.cli import command, console, finish
-from detector.data.datamodule import DetectionDataModule
-from detector.data.proposal_files import ImageProposals, check_name, write
-from detector.inference.detector import Detector
-from detector.inference.proposing import propose
+from typing import TYPE_CHECKING
+
+from detector.config.command_line import run
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-@hydra.main(version_base="1.3", config_path="../configs", config_name="proposals")
-@command
 def main(config: DictConfig) -> None:
-    """Propose on the images of the dataset, unaugmented but for their size."""
+    """Propose on the images of the dataset, resized and not augmented."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+    from rich.progress import track
+
+    from detector.config import build
+    from detector.config.cli import console
+    from detector.data.datamodule import DetectionDataModule
+    from detector.data.proposal_files import ImageProposals, check_name, write
+    from detector.inference.detector import Detector
+    from detector.inference.proposing import propose
+
     build.check_additions("proposals", HydraConfig.get().overrides.task)
     output = check_name(config.output)
     if not config.splits or not set(config.splits) <= {"train", "val"}:
@@ -54,5 +60,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
-    finish()
+    run("proposals", main)

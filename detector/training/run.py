@@ -56,6 +56,11 @@ def _trainer(config: DictConfig, folder: Path, **kwargs: Any) -> Trainer:
         raise ValueError(f"trainer: {error}") from error
 
 
+def _progress(config: DictConfig) -> list[Progress]:
+    """The progress bar, unless `trainer.enable_progress_bar=false`; checkpoints made before that key have one."""
+    return [Progress()] if config.trainer.get("enable_progress_bar", True) else []
+
+
 def _accelerator(name: str) -> str:
     """What `auto` stands for, without Apple's GPU, which has no float64 and which the operators do not know."""
     cuda = torch.cuda.is_available()
@@ -219,7 +224,7 @@ def fit(
         check_val_every_n_epoch=None,
         logger=[CsvLogger(folder, start), *loggers],
         callbacks=[
-            Progress(),
+            *_progress(config),
             clock,
             Interruption(last, console),
             Levels(after=min(50, config.schedule.steps)),
@@ -279,7 +284,7 @@ def evaluate(
     """
     began = time.perf_counter()
     if trainer is None:
-        trainer = _trainer(config, folder, logger=False, callbacks=[Progress()], enable_checkpointing=False)
+        trainer = _trainer(config, folder, logger=False, callbacks=_progress(config), enable_checkpointing=False)
     data = _datamodule(config, None, val)
     if task.measured_at is None or task.measured_at != trainer.global_step:
         trainer.validate(
