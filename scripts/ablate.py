@@ -3,33 +3,35 @@
 Compare two runs: python scripts/ablate.py --compare RUN RUN [--output FOLDER].
 """
 
+from __future__ import annotations
+
 import argparse
-import json
 import os
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from detector.config.command_line import run
 
-from detector.ablation import study
-from detector.ablation.compare import compare
-from detector.ablation.records import write
-from detector.ablation.report.report import report
-from detector.ablation.sweep import Sweep
-from detector.config.cli import command, console, finish
-from detector.config.compose import override
-from detector.config.conventions import check_additions
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-@hydra.main(version_base="1.3", config_path="../configs", config_name="ablate")
-@command
 def main(config: DictConfig) -> None:
     """Run what of a study is not done, then write its records and its report."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import ListConfig, OmegaConf
+
+    from detector.ablation import study
+    from detector.ablation.records import write
+    from detector.ablation.report.report import report
+    from detector.ablation.sweep import Sweep
+    from detector.config import build
+    from detector.config.cli import console
+
     settings = HydraConfig.get()
-    check_additions("ablate", settings.overrides.task)
+    build.check_additions("ablate", settings.overrides.task)
     folder = Path(settings.runtime.output_dir)
     for key, what in (("arms", "names"), ("datasets", "names"), ("reuse", "folders"), ("report", "folders")):
         if not isinstance(config[key], ListConfig | None):
@@ -38,7 +40,7 @@ def main(config: DictConfig) -> None:
         console.print(f"Report: {report(list(config.report), folder / 'report')}", soft_wrap=True)
         return
     asked = study.read(OmegaConf.to_container(config.study, resolve=True))
-    asked, overrides, own = asked.on([override("data_dir", config.data_dir), *config.overrides])
+    asked, overrides, own = asked.on([build.override("data_dir", config.data_dir), *config.overrides])
     datasets = [own] if own is not None and config.datasets is None else config.datasets
     if own is not None and own not in datasets:
         raise ValueError(f"datasets={list(datasets)} leaves out {own}, which dataset= chooses; give one of the two")
@@ -62,13 +64,15 @@ def main(config: DictConfig) -> None:
 
 
 def split(arguments: list[str]) -> list[str]:
-    """The command line with what is not of `configs/ablate.yaml` as overrides of the runs."""
+    """Return the command line with the keys that `configs/ablate.yaml` does not have as overrides of the runs."""
+    from detector.config.overrides import quote
+
     own = ("study", "arms", "datasets", "data_dir", "reuse", "dry_run", "report", "hydra", "overrides")
     mine = [a for a in arguments if a[:1] == "-" or "=" not in a or re.split(r"[./@=]", a.lstrip("+~"))[0] in own]
-    quoted = [json.dumps(a, ensure_ascii=False) for a in arguments if a not in mine]
+    quoted = [quote(a) for a in arguments if a not in mine]
     if quoted and any(a.startswith("overrides=") for a in mine):
-        sys.exit(
-            f"error: give {' '.join(a for a in arguments if a not in mine)} within overrides=[...], or all beside it"
+        raise ValueError(
+            f"give {' '.join(a for a in arguments if a not in mine)} within overrides=[...], or all beside it"
         )
     if any(a.startswith("report=") for a in mine) and not any(a.startswith("hydra.run.dir=") for a in mine):
         mine.append("hydra.run.dir=multirun/report")
@@ -76,11 +80,15 @@ def split(arguments: list[str]) -> list[str]:
 
 
 def compare_two(arguments: list[str]) -> int:
-    """The report of two runs."""
+    """Write the report of two runs."""
     parser = argparse.ArgumentParser(description=compare_two.__doc__)
     parser.add_argument("--compare", nargs=2, type=Path, required=True, metavar="RUN", help="folders of runs")
     parser.add_argument("--output", type=Path, default=Path("outputs/compare"), help="folder for records and report")
     options = parser.parse_args(arguments)
+
+    from detector.ablation.compare import compare
+    from detector.config.cli import console
+
     try:
         console.print(f"Report: {compare(*options.compare, options.output)}", soft_wrap=True)
     except (ValueError, TypeError, OSError) as error:
@@ -94,6 +102,4 @@ def compare_two(arguments: list[str]) -> int:
 if __name__ == "__main__":
     if "--compare" in sys.argv:
         sys.exit(compare_two(sys.argv[1:]))
-    sys.argv[1:] = split(sys.argv[1:])
-    main()
-    finish()
+    run("ablate", main, prepare=split)
