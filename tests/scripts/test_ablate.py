@@ -100,7 +100,7 @@ def test_a_study_is_stopped_goes_on_and_ends_in_a_report(tmp_path: Path, run: Ru
     shared = ["study=half_pixel", 'study.arms.without.overrides=["pooler=roipool"]', *arguments[2:-2], arguments[-1]]
     copied = run_script("ablate", *shared, "reuse=[sweep]", "hydra.run.dir=shared", cwd=tmp_path)
     assert copied.returncode == 0, copied.stderr
-    assert copied.stdout.count(": as sweep/runs/") == len(RUNS)
+    assert copied.stdout.count(": copied from sweep/runs/") == len(RUNS)
     assert len(done(tmp_path / "shared" / "runs")) == len(RUNS)
     gains = [
         {
