@@ -24,6 +24,7 @@ from detector.weights.trust import allow
 LISTS = {"arms": "names", "datasets": "names", "reuse": "folders", "report": "folders", "trust": "packages"}
 """The keys that hold lists, and of what."""
 
+
 def ablate(config: DictConfig, overrides: Sequence[str], folder: Path, console: Console) -> None:
     """Run what is pending of a study, then write its records and its report; called inside `hydra.main`.
 

@@ -18,9 +18,9 @@ from detector.ablation.description import KINDS, StudyInfo
 from detector.ablation.records import CurvePoint, Gain, Metric, Records, Run
 from detector.ablation.study import Job
 from detector.config import build
-from detector.evaluation.predictions import read_predictions
 from detector.evaluation.coco import Kind
 from detector.evaluation.measure import Measured, difference, measure
+from detector.evaluation.predictions import read_predictions
 from detector.training.folder import configuration
 from detector.types import DetectionDataset
 

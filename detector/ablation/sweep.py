@@ -121,9 +121,7 @@ class Sweep:
         for wave in self.study.waves(self.jobs):
             pending = [job for job in self._pending(wave) if self._startable(job)]
             if pending:
-                jobs = [
-                    [*job.overrides, "resume=auto", override("hydra.sweep.subdir", job.folder)] for job in pending
-                ]
+                jobs = [[*job.overrides, "resume=auto", override("hydra.sweep.subdir", job.folder)] for job in pending]
                 before = len(self.jobs) - len(self._pending(self.jobs))
                 launch(Task(pending, before, len(self.jobs)), jobs, self.runs, launcher)
         return self._pending(self.jobs)
