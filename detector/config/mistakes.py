@@ -134,7 +134,7 @@ def _near(parts: list[str], node: Any, whole: dict[str, Any], place: str) -> Ite
         return
     names = {str(name) for name in node}
     first, *rest = parts
-    for name in [first] if first in names else get_close_matches(first, sorted(names), n=3, cutoff=0.7):
+    for name in [first] if first in names else get_close_matches(first, sorted(names), n=3):
         yield from _near(rest, node[name], whole, f"{place}.{name}" if place else name)
 
 

@@ -71,7 +71,7 @@ def quoted(override: str, multirun: bool = False) -> str:
     as_string = f"{key}={quote(value)}"
     parsed = parse(override)
     if parsed is None:
-        sweep = multirun and re.search(r",|^\w+ *\(", value) is not None
+        sweep = multirun and re.search(r",|^\w+\(", value) is not None
         if sweep or _CONTAINER.match(value) or parse(as_string) is None:
             several = '"photos (1)","photos (2)"' if sweep else '["photos (1)","photos (2)"]'
             raise ValueError(
