@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import math
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -94,21 +93,6 @@ class Records:
     metrics: list[Metric] = field(default_factory=list)
     differences: list[Gain] = field(default_factory=list)
     curves: list[CurvePoint] = field(default_factory=list)
-
-
-def chosen_overrides(command: str) -> frozenset[str]:
-    """Return the overrides that take effect in a run's command; two commands with equal sets make the same run.
-
-    The order does not count, and of several overrides of one key only the last, as in Hydra. Where an override sets
-    several keys (`{...}`) the order may matter, and only an equal command makes the same run.
-    """
-    try:
-        words = shlex.split(command)
-    except ValueError:  # no valid shell command
-        words = ["{", command]
-    if any("{" in word for word in words):
-        return frozenset([command.strip()])
-    return frozenset({word.partition("=")[0].lstrip("+~"): word for word in words}.values())
 
 
 Row = TypeVar("Row", Run, Metric, Gain, CurvePoint)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from detector.ablation import contrasts
+from detector.ablation.commands import chosen_overrides
 from detector.ablation.description import Arm, StudyInfo, parse_description
-from detector.ablation.records import chosen_overrides
 from detector.config.compose import override
 from detector.training.folder import COMMAND, command_of, finished, train_command
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from detector.ablation.commands import chosen_overrides
 from detector.ablation.description import Arm, PublishedRow, StudyInfo
 from detector.ablation.records import (
     CurvePoint,
@@ -14,7 +15,6 @@ from detector.ablation.records import (
     Metric,
     Records,
     Run,
-    chosen_overrides,
     read_records,
     write_records,
 )
@@ -136,6 +136,10 @@ def test_writes_no_number_that_could_not_be_read(tmp_path: Path) -> None:
         ("train.py a={b:1}", " train.py a={b:1}", True),
         ("it's", "it's ", True),
         ("it's", "its", False),
+        ("train.py a=1 workers=0 trainer.devices=2 hydra.run.dir=b", "train.py a=1 logger=none", True),
+        ("train.py a=1 trainer.precision=16-mixed", "train.py a=1", False),
+        ("train.py a=1 trainer=gpu", "train.py a=1", False),
+        ("train.py a=1 data_dir=b", "train.py a=1", False),
     ],
 )
 def test_the_order_of_overrides_counts_where_it_has_a_meaning(one: str, other: str, same: bool) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from detector.ablation.commands import chosen_overrides
 from detector.ablation.description import KINDS, StudyInfo
-from detector.ablation.records import Gain, Records, chosen_overrides
+from detector.ablation.records import Gain, Records
 from detector.ablation.report.statistics import Difference, difference_of_gains, paired, summary
 
 Values = dict[int, float]
