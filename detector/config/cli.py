@@ -73,7 +73,7 @@ def command(work: Work | str, full_error: str | None = None) -> Callable[[DictCo
             try:
                 _check_given(config)
                 function = _imported(work) if isinstance(work, str) else work
-                _prepare(settings.job.config_name, config.get("trust"), overrides)
+                _prepare(str(settings.job.config_name), config.get("trust"), overrides)
                 function(config, overrides, folder, console)
             except (ValueError, TypeError, OSError, HydraException, OmegaConfBaseException) as error:
                 if full_error == "1":

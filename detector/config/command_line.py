@@ -26,8 +26,8 @@ def run(name: str, target: str, prepare: Callable[[list[str]], list[str]] | None
 
     Args:
         name: the script's configuration, `configs/NAME.yaml`.
-        target: the function that does the work, `package.module.function`, called as a `detector.config.cli.Work`. It is
-            imported once the configuration is composed, since torch and Lightning take seconds.
+        target: the function that does the work, `package.module.function`, a `detector.config.cli.Work`. It is imported
+            when the configuration is composed, since torch and Lightning take seconds.
         prepare: rewrites the overrides before Hydra reads them.
     """
     if {"-h", "--help"} & set(sys.argv[1:]):
