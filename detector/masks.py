@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,8 +103,9 @@ class MaskOutput:
     """
 
     paste: Paste = paste
-    name: ClassVar[str] = "mask"
-    key: ClassVar[str] = "segmentation"
+    name = "mask"
+    key = "segmentation"
+    needs = "masks"
 
     def __call__(self, objects: Objects, size: Size) -> list[dict[str, Any]]:
         """Encode the mask of each object in an image of `size` (height, width).

@@ -139,6 +139,8 @@ class Output(Protocol):
     """such as `mask`: of its file `predictions/mask.json` and its metrics, `mask/AP`"""
     key: str
     """such as `segmentation`: its key in COCO's results format"""
+    needs: str
+    """such as `masks`: measured where the dataset has this ground truth (`has_masks`)"""
 
     def __call__(self, objects: Objects, size: Size) -> list[Any]:
         """Encode the shape of each object as JSON-able data, for the original image of `size` (height, width)."""

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from detector.config import build
-from detector.weights import checkpoints
+from detector.config.resolve import with_classes
+from detector.weights.checkpoints import portable
 from tests.conftest import CLASSES, ROOT, compose_config
 from tests.scripts.conftest import run_script
 
@@ -40,7 +41,7 @@ EVEN = 0.02 / 3
 def test_presets_hold_what_was_published(
     experiment: str, images: int, rates: dict[int, float], steps: int, decay: float, rois: int, proposals: int
 ) -> None:
-    config = build.compose_model(compose_config(f"experiment={experiment}"), CLASSES)
+    config = with_classes(compose_config(f"experiment={experiment}"), CLASSES)
     assert (config.schedule.steps, config.schedule.batch_size) == (steps, images)
     optimizer = build.instantiate(config.schedule.optimizer)([{"params": [torch.nn.Parameter(torch.zeros(3, 3))]}])
     start, decays, momentum = (optimizer.param_groups[0][key] for key in ("lr", "weight_decay", "momentum"))
@@ -70,7 +71,7 @@ def test_a_rehearsal_changes_neither_the_images_nor_the_model(experiment: str) -
     assert (dry.dataset.train.limit, dry.dataset.val.limit, dry.backbone.weights) == (2, 2, None)
     for key in ("train_augment", "val_augment", "rois", "proposals", "anchor_sizes"):
         assert dry.dataset[key] == whole.dataset[key]
-    plain, other = (checkpoints.portable(build.compose_model(c, CLASSES))["model"] for c in (whole, dry))
+    plain, other = (portable(with_classes(c, CLASSES))["model"] for c in (whole, dry))
     assert plain["heads"]["select"].pop("score") == 0.05
     assert other["heads"]["select"].pop("score") == 0.0
     told = json.dumps(plain["heads"]["select"]), json.dumps(other["heads"]["select"])

@@ -33,11 +33,6 @@ class Heads(nn.Module, ABC):
         """How what the further heads predict is written and measured; none where there are no such heads."""
         return []
 
-    @property
-    def needs(self) -> set[str]:
-        """Names of the ground truth that is needed beside boxes and labels; see `FurtherHead.needs`."""
-        return set()
-
     @abstractmethod
     def forward(self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]) -> list[Objects]:
         """Detect the objects of each image, best first, in pixels of the network's image.
@@ -70,7 +65,7 @@ class Positives:
     """by image float32 [R, 4]"""
     labels: Tensor
     """int64 [K]: the matched objects' classes"""
-    index: list[Tensor]
+    match: list[Tensor]
     """by image int64 [R]: the matched object of the image's target"""
     targets: Sequence[Target]
     """the ground truth, by image"""

@@ -174,24 +174,24 @@ class MaskHead(FurtherHead):
         logits = precise(self.predictor(pooled))
         side = logits.shape[-1]
         masks = [target.masks for target in positives.targets if target.masks is not None]
-        images = zip(masks, positives.index, positives.boxes, strict=True)
+        images = zip(masks, positives.match, positives.boxes, strict=True)
         targets = torch.cat([self.target(*image, side) for image in images])
         # A sum, so that every parameter gets a (zero) gradient where no RoI is positive.
         return {"mask": self.mask_loss.loss(logits, positives.labels, targets) / max(targets.numel(), 1)}
 
-    def target(self, masks: Tensor, index: Tensor, boxes: Tensor, side: int) -> Tensor:
+    def target(self, masks: Tensor, match: Tensor, boxes: Tensor, side: int) -> Tensor:
         """Crop the matched ground-truth masks to the RoIs of one image.
 
         Args:
             masks: bool [G, H, W].
-            index: int64 [R], the mask of each RoI.
+            match: int64 [R], the mask of each RoI.
             boxes: [R, 4], the RoIs.
             side: M.
 
         Returns:
             [R, M, M] in 0..1.
         """
-        rois = torch.cat((index[:, None].to(boxes.dtype), boxes), 1)
+        rois = torch.cat((match[:, None].to(boxes.dtype), boxes), 1)
         share = self.crop(masks[:, None].to(boxes.dtype), rois, side)[:, 0]
         return share if self.threshold is None else (share >= self.threshold).to(boxes.dtype)
 

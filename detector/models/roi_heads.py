@@ -57,11 +57,6 @@ class StandardHeads(Heads):
         """How what the further heads predict is written and measured."""
         return [head.output for head in self.further.values() if head.output is not None]
 
-    @property
-    def needs(self) -> set[str]:
-        """Names of the ground truth that the further heads are trained on."""
-        return {name for head in self.further.values() for name in head.needs}
-
     def loss(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size], targets: Sequence[Target]
     ) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from detector.config import build
+from detector.config.resolve import with_classes
 from detector.matching import IGNORED, BalancedSampler, Matcher
 from detector.models.box_head import BoxHead
 from detector.models.cascade import CascadeHeads, CascadeStage
@@ -186,7 +187,7 @@ def test_the_settings_are_detectron2s_and_the_heads_are_three() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     config = compose_config("model=cascade_rcnn", "backbone=resnet18_c4")
     with pytest.raises(ValueError, match=r"use a backbone with FPN.*'model\.heads'"):
-        build.build_model(build.compose_model(config, NAMES))
+        build.build_model(with_classes(config, NAMES))
     with pytest.raises(ValueError, match="stage 1 of 3 must have cls_agnostic_bbox_reg=true"):
         small_model("model=cascade_rcnn", "model.heads.box_head.cls_agnostic_bbox_reg=false")
     config = compose_config("model=cascade_rcnn", "model.heads.later.1.box_head.cls_agnostic_bbox_reg=false")

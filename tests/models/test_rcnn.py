@@ -12,7 +12,7 @@ from detector.models.pooler import with_batch_index
 from detector.models.rcnn import Normalize
 from detector.models.roi_heads import in_parts
 from detector.types import Batch, Objects, Target
-from detector.weights import checkpoints
+from detector.weights.checkpoints import load_checkpoint
 from tests.conftest import CLASSES, compose_config, confident, learn, random_batch, small_model
 
 STAGES = {f"{name}{number}" for name in ("class", "box") for number in (1, 2, 3)}
@@ -238,9 +238,9 @@ def test_the_same_seed_gives_the_same_losses() -> None:
 def test_a_checkpoint_of_another_model_is_refused() -> None:
     content = {"state_dict": {f"model.{k}": v for k, v in small_model().state_dict().items()}}
     with pytest.raises(ValueError, match="another model"):
-        checkpoints.load(small_model("model=mask_rcnn"), content, "x.ckpt")
+        load_checkpoint(small_model("model=mask_rcnn"), content, "x.ckpt")
     with pytest.raises(ValueError, match="another shape"):
-        checkpoints.load(small_model("backbone.channels=64"), content, "x.ckpt")
+        load_checkpoint(small_model("backbone.channels=64"), content, "x.ckpt")
     assert compose_config().model["_target_"] == "detector.models.rcnn.RCNN"
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import ops
 from detector.boxes import encode, iou
 from detector.config import build
+from detector.config.resolve import with_classes
 from detector.matching import BalancedSampler, Matcher
 from detector.models.losses import smooth_l1
 from detector.models.pooler import Pooler, with_batch_index
@@ -187,13 +188,13 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match=r"at least 1.*size=0"):
         small_model("model=rfcn", "model.heads.maps.size=0")
     with pytest.raises(ValueError, match="use a backbone with FPN, C5 or DC5"):
-        build.build_model(build.compose_model(compose_config("model=rfcn", "backbone=resnet18_c4"), NAMES))
+        build.build_model(with_classes(compose_config("model=rfcn", "backbone=resnet18_c4"), NAMES))
 
 
 @pytest.mark.parametrize("backbone", ["resnet18_dc5", "vgg16"])
 def test_backbones_of_one_level(backbone: str) -> None:
     config = compose_config("model=rfcn", f"backbone={backbone}", "model.heads.maps.width=32")
-    model = build.build_model(build.compose_model(config, NAMES))
+    model = build.build_model(with_classes(config, NAMES))
     batch = random_batch(2, 0)
     assert torch.stack(list(model.loss(batch).values())).isfinite().all()
     with torch.inference_mode():

@@ -11,8 +11,10 @@ from torchvision.models.detection import roi_heads as their_heads
 
 from detector import masks, weights
 from detector.config import build
+from detector.config.compose import compose_config
+from detector.config.resolve import with_classes
 from detector.data.coco import CocoDataset
-from detector.data.datamodule import collate
+from detector.data.collate import collate
 from detector.matching import Sampled
 from detector.models.rcnn import RCNN
 from detector.types import Sample, Target
@@ -78,7 +80,7 @@ def pair(name: str, folder: Path) -> tuple[nn.Module, RCNN]:
         *(f"dataset.rpn.{number}" for number in proposals),
         *("dataset.rois=64", "dataset.detections=40"),
     ]
-    config = build.compose_model(build.compose_config(overrides), foreign.classes)
+    config = with_classes(compose_config(overrides), foreign.classes)
     ours = build.build_model(config)
     report = weights.load(ours, foreign, foreign.classes)
     assert not report.anew

@@ -1,23 +1,25 @@
-"""A document of headings, text, tables and pictures, as Markdown and as one HTML file; tables as LaTeX and CSV."""
+"""A document of headings, text, tables and pictures; the templates that write it as Markdown, HTML and LaTeX."""
 
 from __future__ import annotations
 
 import base64
 import csv
-import html
 import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, ClassVar
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 Cell = str
-"""Plain text; a line break parts a number from its interval."""
+"""Plain text; a line break separates a number from its interval."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as a reader sees them."""
+    """A table of formatted cells."""
 
     name: str
     """of its files, without suffix"""
@@ -27,7 +29,13 @@ class Table:
     notes: list[str] = field(default_factory=list)
     """sentences below it"""
     left: int = 1
-    """so many columns hold text, and are set flush left"""
+    """the number of leading columns that hold text and are left-aligned"""
+    type: ClassVar[str] = "table"
+
+    @property
+    def columns(self) -> list[str]:
+        """The alignment of each column, `left` or `right`."""
+        return ["left"] * self.left + ["right"] * (len(self.header) - self.left)
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,7 @@ class Heading:
 
     text: str
     depth: int = 2
+    type: ClassVar[str] = "heading"
 
 
 @dataclass(frozen=True)
@@ -43,141 +52,37 @@ class Paragraph:
     """Plain text."""
 
     text: str
+    type: ClassVar[str] = "paragraph"
 
 
 @dataclass(frozen=True)
 class Warn:
-    """A sentence that must not be overlooked."""
+    """A highlighted warning."""
 
     text: str
+    type: ClassVar[str] = "warning"
 
 
 @dataclass(frozen=True)
 class Commands:
-    """Commands by what they made."""
+    """Shell commands, each with a line that describes its runs."""
 
     title: str
     lines: list[tuple[str, str]]
-    """what was made, the command"""
+    """description, command"""
+    type: ClassVar[str] = "commands"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG, by its path within the document's folder."""
+    """A PNG, by its path relative to the document's folder."""
 
     path: str
     caption: str
+    type: ClassVar[str] = "picture"
 
 
 Block = Heading | Paragraph | Warn | Table | Commands | Picture
-
-
-def _md(text: str) -> str:
-    """Text in which Markdown finds no marks of its own."""
-    return re.sub(r"([\\`*_|\[\]<>])", r"\\\1", text)
-
-
-def _md_cell(cell: Cell) -> str:
-    return "<br>".join(_md(line) for line in cell.split("\n"))
-
-
-def _md_table(table: Table) -> str:
-    rule = ["---"] * table.left + ["---:"] * (len(table.header) - table.left)
-    lines = [table.header, *table.rows]
-    cells = [[_md_cell(cell) for cell in line] for line in lines]
-    rows = [f"| {' | '.join(line)} |" for line in (cells[0], rule, *cells[1:])]
-    return "\n\n".join([f"**{_md(table.title)}**", "\n".join(rows), *(_md(note) for note in table.notes)])
-
-
-def markdown(blocks: Sequence[Block]) -> str:
-    """The document as Markdown; pictures are links into its folder."""
-    parts = []
-    for block in blocks:
-        match block:
-            case Heading():
-                parts.append(f"{'#' * block.depth} {_md(block.text)}")
-            case Paragraph():
-                parts.append(_md(block.text))
-            case Warn():
-                parts.append(f"> **Careful:** {_md(block.text)}")
-            case Table():
-                parts.append(_md_table(block))
-            case Commands():
-                lines = "\n".join(f"# {what}\n{command}" for what, command in block.lines)
-                parts.append(f"{_md(block.title)}\n\n```bash\n{lines}\n```")
-            case Picture():
-                parts.append(f"![{_md(block.caption)}]({block.path})\n\n*{_md(block.caption)}*")
-    return "\n\n".join(parts) + "\n"
-
-
-STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8881; --warn: #d55e00 }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem; overflow-wrap: anywhere }
-h1, h2, h3 { line-height: 1.2; margin: 2rem 0 .5rem }
-.wide { overflow-x: auto; margin: .5rem 0 }
-table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; overflow-wrap: normal }
-caption { text-align: left; font-weight: 600; padding: .5rem 0 }
-th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top }
-th.text, td.text { text-align: left; min-width: 6rem }
-tbody tr:nth-child(even) { background: var(--soft) }
-small { opacity: .8; white-space: nowrap }
-.note { font-size: .875rem; opacity: .85 }
-.warn { border-left: 4px solid var(--warn); padding: .3rem .8rem; background: var(--soft) }
-pre { overflow-x: auto; padding: .6rem; background: var(--soft); font-size: .8rem; overflow-wrap: normal }
-figure { margin: 1rem 0 } img { max-width: 100%; height: auto; background: #fff } figcaption { font-size: .875rem }
-"""
-
-
-def _html_cell(cell: Cell, tag: str, text: bool) -> str:
-    first, *others = (html.escape(line) for line in cell.split("\n"))
-    small = "".join(f"<br><small>{line}</small>" for line in others)
-    opening = f'{tag} class="text"' if text else tag
-    return f"<{opening}>{first}{small}</{tag}>"
-
-
-def _html_table(table: Table) -> str:
-    def row(cells: Sequence[Cell], tag: str) -> str:
-        return "<tr>" + "".join(_html_cell(cell, tag, i < table.left) for i, cell in enumerate(cells)) + "</tr>"
-
-    body = "\n".join(row(cells, "td") for cells in table.rows)
-    notes = "".join(f'\n<p class="note">{html.escape(note)}</p>' for note in table.notes)
-    return (
-        f'<div class="wide"><table><caption>{html.escape(table.title)}</caption>\n'
-        f"<thead>{row(table.header, 'th')}</thead>\n<tbody>\n{body}\n</tbody></table></div>{notes}"
-    )
-
-
-def _html_block(block: Block, folder: Path) -> str:
-    match block:
-        case Heading():
-            return f"<h{block.depth}>{html.escape(block.text)}</h{block.depth}>"
-        case Paragraph():
-            return f"<p>{html.escape(block.text)}</p>"
-        case Warn():
-            return f'<p class="warn"><strong>Careful:</strong> {html.escape(block.text)}</p>'
-        case Table():
-            return _html_table(block)
-        case Commands():
-            lines = "\n".join(f"# {what}\n{command}" for what, command in block.lines)
-            return f"<details><summary>{html.escape(block.title)}</summary><pre>{html.escape(lines)}</pre></details>"
-        case Picture():
-            data = base64.b64encode((folder / block.path).read_bytes()).decode("ascii")
-            caption = html.escape(block.caption)
-            return (
-                f'<figure><img src="data:image/png;base64,{data}" alt="{caption}">'
-                f"<figcaption>{caption}</figcaption></figure>"
-            )
-
-
-def page(title: str, blocks: Sequence[Block], folder: Path) -> str:
-    """The document as one HTML file that needs nothing besides itself; pictures are read from `folder`."""
-    body = "\n".join(_html_block(block, folder) for block in blocks)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
-    )
-
 
 TEX = {
     "\\": r"\textbackslash{}",
@@ -192,7 +97,7 @@ TEX = {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
-    "[": "{[}",  # at the start of a row, LaTeX takes it for an argument of the line break before it
+    "[": "{[}",  # at the start of a row LaTeX reads it as an argument of the preceding line break
     "]": "{]}",
     "\u00b1": r"$\pm$",
     "\u2212": r"$-$",
@@ -204,10 +109,20 @@ TEX = {
     "²": r"$^2$",
     "Δ": r"$\Delta$",
 }
-"""What LaTeX needs for characters that it reads as commands, or has no letters for."""
+"""LaTeX for characters that it reads as commands or that its fonts lack."""
+
+
+def _md(text: str) -> str:
+    """Escape Markdown's special characters."""
+    return re.sub(r"([\\`*_|\[\]<>])", r"\\\1", text)
+
+
+def _md_cell(cell: Cell) -> str:
+    return "<br>".join(_md(line) for line in cell.split("\n"))
 
 
 def _tex(text: str) -> str:
+    """Escape LaTeX's special characters."""
     return "".join(TEX.get(letter, letter) for letter in text)
 
 
@@ -217,32 +132,53 @@ def _tex_cell(cell: Cell) -> str:
     return lines[0] if len(lines) == 1 else rf"\shortstack{{{stacked}}}"
 
 
-def latex(table: Table) -> str:
-    """The table in the style of the booktabs package, within `table`; text is escaped."""
-    columns = "l" * table.left + "r" * (len(table.header) - table.left)
-    rows = [" & ".join(_tex_cell(cell) for cell in row) + r" \\" for row in table.rows]
-    notes = " ".join(_tex(note) for note in table.notes)
-    return "\n".join(
-        [
-            "% needs \\usepackage{booktabs}",
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{_tex(table.title)}. {notes}}}" if notes else rf"\caption{{{_tex(table.title)}}}",
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            " & ".join(_tex_cell(cell) for cell in table.header) + r" \\",
-            r"\midrule",
-            *rows,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
+def _environment(**delimiters: Any) -> Environment:
+    """Make a template environment: HTML is escaped by itself, Markdown and LaTeX by the filters."""
+    environment = Environment(
+        loader=PackageLoader("detector.ablation.report"),
+        autoescape=select_autoescape(["html.j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        **delimiters,
     )
+    environment.filters |= {"md": _md, "md_cell": _md_cell, "tex": _tex, "tex_cell": _tex_cell}
+    return environment
+
+
+_TEXT = _environment()
+_LATEX = _environment(  # LaTeX's own braces and comments stand in the template
+    block_start_string="<%",
+    block_end_string="%>",
+    variable_start_string="<<",
+    variable_end_string=">>",
+    comment_start_string="<#",
+    comment_end_string="#>",
+)
+
+
+def markdown(blocks: Sequence[Block]) -> str:
+    """Write a document as Markdown; pictures are links into its folder."""
+    return _TEXT.get_template("report.md.j2").render(blocks=blocks)
+
+
+def html(title: str, blocks: Sequence[Block], folder: Path) -> str:
+    """Write a document as one self-contained HTML file; pictures are read from `folder` and embedded."""
+
+    def data_uri(path: str) -> str:
+        return "data:image/png;base64," + base64.b64encode((folder / path).read_bytes()).decode("ascii")
+
+    return _TEXT.get_template("report.html.j2").render(title=title, blocks=blocks, data_uri=data_uri)
+
+
+def latex(table: Table) -> str:
+    """Write a table in the style of the booktabs package, inside a `table` environment."""
+    return _LATEX.get_template("table.tex.j2").render(table=table)
 
 
 def as_csv(table: Table) -> str:
-    """The table's cells; a line break within a cell becomes a space."""
+    """Write a table's cells as CSV; a line break in a cell becomes a space."""
     file = io.StringIO()
     lines = csv.writer(file, lineterminator="\n")
     lines.writerows([cell.replace("\n", " ") for cell in line] for line in (table.header, *table.rows))
