@@ -292,3 +292,18 @@ def test_bad_input_is_one_readable_message(arguments: list[str], words: list[str
     assert "Traceback" not in done.stderr + done.stdout
     assert all(word in done.stderr + done.stdout for word in words), done.stderr
     assert "Training" not in done.stdout
+
+
+def test_the_progress_bar_can_be_left_out(tmp_path: Path, run: Run) -> None:
+    assert "Training" in run.output
+    quiet = "trainer.enable_progress_bar=false"
+    arguments = [f"data_dir={run.folder.parent / 'data'}", "hydra.run.dir=run", *SMALL]
+    done = run_script("train", *arguments, quiet, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Training" not in done.stdout
+    again = run_script("train", *arguments, "resume=auto", cwd=tmp_path)  # not another run, since it computes the same
+    assert again.returncode == 0, again.stderr
+    assert "done before" in again.stdout
+    measured = run_script("evaluate", f"checkpoint={run.checkpoint}", quiet, "hydra.run.dir=again", cwd=tmp_path)
+    assert measured.returncode == 0, measured.stderr
+    assert "Validation" not in measured.stdout
