@@ -49,7 +49,9 @@ def composed(monkeypatch: pytest.MonkeyPatch) -> Composed:
 def begin(model: RCNN, config: build.DictConfig, foreign: Foreign | None = None) -> list[str]:
     """What a new run prints of its initial weights."""
     changed = [] if foreign is None or foreign.config is None else weights.departures(config, foreign.config)
-    return load_initial(model, foreign, list(config.classes), changed, portable(config)["backbone"])
+    return load_initial(
+        model, foreign, list(config.classes), changed, build.OmegaConf.to_container(config.backbone, resolve=True)
+    )
 
 
 def foreign_of(name: str) -> Foreign:

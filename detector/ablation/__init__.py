@@ -1,1 +1,1 @@
-"""What a change of the detector brings: numbers of single runs, statistics over runs, and the report made of them."""
+"""Ablation studies: runs that differ in one choice, their records, statistics and report."""

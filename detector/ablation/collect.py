@@ -1,4 +1,4 @@
-"""From the folders of runs to their records."""
+"""Measure finished runs and collect the records of a study."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from detector.ablation.description import StudyInfo
+from detector.ablation.description import KINDS, StudyInfo
 from detector.ablation.records import CurvePoint, Gain, Metric, Records, Run
 from detector.ablation.study import Job
 from detector.config import build
@@ -22,17 +22,17 @@ from detector.evaluation.coco import Kind
 from detector.evaluation.measure import Measured, difference, measure
 from detector.evaluation.predictions import read_predictions
 from detector.training.folder import configuration
+from detector.types import DetectionDataset
 
-KINDS: tuple[Kind, ...] = ("box", "mask")
 VOC = "voc/mAP"
-"""What VOC's metric has written; it has no image bootstrap."""
+"""The key of VOC's mAP in `metrics.json`; it has no image bootstrap."""
 POINTS = 30
-"""of a training curve that are kept, each the mean of what lies between it and the one before"""
+"""Points kept of a training curve, each the mean of the values since the one before."""
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A run that is done, and its place in a study."""
+class FinishedRun:
+    """A finished run and its place in a study."""
 
     arm: str
     dataset: str
@@ -41,28 +41,48 @@ class Finished:
     command: str
 
 
-def measured(folder: Path) -> dict[str, Measured]:
-    """The measurements of a finished run by kind, `box` and `mask`: those predicted, and known of objects that count.
+def predictions_file(folder: Path, kind: Kind) -> Path:
+    """Return the path of a run's predictions of one kind, in COCO's results format."""
+    return folder / "predictions" / f"{kind}.json"
 
-    They take a while, and are kept beside the predictions that they are of.
+
+def predicted_kinds(folder: Path) -> list[Kind]:
+    """List the kinds of predictions in a run's folder that can be measured, boxes first."""
+    return [kind for kind in KINDS if predictions_file(folder, kind).is_file()]
+
+
+def validation_set(folder: Path) -> DetectionDataset:
+    """Build the validation set of a run from its `config.yaml`, with masks if the run predicts them.
+
+    Only the dataset's part of the configuration is read, so that runs made before a model's keys were renamed can be
+    measured.
+    """
+    node = configuration(folder).dataset.val
+    unused = "masks" in node and "mask" not in predicted_kinds(folder)
+    dataset: DetectionDataset = build.instantiate(node, **({"masks": False} if unused else {}))
+    return dataset
+
+
+def measure_run(folder: Path) -> dict[Kind, Measured]:
+    """Measure a finished run, by kind of prediction; kinds that no ground truth exists for are left out.
+
+    Measurements take a while and are kept beside the predictions, as `measured-KIND.npz`.
 
     Raises:
-        ValueError: the folder holds no finished run, or there is nothing to measure it by.
+        ValueError: the folder holds no finished run, or no object of the validation set counts.
     """
     config = configuration(folder)
-    found: dict[str, Measured] = {}
+    found: dict[Kind, Measured] = {}
     truth = None
-    for kind in KINDS:
-        file = folder / "predictions" / f"{kind}.json"
-        if not file.is_file():
-            continue
+    for kind in predicted_kinds(folder):
+        file = predictions_file(folder, kind)
         kept = folder / f"measured-{kind}.npz"
         if not kept.is_file() or kept.stat().st_mtime_ns < file.stat().st_mtime_ns:
-            truth = truth or build.build_dataset(config, "val").ground_truth()
+            truth = truth or validation_set(folder).ground_truth()
             bins = config.dataset.size_bins[0], config.dataset.size_bins[1]
             numbers = measure(truth, read_predictions(file), kind, bins)
             if not numbers.values:
-                continue  # objects without masks, say
+                continue  # such as masks of objects without ground-truth masks
             _keep(kept, numbers)
         found[kind] = _kept(kept)
     if truth is not None and not found:
@@ -92,13 +112,13 @@ def _kept(path: Path) -> Measured:
     return Measured(facts["kind"], tuple(facts["images"]), facts["seed"], facts["values"], by_name)
 
 
-def collect(study: StudyInfo, runs: Sequence[Finished]) -> Records:
-    """The records of finished runs: their numbers, and their differences from the baseline of the same data and seed.
+def collect_records(study: StudyInfo, runs: Sequence[FinishedRun]) -> Records:
+    """Collect the records of finished runs: metrics, differences from the baseline, and training curves.
 
     Raises:
-        ValueError: a folder does not hold what a finished run leaves.
+        ValueError: a folder lacks files of a finished run.
     """
-    found = {(run.arm, run.dataset, run.seed): measured(run.folder) for run in runs}
+    found = {(run.arm, run.dataset, run.seed): measure_run(run.folder) for run in runs}
     places = {run.dataset: run.folder for run in runs}
     bins = {name: [float(side) for side in configuration(place).dataset.size_bins] for name, place in places.items()}
     records = Records(replace(study, size_bins=bins))
@@ -130,11 +150,11 @@ def _metrics(folder: Path) -> dict[str, Any]:
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} cannot be read ({error}); give the folder of a finished run") from error
     if "env/parameters" not in metrics:
-        raise ValueError(f"{path} does not say how many parameters there are: evaluate the run again (evaluate.py)")
+        raise ValueError(f"{path} has no env/parameters (the number of parameters): evaluate the run again")
     return metrics
 
 
-def _run(study: str, run: Finished, images: int, metrics: Mapping[str, Any]) -> Run:
+def _run(study: str, run: FinishedRun, images: int, metrics: Mapping[str, Any]) -> Run:
     path = run.folder / "metrics.json"
     return Run(
         study=study,
@@ -152,14 +172,15 @@ def _run(study: str, run: Finished, images: int, metrics: Mapping[str, Any]) -> 
 
 
 def _curves(path: Path) -> list[tuple[int, str, float]]:
-    """Steps, names and values: losses thinned to the means of stretches, metrics as they are."""
+    """Read (step, name, value) of losses and AP, thinned to at most `POINTS` means of consecutive values."""
     if not path.is_file():
         return []
     points: dict[str, list[tuple[int, float]]] = {}
+    kept = ("loss", *(f"{kind}/AP" for kind in KINDS))
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
             for name, text in row.items():
-                if name.startswith(("loss", "box/AP", "mask/AP")) and name.count("/") <= 1 and text:
+                if name.startswith(kept) and name.count("/") <= 1 and text:
                     points.setdefault(name, []).append((int(row["step"]), float(text)))
     thin: list[tuple[int, str, float]] = []
     for name, series in points.items():
@@ -170,6 +191,6 @@ def _curves(path: Path) -> list[tuple[int, str, float]]:
     return thin
 
 
-def of_jobs(jobs: Sequence[Job], runs: Path) -> list[Finished]:
-    """A study's jobs that are done."""
-    return [Finished(job.arm, job.dataset, job.seed, runs / job.folder, job.command) for job in jobs]
+def finished_runs(jobs: Sequence[Job], runs: Path) -> list[FinishedRun]:
+    """Return the runs of jobs that are done; `runs` is the parent of their folders."""
+    return [FinishedRun(job.arm, job.dataset, job.seed, runs / job.folder, job.command) for job in jobs]

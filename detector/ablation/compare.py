@@ -1,4 +1,4 @@
-"""Two runs as a study."""
+"""Compare two runs as a study of two arms."""
 
 from __future__ import annotations
 
@@ -7,53 +7,50 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
-from detector.ablation.collect import Finished, collect
+from detector.ablation.collect import FinishedRun, collect_records, validation_set
 from detector.ablation.description import Arm, StudyInfo
-from detector.ablation.records import write
-from detector.ablation.report.report import report
+from detector.ablation.records import write_records
+from detector.ablation.report.report import write_report
 from detector.ablation.report.showcase import showcases
 from detector.ablation.report.tables import slug
-from detector.config import build
 from detector.config.resolve import FIXED, MOVABLE
 from detector.training.folder import command_of, configuration, names
 
 
 def compare(first: Path, second: Path, output: Path) -> Path:
-    """Write records and a report in which the second run is compared with the first, and the images that differ most.
+    """Compare the second run with the first: write records, a report, and pictures of the images that differ most.
 
     Args:
         first, second: folders of finished runs on the same data.
-        output: the folder for `records/`, the showcases and `report/`.
+        output: the folder for `records/`, the pictures and `report/`.
 
     Returns:
         the path of the report.
 
     Raises:
-        ValueError, OSError: one is no finished run, or they are of different data.
+        ValueError, OSError: one is not a finished run, or they were measured on different data.
     """
     info, runs = _study(first, second)
-    write(output / "records", collect(info, runs))
+    write_records(output / "records", collect_records(info, runs))
     one, other = names((first, second))
     pictures = showcases(first, second, output, (one, other))
-    return report([output / "records"], output / "report", pictures)
+    return write_report([output / "records"], output / "report", pictures)
 
 
-def _study(first: Path, second: Path) -> tuple[StudyInfo, list[Finished]]:
+def _study(first: Path, second: Path) -> tuple[StudyInfo, list[FinishedRun]]:
     configs = [configuration(first), configuration(second)]
     datasets = list(dict.fromkeys(str(config.dataset.name) for config in configs))
     if len(datasets) > 1:
         raise ValueError(f"{first} and {second} were measured on {' and '.join(datasets)}: give runs on the same data")
-    if _truth(configs[0]) != _truth(configs[1]):
+    if _ground_truth(first) != _ground_truth(second):
         raise ValueError(f"{first} and {second} were measured on other images or objects: give runs on the same data")
     seeds = [int(config.seed) for config in configs]
     labels = names((first, second))
     if len(set(seeds)) > 1:
         labels = [f"{label}, seed {seed}" for label, seed in zip(labels, seeds, strict=True)]
-    made = [command_of(first), command_of(second)]
+    commands = [command_of(first), command_of(second)]
     alike = all(configs[0].trainer.get(name) == configs[1].trainer.get(name) for name in FIXED)
-    choices = _choices(made) if alike else [[], []]
+    choices = _choices(commands) if alike else [[], []]
     arms = {name: Arm(label, own) for name, label, own in zip(("first", "second"), labels, choices, strict=True)}
     dataset = slug(datasets[0])
     info = StudyInfo(
@@ -66,16 +63,16 @@ def _study(first: Path, second: Path) -> tuple[StudyInfo, list[Finished]]:
         seeds=seeds[:1],
     )
     return info, [
-        Finished(arm, dataset, seeds[0], folder, command or f"(not known; its configuration: {folder}/config.yaml)")
-        for arm, folder, command in zip(arms, (first, second), made, strict=True)
+        FinishedRun(arm, dataset, seeds[0], folder, command or f"(unknown; the configuration: {folder}/config.yaml)")
+        for arm, folder, command in zip(arms, (first, second), commands, strict=True)
     ]
 
 
 def _choices(commands: Sequence[str | None]) -> list[list[str]]:
-    """What two runs' commands choose, but for where they run and the seed; it tells the report which claims are asked.
+    """Return the overrides of two runs' commands without seed and place; the report reads from them which claims apply.
 
-    Nothing where it does not tell: a command is unknown, or begins with what may choose anything, and the two do not
-    name the same keys, a pooler among them.
+    Empty where the commands do not show all in which the runs differ: one is unknown, or has an `experiment` or
+    `weights`, which can set any key, and the two do not override the same keys, `pooler` among them.
     """
     if None in commands:
         return [[], []]
@@ -89,7 +86,7 @@ def _choices(commands: Sequence[str | None]) -> list[list[str]]:
     return [[], []] if preset and (keys[0] != keys[1] or "pooler" not in keys[0]) else chosen
 
 
-def _truth(config: DictConfig) -> tuple[Any, ...]:
-    truth = build.build_dataset(config, "val").ground_truth()
+def _ground_truth(folder: Path) -> tuple[Any, ...]:
+    truth = validation_set(folder).ground_truth()
     images = [(image["id"], image["width"], image["height"]) for image in truth["images"]]
     return images, truth["categories"], truth["annotations"]

@@ -1,4 +1,4 @@
-"""Which arms of a study differ in one thing alone, read from their overrides."""
+"""Find the pairs of a study's arms that differ in one choice, from their overrides."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GROUPS: dict[str, dict[str, dict[str, str]]] = {
         "roiwarp": {"pooler": "roiwarp", "pooler.sampling_ratio": "2", "pooler.mode": "avg"},
     },
 }
-"""What the choice of a configuration's file sets, for files that are variants of each other."""
+"""The keys set by each choice of a configuration group whose files are variants of each other."""
 DEFAULTS = {
     "pooler": "roialign",
     "backbone": "resnet18_small_fpn",
@@ -26,13 +26,13 @@ DEFAULTS = {
     "mask_head": "fcn",
     "pooler.levels": "fpn",
 }
-"""What an arm has that does not say otherwise."""
+"""The choices of an arm that does not override them."""
 
 Settings = dict[str, str]
 
 
-def settings(overrides: Sequence[str]) -> Settings:
-    """All that an arm chooses, by key: a pooler's variants spelt out, and the defaults that claims speak of."""
+def settings_of(overrides: Sequence[str]) -> Settings:
+    """Return the settings of an arm by key, with the keys that its pooler's file sets and the defaults above."""
     given = {}
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
@@ -45,16 +45,16 @@ def settings(overrides: Sequence[str]) -> Settings:
 
 @dataclass(frozen=True)
 class Contrast:
-    """A change from one choice to another, all else equal."""
+    """A change of some settings, all others equal."""
 
     before: Mapping[str, str]
     after: Mapping[str, str]
     free: Sequence[str] = field(default=())
-    """keys that belong to only one of the two, and may differ"""
+    """further keys in which the arms may differ"""
 
     def pairs(self, study: StudyInfo) -> list[tuple[str, str]]:
-        """The pairs of arms (before, after) of which this change is the only difference."""
-        arms = {name: settings(arm.overrides) for name, arm in study.arms.items()}
+        """Return the pairs of arms (before, after) that differ in this change only."""
+        arms = {name: settings_of(arm.overrides) for name, arm in study.arms.items()}
         found = []
         for first, a in arms.items():
             for second, b in arms.items():
@@ -76,7 +76,7 @@ WARP_TO_ALIGN = Contrast(ROIWARP, ROIALIGN)
 ONE_SAMPLE = Contrast(ROIALIGN, {**ROIALIGN, "pooler.sampling_ratio": "1"})
 AVERAGE_TO_MAX = Contrast(
     {"pooler": "roialign", "pooler.mode": "avg"}, {"pooler": "roialign", "pooler.mode": "max"}
-)  # of any number of samples
+)  # with any number of samples
 SOFTMAX_TO_SIGMOID = Contrast({"mask_loss": "softmax"}, {"mask_loss": "sigmoid"})
 SIGMOID_TO_AGNOSTIC = Contrast({"mask_loss": "sigmoid"}, {"mask_loss": "class_agnostic"})
 MLP_TO_FCN = Contrast({"mask_head": "mlp"}, {"mask_head": "fcn"})

@@ -1,36 +1,40 @@
-"""What a study asks: its arms, datasets and seeds, and what papers say of them."""
+"""The description of a study: question, arms, datasets, seeds and published numbers."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, get_args
 
+from detector.evaluation.coco import Kind
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""What is measured of a run: every kind of prediction that COCO's AP is defined for, boxes first."""
 MAIN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "mAP")
-"""The metrics of tables: COCO's, and VOC 2007's mAP where it was measured."""
+"""The metrics shown in tables: COCO's, and VOC 2007's mAP where it was measured."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One side of a study."""
+    """One arm of a study: a set of overrides that is compared with the others."""
 
     label: str
-    """as the report names it"""
+    """name in the report"""
     overrides: list[str]
-    """of `train.py`'s configuration"""
+    """of `configs/train.yaml`"""
     stride: int | None = None
-    """of the map that is pooled from, in pixels, where a study varies it"""
+    """of the feature map that RoIs are pooled from, in pixels, where a study varies it"""
 
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """What a paper gives for one arm."""
+    """Published metrics of one arm."""
 
     arm: str
     dataset: str
     kind: str
-    """box or mask"""
+    """one of `KINDS`"""
     values: dict[str, float]
     """in %, by metric, such as AP or mAP"""
     source: str
@@ -39,29 +43,33 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class StudyInfo:
-    """What was asked."""
+    """A study's description, without the overrides of its datasets."""
 
     name: str
     title: str
     question: str
     baseline: str
-    """the arm that the others are compared with"""
+    """name of the arm that the others are compared with"""
     arms: dict[str, Arm]
     datasets: list[str]
     seeds: list[int]
     published: list[PublishedRow] = field(default_factory=list)
     size_bins: dict[str, list[float]] = field(default_factory=dict)
-    """by dataset that was measured: the sides in pixels whose squares part small, medium and large"""
+    """by measured dataset: two sides in pixels, whose squares separate small, medium and large objects"""
 
 
-def parse_study(content: Mapping[str, Any], where: str) -> StudyInfo:
-    """A study's description from plain data; `where` it came from is said in errors.
+def parse_description(content: Mapping[str, Any], where: str) -> StudyInfo:
+    """Parse a study's description from plain data.
+
+    Args:
+        content: as `as_plain` returns it; other keys are ignored.
+        where: the file it comes from, for messages.
 
     Raises:
-        ValueError: a key is missing or is not what it should be.
+        ValueError: a key is missing or has a wrong value.
     """
-    wanted = ["name", "title", "question", "baseline", "arms", "datasets", "seeds"]
-    if missing := [name for name in wanted if name not in content]:
+    required = ["name", "title", "question", "baseline", "arms", "datasets", "seeds"]
+    if missing := [name for name in required if name not in content]:
         raise ValueError(f"{where}: lacks {', '.join(missing)}")
     arms = content["arms"]
     if not isinstance(arms, dict) or not arms:
@@ -88,7 +96,7 @@ def parse_study(content: Mapping[str, Any], where: str) -> StudyInfo:
 
 
 def check_names(info: StudyInfo, where: str) -> None:
-    """Refuse names of a study, its arms and datasets that could not be those of files and folders.
+    """Refuse names of a study, its arms and its datasets that are no names of files and folders.
 
     Raises:
         ValueError: naming it.
@@ -102,8 +110,9 @@ def check_names(info: StudyInfo, where: str) -> None:
 
 def _published(row: Any, where: str) -> PublishedRow:
     keys = {f.name for f in fields(PublishedRow)}
-    if not isinstance(row, dict) or set(row) != keys or row["kind"] not in ("box", "mask"):
-        raise ValueError(f"{where}: published must have {', '.join(sorted(keys))}, of kind box or mask, not {row!r}")
+    if not isinstance(row, dict) or set(row) != keys or row["kind"] not in KINDS:
+        kinds = " or ".join(KINDS)
+        raise ValueError(f"{where}: published must have {', '.join(sorted(keys))}, of kind {kinds}, not {row!r}")
     values = row["values"]
     fits = isinstance(values, dict) and bool(values) and set(values) <= set(MAIN)
     if not fits or not all(isinstance(value, int | float) and 0 <= value <= 100 for value in values.values()):
@@ -136,8 +145,8 @@ def _arm(arm: Any, where: str) -> Arm:
     return Arm(str(arm["label"]), [str(o) for o in _list(arm["overrides"], f"{where}: overrides")], stride)
 
 
-def plain(study: StudyInfo) -> dict[str, Any]:
-    """What `parse_study` reads."""
+def as_plain(study: StudyInfo) -> dict[str, Any]:
+    """Return a description as plain data, which `parse_description` reads."""
     content = asdict(study)
     for arm in content["arms"].values():
         if arm["stride"] is None:

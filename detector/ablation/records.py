@@ -1,14 +1,12 @@
-"""What is kept of a study: one folder of CSV files, from which the report can be made again at any time.
+"""The records of a study: a folder of CSV files, from which its report is made.
 
-All are UTF-8 with a header and in long form; APs and IoUs are fractions in 0..1. An empty cell is a number that is
-absent.
+The files are UTF-8 in long form with a header; AP and IoU are fractions in 0..1. An empty cell is an absent number.
 """
 
 from __future__ import annotations
 
 import csv
 import math
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -19,12 +17,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from detector.ablation.description import StudyInfo, check_names, parse_study, plain
+from detector.ablation.description import StudyInfo, as_plain, check_names, parse_description
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run that is done."""
+    """One finished run."""
 
     study: str
     arm: str
@@ -36,13 +34,14 @@ class Run:
     seconds: float
     steps: int
     images: int
-    """validation images that it was measured on"""
+    """number of validation images"""
     params: int
+    """number of parameters"""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One number of one run, with the image bootstrap's 95 % interval where there is one."""
+    """One metric of one run, with the 95 % interval of the image bootstrap where there is one."""
 
     study: str
     arm: str
@@ -58,7 +57,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Gain:
-    """An arm's number less the baseline's of the same dataset and seed, with the paired image bootstrap's interval."""
+    """One metric's difference from the baseline with the same dataset and seed, with the paired bootstrap interval."""
 
     study: str
     arm: str
@@ -74,7 +73,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One value of a run's training curves."""
+    """One point of a run's training curves."""
 
     study: str
     arm: str
@@ -87,7 +86,7 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Records:
-    """All that is kept of a study."""
+    """All records of a study."""
 
     study: StudyInfo
     runs: list[Run] = field(default_factory=list)
@@ -96,37 +95,22 @@ class Records:
     curves: list[CurvePoint] = field(default_factory=list)
 
 
-def identity(command: str) -> frozenset[str]:
-    """What a command of a run chooses, in whatever order; runs with the same are the same run.
-
-    Of overrides of one key the last counts, which has Hydra's last word. Where one brings several keys (`{...}`), the
-    order may have a meaning, and the command is the same as itself alone.
-    """
-    try:
-        words = shlex.split(command)
-    except ValueError:  # no command that a shell would read
-        words = ["{", command]
-    if any("{" in word for word in words):
-        return frozenset([command.strip()])
-    return frozenset({word.partition("=")[0].lstrip("+~"): word for word in words}.values())
-
-
 Row = TypeVar("Row", Run, Metric, Gain, CurvePoint)
 STUDY, RUNS, METRICS = "study.yaml", "runs.csv", "metrics.csv"
 DIFFERENCES, CURVES = "differences.csv", "curves.csv"
 ROUNDING = 1e-9
 
 
-def read(folder: str | Path) -> Records:
-    """The records that lie in a folder: `study.yaml`, `runs.csv`, `metrics.csv`, `differences.csv`, `curves.csv`.
+def read_records(folder: str | Path) -> Records:
+    """Read the records in a folder: `study.yaml`, `runs.csv`, `metrics.csv`, `differences.csv`, `curves.csv`.
 
     Raises:
-        ValueError: a file is missing or has another header, a cell is not what its column holds, a number is none that
-            a metric can have, a row speaks of another study, of an unknown arm, dataset or seed or of a run that
-            `runs.csv` lacks, or two rows are about the same thing.
+        ValueError: a file is missing or has another header, a cell has the wrong type, a number lies outside of its
+            metric's range, a row names another study, an unknown arm, dataset or seed or a run that `runs.csv` lacks,
+            or two rows have the same key.
     """
     folder = Path(folder)
-    study = read_study(folder / STUDY)
+    study = read_description(folder / STUDY)
     records = Records(
         study,
         _rows(folder / RUNS, Run),
@@ -138,39 +122,39 @@ def read(folder: str | Path) -> Records:
     return records
 
 
-def write(folder: str | Path, records: Records) -> None:
-    """Write records as `read` reads them; the folder is made, and each file replaced in one stroke.
+def write_records(folder: str | Path, records: Records) -> None:
+    """Write records into a folder, which is made if need be; each file is replaced atomically.
 
     Raises:
-        ValueError: the records contradict themselves, as `read` would find.
+        ValueError: `read_records` would refuse them.
     """
     folder = Path(folder)
     check_names(records.study, str(folder / STUDY))
     _check(records, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / STUDY, OmegaConf.to_yaml(OmegaConf.create(plain(records.study))))
+    _replace(folder / STUDY, OmegaConf.to_yaml(OmegaConf.create(as_plain(records.study))))
     _write(folder / RUNS, Run, records.runs)
     _write(folder / METRICS, Metric, records.metrics)
     _write(folder / DIFFERENCES, Gain, records.differences)
     _write(folder / CURVES, CurvePoint, records.curves)
 
 
-def read_study(path: str | Path) -> StudyInfo:
-    """A study's description. Keys that are not known here are left alone.
+def read_description(path: str | Path) -> StudyInfo:
+    """Read a study's description (`study.yaml` of its records); unknown keys are ignored.
 
     Raises:
-        ValueError: the file is missing, is no YAML, or a key is missing or is not what it should be.
+        ValueError: the file is missing or is no YAML, or a key is missing or has a wrong value.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file; records are made by scripts/ablate.py")
     try:
-        content: Any = OmegaConf.to_container(OmegaConf.load(path))  # ${...} are the runs' own
+        content: Any = OmegaConf.to_container(OmegaConf.load(path))  # unresolved: ${...} belong to the runs
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not readable as YAML: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: must hold keys and values, not {type(content).__name__}")
-    return parse_study(content, str(path))
+    return parse_description(content, str(path))
 
 
 def _rows(path: Path, row: type[Row]) -> list[Row]:
@@ -212,7 +196,7 @@ def _cell(cell: str, kind: Any, where: str) -> Any:
 
 
 def _key(row: Run | Metric | Gain | CurvePoint) -> tuple[Any, ...]:
-    """What a row is about; a second row about the same would be counted twice."""
+    """Return what identifies a row; a second row with the same key would be counted twice."""
     place = row.arm, row.dataset, row.seed
     if isinstance(row, Run):
         return place
@@ -242,7 +226,7 @@ def _check(records: Records, folder: Path) -> None:
             if (row.arm, row.dataset, row.seed) not in runs:
                 raise ValueError(f"{folder / name}: {row.arm}, {row.dataset}, seed {row.seed}: no such run in {RUNS}")
             if _key(row) in seen:
-                raise ValueError(f"{folder / name}: two rows about {_key(row)}; leave one out")
+                raise ValueError(f"{folder / name}: two rows with the key {_key(row)}; remove one")
             seen.add(_key(row))
             _check_numbers(row, str(folder / name))
 

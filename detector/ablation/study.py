@@ -1,4 +1,4 @@
-"""From a study's description to the runs that it takes."""
+"""Studies: arms × datasets × seeds, and the jobs (single runs) they consist of."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from detector.ablation import contrasts
-from detector.ablation.description import Arm, StudyInfo, parse_study
-from detector.ablation.records import identity
+from detector.ablation.commands import chosen_overrides
+from detector.ablation.description import Arm, StudyInfo, parse_description
 from detector.config.compose import override
 from detector.training.folder import COMMAND, command_of, finished, train_command
 
@@ -23,47 +23,47 @@ class Job:
     dataset: str
     seed: int
     overrides: tuple[str, ...]
-    """of `train.py`'s configuration, the seed's among them"""
+    """of `configs/train.yaml`, with the seed's"""
 
     @property
     def folder(self) -> str:
-        """The run's place among the study's runs."""
+        """The run's folder, relative to the study's `runs/`."""
         return f"{self.arm}/{self.dataset}/{self.seed}"
 
     @property
     def command(self) -> str:
-        """What makes the same run again."""
+        """The shell command that makes the same run."""
         return train_command(self.overrides)
 
 
 @dataclass(frozen=True)
 class Study:
-    """Arms × datasets × seeds, with what each choice overrides."""
+    """A study with the overrides of its runs."""
 
     info: StudyInfo
     datasets: Mapping[str, Sequence[str]]
-    """the overrides of each dataset"""
+    """overrides of each dataset"""
     overrides: Sequence[str] = ()
     """of every run"""
     proposals: Mapping[str, str] = field(default_factory=dict)
-    """for arms with given proposals: the arm whose RPN gives them, on the same dataset and with the same seed"""
+    """by arm with given proposals: the arm whose RPN they come from, on the same dataset with the same seed"""
     of_data: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """further overrides of every run on a dataset, which come after the study's"""
+    """overrides of each dataset that come after those of every run"""
 
-    def on(self, overrides: Sequence[str]) -> tuple[Study, list[str], str | None]:
-        """The study with the dataset that `dataset=` among overrides chooses, in place of running on its own.
+    def with_dataset(self, overrides: Sequence[str]) -> tuple[Study, list[str], str | None]:
+        """Add the dataset that `dataset=` on the command line chooses.
 
-        A setting (`experiment=`) that all of the study's datasets bring is the new one's, too.
+        An `experiment=` that all of the study's own datasets have is added to it as well.
 
         Args:
             overrides: of every run.
 
         Returns:
-            the study, the overrides without those of the dataset, and its name: `dataset.name`, or the choice itself;
-            None where no override chooses one.
+            the study, the overrides without those of the dataset, and the dataset's name (`dataset.name`, or else the
+            choice itself); None if no override chooses a dataset.
 
         Raises:
-            ValueError: the name cannot be a folder's, or the study's datasets bring different settings.
+            ValueError: the name is no folder's, or the study's own datasets have different experiments.
         """
         chosen = [o for o in overrides if _key(o) == "dataset"]
         if not chosen:
@@ -72,13 +72,13 @@ class Study:
         names = [o for o in own if _key(o) == "dataset.name"] or chosen
         name = names[-1].partition("=")[2]
         if not re.fullmatch(r"\w[\w.-]*", name):
-            raise ValueError(f"{names[-1]}: its runs need a folder's name; give dataset.name=NAME")
+            raise ValueError(f"{names[-1]}: not usable as the name of a folder for its runs; give dataset.name=NAME")
         settings = {tuple(o for o in data if _key(o) == "experiment") for data in self.datasets.values()}
         if len(settings) > 1 and not any(_key(o) == "experiment" for o in overrides):
             known = ", ".join(sorted(o for setting in settings for o in setting))
             raise ValueError(
-                f"{chosen[-1]}: the datasets of study {self.info.name} bring settings of their own ({known}); give "
-                "experiment=... too, or take a study whose datasets bring none, such as pooler"
+                f"{chosen[-1]}: the datasets of study {self.info.name} have different experiments ({known}); give "
+                "experiment=... too, or take a study whose datasets have none, such as pooler"
             )
         setting = settings.pop() if len(settings) == 1 else ()
         info = replace(self.info, datasets=list(dict.fromkeys([*self.info.datasets, name])))
@@ -87,21 +87,21 @@ class Study:
         return replace(self, info=info, datasets=datasets, of_data=of_data), left, name
 
     def jobs(self, runs: Path, more: Sequence[str] = ()) -> list[Job]:
-        """All runs, a seed after the other, so that a sweep that is stopped leaves whole comparisons.
+        """List all runs, one seed after the other, so that an interrupted sweep leaves complete comparisons.
 
         Args:
-            runs: the folder where their folders lie.
-            more: further overrides of every run; they have the last word. `experiment=` adds to the study's own.
+            runs: parent of the runs' folders.
+            more: further overrides of every run, which come last. `experiment=` is added to the study's own.
 
         Raises:
-            ValueError: they override what the arms differ in.
+            ValueError: they override keys in which the arms differ, or the seed.
         """
         everyone = (*self.overrides, *(o for data in self.of_data.values() for o in data), *more)
         for name, own in self._choices().items():
             if clash := [o for o in everyone if _key(o) in own]:
                 raise ValueError(f"{' '.join(clash)}: arm {name!r} of the study chooses that; leave it out")
         if seeds := [o for o in everyone if _key(o) == "seed"]:
-            raise ValueError(f"{' '.join(seeds)}: a study has seeds of its own; give study.seeds=[...]")
+            raise ValueError(f"{' '.join(seeds)}: a study has its own seeds; give study.seeds=[...]")
         return [
             Job(arm, dataset, seed, tuple(self._overrides(arm, dataset, seed, runs, more)))
             for seed in self.info.seeds
@@ -110,25 +110,25 @@ class Study:
         ]
 
     def _choices(self) -> dict[str, set[str]]:
-        """By arm the keys that it chooses, and those in which the variants of what it chooses differ from others'."""
-        variants = {name: contrasts.settings(arm.overrides) for name, arm in self.info.arms.items()}
+        """Return by arm the keys that it overrides, and those in which its pooler's file differs from other arms'."""
+        variants = {name: contrasts.settings_of(arm.overrides) for name, arm in self.info.arms.items()}
         chosen = {
             name: {_key(o) for o in arm.overrides}
             | {k for k, value in variants[name].items() if any(value != v.get(k, value) for v in variants.values())}
             for name, arm in self.info.arms.items()
         }
-        return {name: keys - {"experiment"} for name, keys in chosen.items()}  # which others are added to
+        return {name: keys - {"experiment"} for name, keys in chosen.items()}  # experiments add up
 
     def _overrides(self, arm: str, dataset: str, seed: int, runs: Path, more: Sequence[str]) -> Iterator[str]:
         chosen = [*self.datasets[dataset], *self.info.arms[arm].overrides, *self.overrides]
         yield from _join([*chosen, *self.of_data.get(dataset, []), *more], "experiment=")
         if arm in self.proposals:
-            lender = runs / self.proposals[arm] / dataset / str(seed)
-            yield override("proposals", lender / "checkpoints" / "last.ckpt")
+            source = runs / self.proposals[arm] / dataset / str(seed)
+            yield override("proposals", source / "checkpoints" / "last.ckpt")
         yield f"seed={seed}"
 
     def waves(self, jobs: Sequence[Job]) -> list[list[Job]]:
-        """The jobs in groups, each of which needs only the groups before it."""
+        """Group the jobs so that each group depends only on those before it."""
         first = [job for job in jobs if job.arm not in self.proposals]
         return [wave for wave in (first, [job for job in jobs if job.arm in self.proposals]) if wave]
 
@@ -137,36 +137,39 @@ def _key(override: str) -> str:
     return override.lstrip("+~").split("=")[0].split("@")[0]
 
 
-def missing(jobs: Sequence[Job], runs: Path) -> list[Job]:
-    """Those that are not done, or were done otherwise."""
-    return [job for job in jobs if not _done(job, runs / job.folder)]
+def pending_jobs(jobs: Sequence[Job], runs: Path) -> list[Job]:
+    """Return the jobs that are not done: unfinished, not measured, or made by another command."""
+    return [job for job in jobs if not _is_done(job, runs / job.folder)]
 
 
-def _done(job: Job, folder: Path) -> bool:
-    return _whole(folder) and _made_by(folder) == identity(job.command)
+def _is_done(job: Job, folder: Path) -> bool:
+    return _is_measured(folder) and _overrides_of(folder) == chosen_overrides(job.command)
 
 
-def sign(job: Job, folder: Path) -> None:
-    """Note in a run's folder that the job's command makes what is in it."""
+def write_command(job: Job, folder: Path) -> None:
+    """Write a job's command into its run's folder, in place of an equivalent one such as that of `torchrun`."""
     (folder / COMMAND).write_text(job.command + "\n", encoding="utf-8")
 
 
-def _whole(folder: Path) -> bool:
-    """Whether a run is finished, and was measured."""
+def _is_measured(folder: Path) -> bool:
+    """Whether a run is finished and measured."""
     return finished(folder) and any(folder.glob("measured-*.npz"))
 
 
-def _made_by(folder: Path) -> frozenset[str]:
-    made = command_of(folder)
-    return frozenset() if made is None else identity(made)
+def _overrides_of(folder: Path) -> frozenset[str]:
+    command = command_of(folder)
+    return frozenset() if command is None else chosen_overrides(command)
 
 
-def made_elsewhere(jobs: Sequence[Job], studies: Sequence[Path]) -> dict[Job, Path]:
-    """The folders of finished runs of other studies that the same command, in whatever order, has made.
+def find_reusable(jobs: Sequence[Job], studies: Sequence[Path]) -> dict[Job, Path]:
+    """Find finished runs of other studies that were made by the same overrides, in any order.
 
     Args:
-        jobs: of which runs are looked for.
+        jobs: the runs to look for.
         studies: folders of other studies, such as `multirun/pooler`.
+
+    Returns:
+        the folder of each run that was found.
 
     Raises:
         ValueError: a folder is not a study's.
@@ -174,16 +177,16 @@ def made_elsewhere(jobs: Sequence[Job], studies: Sequence[Path]) -> dict[Job, Pa
     if wrong := [str(folder) for folder in studies if not (folder / "runs").is_dir()]:
         raise ValueError(f"reuse: {', '.join(wrong)} holds no runs/; give folders of studies, such as multirun/pooler")
     runs = [file.parent for folder in studies for file in sorted(folder.glob(f"runs/*/*/*/{COMMAND}"))]
-    whole = [run for run in runs if run.name.isdigit() and _whole(run)]
-    found = {_made_by(run): run for run in reversed(whole)}
-    return {job: found[asked] for job in jobs if (asked := identity(job.command)) in found}
+    measured = [run for run in runs if run.name.isdigit() and _is_measured(run)]
+    found = {_overrides_of(run): run for run in reversed(measured)}
+    return {job: found[chosen] for job in jobs if (chosen := chosen_overrides(job.command)) in found}
 
 
-def read(content: Mapping[str, Any], where: str = "study") -> Study:
-    """A study from what a file of `configs/study/` holds.
+def parse_study(content: Mapping[str, Any], where: str = "study") -> Study:
+    """Parse the content of a file of `configs/study/`.
 
     Raises:
-        ValueError: a key is missing, unknown or not what it should be.
+        ValueError: a key is missing or unknown, or has a wrong value.
     """
     known = {"name", "title", "question", "baseline", "arms", "datasets", "seeds", "overrides", "published"}
     if unknown := sorted(set(content) - known):
@@ -191,13 +194,13 @@ def read(content: Mapping[str, Any], where: str = "study") -> Study:
     datasets = content.get("datasets")
     if not isinstance(datasets, Mapping) or not datasets:
         raise ValueError(f"{where}.datasets must be names with lists of overrides, not {datasets!r}")
-    info = parse_study({**content, "datasets": list(datasets)}, where)
+    info = parse_description({**content, "datasets": list(datasets)}, where)
     for name, arm in content["arms"].items():
         if unknown := sorted(set(arm) - {"label", "overrides", "stride", "proposals"}):
             raise ValueError(f"{where}: arm {name!r}: unknown keys {', '.join(map(str, unknown))}")
     for names in (list(info.arms), info.datasets):
         if twice := [name for name in names if [other.lower() for other in names].count(name.lower()) > 1]:
-            raise ValueError(f"{where}: {' and '.join(twice)} are one folder where disks do not tell letters' case")
+            raise ValueError(f"{where}: {' and '.join(twice)} are one folder on disks that ignore the case of letters")
     lists = {f"datasets.{name}": overrides for name, overrides in datasets.items()}
     lists |= {f"arms.{name}.overrides": arm["overrides"] for name, arm in content["arms"].items()}
     for name, overrides in [*lists.items(), ("overrides", content.get("overrides"))]:
@@ -215,11 +218,11 @@ def read(content: Mapping[str, Any], where: str = "study") -> Study:
     return Study(info, datasets, content["overrides"], proposals)
 
 
-def only(study: Study, arms: Sequence[str] | None, datasets: Sequence[str] | None) -> Study:
-    """The study with these arms and datasets alone; None: with all.
+def select(study: Study, arms: Sequence[str] | None, datasets: Sequence[str] | None) -> Study:
+    """Return the part of a study with these arms and datasets; None keeps all.
 
     Raises:
-        ValueError: it has no such arm or dataset, or its baseline would be missing.
+        ValueError: it has no such arm or dataset, or the baseline or an arm that gives proposals would be missing.
     """
     chosen: dict[str, Arm] = _chosen("arms", study.info.arms, arms)
     kept = _chosen("datasets", study.datasets, datasets)
@@ -242,7 +245,7 @@ def _chosen(what: str, known: Mapping[str, Any], names: Sequence[str] | None) ->
 
 
 def _join(overrides: Sequence[str], key: str) -> list[str]:
-    """Where several overrides choose `key`, one list of all that they choose, of which the last has the last word."""
+    """Merge several overrides of `key` into one list, in order."""
     chosen = [name for o in overrides if o.startswith(key) for name in o.removeprefix(key).strip("[]").split(",")]
     if len(chosen) < 2:
         return list(overrides)

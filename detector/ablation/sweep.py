@@ -1,4 +1,4 @@
-"""Carries a study out, by Hydra's launchers."""
+"""Run a study with Hydra's launchers."""
 
 from __future__ import annotations
 
@@ -12,67 +12,68 @@ from datetime import timedelta
 from pathlib import Path
 
 from omegaconf import DictConfig
+from rich.console import Console
 
-from detector.ablation import collect
+from detector.ablation.collect import collect_records, finished_runs, measure_run
+from detector.ablation.description import KINDS
 from detector.ablation.records import Records
 from detector.ablation.report.showcase import showcases
-from detector.ablation.study import Job, Study, made_elsewhere, missing, only, sign
+from detector.ablation.study import Job, Study, find_reusable, pending_jobs, select, write_command
 from detector.config.cli import command, console
+from detector.config.command_line import FULL_ERROR
 from detector.config.compose import current_job, launch, override
-from detector.config.conventions import check_additions
 from detector.training.run import train
 
 
 @dataclass
 class Task:
-    """What a launcher calls for each of the jobs that it is given."""
+    """The function that a launcher calls for each job."""
 
     jobs: Sequence[Job]
     before: int
-    """runs of the study that were done before these"""
-    whole: int
-    """all runs of the study"""
+    """number of the study's runs that were done before these"""
+    total: int
+    """number of all runs of the study"""
     began: float = field(default_factory=time.time)
 
     def __call__(self, config: DictConfig) -> None:
-        """One run, and what is measured of it; what goes wrong in it is said, and the other runs go on."""
-        place, folder, overrides = current_job()
-        job = self.jobs[place]
+        """Train and measure one run; an error is printed, and the other runs go on."""
+        number = current_job()
+        job = self.jobs[number]
         left = ""
-        if place:
-            each = (time.time() - self.began) / place
-            left = f", about {timedelta(seconds=round(each * (len(self.jobs) - place)))} left"
+        if number:
+            each = (time.time() - self.began) / number
+            left = f", about {timedelta(seconds=round(each * (len(self.jobs) - number)))} left"
         console.rule(
-            f"run {self.before + place + 1} of {self.whole}{left}: {job.arm} on {job.dataset}, seed {job.seed}"
+            f"run {self.before + number + 1} of {self.total}{left}: {job.arm} on {job.dataset}, seed {job.seed}"
         )
 
-        def run(config: DictConfig) -> None:
-            check_additions("train", overrides)
+        def run(config: DictConfig, overrides: Sequence[str], folder: Path, console: Console) -> None:
             train(config, overrides, folder, console)
-            collect.measured(folder)
-            sign(job, folder)  # a run that was done before, or elsewhere, may say it otherwise
+            measure_run(folder)
+            write_command(job, folder)  # the run may have been made by an equivalent one
 
         try:
-            command(run)(config)
-        except Exception:  # that of one run, be it a GPU's memory, takes nothing from the others
-            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            command(run, os.environ.get(FULL_ERROR))(config)
+        except Exception:  # such as a GPU out of memory, which the other runs may not be
+            if os.environ.get(FULL_ERROR) == "1":
                 raise
             traceback.print_exc()
 
 
 class Sweep:
-    """A study in a folder: `runs/ARM/DATASET/SEED/`, of which those that are done are not done again.
+    """A study in a folder, with its runs in `runs/ARM/DATASET/SEED/`; finished runs are not repeated.
 
     Args:
-        study: the whole of it.
-        folder: where.
-        overrides: further ones, of every run.
-        arms, datasets: of the runs that are to be done; None: all.
-        reuse: folders of other studies, whose finished runs by the same command are copied, not done again.
+        study: the whole study.
+        folder: the study's folder.
+        overrides: further overrides of every run.
+        arms, datasets: the part of the study to run; None for all.
+        reuse: folders of other studies; their finished runs with the same overrides are copied, not repeated.
 
     Raises:
-        ValueError: the study has no such arms or datasets, the overrides are what its arms differ in, or a folder of
-            `reuse` is no study's.
+        ValueError: the study has no such arms or datasets, the overrides set keys in which its arms differ, or a folder
+            of `reuse` is not a study's.
     """
 
     def __init__(
@@ -84,32 +85,33 @@ class Sweep:
         datasets: Sequence[str] | None = None,
         reuse: Sequence[str] = (),
     ) -> None:
-        asked = only(study, arms, datasets).info
+        part = select(study, arms, datasets).info
         self.study = study
         self.runs = folder / "runs"
-        self.whole = study.jobs(self.runs, overrides)
-        self.jobs = [job for job in self.whole if job.arm in asked.arms and job.dataset in asked.datasets]
-        self.elsewhere = made_elsewhere(self.jobs, [Path(other) for other in reuse])
+        self.all_jobs = study.jobs(self.runs, overrides)
+        self.jobs = [job for job in self.all_jobs if job.arm in part.arms and job.dataset in part.datasets]
+        self.reusable = find_reusable(self.jobs, [Path(other) for other in reuse])
 
-    def show(self) -> None:
-        """Print the commands, those marked that are done, and those whose runs are copied from another study."""
-        waiting = missing(self.jobs, self.runs)
+    def print_commands(self) -> None:
+        """Print the command of each run, marked `done`, or `copy` if the run is taken from another study."""
+        pending = self._pending(self.jobs)
+        copied = self._copied(pending)
         for job in self.jobs:
-            mark = "done " if job not in waiting else "copy " if job in self._copied(waiting) else "     "
+            mark = "done " if job not in pending else "copy " if job in copied else "     "
             console.print(f"{mark}{job.command}", soft_wrap=True, highlight=False)
 
     def run(self, launcher: Sequence[str] = ()) -> list[Job]:
-        """Do what is not done; a run that was stopped goes on.
+        """Do the pending runs; an interrupted run resumes from its last checkpoint.
 
         Args:
-            launcher: overrides that choose Hydra's launcher, such as `hydra/launcher=joblib`; the basic one does one
-                run after the other.
+            launcher: overrides that choose Hydra's launcher, such as `hydra/launcher=joblib`; by default runs are
+                done one after the other.
 
         Returns:
-            the runs that failed, and those that need what these were to give.
+            the runs that failed, and those that need their proposals.
         """
-        for job, source in self._copied(missing(self.jobs, self.runs)).items():
-            console.print(f"{job.folder}: as {source}", soft_wrap=True)
+        for job, source in self._copied(self._pending(self.jobs)).items():
+            console.print(f"{job.folder}: copied from {source}", soft_wrap=True)
             target = self.runs / job.folder
             half = target.with_name(f"{target.name}.copy")
             if half.exists():
@@ -117,51 +119,55 @@ class Sweep:
             shutil.copytree(source, half)
             half.rename(target)
         for wave in self.study.waves(self.jobs):
-            waiting = [job for job in missing(wave, self.runs) if self._startable(job)]
-            if waiting:
-                jobs = [[*job.overrides, "resume=auto", override("hydra.sweep.subdir", job.folder)] for job in waiting]
-                before = len(self.jobs) - len(missing(self.jobs, self.runs))
-                launch(Task(waiting, before, len(self.jobs)), jobs, self.runs, launcher)
-        return missing(self.jobs, self.runs)
+            pending = [job for job in self._pending(wave) if self._startable(job)]
+            if pending:
+                jobs = [[*job.overrides, "resume=auto", override("hydra.sweep.subdir", job.folder)] for job in pending]
+                before = len(self.jobs) - len(self._pending(self.jobs))
+                launch(Task(pending, before, len(self.jobs)), jobs, self.runs, launcher)
+        return self._pending(self.jobs)
+
+    def _pending(self, jobs: Sequence[Job]) -> list[Job]:
+        return pending_jobs(jobs, self.runs)
 
     def _startable(self, job: Job) -> bool:
-        """Whether the run that gives the job's proposals, if any does, is done."""
-        lender = self.study.proposals.get(job.arm)
-        place = (lender, job.dataset, job.seed)
-        return not missing([other for other in self.jobs if (other.arm, other.dataset, other.seed) == place], self.runs)
+        """Whether the run that the job's proposals come from, if any, is done."""
+        source = (self.study.proposals.get(job.arm), job.dataset, job.seed)
+        return not self._pending([other for other in self.jobs if (other.arm, other.dataset, other.seed) == source])
 
-    def _copied(self, waiting: Sequence[Job]) -> dict[Job, Path]:
-        """Runs of other studies that take the place of waiting ones; one that was begun here goes on by itself."""
-        found = self.elsewhere.items()
-        return {job: source for job, source in found if job in waiting and not (self.runs / job.folder).exists()}
+    def _copied(self, pending: Sequence[Job]) -> dict[Job, Path]:
+        """Return the runs to copy for pending jobs; a run that was interrupted here is resumed instead."""
+        found = self.reusable.items()
+        return {job: source for job, source in found if job in pending and not (self.runs / job.folder).exists()}
 
     def records(self) -> Records:
-        """Of the runs that are done, those of earlier parts of the study among them; what failed is a gap in them."""
-        waiting = missing(self.whole, self.runs)
-        done = [job for job in self.whole if job not in waiting]
+        """Collect the records of all finished runs, also of arms and datasets left out this time."""
+        pending = self._pending(self.all_jobs)
+        done = [job for job in self.all_jobs if job not in pending]
         arms, datasets = ({getattr(job, name) for job in (*done, *self.jobs)} for name in ("arm", "dataset"))
         info = self.study.info
-        part = only(self.study, [a for a in info.arms if a in arms], [d for d in info.datasets if d in datasets])
-        return collect.collect(part.info, collect.of_jobs(done, self.runs))
+        part = select(self.study, [a for a in info.arms if a in arms], [d for d in info.datasets if d in datasets])
+        return collect_records(part.info, finished_runs(done, self.runs))
 
     def showcases(self, folder: Path) -> dict[str, Path]:
-        """For each dataset the images on which an arm differs most from the baseline, by caption.
+        """Draw, for each dataset, the images on which the arm whose AP differs most differs most from the baseline.
 
-        The arm whose AP differs most, of masks where there are any, at the first seed that the baseline has; of what
-        was asked for. Nothing where no object counts.
+        Runs of the first seed that the baseline has are compared, by mask AP where all of them have masks.
+
+        Returns:
+            pictures by caption; none for a dataset without objects that count.
         """
         info = self.study.info
         found: dict[str, Path] = {}
-        waiting = missing(self.jobs, self.runs)
-        done = [job for job in self.jobs if job not in waiting]
+        pending = self._pending(self.jobs)
+        done = [job for job in self.jobs if job not in pending]
         for dataset in dict.fromkeys(job.dataset for job in done):
             seeds = [job.seed for job in done if (job.arm, job.dataset) == (info.baseline, dataset)]
             if not seeds:
                 continue
             place = f"{dataset}/{seeds[0]}"
             arms = [job.arm for job in done if (job.dataset, job.seed) == (dataset, seeds[0])]
-            numbers = {arm: collect.measured(self.runs / arm / place) for arm in arms}
-            kind = "mask" if all("mask" in kinds for kinds in numbers.values()) else "box"
+            numbers = {arm: measure_run(self.runs / arm / place) for arm in arms}
+            kind = [kind for kind in KINDS if all(kind in kinds for kinds in numbers.values())][-1]
             scores = {arm: kinds[kind].values["AP"] for arm, kinds in numbers.items() if "AP" in kinds[kind].values}
             base = scores.pop(info.baseline, None)
             if base is None or not scores:
@@ -170,5 +176,5 @@ class Sweep:
             runs = (self.runs / info.baseline / place, self.runs / arm / place)
             labels = (info.arms[info.baseline].label, info.arms[arm].label)
             pictures = showcases(*runs, folder / dataset, labels)
-            found |= {f"Where it matters, {dataset}: {caption}": path for caption, path in pictures.items()}
+            found |= {f"{dataset}: {caption}": path for caption, path in pictures.items()}
         return found

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
+from rich.console import Console
 from rich.table import Table
 
 from detector.alignment import errors, example, gradients, heatmaps, pictures, plots, tables
@@ -15,28 +17,28 @@ from detector.config import build
 from detector.data.image import read_image
 
 
-def run_command(config: DictConfig, folder: Path) -> Table:
+def run_command(config: DictConfig, overrides: Sequence[str], folder: Path, console: Console) -> None:
     """Run the command that the keys of a configuration choose: `runs`, `dataset`, or else one RoI.
 
     Args:
         config: that of `configs/alignment.yaml`.
+        overrides: not used; see `detector.config.cli.Work`.
         folder: where pictures and numbers are written; created.
-
-    Returns:
-        The numbers, for the terminal.
+        console: where the numbers are printed.
 
     Raises:
         ValueError: `image` or `box` is given beside `dataset` or `runs`, or a key's value is wrong.
         OSError: a file cannot be read or written.
     """
+    del overrides
     dataset, runs = config.get("dataset") is not None, config.runs is not None
     if (dataset or runs) and (config.image is not None or config.box is not None):
         raise ValueError(
             "image= and box= draw one RoI, dataset= and runs= measure all objects of a dataset; give one or the other"
         )
-    if runs:
-        return plot_runs(config, folder)
-    return measure_dataset(config, folder) if dataset else draw_roi(config, folder)
+    chosen = plot_runs if runs else measure_dataset if dataset else draw_roi
+    console.print(chosen(config, folder))
+    console.print(f"written to {folder}")
 
 
 def draw_roi(config: DictConfig, folder: Path) -> Table:

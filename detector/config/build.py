@@ -10,7 +10,7 @@ from hydra.utils import get_class
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from detector.data.proposal_files import attach
+from detector.data.proposal_files import attach_proposals
 from detector.evaluation import METRICS, Collector, Metric
 from detector.models.rcnn import RCNN
 from detector.types import DetectionDataset, Output
@@ -58,7 +58,7 @@ def build_dataset(config: DictConfig, split: str) -> DetectionDataset:
     node = config.dataset[split]
     unread = {name: False for name in OPTIONAL if name in node and name not in needs(config)}
     dataset: DetectionDataset = instantiate(node, **unread)
-    return attach(dataset, config.get("proposals"), split) if takes_proposals(config) else dataset
+    return attach_proposals(dataset, config.get("proposals"), split) if takes_proposals(config) else dataset
 
 
 OPTIONAL = ("masks",)

@@ -19,15 +19,14 @@ SEARCH_PATH = "hydra.searchpath="
 """Overrides that add a user's own configuration folders; each composition needs them again."""
 
 
-def sweeping() -> bool:
-    """Return whether this process runs one job of a multirun (`-m`)."""
-    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+def current_job() -> int:
+    """Return the number of the job that a launcher has started."""
+    return int(HydraConfig.get().job.num)
 
 
-def current_job() -> tuple[int, Path, list[str]]:
-    """Return the number, the output folder and the overrides of the job that a launcher has started."""
-    config = HydraConfig.get()
-    return int(config.job.num), Path(config.runtime.output_dir), list(config.overrides.task)
+def launcher() -> list[str]:
+    """Return the overrides of this command line that choose and configure Hydra's launcher."""
+    return [o for o in HydraConfig.get().overrides.hydra if o.startswith(("hydra/launcher", "hydra.launcher"))]
 
 
 def override(key: str, value: object) -> str:
@@ -63,22 +62,23 @@ def compose_config(overrides: Sequence[str], name: str = "train") -> DictConfig:
 
 
 def launch(
-    task: Callable[[DictConfig], None], jobs: Sequence[Sequence[str]], folder: Path, launcher: Sequence[str] = ()
+    task: Callable[[DictConfig], None], jobs: Sequence[Sequence[str]], folder: Path, launching: Sequence[str] = ()
 ) -> None:
     """Run jobs of `configs/train.yaml` by one of Hydra's launchers; called inside `hydra.main`.
 
     Args:
         task: called with the configuration of each job.
-        jobs: the overrides of each job; `hydra.sweep.subdir` among them names its folder.
+        jobs: the overrides of each job; `hydra.sweep.subdir` among them names its folder, and those of `search_path`
+            must be given again.
         folder: parent of the jobs' folders.
-        launcher: overrides that choose and configure the launcher, such as `hydra/launcher=joblib`.
+        launching: overrides that choose and configure the launcher, such as `hydra/launcher=joblib`.
 
     Raises:
         HydraException: there is no such launcher.
         Exception: whatever a job raised.
     """
     loader = GlobalHydra.instance().config_loader()
-    overrides = ["hydra.mode=MULTIRUN", override("hydra.sweep.dir", folder), *search_path(), *launcher]
+    overrides = ["hydra.mode=MULTIRUN", override("hydra.sweep.dir", folder), *launching]
     config = loader.load_configuration("train", overrides, run_mode=RunMode.MULTIRUN)
     context = HydraContext(config_loader=loader, callbacks=Callbacks(config))
     plugin = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)

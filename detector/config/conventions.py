@@ -11,6 +11,8 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from detector.config.compose import compose_config, key_of
+from detector.config.mistakes import unknown_key
+from detector.config.overrides import tolerant
 from detector.weights import Foreign, read_weights
 
 
@@ -37,8 +39,7 @@ def check_additions(name: str, overrides: Sequence[str]) -> None:
         node = OmegaConf.select(known, parent) if parent else known
         built = isinstance(node, DictConfig) and (last in node or _takes(node, last))
         if not built and not key.startswith(OPEN):
-            keys = ", ".join(str(k) for k in node) if isinstance(node, DictConfig) else "no keys"
-            raise ValueError(f"unknown key {key!r}; {parent or 'the configuration'} has {keys}")
+            raise ValueError(unknown_key(key, known))
 
 
 OPEN = ("trainer.", "logger.", "model.heads.further.")
@@ -51,17 +52,6 @@ def _takes(node: DictConfig, key: str) -> bool:
         return False
     parameters = inspect.signature(get_object(node["_target_"])).parameters
     return key in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-
-
-def tolerant(arguments: Sequence[str]) -> list[str]:
-    """Let overrides beside `weights=` set keys that only the preset of those weights has.
-
-    Hydra composes before the weights are read, and accepts `++key=value` for a key that does not exist yet.
-    `check_additions` then refuses keys that the preset does not bring either.
-    """
-    if not any(argument.startswith("weights=") for argument in arguments):
-        return list(arguments)
-    return [f"++{a}" if re.match(r"(?!hydra\.)\w+(\.\w+)+=", a) else a for a in arguments]
 
 
 def with_conventions(config: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, Foreign | None]:

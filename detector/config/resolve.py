@@ -28,6 +28,8 @@ MOVABLE = ("data_dir", "workers", "trainer", "logger", "resume", "trust", "hydra
 """Keys that a resumed run may change: where it runs, not what it computes."""
 FIXED = ("precision", "accumulate_grad_batches")
 """Keys of the trainer that change what is computed; a resumed run keeps them."""
+PLACE = ("accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar", "log_every_n_steps")
+"""Keys of the trainer that say where a run runs, not what it computes."""
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """Lightning's names of precisions, and the dtype of autocast."""
 SHORT = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}

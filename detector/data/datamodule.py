@@ -1,4 +1,4 @@
-"""Loading: samples to batches, for Lightning."""
+"""Load batches for Lightning, and resume at any of them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from detector.types import DetectionDataset, Sample
 
 
 class TrainLoader(DataLoader[Sample]):
-    """The loader of a `Stream`, which Lightning can continue anywhere; its state is the number of batches trained on.
+    """Load the batches of a `Stream`; its state, which Lightning saves, is the number of batches trained on.
 
-    The count is the trainer's, because the loader's own runs ahead of it: by what workers have prepared, and by the
-    batch that is in work when a run is interrupted.
+    The trainer counts them, since the loader is ahead of it: by the batches that workers prefetch, and by the batch
+    that is being trained on when a run is interrupted.
     """
 
     def __init__(self, data: Augmented, stream: Stream, trainer: lightning.Trainer | None, **options: Any) -> None:
@@ -27,40 +27,40 @@ class TrainLoader(DataLoader[Sample]):
         self.trainer = trainer
 
     def state_dict(self) -> dict[str, int]:
-        """{"position": batches trained on}; called by Lightning as it saves."""
+        """Return {"position": batches trained on}; called by Lightning when it saves a checkpoint."""
         if self.trainer is None:
             return {"position": self.stream.start}
         progress = self.trainer.fit_loop.epoch_loop.batch_progress.state_dict()
         return {"position": int(progress["current"]["processed"])}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Begin at the batch after those trained on; called by Lightning before the first batch is drawn."""
+        """Start after the batches trained on; called by Lightning before it asks for the first batch."""
         self.stream.start = state["position"]
 
 
 class DetectionDataModule(lightning.LightningDataModule):
-    """Batches for training and validation.
+    """Load training and validation batches.
 
-    One Lightning epoch is the whole run of `steps` batches: the dataset is gone through as often as that takes, without
-    a break. The trainer must be given `use_distributed_sampler=False`, since the processes' shares are dealt here.
+    One Lightning epoch is the whole run of `steps` batches, in which the dataset is repeated as often as needed. The
+    trainer must be given `use_distributed_sampler=False`, since the samples are divided among the processes here.
 
     Args:
-        train: the training set; None where nothing is trained.
+        train: the training set; None if there is no training.
         val: the validation set.
         train_augment: called with a sample and a seed that depends on (seed, epoch, index) alone.
-        val_augment: called with a sample and 0.
+        val_augment: called with a sample and the seed 0.
         steps: batches in the run.
-        batch_size: images in a training batch, over all processes together.
-        val_batch_size: images in a validation batch of one process. Images of unequal size are padded to the largest,
-            which changes their features at the border; 1 avoids that.
-        workers: processes that prepare batches; None is the cores but one, at most 2. Small images take a few
-            milliseconds each, so that on two cores one worker keeps up, and a second would only take the training's
-            threads away. More pays where images are large, or the training runs on a GPU.
-        stride: the padded size is a multiple of it.
+        batch_size: images of a training batch, over all processes.
+        val_batch_size: images of a validation batch of one process. Images of different sizes are padded to the
+            largest, which changes their features at the border; 1 avoids that.
+        workers: processes that load images; None: one less than the cores, at least 1 and at most 2. Small images take
+            a few milliseconds each, so on two cores one worker suffices, and a second takes threads from the training.
+            More of them help where images are large, or training runs on a GPU.
+        stride: the padded height and width are multiples of it.
         seed: of the order and of the augmentation.
 
     Raises:
-        ValueError: a number out of range, or datasets whose classes differ.
+        ValueError: a number is out of range, or the two sets have different classes.
     """
 
     def __init__(
@@ -96,7 +96,11 @@ class DetectionDataModule(lightning.LightningDataModule):
         self.stride, self.seed = stride, seed
 
     def train_dataloader(self) -> TrainLoader:
-        """The stream of batches of this process, from the run's beginning or, when resuming, from where it stood."""
+        """Make this process's training loader; when a run is resumed it starts at the next batch.
+
+        Raises:
+            ValueError: there is no training set, or `batch_size` is not a multiple of the number of processes.
+        """
         if self.train is None:
             raise ValueError("there is no training set")
         rank, world_size = self._place()
@@ -111,7 +115,7 @@ class DetectionDataModule(lightning.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        """This process's share of the validation set; all shares together hold every image once."""
+        """Make the loader of this process's part of the validation set; each image is in exactly one part."""
         rank, world_size = self._place()
         data = InOrder(self.val, self.val_augment, rank=rank, world_size=world_size)
         return DataLoader(data, self.val_batch_size, **self._options())
@@ -126,6 +130,6 @@ class DetectionDataModule(lightning.LightningDataModule):
             "worker_init_fn": one_thread,
             "pin_memory": torch.cuda.is_available(),
             "persistent_workers": self.workers > 0,
-            # A generator of its own: the loader's draws must not shift the model's random numbers.
+            # Its own generator: drawing from the global one would change the model's random numbers.
             "generator": torch.Generator().manual_seed(self.seed),
         }

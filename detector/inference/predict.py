@@ -57,16 +57,18 @@ def plain_detections(
     return rows
 
 
-def predict(config: DictConfig, console: Console) -> None:
+def predict(config: DictConfig, overrides: Sequence[str], folder: Path, console: Console) -> None:
     """Draw the detections on each image and write all of them to `detections.json`.
 
     Args:
         config: composed from `configs/predict.yaml`.
+        overrides, folder: not used; see `detector.config.cli.Work`.
         console: where progress is shown.
 
     Raises:
         ValueError, OSError: the input, the checkpoint or an image is at fault; images that can be read are done.
     """
+    del overrides, folder
     images, output = image_files(Path(config.input)), Path(config.output)
     if not isinstance(config.threshold, int | float) or not 0 <= config.threshold <= 1:
         raise ValueError(f"threshold must be a score from 0 to 1, not {config.threshold!r}")

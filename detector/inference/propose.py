@@ -16,27 +16,26 @@ from torch.utils.data import DataLoader
 from detector.config.build import instantiate
 from detector.config.resolve import resolve
 from detector.data.collate import Collate
-from detector.data.proposal_files import ImageProposals, check_name, write
+from detector.data.proposal_files import ImageProposals, check_name, write_proposals
 from detector.data.stream import InOrder, one_thread
 from detector.inference.detector import Detector
 from detector.models.proposals import freeze
 from detector.types import Batch
 
 
-def write_proposals(config: DictConfig, overrides: Sequence[str], console: Console) -> Path:
+def propose_on_dataset(config: DictConfig, overrides: Sequence[str], folder: Path, console: Console) -> None:
     """Propose on the images of a dataset, resized as for evaluation, and write the file `config.output`.
 
     Args:
         config: composed from `configs/proposals.yaml`.
         overrides: from the command line.
+        folder: not used; see `detector.config.cli.Work`.
         console: where progress is shown.
-
-    Returns:
-        the path of the file.
 
     Raises:
         ValueError, OSError: the configuration, the checkpoint or the data is at fault.
     """
+    del folder
     output = check_name(config.output)
     if not config.splits or not set(config.splits) <= {"train", "val"}:
         raise ValueError(f"splits must be [train], [val] or [train,val], not {config.splits}")
@@ -57,9 +56,8 @@ def write_proposals(config: DictConfig, overrides: Sequence[str], console: Conso
         )
         images = propose(detector, loader, split, config.pre_nms_topk, config.post_nms_topk)
         found += track(images, f"Proposing on {split}", len(dataset), console=console)
-    write(output, found)
+    write_proposals(output, found)
     console.print(f"{sum(len(i.boxes) for i in found)} proposals for {len(found)} images: {output}")
-    return output
 
 
 @torch.inference_mode()

@@ -10,11 +10,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from detector.config.resolve import MOVABLE
+from detector.config.resolve import MOVABLE, PLACE
 from detector.training.folder import configuration, finished
-
-PLACE = ("accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar", "log_every_n_steps")
-"""Keys of the trainer that say where it runs, not what it computes."""
 
 
 def run_folder_of(checkpoint: Path) -> Path:

@@ -110,7 +110,9 @@ def fit(
     else:
         initial = resolved.initial
         changed = [] if initial is None or initial.config is None else departures(config, initial.config)
-        lines = load_initial(model, initial, config.classes, changed, resolved.portable["backbone"])
+        lines = load_initial(
+            model, initial, config.classes, changed, OmegaConf.to_container(config.backbone, resolve=True)
+        )
         for line in lines:
             console.print(line, markup=False, soft_wrap=True)
         if resolved.proposer is not None:

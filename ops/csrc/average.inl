@@ -169,7 +169,7 @@ void ps_average(const S* map, Strides strides, int64_t channels, Segments<Tap<co
     for (const Tap<T>* row = row_taps.begin; row != row_taps.end; ++row) {
       for (const Tap<T>* col = col_taps.begin; col != col_taps.end; ++col) {
         const S* cell = map + c * strides.channel + row->index * strides.row + col->index * strides.cell;
-        sum += row->weight * col->weight * widen(*cell);
+        sum = multiply_add(row->weight * col->weight, widen(*cell), sum);
       }
     }
     save(sum, out + c * out_stride);
@@ -192,7 +192,8 @@ void ps_average_backward(const S* grad, int64_t grad_stride, Strides strides, in
       }
       T* cell = sums + (row->index - tile.y0) * strides.row + (col->index - tile.x0) * strides.cell;
       for (int64_t c = 0; c < channels; ++c) {
-        cell[c * strides.channel] += row->weight * col->weight * widen(grad[c * grad_stride]);
+        T& sum = cell[c * strides.channel];
+        sum = multiply_add(row->weight * col->weight, widen(grad[c * grad_stride]), sum);
       }
     }
   }

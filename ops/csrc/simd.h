@@ -50,6 +50,23 @@ static inline uint32_t float_to_bits(float value) {
 
 // ---- One element ----
 
+// a * b + c, rounded once where the processor can. A plain expression the compiler fuses, or vectorises and does not
+// fuse, as it likes: then the variants of the CPU, and the GPU, would differ in the last bit.
+static inline float multiply_add(float a, float b, float c) {
+#ifdef __FMA__
+  return __builtin_fmaf(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+static inline double multiply_add(double a, double b, double c) {
+#ifdef __FMA__
+  return __builtin_fma(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
 static inline float widen(float value) { return value; }
 static inline double widen(double value) { return value; }
 static inline float widen(BFloat16 value) { return bits_to_float(uint32_t(value.bits) << 16); }

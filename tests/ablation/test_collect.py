@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from detector.ablation.collect import measured
+from detector.ablation.collect import measure_run
 from tests.conftest import compose_config
 
 
@@ -36,13 +36,13 @@ def a_run(folder: Path, annotation: dict[str, Any]) -> Path:
 
 
 def test_masks_are_measured_where_there_is_a_truth_of_them(tmp_path: Path) -> None:
-    kinds = measured(a_run(tmp_path, {}))
+    kinds = measure_run(a_run(tmp_path, {}))
     assert list(kinds) == ["box"]
     assert kinds["box"].values["AP"] == pytest.approx(0.9)  # the IoU is 0.9
-    assert list(measured(tmp_path)) == ["box"]
+    assert list(measure_run(tmp_path)) == ["box"]
 
 
 def test_a_run_without_an_object_that_counts_is_said_to_be_one(tmp_path: Path) -> None:
     folder = a_run(tmp_path, {"iscrowd": 1})
     with pytest.raises(ValueError, match="nothing can be measured on custom: no object of its val part counts"):
-        measured(folder)
+        measure_run(folder)

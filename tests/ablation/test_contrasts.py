@@ -4,7 +4,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from detector.ablation import contrasts
-from detector.ablation.contrasts import DEFAULTS, GROUPS, settings
+from detector.ablation.contrasts import DEFAULTS, GROUPS, settings_of
 from detector.ablation.description import Arm, StudyInfo
 from tests.ablation.planted import POOLERS, strides
 from tests.conftest import ROOT
@@ -64,5 +64,5 @@ def test_the_textbooks_roipool_is_another_operator() -> None:
 
 
 def test_a_value_has_the_last_word_over_a_file() -> None:
-    assert settings(["pooler.mode=max", "pooler=roialign_legacy"])["pooler.mode"] == "max"
-    assert settings(["pooler.aligned=True"])["pooler.aligned"] == "true"
+    assert settings_of(["pooler.mode=max", "pooler=roialign_legacy"])["pooler.mode"] == "max"
+    assert settings_of(["pooler.aligned=True"])["pooler.aligned"] == "true"

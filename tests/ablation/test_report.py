@@ -13,18 +13,18 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from detector.ablation.description import PublishedRow
-from detector.ablation.records import Records, Run, write
+from detector.ablation.records import Records, Run, write_records
 from detector.ablation.report import plots, tables
 from detector.ablation.report.document import Table, as_csv, latex, markdown
 from detector.ablation.report.effects import Numbers
-from detector.ablation.report.report import report
+from detector.ablation.report.report import write_report
 from tests.ablation.planted import POOLERS, STRIDE_GAINS, planted, strides
 
 
 def made(tmp_path: Path, *records: Records) -> Path:
     for i, content in enumerate(records):
-        write(tmp_path / str(i), content)
-    return report([tmp_path / str(i) for i in range(len(records))], tmp_path / "out").parent
+        write_records(tmp_path / str(i), content)
+    return write_report([tmp_path / str(i) for i in range(len(records))], tmp_path / "out").parent
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def test_made_again_it_leaves_nothing_of_before(tmp_path: Path) -> None:
 
 def test_refuses_nothing_and_the_same_twice(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one folder of records"):
-        report([], tmp_path / "out")
+        write_report([], tmp_path / "out")
     with pytest.raises(ValueError, match="two folders hold the study pooler"):
         made(tmp_path, planted(), planted())
     empty = replace(planted(), runs=[], metrics=[], differences=[], curves=[])
@@ -198,15 +198,15 @@ def test_refuses_nothing_and_the_same_twice(tmp_path: Path) -> None:
 
 
 def test_pictures_are_taken_in(tmp_path: Path) -> None:
-    write(tmp_path / "0", replace(planted(datasets=["shapes_coco"]), curves=[]))
+    write_records(tmp_path / "0", replace(planted(datasets=["shapes_coco"]), curves=[]))
     Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
-    page = report([tmp_path / "0"], tmp_path / "out", {"All <red>": tmp_path / "red.png"})
+    page = write_report([tmp_path / "0"], tmp_path / "out", {"All <red>": tmp_path / "red.png"})
     (tmp_path / "red.png").unlink()
     assert "![All \\<red\\>](plots/picture_0.png)" in (tmp_path / "out" / "report.md").read_text()
     assert (tmp_path / "out" / "plots" / "picture_0.png").is_file()
     assert 'alt="All &lt;red&gt;"' in page.read_text()
     with pytest.raises(ValueError, match=r"no such picture: .*red\.png"):
-        report([tmp_path / "0"], tmp_path / "out", {"gone": tmp_path / "red.png"})
+        write_report([tmp_path / "0"], tmp_path / "out", {"gone": tmp_path / "red.png"})
 
 
 def renamed(records: Records, **names: str) -> Records:
@@ -284,16 +284,16 @@ def test_training_curves_are_of_what_was_taken_more_than_once(tmp_path: Path, mo
 
 def test_runs_of_other_commits_and_steps_are_named(tmp_path: Path) -> None:
     records = planted(datasets=["shapes_coco"])
-    assert not tables.made_otherwise(Numbers(records), "shapes_coco")
+    assert not tables.unequal_runs(Numbers(records), "shapes_coco")
     runs = [replace(r, commit="f" * 40, steps=600) if r.arm == "roipool" else r for r in records.runs]
-    commits, steps = tables.made_otherwise(Numbers(replace(records, runs=runs)), "shapes_coco")
+    commits, steps = tables.unequal_runs(Numbers(replace(records, runs=runs)), "shapes_coco")
     assert "different commits (RoIPool: ffffffff; RoIAlign (2x2): abcdef12;" in commits
     assert "different steps (RoIPool: 600; RoIAlign (2x2): 500;" in steps
     page = made(tmp_path, replace(records, runs=runs, curves=[])) / "report.html"
     assert all(words.split(" (")[0] in page.read_text() for words in (commits, steps))
     chosen = {name: replace(arm, overrides=["schedule.steps=5"]) for name, arm in records.study.arms.items()}
     asked = replace(records, runs=runs, study=replace(records.study, arms=chosen))
-    assert tables.made_otherwise(Numbers(asked), "shapes_coco") == [commits]
+    assert tables.unequal_runs(Numbers(asked), "shapes_coco") == [commits]
 
 
 def run(command: str, seed: int) -> Run:

@@ -139,7 +139,7 @@ def test_warnings() -> None:
     assert warning(planted(0.05, 0.01, 4)) is None
     two = warning(planted(0.05, 0.001, 2))
     assert two is not None
-    assert two.startswith("2 seeds hardly")
+    assert two.startswith("2 seeds are too few")
     unclear = planted(0.01, 0.02, 3)  # sd 0.02, half width 4.303 * 0.02 / sqrt(3)
     half = stats.t.ppf(0.975, 2) * 0.02 / math.sqrt(3)
     said = cast(str, warning(unclear))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from detector.ablation import study
+from detector.ablation.study import Job, find_reusable, parse_study, pending_jobs, select, write_command
 from tests.conftest import ROOT, compose_config
 
 STUDIES = sorted((ROOT / "configs" / "study").glob("*.yaml"))
@@ -33,7 +33,7 @@ def small(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_seed_comes_after_the_other_and_the_users_overrides_have_the_last_word() -> None:
-    jobs = study.read(small()).jobs(Path("runs"), ["schedule.steps=9"])
+    jobs = parse_study(small()).jobs(Path("runs"), ["schedule.steps=9"])
     places = [(job.seed, job.dataset, job.arm) for job in jobs]
     assert places == [(s, d, a) for s in (3, 5) for d in ("one", "two") for a in ("a", "rpn", "b")]
     assert jobs[0].overrides == ("dataset=shapes", "pooler=roipool", "schedule.steps=7", "schedule.steps=9", "seed=3")
@@ -42,13 +42,13 @@ def test_a_seed_comes_after_the_other_and_the_users_overrides_have_the_last_word
 
 
 def test_experiments_of_dataset_arm_and_user_come_one_after_the_other() -> None:
-    jobs = study.read(small()).jobs(Path("runs"), ["experiment=dry", "schedule.steps=9"])
+    jobs = parse_study(small()).jobs(Path("runs"), ["experiment=dry", "schedule.steps=9"])
     assert jobs[0].overrides[:2] == ("dataset=shapes", "pooler=roipool")
     assert [o for o in jobs[0].overrides if "experiment" in o] == ["experiment=dry"]
     two = next(job for job in jobs if job.dataset == "two")
     assert two.overrides[:2] == ("experiment=[nuclei,dry]", "pooler=roipool")
     assert "'experiment=[nuclei,dry]'" in two.command
-    listed = study.read(small(overrides=["experiment=[a,b]"])).jobs(Path("runs"), ["experiment=c"])
+    listed = parse_study(small(overrides=["experiment=[a,b]"])).jobs(Path("runs"), ["experiment=c"])
     assert [job.overrides[0] for job in listed if job.arm == "a"][:2] == [
         "experiment=[a,b,c]",
         "experiment=[nuclei,a,b,c]",
@@ -56,7 +56,7 @@ def test_experiments_of_dataset_arm_and_user_come_one_after_the_other() -> None:
 
 
 def test_proposals_come_from_the_same_dataset_and_seed_which_run_first() -> None:
-    asked = study.read(small())
+    asked = parse_study(small())
     jobs = asked.jobs(Path("runs"))
     given = [o for job in jobs if job.arm == "b" for o in job.overrides if o.startswith("proposals=")]
     assert given[1] == "proposals=runs/rpn/two/3/checkpoints/last.ckpt"
@@ -66,14 +66,14 @@ def test_proposals_come_from_the_same_dataset_and_seed_which_run_first() -> None
     assert sorted(first + second, key=jobs.index) == jobs
 
 
-def sign(job: study.Job, runs: Path) -> None:
+def sign(job: Job, runs: Path) -> None:
     """What a run that was measured has in its folder."""
-    study.sign(job, runs / job.folder)
+    write_command(job, runs / job.folder)
     (runs / job.folder / "measured-box.npz").touch()
 
 
 def test_what_is_done_is_not_missing(tmp_path: Path) -> None:
-    jobs = study.read(small()).jobs(tmp_path)
+    jobs = parse_study(small()).jobs(tmp_path)
     for job, metrics in zip(jobs[:2], [{"time/total": 1.0}, {"time/evaluation": 1.0}], strict=True):
         (tmp_path / job.folder).mkdir(parents=True)
         (tmp_path / job.folder / "metrics.json").write_text(json.dumps(metrics))
@@ -81,27 +81,27 @@ def test_what_is_done_is_not_missing(tmp_path: Path) -> None:
     unmeasured = tmp_path / jobs[0].folder / "measured-box.npz"
     (tmp_path / jobs[2].folder).mkdir(parents=True)
     (tmp_path / jobs[2].folder / "metrics.json").write_text("{")  # cut off while it was written
-    assert study.missing(jobs, tmp_path) == jobs[1:]
-    assert study.missing(study.read(small(overrides=[])).jobs(tmp_path), tmp_path)[0].folder == jobs[0].folder
+    assert pending_jobs(jobs, tmp_path) == jobs[1:]
+    assert pending_jobs(parse_study(small(overrides=[])).jobs(tmp_path), tmp_path)[0].folder == jobs[0].folder
     unmeasured.unlink()
-    assert study.missing(jobs, tmp_path) == jobs
+    assert pending_jobs(jobs, tmp_path) == jobs
 
 
 def test_runs_of_other_studies_are_found_by_their_command(tmp_path: Path) -> None:
-    jobs = study.read(small()).jobs(tmp_path)
-    renamed = study.Job("other", "two", 0, jobs[0].overrides)
-    unfinished = study.Job("other", "two", 1, jobs[3].overrides)
-    same = study.Job("third", "two", 1, jobs[0].overrides)
+    jobs = parse_study(small()).jobs(tmp_path)
+    renamed = Job("other", "two", 0, jobs[0].overrides)
+    unfinished = Job("other", "two", 1, jobs[3].overrides)
+    same = Job("third", "two", 1, jobs[0].overrides)
     for job in (renamed, unfinished, same):
         (tmp_path / "runs" / job.folder).mkdir(parents=True)
         sign(job, tmp_path / "runs")
     (tmp_path / "runs" / renamed.folder / "metrics.json").write_text('{"time/total": 1.0}')
     half = shutil.copytree(tmp_path / "runs" / renamed.folder, tmp_path / "runs" / "other" / "two" / "2.copy")
     (half / "command.txt").write_text(jobs[4].command)
-    assert study.made_elsewhere(jobs, [tmp_path]) == {jobs[0]: tmp_path / "runs" / renamed.folder}
-    assert study.made_elsewhere(jobs, []) == {}
+    assert find_reusable(jobs, [tmp_path]) == {jobs[0]: tmp_path / "runs" / renamed.folder}
+    assert find_reusable(jobs, []) == {}
     with pytest.raises(ValueError, match="nowhere holds no runs/"):
-        study.made_elsewhere(jobs, [tmp_path, tmp_path / "nowhere"])
+        find_reusable(jobs, [tmp_path, tmp_path / "nowhere"])
 
 
 @pytest.mark.parametrize(
@@ -115,21 +115,21 @@ def test_runs_of_other_studies_are_found_by_their_command(tmp_path: Path) -> Non
     ],
 )
 def test_the_order_of_overrides_does_not_count(words: str, same: bool, tmp_path: Path) -> None:
-    jobs = study.read(small()).jobs(tmp_path)
+    jobs = parse_study(small()).jobs(tmp_path)
     folder = tmp_path / "runs" / jobs[0].folder
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text('{"time/total": 1.0}')
     (folder / "command.txt").write_text(f"python scripts/train.py {words}\n")
     (folder / "measured-box.npz").touch()
-    assert study.made_elsewhere(jobs, [tmp_path]) == ({jobs[0]: folder} if same else {})
-    assert (jobs[0] not in study.missing(jobs, tmp_path / "runs")) == same
+    assert find_reusable(jobs, [tmp_path]) == ({jobs[0]: folder} if same else {})
+    assert (jobs[0] not in pending_jobs(jobs, tmp_path / "runs")) == same
 
 
 def test_a_dataset_of_the_users_own_takes_the_place_of_the_studys() -> None:
     own = ["dataset=custom", "dataset.train.annotations=a.json", "dataset.rois=9"]
     plain = {"one": ["dataset=shapes"], "two": ["dataset=other"]}
-    asked = study.read(small(overrides=["schedule.steps=7", "dataset.rois=4"], datasets=plain))
-    other, left, name = asked.on(["data_dir=x", *own, "workers=0"])
+    asked = parse_study(small(overrides=["schedule.steps=7", "dataset.rois=4"], datasets=plain))
+    other, left, name = asked.with_dataset(["data_dir=x", *own, "workers=0"])
     assert (left, name) == (["data_dir=x", "workers=0"], "custom")
     jobs = other.jobs(Path("runs"), left)
     mine = next(job for job in jobs if job.dataset == "custom")
@@ -138,30 +138,30 @@ def test_a_dataset_of_the_users_own_takes_the_place_of_the_studys() -> None:
         *("dataset.train.annotations=a.json", "dataset.rois=9", "data_dir=x", "workers=0", "seed=3"),
     )
     assert [job for job in jobs if job.dataset != "custom"] == asked.jobs(Path("runs"), left)
-    assert study.only(other, None, ["custom"]).jobs(Path("runs"), left)[0] == mine
+    assert select(other, None, ["custom"]).jobs(Path("runs"), left)[0] == mine
 
-    assert asked.on([*own, "dataset.name=mine"])[2] == "mine"
-    assert asked.on(own[1:]) == (asked, own[1:], None)
+    assert asked.with_dataset([*own, "dataset.name=mine"])[2] == "mine"
+    assert asked.with_dataset(own[1:]) == (asked, own[1:], None)
     with pytest.raises(ValueError, match=r"dataset\.name=NAME"):
-        asked.on(["dataset=a/b"])
+        asked.with_dataset(["dataset=a/b"])
 
 
 def test_a_dataset_of_the_users_own_keeps_the_studys_setting() -> None:
-    asked = study.read(small(datasets={"coco": ["experiment=mask_rcnn_c4"]}))
+    asked = parse_study(small(datasets={"coco": ["experiment=mask_rcnn_c4"]}))
     for choice, more in (("custom", []), ("coco", []), ("custom", ["experiment=dry"])):
-        other, left, name = asked.on([f"dataset={choice}", *more])
+        other, left, name = asked.with_dataset([f"dataset={choice}", *more])
         experiment = "experiment=[mask_rcnn_c4,dry]" if more else "experiment=mask_rcnn_c4"
         jobs = [job for job in other.jobs(Path("runs"), left) if job.dataset == name]
         assert all(job.overrides[:2] == (experiment, f"dataset={choice}") for job in jobs)
-    mixed = study.read(small())
+    mixed = parse_study(small())
     with pytest.raises(ValueError, match="experiment=nuclei"):
-        mixed.on(["dataset=custom"])
-    assert mixed.on(["dataset=custom", "experiment=dry"])[0].datasets["custom"] == ["dataset=custom"]
+        mixed.with_dataset(["dataset=custom"])
+    assert mixed.with_dataset(["dataset=custom", "experiment=dry"])[0].datasets["custom"] == ["dataset=custom"]
 
 
 def test_a_study_with_a_setting_composes_on_other_data() -> None:
-    table = study.read(yaml.safe_load((ROOT / "configs/study/table2e.yaml").read_text()))
-    other, left, _ = table.on(["dataset=custom", "dataset.train.annotations=a", "dataset.val.annotations=b"])
+    table = parse_study(yaml.safe_load((ROOT / "configs/study/table2e.yaml").read_text()))
+    other, left, _ = table.with_dataset(["dataset=custom", "dataset.train.annotations=a", "dataset.val.annotations=b"])
     job = next(job for job in other.jobs(Path("runs"), left) if job.dataset == "custom" and job.arm == "mlp")
     config = compose_config(*job.overrides)
     assert config.dataset.name == "custom"
@@ -172,36 +172,36 @@ def test_a_study_with_a_setting_composes_on_other_data() -> None:
 def test_what_the_arms_differ_in_is_not_overridden_for_all() -> None:
     for override in ("pooler=roialign", "+pooler=x", "model=rfcn"):
         with pytest.raises(ValueError, match="of the study chooses that"):
-            study.read(small()).jobs(Path(), [override])
+            parse_study(small()).jobs(Path(), [override])
     with pytest.raises(ValueError, match=r"pooler=roialign: arm 'a'"):
-        study.read(small(overrides=["pooler=roialign"])).jobs(Path())
-    assert study.read(small()).jobs(Path(), ["pooler.mode=max"])
+        parse_study(small(overrides=["pooler=roialign"])).jobs(Path())
+    assert parse_study(small()).jobs(Path(), ["pooler.mode=max"])
     variants = {
         "a": {"label": "A", "overrides": ["pooler=roialign"]},
         "b": {"label": "B", "overrides": ["pooler=roialign_legacy"]},
     }
-    asked = study.read(small(arms=variants))
+    asked = parse_study(small(arms=variants))
     assert asked.jobs(Path(), ["pooler.mode=max"])
     with pytest.raises(ValueError, match=r"pooler\.aligned=false: arm 'a' of the study chooses that"):
         asked.jobs(Path(), ["pooler.aligned=false"])
 
 
 def test_paths_of_any_characters_are_quoted() -> None:
-    job = next(job for job in study.read(small()).jobs(Path("a (copy), b's")) if job.arm == "b")
+    job = next(job for job in parse_study(small()).jobs(Path("a (copy), b's")) if job.arm == "b")
     given = next(o for o in job.overrides if o.startswith("proposals="))
     assert compose_config(given).proposals == "a (copy), b's/rpn/one/3/checkpoints/last.ckpt"
     assert shlex.split(job.command)[2:] == list(job.overrides)
 
 
 def test_a_part_of_a_study() -> None:
-    asked = study.only(study.read(small()), ["a"], ["two"])
+    asked = select(parse_study(small()), ["a"], ["two"])
     assert [job.folder for job in asked.jobs(Path())] == ["a/two/3", "a/two/5"]
     with pytest.raises(ValueError, match=r"no c; it has a, rpn, b"):
-        study.only(study.read(small()), ["a", "c"], None)
+        select(parse_study(small()), ["a", "c"], None)
     with pytest.raises(ValueError, match="baseline, a"):
-        study.only(study.read(small()), ["rpn"], None)
+        select(parse_study(small()), ["rpn"], None)
     with pytest.raises(ValueError, match="rpn must be among them"):
-        study.only(study.read(small()), ["a", "b"], None)
+        select(parse_study(small()), ["a", "b"], None)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_a_part_of_a_study() -> None:
         ({"seeds": []}, "seeds"),
         ({"name": "../evil"}, "'../evil' is to be the name of files and folders"),
         ({"datasets": {"": []}}, "'' is to be the name of files and folders"),
-        ({"datasets": {"voc": [], "VOC": []}}, "voc and VOC are one folder where disks"),
+        ({"datasets": {"voc": [], "VOC": []}}, "voc and VOC are one folder on disks"),
         ({"arms": {"a": {"label": "A", "overrides": [], "strid": 32}}}, "arm 'a': unknown keys strid"),
         ({"seeds": ["x"]}, "whole numbers"),
         ({"datasets": ["coco"]}, "names with lists of overrides"),
@@ -233,12 +233,12 @@ def test_a_part_of_a_study() -> None:
 )
 def test_what_makes_no_study_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        study.read(small(**changes))
+        parse_study(small(**changes))
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_each_study_is_one(path: Path) -> None:
-    asked = study.read(yaml.safe_load(path.read_text()), path.name)
+    asked = parse_study(yaml.safe_load(path.read_text()), path.name)
     assert asked.info.name == path.stem
     assert len({tuple(arm.overrides) for arm in asked.info.arms.values()}) == len(asked.info.arms)
     assert len(asked.info.seeds) >= 3

@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from detector.ablation import study
+from detector.ablation.study import parse_study
 from detector.config import build
 from detector.config.resolve import with_classes
 from detector.weights.checkpoints import portable
@@ -18,7 +18,7 @@ from tests.conftest import CLASSES, compose_config
 @pytest.mark.slow
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_each_run_of_each_study_composes_and_builds(path: Path) -> None:
-    asked = study.read(yaml.safe_load(path.read_text()), path.name)
+    asked = parse_study(yaml.safe_load(path.read_text()), path.name)
     seen = set()
     for job in asked.jobs(Path("runs"), ["data_dir=data"]):
         if job.seed != asked.info.seeds[0]:
@@ -37,7 +37,7 @@ def test_each_run_of_each_study_composes_and_builds(path: Path) -> None:
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_each_study_can_be_rehearsed(path: Path) -> None:
-    asked = study.read(yaml.safe_load(path.read_text()), path.name)
+    asked = parse_study(yaml.safe_load(path.read_text()), path.name)
     jobs = asked.jobs(Path("runs"), ["experiment=dry"])
     assert len(jobs) == len(asked.info.arms) * len(asked.datasets) * len(asked.info.seeds)
     for job in jobs:

@@ -141,7 +141,7 @@ def test_other_classes_than_the_dataset_has_are_refused() -> None:
 
 def test_the_cause_is_said_with_its_key() -> None:
     config = compose_config("model.proposer.matcher.high_threshold=0.1")
-    with pytest.raises(ValueError, match=r"0 < negative <= positive.*model\.proposer\.matcher"):
+    with pytest.raises(ValueError, match=r"0 < low_threshold <= high_threshold.*model\.proposer\.matcher"):
         build.build_model(with_classes(config, CLASSES))
     config = compose_config("model.proposer.anchors.ratios=[1.0]")
     with pytest.raises(ValueError, match="3 anchors a cell"):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import shutil
 import signal
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.scripts.conftest import SMALL, Run, run_script, start_script
 
 STUDY = [
@@ -100,7 +102,7 @@ def test_a_study_is_stopped_goes_on_and_ends_in_a_report(tmp_path: Path, run: Ru
     shared = ["study=half_pixel", 'study.arms.without.overrides=["pooler=roipool"]', *arguments[2:-2], arguments[-1]]
     copied = run_script("ablate", *shared, "reuse=[sweep]", "hydra.run.dir=shared", cwd=tmp_path)
     assert copied.returncode == 0, copied.stderr
-    assert copied.stdout.count(": as sweep/runs/") == len(RUNS)
+    assert copied.stdout.count(": copied from sweep/runs/") == len(RUNS)
     assert len(done(tmp_path / "shared" / "runs")) == len(RUNS)
     gains = [
         {
@@ -139,9 +141,9 @@ def test_a_study_is_stopped_goes_on_and_ends_in_a_report(tmp_path: Path, run: Ru
     assert "the same data" in mixed.stderr
 
     (runs / RUNS[0] / "command.txt").unlink()
-    elsewhere = run_script("ablate", *arguments, "trainer.log_every_n_steps=3", cwd=tmp_path)  # says where, not what
+    elsewhere = run_script("ablate", *arguments, "trainer.log_every_n_steps=3", cwd=tmp_path)  # a key of placement
     assert elsewhere.returncode == 0, elsewhere.stderr
-    assert elsewhere.stdout.count("done before") == len(RUNS)
+    assert elsewhere.stdout.count("done before") == 1  # the others are known by their commands
     assert done(runs) == after
 
 
@@ -160,6 +162,7 @@ def test_a_study_is_stopped_goes_on_and_ends_in_a_report(tmp_path: Path, run: Ru
         (["seed=3"], "give study.seeds=[...]"),
         (["datasets=[shapes_coco]", "dataset=coco"], "leaves out coco"),
         (["arms=roipool"], "arms=roipool: give a list of names"),
+        (["trust=mine"], "trust=mine: give a list of packages"),
         (["--compare", "here", "there"], "config.yaml"),
     ],
 )
@@ -179,6 +182,18 @@ def test_a_study_on_data_of_the_users_own(tmp_path: Path) -> None:
     for command in commands:
         assert command.count("dataset=") == 1
         assert command.index("schedule.steps=600") < command.index("schedule.steps=9")
+
+
+def test_trusted_packages_and_the_search_path_go_to_every_run(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "study").mkdir(parents=True)
+    text = (ROOT / "configs" / "study" / "half_pixel.yaml").read_text()
+    (tmp_path / "mine" / "study" / "own.yaml").write_text(text.replace("name: half_pixel", "name: own"))
+    own = [f"hydra.searchpath=[file://{tmp_path}/mine]", "trust=[mypackage,other.part]"]
+    result = run_script("ablate", "study=own", *own, "dry_run=true", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    commands = result.stdout.splitlines()
+    assert len(commands) == 2 * 2 * 3
+    assert all(set(own) <= set(shlex.split(command)) for command in commands)
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""From the records of studies to tables, plots and pages."""
+"""Reports on studies: statistics, claims, tables, plots and documents."""

@@ -1,4 +1,4 @@
-"""The two claims that need no training, computed by the operators' reference."""
+"""Two claims that need no training, computed with the reference operators."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from torch import Tensor
 from ops import reference
 
 IMAGE, STRIDE, SIDE, BINS = 800, 32, 665, 7
-"""C1's example: a box of 665 px at the corner of an image of 800 px, at stride 32."""
+"""C1's example: a box of 665 px in the corner of an image of 800 px, at stride 32."""
 
 
 @dataclass(frozen=True)
 class Reach:
-    """How far the pooled region goes, in pixels beyond (+) or short of (-) the box's edge."""
+    """How far the pooled region ends beyond (+) or short of (-) the box's edge, in pixels."""
 
     textbook: float
-    """RoIPool that floors"""
+    """of RoIPool with floor"""
     in_use: float
-    """RoIPool that rounds and counts both end cells"""
+    """of RoIPool as in use: rounded, with both end cells included"""
     align: float
+    """of RoIAlign"""
 
 
 def reach() -> Reach:
-    """C1: read off a map whose cells hold their own number, so that what a bin returns says where it looked."""
+    """Compute C1 on a map whose cells hold their own index, so that a pooled value tells its position."""
     cells = IMAGE // STRIDE
     ramp = torch.arange(cells, dtype=torch.float64).expand(1, 1, cells, cells)
     box = torch.tensor([[0, 0, 0, SIDE, SIDE]], dtype=torch.float64)
@@ -42,18 +43,18 @@ def reach() -> Reach:
 
 @dataclass(frozen=True)
 class Support:
-    """Which cells get the gradient of one output."""
+    """The cells that receive gradient from one output."""
 
     pool: int
-    """cells that RoIPool's reaches"""
+    """number of cells with RoIPool"""
     align: int
-    """cells that RoIAlign's reaches"""
+    """number of cells with RoIAlign"""
     error: float
-    """the largest difference of RoIAlign's gradient from (1-Δh)(1-Δw), averaged over the samples"""
+    """the largest difference between RoIAlign's gradient and (1-Δh)(1-Δw), averaged over the samples"""
 
 
 def support() -> Support:
-    """C11: the gradient of a single bin, on a map of 9 × 9 cells of noise, beside the formula."""
+    """Compute C11: the gradient of a single bin on a random map of 9 × 9 cells, and the paper's formula."""
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(1, 1, 9, 9, generator=generator, dtype=torch.float64)
     x1, y1, x2, y2, samples = 1.3, 2.1, 6.2, 5.8, 2

@@ -1,4 +1,4 @@
-"""The ledger: what the papers claim, what they published, what was measured, and whether it held on this data."""
+"""The ledger of claims: what papers claim and published, what was measured, and whether the claim held."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from itertools import pairwise
 from typing import Literal
 
 from detector.ablation import contrasts
-from detector.ablation.contrasts import Contrast, settings
+from detector.ablation.contrasts import Contrast, settings_of
+from detector.ablation.description import KINDS
 from detector.ablation.report import published
 from detector.ablation.report.arithmetic import BINS, SIDE, STRIDE, reach, support
-from detector.ablation.report.effects import Effect, Numbers, of_gains
+from detector.ablation.report.effects import Effect, Numbers, gain_effect
 from detector.ablation.report.published import Published
 
 MARGIN = 0.01
-"""Two arms are as good as equal where the interval of their difference lies within ± this AP."""
+"""Two arms count as equal if the interval of their difference lies within ± this AP."""
 EXACT = 1e-6
-"""What rounding may change in a computed number."""
+"""Tolerance for rounding in computed numbers."""
 
 Verdict = Literal["held", "not held", "cannot be told", "not measured", "no direction claimed"]
 Size = Literal["held", "not held: larger", "not held: smaller", "cannot be told", ""]
@@ -37,39 +38,39 @@ CLAIMS = {
     "C10": "A RoI's level is the floor of FPN's formula, or is rounded as in the Keras Mask R-CNN.",
     "C11": "RoIPool sends an output's gradient to one cell, RoIAlign to all around its samples, by (1-Δh)(1-Δw).",
 }
-"""In words, by number."""
+"""The claims in words, by number."""
 COCO_LIKE_AND_VOC_LIKE = (("shapes_coco", "shapes_voc"), ("coco", "voc07"), ("coco", "voc0712"))
 
 
 @dataclass(frozen=True)
 class Row:
-    """One number that speaks of a claim."""
+    """One measurement of a claim."""
 
     claim: str
     what: str
     where: str
-    """study, dataset, kind"""
+    """study, dataset, kind, arms"""
     kind: str
-    """box or mask; empty for what was computed"""
+    """box or mask; empty for computed claims"""
     published: str
-    """in points, with its source; empty: none"""
+    """in points, with its source; empty if nothing was published"""
     measured: Effect | str
-    """fractions; or words, where it was computed"""
+    """an effect in fractions, or text for computed claims"""
     direction: Verdict
     size: Size
     runs: frozenset[frozenset[str]] = frozenset()
-    """what was asked of the runs that were measured; studies that share runs have the row twice"""
+    """overrides of the measured runs, to count a row once that several studies have by shared runs"""
 
 
 def rises(effect: Effect) -> Verdict:
-    """Whether a difference is above zero."""
+    """Judge whether a difference is above zero: its interval excludes zero."""
     if effect.low is None or effect.high is None or effect.low <= 0 <= effect.high:
         return "cannot be told"
     return "held" if effect.low > 0 else "not held"
 
 
 def equals(effect: Effect) -> Verdict:
-    """Whether two arms are as good as equal: the interval lies within the margin (held) or beyond it (not held)."""
+    """Judge whether two arms are equal: the interval lies within the margin (held) or outside of it (not held)."""
     if effect.low is None or effect.high is None:
         return "cannot be told"
     if effect.low >= -MARGIN and effect.high <= MARGIN:
@@ -78,14 +79,14 @@ def equals(effect: Effect) -> Verdict:
 
 
 def no_better(effect: Effect) -> Verdict:
-    """Whether an arm is no better than another, up to the margin."""
+    """Judge whether an arm is no better than another, up to the margin."""
     if effect.low is None or effect.high is None or effect.low <= MARGIN < effect.high:
         return "cannot be told"
     return "held" if effect.high <= MARGIN else "not held"
 
 
 def no_worse(effect: Effect) -> Verdict:
-    """Whether an arm is as good as another or better, up to the margin."""
+    """Judge whether an arm is no worse than another, up to the margin."""
     return no_better(replace(effect, low=_minus(effect.high), high=_minus(effect.low)))
 
 
@@ -94,12 +95,12 @@ def _minus(value: float | None) -> float | None:
 
 
 def undirected(effect: Effect) -> Verdict:
-    """Of a claim that says only that two things differ in kind."""
+    """Return the verdict on claims without a direction."""
     return "no direction claimed"
 
 
 def size(effect: Effect, gain: float | None) -> Size:
-    """Whether the interval holds the published gain (in points), and tells it from zero."""
+    """Judge whether the interval contains the published gain (in points) and excludes zero."""
     if gain is None:
         return ""
     if effect.low is None or effect.high is None:
@@ -113,7 +114,7 @@ def size(effect: Effect, gain: float | None) -> Size:
 
 @dataclass(frozen=True)
 class Question:
-    """A claim about a change: the metric's gain, or how much larger that is than the gain in another metric."""
+    """A claim about the gain in a metric, or about its excess over the gain in the metric `less`."""
 
     claim: str
     contrast: Contrast
@@ -122,17 +123,17 @@ class Question:
     metric: str = "AP"
     less: str | None = None
     published: Published | None = None
-    kinds: tuple[str, ...] = ("box", "mask")
+    kinds: tuple[str, ...] = KINDS
     sized: bool = True
-    """whether the published size is claimed; of two arms that are as good as equal, the margin says it"""
+    """whether the published gain is compared; not for claims of equality, which the margin decides"""
 
     @property
     def by_size(self) -> bool:
-        """Whether it is of objects of some size, which datasets may define differently."""
+        """Whether the metric is of small, medium or large objects, which datasets may define differently."""
         return any(metric in ("APs", "APm", "APl") for metric in (self.metric, self.less))
 
     def rows(self, numbers: Numbers) -> Iterator[Row]:
-        """A row for each pair of arms, dataset and kind that were measured."""
+        """Yield a row for each measured pair of arms, dataset and kind."""
         for dataset in numbers.datasets():
             for before, after in self.contrast.pairs(numbers.study):
                 for kind in (k for k in self.kinds if k in numbers.kinds(dataset)):
@@ -141,7 +142,7 @@ class Question:
                         yield self._row(numbers, before, after, dataset, kind, effect)
 
     def _row(self, numbers: Numbers, before: str, after: str, dataset: str, kind: str, effect: Effect) -> Row:
-        source = self.published if kind == "mask" else None  # Mask R-CNN's table 2 has masks
+        source = self.published if kind == "mask" else None  # Mask R-CNN's table 2 gives mask AP
         if source is None and self.contrast is contrasts.TO_ALIGN:
             source = published.TO_ALIGN.get((kind, family(numbers, after)))
         words = source.words(self.metric, self.less) if source else ""
@@ -149,8 +150,8 @@ class Question:
         gain = source.gain(self.metric, self.less) if source and self.sized and alike else None
         what = f"{self.change}: {self.metric}" + (f" more than {self.less}" if self.less else "")
         where = f"{numbers.study.name}, {dataset}, {kind}: {after} against {before}"
-        made = numbers.made((before, after), (dataset,))
-        return Row(self.claim, what, where, kind, words, effect, self.judge(effect), size(effect, gain), made)
+        runs = numbers.overrides((before, after), (dataset,))
+        return Row(self.claim, what, where, kind, words, effect, self.judge(effect), size(effect, gain), runs)
 
 
 def _gain(
@@ -160,13 +161,13 @@ def _gain(
         return numbers.effect(after, before, dataset, kind, metric)
     a, b = (numbers.values(arm, dataset, kind, metric) for arm in (after, before))
     c, d = (numbers.values(arm, dataset, kind, less) for arm in (after, before))
-    return of_gains(a, b, c, d)
+    return gain_effect(a, b, c, d)
 
 
 def family(numbers: Numbers, arm: str) -> str:
-    """The kind of an arm's backbone, as its name ends: fpn, c4, c5, dc5.
+    """Return the family of an arm's backbone, the end of its name: fpn, c4, c5, dc5.
 
-    Empty where it is not the arm that says so, and for a pyramid of which only some levels are pooled.
+    Empty if the backbone is chosen outside of the arm, or if RoIs are pooled from some levels of the pyramid only.
     """
     own = numbers.study.arms[arm].overrides
     if any(o.startswith("backbone.roi_strides=") for o in own):
@@ -174,7 +175,7 @@ def family(numbers: Numbers, arm: str) -> str:
     commands = " ".join(run.command for run in numbers.records.runs if run.arm == arm)
     if not any(o.startswith("backbone=") for o in own) and re.search(r"[ '](experiment|backbone)=", commands):
         return ""
-    return settings(own)["backbone"].rsplit("_", 1)[-1]
+    return settings_of(own)["backbone"].rsplit("_", 1)[-1]
 
 
 TO_ALIGN = "RoIPool to RoIAlign"
@@ -213,7 +214,7 @@ QUESTIONS = (
 
 
 def by_stride(numbers: Numbers) -> Iterator[Row]:
-    """C3: how much larger the gain of RoIAlign is at a larger stride; of each stride its first pair of arms counts."""
+    """Yield C3's rows by stride: the excess of RoIAlign's gain at the larger stride, by each stride's first arms."""
     at: dict[int, tuple[str, str]] = {}
     for before, after in contrasts.TO_ALIGN.pairs(numbers.study):
         first, second = (numbers.study.arms[arm].stride for arm in (before, after))
@@ -221,10 +222,10 @@ def by_stride(numbers: Numbers) -> Iterator[Row]:
             at.setdefault(first, (before, after))
     for fine, coarse in pairwise(sorted(at)):
         (b, a), (d, c) = at[coarse], at[fine]
-        source = [published.BY_STRIDE.get((k, family(numbers, a), family(numbers, c))) for k in ("box", "mask")]
         for dataset in numbers.datasets():
-            for kind, known in zip(("box", "mask"), source, strict=True):
-                effect = of_gains(*(numbers.values(arm, dataset, kind, "AP") for arm in (a, b, c, d)))
+            for kind in KINDS:
+                known = published.BY_STRIDE.get((kind, family(numbers, a), family(numbers, c)))
+                effect = gain_effect(*(numbers.values(arm, dataset, kind, "AP") for arm in (a, b, c, d)))
                 if effect is None:
                     continue
                 yield Row(
@@ -236,31 +237,32 @@ def by_stride(numbers: Numbers) -> Iterator[Row]:
                     effect,
                     rises(effect),
                     size(effect, known.gain("AP") if known else None),
-                    numbers.made((a, b, c, d), (dataset,)),
+                    numbers.overrides((a, b, c, d), (dataset,)),
                 )
 
 
 def by_dataset(numbers: Numbers) -> Iterator[Row]:
-    """C4: how much larger the gain of RoIAlign is on COCO's kind of data than on VOC's.
+    """Yield C4's rows: the excess of RoIAlign's gain on data like COCO over that on data like VOC.
 
-    Paired by seed: runs of one seed begin with the same weights on either dataset. Pairing is right whether or not that
-    makes them alike, and costs a few degrees of freedom where it does not; Welch's test would be wrong where it does.
+    Paired by seed, since runs of one seed have the same initial weights on both datasets. The paired test is valid
+    whether or not this correlates them, and costs a few degrees of freedom if it does not; Welch's test would be wrong
+    if it does.
     """
     for coco, voc in COCO_LIKE_AND_VOC_LIKE:
         for before, after in contrasts.TO_ALIGN.pairs(numbers.study):
-            for kind in ("box", "mask"):
-                effect = of_gains(
+            for kind in KINDS:
+                effect = gain_effect(
                     *(numbers.values(arm, dataset, kind, "AP") for dataset in (coco, voc) for arm in (after, before))
                 )
                 if effect is not None:
                     where = f"{numbers.study.name}, {coco} against {voc}, {kind}: {after} against {before}"
                     what = f"{TO_ALIGN}: AP, more on {coco} than on {voc}"
-                    made = numbers.made((before, after), (coco, voc))
-                    yield Row("C4", what, where, kind, "", effect, rises(effect), "", made)
+                    runs = numbers.overrides((before, after), (coco, voc))
+                    yield Row("C4", what, where, kind, "", effect, rises(effect), "", runs)
 
 
 def computed() -> list[Row]:
-    """C1 and C11, which are arithmetic."""
+    """Return the rows of C1 and C11, which need no training."""
     found, cells = reach(), support()
     exact = all(abs(got - want) < EXACT for got, want in ((found.textbook, -25), (found.in_use, 39), (found.align, 0)))
     words = f"floors {found.textbook:+.0f} px, in use {found.in_use:+.0f} px, RoIAlign {found.align:+.0f} px"
@@ -290,9 +292,9 @@ def computed() -> list[Row]:
 
 
 def ledger(studies: Sequence[Numbers]) -> list[Row]:
-    """All rows, by claim; a claim that no record speaks of has one row, "not measured".
+    """Collect all rows, by claim; a claim without a measurement has one row, "not measured".
 
-    What several studies say of the same runs counts once, by the first of them.
+    A row that several studies have by the same runs is listed once, for the first of them.
     """
     rows = computed()
     for numbers in studies:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
@@ -132,7 +132,7 @@ def _tex_cell(cell: Cell) -> str:
     return lines[0] if len(lines) == 1 else rf"\shortstack{{{stacked}}}"
 
 
-def _environment(**delimiters: str) -> Environment:
+def _environment(**delimiters: Any) -> Environment:
     """Make a template environment: HTML is escaped by itself, Markdown and LaTeX by the filters."""
     environment = Environment(
         loader=PackageLoader("detector.ablation.report"),

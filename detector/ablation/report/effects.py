@@ -1,4 +1,4 @@
-"""What records say of one arm beside another, with the best interval there is for it."""
+"""Differences between a study's arms, with intervals over seeds or, with a single seed, over images."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from detector.ablation.description import StudyInfo
-from detector.ablation.records import Gain, Records, identity
+from detector.ablation.commands import chosen_overrides
+from detector.ablation.description import KINDS, StudyInfo
+from detector.ablation.records import Gain, Records
 from detector.ablation.report.statistics import Difference, difference_of_gains, paired, summary
 
 Values = dict[int, float]
-"""A number of each seed's run."""
+"""A metric by seed."""
 
 
 @dataclass(frozen=True)
@@ -20,19 +21,19 @@ class Effect:
 
     value: float
     n: int
-    """seeds"""
+    """number of seeds"""
     low: float | None = None
     high: float | None = None
     p: float | None = None
     """of Student's t-test paired by seed"""
     by: Literal["seeds", "images"] | None = None
-    """what the interval speaks for: training again, or other images; None: there is no interval"""
+    """what the interval is over: seeds (other trainings) or images; None without an interval"""
     difference: Difference | None = None
-    """as the statistics gave it"""
+    """the result of the paired t-test"""
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Both ends, or None."""
+        """Both ends of the interval, or None."""
         return None if self.low is None or self.high is None else (self.low, self.high)
 
 
@@ -42,20 +43,20 @@ def _effect(difference: Difference) -> Effect:
     return Effect(d.mean, d.n, d.low, d.high, d.p, by, d)
 
 
-def between(a: Mapping[int, float], b: Mapping[int, float]) -> Effect | None:
-    """a minus b, paired by seed; None where they have no seed in common."""
+def paired_effect(a: Mapping[int, float], b: Mapping[int, float]) -> Effect | None:
+    """Compute a minus b, paired by seed; None if they have no seed in common."""
     return _effect(paired(a, b)) if set(a) & set(b) else None
 
 
-def of_gains(
+def gain_effect(
     a: Mapping[int, float], b: Mapping[int, float], c: Mapping[int, float], d: Mapping[int, float]
 ) -> Effect | None:
-    """(a - b) - (c - d), paired by seed; None where they have no seed in common."""
+    """Compute (a - b) - (c - d), paired by seed; None if they have no seed in common."""
     return _effect(difference_of_gains(a, b, c, d)) if set(a) & set(b) & set(c) & set(d) else None
 
 
 class Numbers:
-    """A study's numbers by what they are about.
+    """The metrics of a study, indexed by arm, dataset, kind, metric and seed.
 
     Args:
         records: of one study.
@@ -74,15 +75,15 @@ class Numbers:
 
     @property
     def study(self) -> StudyInfo:
-        """What was asked."""
+        """The study's description."""
         return self.records.study
 
     def values(self, arm: str, dataset: str, kind: str, metric: str) -> Values:
-        """The metric of each seed; empty where it was not measured."""
+        """Return a metric by seed; empty if it was not measured."""
         return dict(self._values.get((arm, dataset, kind, metric), {}))
 
     def image_interval(self, arm: str, dataset: str, kind: str, metric: str) -> tuple[float, float] | None:
-        """The image bootstrap's interval, where there is one seed only."""
+        """Return the interval of the image bootstrap if there is a single seed, else None."""
         values = self.values(arm, dataset, kind, metric)
         if len(values) != 1:
             return None
@@ -90,37 +91,37 @@ class Numbers:
         return None if low is None or high is None else (low, high)
 
     def mean(self, arm: str, dataset: str, kind: str, metric: str) -> float | None:
-        """The mean over seeds."""
+        """Return a metric's mean over seeds; None if it was not measured."""
         values = list(self.values(arm, dataset, kind, metric).values())
         return summary(values).mean if values else None
 
     def metrics(self, dataset: str, kind: str) -> list[str]:
-        """The metrics that any arm has, in the order of the records."""
+        """List the metrics measured of any arm, in the order of the records."""
         return list(dict.fromkeys(key[3] for key in self._values if key[1:3] == (dataset, kind)))
 
     def kinds(self, dataset: str) -> list[str]:
-        """box, mask: those measured."""
+        """List the kinds (box, mask) measured on a dataset."""
         found = {key[2] for key in self._values if key[1] == dataset}
-        return [kind for kind in ("box", "mask") if kind in found]
+        return [kind for kind in KINDS if kind in found]
 
     def datasets(self) -> list[str]:
-        """The study's datasets of which anything was measured."""
+        """List the study's datasets that have measurements."""
         found = {key[1] for key in self._values}
         return [dataset for dataset in self.study.datasets if dataset in found]
 
     def arms(self, dataset: str, kind: str) -> list[str]:
-        """The study's arms of which anything was measured."""
+        """List the study's arms that have measurements."""
         found = {key[0] for key in self._values if key[1:3] == (dataset, kind)}
         return [arm for arm in self.study.arms if arm in found]
 
-    def made(self, arms: Sequence[str], datasets: Sequence[str]) -> frozenset[frozenset[str]]:
-        """What was asked of the runs of these arms on these datasets."""
+    def overrides(self, arms: Sequence[str], datasets: Sequence[str]) -> frozenset[frozenset[str]]:
+        """Return the overrides of each run of these arms on these datasets, to recognise runs that studies share."""
         runs = self.records.runs
-        return frozenset(identity(run.command) for run in runs if run.arm in arms and run.dataset in datasets)
+        return frozenset(chosen_overrides(run.command) for run in runs if run.arm in arms and run.dataset in datasets)
 
     def effect(self, arm: str, other: str, dataset: str, kind: str, metric: str) -> Effect | None:
-        """`arm` minus `other`: paired by seed, or where that gives no interval, by the records' image bootstrap."""
-        found = between(self.values(arm, dataset, kind, metric), self.values(other, dataset, kind, metric))
+        """Compute `arm` minus `other`, paired by seed; with a single seed the interval is the image bootstrap's."""
+        found = paired_effect(self.values(arm, dataset, kind, metric), self.values(other, dataset, kind, metric))
         if found is None or found.by is not None or found.n != 1:
             return found
         forward = self._paired_images(arm, other, dataset, kind, metric)
@@ -136,13 +137,13 @@ class Numbers:
         for gain in self._gains.get((arm, dataset, kind, metric), []):
             if gain.baseline != other or gain.seed not in both or gain.low is None or gain.high is None:
                 continue
-            if gain.low < gain.high:  # else nothing varied, which shows no certainty
+            if gain.low < gain.high:  # an empty interval means that no resample differed, not that the value is certain
                 return gain.low, gain.high
         return None
 
 
-def gaps(numbers: Sequence[Numbers]) -> list[str]:
-    """Sentences that name the runs that a study wants and does not have."""
+def missing_runs(numbers: Sequence[Numbers]) -> list[str]:
+    """Name, in sentences, the runs of each study that are missing from its records."""
     sentences = []
     for study in numbers:
         info, done = study.study, {(run.arm, run.dataset, run.seed) for run in study.records.runs}

@@ -1,4 +1,4 @@
-"""The report's plots; each function writes one PNG, or returns False where there is nothing to show."""
+"""Draw the report's plots; each function writes one PNG, or returns False if there is nothing to show."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from detector.ablation.report.statistics import summary
 from detector.visualize import PALETTE
 
 COLOURS = ["#000000", *("#{:02x}{:02x}{:02x}".format(*rgb) for rgb in PALETTE if rgb != (240, 228, 66))]
-"""Those of Okabe and Ito, but for the yellow, which a white page swallows."""
+"""The colours of Okabe and Ito without yellow, which is hard to see on white."""
 MARKERS = "osD^vP*X"
 WIDTH = 8.0
 DPI = 130
 FONT = 10
 CURVES = r"loss.*|(box|mask)/AP(50|75)?"
-"""The training curves that are drawn: losses and, where they were taken more than once, APs."""
+"""The training curves to draw: losses, and AP where it was measured more than once."""
 
 
 def _style(place: int) -> tuple[str, str, str]:
-    """Colour, marker and line of an arm; the line changes where the colours begin again."""
+    """Return colour, marker and line style of an arm; the line style changes when the colours repeat."""
     return (
         COLOURS[place % len(COLOURS)],
         MARKERS[place % len(MARKERS)],
@@ -37,12 +37,12 @@ def _style(place: int) -> tuple[str, str, str]:
 
 
 def _text(words: str) -> str:
-    """A name as matplotlib draws it as it is: neither mathematics nor, in a legend, hidden."""
+    """Escape a name for matplotlib, which reads `$` as mathematics and hides legend entries that begin with `_`."""
     return re.sub(r"^_", " _", words.replace("$", r"\$"))
 
 
 def _figure(columns: int, rows: int = 1, height: float = 3.4) -> tuple[Figure, list[Axes]]:
-    """Panels in rows, each of this height in inches."""
+    """Make a figure of panels; `height` is that of a row, in inches."""
     figure = Figure(figsize=(WIDTH, height * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     return figure, list(axes.flat)
@@ -59,7 +59,7 @@ def _clean(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    """One legend for all panels, below them."""
+    """Draw one legend for all panels, below them."""
     entries: dict[str, Artist] = {}
     for panel in axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
@@ -84,7 +84,7 @@ def _save(figure: Figure, axes: Sequence[Axes], path: Path) -> bool:
 
 
 def ap_by_iou(numbers: Numbers, kind: str, path: Path) -> bool:
-    """AP at each IoU threshold: the mean over seeds, a band of one standard deviation, a line for each arm."""
+    """Plot AP by IoU threshold, a line for each arm: the mean over seeds with a band of one standard deviation."""
     places = list(numbers.study.arms)
     datasets = [d for d in numbers.datasets() if any(m.startswith("AP@") for m in numbers.metrics(d, kind))]
     if not datasets:
@@ -114,7 +114,7 @@ def ap_by_iou(numbers: Numbers, kind: str, path: Path) -> bool:
 def _effects(
     panel: Axes, at: Sequence[float], effects: Sequence[Effect], style: tuple[str, str, str], label: str, cap: float
 ) -> None:
-    """Effects in points, and their intervals, which need not hold them: percentiles of resamples may miss the value."""
+    """Draw effects in points with their intervals; a percentile interval need not contain its value."""
     colour, marker, line = style
     values = [100 * effect.value for effect in effects]
     panel.plot(at, values, color=colour, marker=marker, linestyle=line, markersize=5, linewidth=1.2, label=_text(label))
@@ -136,7 +136,7 @@ def _bin_label(metric: str) -> str:
 
 
 def _comparisons(numbers: Numbers) -> list[tuple[str, str]]:
-    """Arm and what it is compared with: the baseline; where strides vary, RoIAlign with the RoIPool of its own."""
+    """Pair each arm with the baseline; if strides vary, RoIAlign with RoIPool of the same stride."""
     study = numbers.study
     at = {pair: study.arms[pair[1]].stride for pair in contrasts.TO_ALIGN.pairs(study)}
     if len(set(at.values()) - {None}) > 1:
@@ -145,7 +145,7 @@ def _comparisons(numbers: Numbers) -> list[tuple[str, str]]:
 
 
 def gain_by_size(numbers: Numbers, kind: str, path: Path) -> bool:
-    """The gain over the baseline by object size, with 95 % intervals; where strides vary, that of RoIAlign at each."""
+    """Plot the gain by object size with 95 % intervals: over the baseline, or RoIAlign's at each stride."""
     study = numbers.study
     places = list(study.arms)
     pairs = _comparisons(numbers)
@@ -175,12 +175,12 @@ def gain_by_size(numbers: Numbers, kind: str, path: Path) -> bool:
         panel.axhline(0, color="0.4", linewidth=1)
         panel.set_xticks(range(len(bins)), [_bin_label(name) for name in bins])
         panel.set_xlim(-0.5, len(bins) - 0.5)
-        _clean(panel, dataset, "object's size (square root of its area, px)", f"{kind} AP over\n{_text(over)} (points)")
+        _clean(panel, dataset, "object size (square root of the area, px)", f"{kind} AP over\n{_text(over)} (points)")
     return _save(figure, axes, path)
 
 
 def gain_by_stride(numbers: Numbers, kind: str, path: Path) -> bool:
-    """The gain of RoIAlign over RoIPool by the stride of the map it pools from, with 95 % intervals."""
+    """Plot the gain of RoIAlign over RoIPool by the stride of the pooled feature map, with 95 % intervals."""
     study = numbers.study
     pairs = [(study.arms[b].stride, b, a) for b, a in contrasts.TO_ALIGN.pairs(study)]
     known = [(stride, b, a) for stride, b, a in pairs if stride is not None and stride == study.arms[a].stride]
@@ -207,7 +207,7 @@ def gain_by_stride(numbers: Numbers, kind: str, path: Path) -> bool:
 
 
 def _series(points: Sequence[CurvePoint], arm: str, name: str) -> list[tuple[int, float, float]]:
-    """Step, mean and standard deviation over the seeds that have it."""
+    """Compute (step, mean, standard deviation) of a curve over the seeds."""
     steps: dict[int, list[float]] = {}
     for point in points:
         if point.arm == arm and point.name == name:
@@ -217,7 +217,7 @@ def _series(points: Sequence[CurvePoint], arm: str, name: str) -> list[tuple[int
 
 
 def curves(numbers: Numbers, dataset: str, path: Path) -> bool:
-    """Training curves: the mean over seeds and a band of one standard deviation, a panel for each name."""
+    """Plot training curves, a panel for each name: the mean over seeds with a band of one standard deviation."""
     points = [point for point in numbers.records.curves if point.dataset == dataset]
     steps: dict[str, set[int]] = {}
     for point in points:

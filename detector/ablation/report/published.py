@@ -1,4 +1,4 @@
-"""Published numbers on COCO, in %, that measured ones are set beside."""
+"""Published differences on COCO, in %, to compare measured ones with."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Published:
-    """A change as a paper reports it."""
+    """The effect of a change, as a paper reports it."""
 
     source: str
     """paper and table"""
-    levels: Mapping[str, tuple[float, float]]
+    values: Mapping[str, tuple[float, float]]
     """before and after, by metric"""
     gains: Mapping[str, float] | None = None
-    """by metric, where the paper gives only those"""
+    """differences by metric, where the paper gives only these"""
 
     def gain(self, metric: str, less: str | None = None) -> float | None:
-        """The change in points, or how much larger it is than that of the metric `less`; None: not published."""
+        """Return the gain in points, or the gain minus that in the metric `less`; None if it was not published."""
         if less is not None:
             first, second = self.gain(metric), self.gain(less)
             return None if first is None or second is None else first - second
-        if metric in self.levels:
-            before, after = self.levels[metric]
+        if metric in self.values:
+            before, after = self.values[metric]
             return after - before
         return (self.gains or {}).get(metric)
 
     def words(self, metric: str, less: str | None = None) -> str:
-        """The change and where it comes from; empty where nothing was published."""
+        """Format the gain and its source; empty if it was not published."""
         gain = self.gain(metric, less)
         if gain is None:
             return ""
         parts = [
-            f"{name} {self.levels[name][0]:.1f} to {self.levels[name][1]:.1f}"
+            f"{name} {self.values[name][0]:.1f} to {self.values[name][1]:.1f}"
             for name in (metric, less)
-            if name is not None and name in self.levels
+            if name is not None and name in self.values
         ]
         return f"{gain:+.1f}\n{', '.join([*parts, self.source])}"
 
 
 SIZE_BINS = (32.0, 96.0)
-"""COCO's sides in pixels, whose squares part small, medium and large in published numbers"""
+"""COCO's size bins: two sides in pixels, whose squares separate small, medium and large objects."""
 MASK_RCNN = "Mask R-CNN"
 TO_ALIGN: Mapping[tuple[str, str], Published] = {
     ("mask", "c4"): Published(
@@ -59,14 +59,14 @@ TO_ALIGN: Mapping[tuple[str, str], Published] = {
         {"AP": (36.2, 37.3), "APs": (18.2, 19.8), "APm": (39.0, 40.2), "APl": (48.2, 48.8)},
     ),
 }
-"""From RoIPool to RoIAlign, by kind and by the backbone's kind."""
+"""From RoIPool to RoIAlign, by kind and by the backbone's family."""
 BY_STRIDE: Mapping[tuple[str, str, str], Published] = {
     ("mask", "c5", "c4"): Published(f"{MASK_RCNN}, tables 2d and 2c: +7.3 and +3.4", {}, {"AP": 3.9}),
     ("mask", "c4", "fpn"): Published(f"{MASK_RCNN}, table 2c and with FPN: +3.4 and +1.5", {}, {"AP": 1.9}),
     ("mask", "c5", "fpn"): Published(f"{MASK_RCNN}, table 2d and with FPN: +7.3 and +1.5", {}, {"AP": 5.8}),
     ("box", "c5", "fpn"): Published(f"{MASK_RCNN}, tables 2d and 3: +5.8 and +1.1", {}, {"AP": 4.7}),
 }
-"""How much larger the gain of RoIAlign over RoIPool is with one kind of backbone than with another."""
+"""The gain of RoIAlign over RoIPool with one family of backbones minus that with another."""
 AVERAGE_TO_MAX = Published(
     f"{MASK_RCNN}, table 2c, R50-C4", {"AP": (30.3, 30.2), "AP50": (51.2, 51.0), "AP75": (31.5, 31.8)}
 )

@@ -1,4 +1,4 @@
-"""The report: from the records of one or more studies to a folder that a reader can open, quote and print."""
+"""Write the report of one or more studies: Markdown, HTML, tables and plots."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from detector.ablation.records import read
+from detector.ablation.description import KINDS
+from detector.ablation.records import read_records
 from detector.ablation.report import plots, tables
 from detector.ablation.report.claims import ledger
 from detector.ablation.report.document import (
@@ -22,33 +23,35 @@ from detector.ablation.report.document import (
     latex,
     markdown,
 )
-from detector.ablation.report.effects import Numbers, gaps
+from detector.ablation.report.effects import Numbers, missing_runs
 
 TABLES, PLOTS = "tables", "plots"
 INTERVALS = "95 % intervals (over seeds; of a single seed over images)"
 
 
-def report(folders: Sequence[str | Path], output: str | Path, pictures: Mapping[str, str | Path] | None = None) -> Path:
-    """Make the report of the records in `folders`, one study each.
+def write_report(
+    folders: Sequence[str | Path], output: str | Path, pictures: Mapping[str, str | Path] | None = None
+) -> Path:
+    """Write the report of the records in `folders`, one study each.
 
-    `output` receives `report.md`, `report.html` (complete in itself), `numbers.csv` (every metric, in fractions), each
-    table as CSV and LaTeX under `tables/`, and the plots under `plots/`. Those two folders are made anew.
+    It consists of `report.md`, `report.html` (self-contained), `numbers.csv` (every metric, in fractions), each table
+    as CSV and LaTeX in `tables/`, and the plots in `plots/`; these two folders are replaced.
 
     Args:
-        folders: of records.
-        output: the folder to write into; it is made.
-        pictures: further PNGs by their caption, such as a showcase's; they are copied into the report.
+        folders: folders of records.
+        output: the folder to write into; it is made if need be.
+        pictures: further PNGs by caption, such as a showcase; they are copied into the report.
 
     Returns:
         the path of `report.html`.
 
     Raises:
-        ValueError: no folder is given, two hold the same study, nothing was measured, a picture is missing, or records
-            are not as they should be.
+        ValueError: no folder is given, two hold the same study, they hold no metrics, a picture is missing, or
+            `read_records` refuses a folder.
     """
     if not folders:
         raise ValueError("a report needs at least one folder of records, such as data/results/pooler")
-    studies = [Numbers(read(folder)) for folder in folders]
+    studies = [Numbers(read_records(folder)) for folder in folders]
     pictures = pictures or {}
     if missing := [str(path) for path in pictures.values() if not Path(path).is_file()]:
         raise ValueError(f"no such picture: {', '.join(missing)}")
@@ -63,7 +66,7 @@ def report(folders: Sequence[str | Path], output: str | Path, pictures: Mapping[
         (output / part).mkdir(parents=True)
     blocks = list(_blocks(studies, output))
     if pictures:
-        blocks.append(Heading("Where it matters"))
+        blocks.append(Heading("Images that differ most"))
     for place, (caption, path) in enumerate(pictures.items()):
         name = f"{PLOTS}/picture_{place}.png"
         shutil.copyfile(path, output / name)
@@ -84,14 +87,14 @@ def _title(studies: Sequence[Numbers]) -> str:
 
 def _blocks(studies: Sequence[Numbers], output: Path) -> Iterator[Block]:
     yield Heading(_title(studies), 1)
-    for sentence in gaps(studies):
+    for sentence in missing_runs(studies):
         yield Warn(sentence)
     rows = ledger(studies)
     yield Heading("The claims")
     yield Paragraph(
-        "What the papers claim of RoI pooling, and what the runs below say of it. A claim can hold in direction (the "
-        "sign) and in size (the published difference lies in the interval): sizes were published on COCO with larger "
-        "models, and need not be the same on other data."
+        "What the papers claim about RoI pooling, and what was measured in the runs below. A claim can hold in "
+        "direction (the sign of the difference) and in size (the published difference lies in the interval). Published "
+        "sizes are those of larger models on COCO, and need not be the same on other data."
     )
     yield tables.overview(rows)
     for numbers in studies:
@@ -107,7 +110,7 @@ def _study(numbers: Numbers, output: Path) -> Iterator[Block]:
     for dataset in numbers.datasets():
         yield Heading(f"{info.name} on {dataset}", 3)
         for kind in numbers.kinds(dataset):
-            yield tables.levels(numbers, dataset, kind)
+            yield tables.scores(numbers, dataset, kind)
             difference = tables.differences(numbers, dataset, kind)
             if difference is not None:
                 yield difference
@@ -116,20 +119,20 @@ def _study(numbers: Numbers, output: Path) -> Iterator[Block]:
             for table in (tables.localisation(numbers, dataset, kind), tables.published(numbers, dataset, kind)):
                 if table is not None:
                     yield table
-        for sentence in tables.made_otherwise(numbers, dataset):
+        for sentence in tables.unequal_runs(numbers, dataset):
             yield Warn(sentence)
         lines = tables.provenance(numbers, dataset)
         if lines:
-            yield Commands(f"What made these rows ({dataset})", lines)
+            yield Commands(f"Commands of these runs ({dataset})", lines)
     yield from _pictures(numbers, output)
 
 
 def _pictures(numbers: Numbers, output: Path) -> Iterator[Block]:
     info = numbers.study
-    kinds = [kind for kind in ("box", "mask") if any(kind in numbers.kinds(d) for d in numbers.datasets())]
+    kinds = [kind for kind in KINDS if any(kind in numbers.kinds(d) for d in numbers.datasets())]
     for kind in kinds:
         for name, draw, caption in (
-            ("ap_by_iou", plots.ap_by_iou, "AP by the IoU that a match takes: mean over seeds, ± standard deviation"),
+            ("ap_by_iou", plots.ap_by_iou, "AP by IoU threshold: mean over seeds, ± standard deviation"),
             ("gain_by_size", plots.gain_by_size, f"gain by object size, with {INTERVALS}"),
             ("gain_by_stride", plots.gain_by_stride, f"gain of RoIAlign over RoIPool by stride, with {INTERVALS}"),
         ):

@@ -1,4 +1,4 @@
-"""Where it matters: the images on which two runs differ most, drawn beside each other."""
+"""Draw the images on which two runs differ most, side by side."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as coco_mask
 
-from detector.ablation.collect import KINDS
-from detector.config import build
+from detector.ablation.collect import predicted_kinds, predictions_file, validation_set
 from detector.evaluation.coco import Kind
 from detector.evaluation.collector import ImageDetections, ImageId
 from detector.evaluation.measure import MatchedObjects, match_objects
@@ -28,7 +27,7 @@ SHEET = "showcase.png"
 MOST = 10
 THRESHOLD = 0.5
 TILE, GAP, LINE = 384, 12, 26
-"""In pixels: the side of a picture, between pictures, a line of text."""
+"""The side of a picture, the gap between pictures and the height of a line of text, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -37,23 +36,23 @@ class Case:
 
     image: ImageId
     objects: int
-    """true objects that count"""
+    """number of ground-truth objects that count"""
     first: float
-    """mean IoU of the objects with the detections that found them, in the first run; 0 for an object not found"""
+    """mean IoU of its objects with the detections that match them in the first run; unmatched objects count as 0"""
     second: float
-    """the same in the second"""
+    """the same in the second run"""
 
     @property
     def difference(self) -> float:
-        """The second minus the first."""
+        """The second run's mean IoU minus the first's."""
         return self.second - self.first
 
 
 def cases(first: MatchedObjects, second: MatchedObjects, most: int = MOST) -> list[Case]:
-    """The images with the largest difference in mean IoU, whichever run is better, the largest first.
+    """Rank images by the absolute difference of their mean IoU, the largest first, and return the first `most`.
 
-    An object that a run did not find counts as 0: left out, an image where only one run finds anything would not show.
-    Among equals the order of the truth counts.
+    An unmatched object counts as 0: if it were left out, images where only one run has matches would not be ranked.
+    Ties keep the order of the ground truth.
 
     Raises:
         ValueError: the two were not measured against the same objects.
@@ -73,17 +72,21 @@ def cases(first: MatchedObjects, second: MatchedObjects, most: int = MOST) -> li
 
 
 def showcases(first: Path, second: Path, output: Path, labels: tuple[str, str]) -> dict[str, Path]:
-    """`showcase` of each kind that both runs have predicted and that has objects; the pictures by caption.
+    """Write the `showcase` of each kind of prediction that both runs have.
 
     Args:
-        first, second, output, labels: as of `showcase`; masks have a folder `mask` of their own.
+        first, second, output, labels: as in `showcase`; further kinds than boxes have a folder of their own, such as
+            `mask`.
+
+    Returns:
+        pictures by caption, for the kinds with objects that count.
     """
     found: dict[str, Path] = {}
-    for kind in KINDS:
-        if all((run / "predictions" / f"{kind}.json").is_file() for run in (first, second)):
+    for kind in predicted_kinds(first):
+        if kind in predicted_kinds(second):
             folder = output if kind == "box" else output / kind
             if showcase(first, second, folder, labels, kind):
-                what = {"box": "boxes", "mask": "masks"}[kind]
+                what = "boxes" if kind == "box" else f"{kind}s"
                 found[f"the images whose {what} differ most between {labels[0]} and {labels[1]}"] = folder / SHEET
     return found
 
@@ -96,17 +99,17 @@ def showcase(
     kind: Kind = "box",
     most: int = MOST,
 ) -> list[Case]:
-    """Write `showcase.png`, the images on which two runs differ most (truth, first, second), and `showcase.csv`.
+    """Write `showcase.png`, the images on which two runs differ most (ground truth, first, second), and `showcase.csv`.
 
-    Nothing is written where no object counts.
+    Nothing is written if no object counts.
 
     Args:
-        first: a run's folder, with `config.yaml` and `predictions/KIND.json`; its dataset is the one that is drawn.
-        second: another's, on the same validation images.
-        output: the folder to write into; it is made.
-        labels: what the runs are called.
-        kind: whether boxes or masks are compared, and drawn.
-        most: so many images.
+        first: folder of a run, with `config.yaml` and `predictions/KIND.json`; its validation images are drawn.
+        second: folder of another run on the same validation images.
+        output: the folder to write into; it is made if need be.
+        labels: names of the runs.
+        kind: the kind of prediction to compare and draw.
+        most: the number of images, at most.
 
     Raises:
         ValueError: a run has no configuration or no predictions, they are of different datasets, or `most` is below 1.
@@ -117,9 +120,9 @@ def showcase(
     names = [str(config.dataset.name) for config in configs]
     if names[0] != names[1]:
         raise ValueError(f"runs can be shown side by side on the same dataset only; these are on {' and '.join(names)}")
-    dataset = build.build_dataset(configs[0], "val")
+    dataset = validation_set(Path(first))
     truth = dataset.ground_truth()
-    predictions = [read_predictions(Path(run) / "predictions" / f"{kind}.json") for run in (first, second)]
+    predictions = [read_predictions(predictions_file(Path(run), kind)) for run in (first, second)]
     one, other = (match_objects(truth, rows, kind) for rows in predictions)
     chosen = cases(one, other, most)
     if not chosen:
@@ -140,24 +143,24 @@ def showcase(
     return chosen
 
 
-def _samples(dataset: DetectionDataset, wanted: Sequence[ImageId], ids: Sequence[ImageId]) -> list[Sample]:
-    """The samples of these images; most datasets number them as their truth does, others are searched."""
+def _samples(dataset: DetectionDataset, images: Sequence[ImageId], ids: Sequence[ImageId]) -> list[Sample]:
+    """Find the samples of these images: most datasets have the order of their ground truth, others are searched."""
     found: dict[ImageId, Sample] = {}
-    guesses = [ids.index(image) for image in wanted]
+    guesses = [ids.index(image) for image in images]
     for index in [*guesses, *range(len(dataset))]:
-        if len(found) == len(set(wanted)):
+        if len(found) == len(set(images)):
             break
         if index < len(dataset):
             sample = dataset[index]
-            if sample.id in wanted:
+            if sample.id in images:
                 found[sample.id] = sample
-    if missing := [image for image in wanted if image not in found]:
-        raise ValueError(f"images {missing} are in the truth, but not in the dataset")
-    return [found[image] for image in wanted]
+    if missing := [image for image in images if image not in found]:
+        raise ValueError(f"images {missing} are in the ground truth, but not in the dataset")
+    return [found[image] for image in images]
 
 
 def _drawable(found: ImageDetections) -> Objects | Target:
-    """Detections for `draw`; masks, which are of the whole image as the truth's are, without scores."""
+    """Convert detections for `draw`; with masks as a `Target`, whose masks cover the whole image, without scores."""
     boxes, labels = torch.from_numpy(found.boxes.astype(np.float32)), torch.from_numpy(found.labels)
     boxes[:, 2:] += boxes[:, :2]
     scores = torch.from_numpy(found.scores.astype(np.float32))
@@ -175,7 +178,7 @@ Pictures = list[tuple[str, Image.Image]]
 def _row(
     case: Case, sample: Sample, found: Sequence[Objects | Target], classes: Sequence[str], labels: tuple[str, str]
 ) -> Pictures:
-    """Titles and pictures: the truth, then either run's."""
+    """Draw the ground truth and the detections of both runs, with titles."""
     truth = draw(sample.image, sample.target, classes)
     row = [(f"image {case.image}: {case.objects} objects", _fit(truth))]
     for label, objects_found, value in zip(labels, found, (case.first, case.second), strict=True):

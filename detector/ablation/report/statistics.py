@@ -1,6 +1,6 @@
-"""Statistics over runs that differ in their seed: how sure a difference is, and how many seeds it would take.
+"""Statistics over runs that differ in their seed: intervals, p-values and the number of seeds needed.
 
-Metrics are fractions in 0..1; sentences give them in points, hundredths of that.
+Metrics are fractions in 0..1; sentences give them in points (hundredths).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 ENOUGH = 3
-"""The fewest seeds from which a spread can be told at all."""
+"""The fewest seeds from which a standard deviation is estimated without a warning."""
 
 MOST = 10_000
 """The most seeds that `seeds_needed` considers."""
@@ -21,7 +21,7 @@ MOST = 10_000
 
 @dataclass(frozen=True)
 class Summary:
-    """Some values; `sd` is the sample's standard deviation (n - 1), None for a single value."""
+    """Mean and sample standard deviation (n - 1; None for a single value) of n values."""
 
     mean: float
     sd: float | None
@@ -30,10 +30,10 @@ class Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference over seeds, with Student's interval and two-sided p-value.
+    """A mean difference over seeds, with Student's interval and two-sided p-value.
 
-    `sd` is None with one seed; interval and p are None as well where all differences are equal, since their spread is
-    then not known: that is no proof, but rather the sign of a run counted twice.
+    `sd` is None with one seed. Interval and p are None with one seed and where all differences are equal, which rather
+    is the sign of a run counted twice than of certainty.
     """
 
     mean: float
@@ -44,11 +44,11 @@ class Difference:
     n: int
     confidence: float
     left_out: tuple[int, ...]
-    """the seeds that one side only has, or has as NaN"""
+    """seeds that only one side has, or that are NaN"""
 
 
 def summary(values: Sequence[float]) -> Summary:
-    """Mean and standard deviation; NaN values are left out.
+    """Compute mean and standard deviation; NaN values are left out.
 
     Raises:
         ValueError: there is no value.
@@ -60,11 +60,11 @@ def summary(values: Sequence[float]) -> Summary:
 
 
 def paired(a: Mapping[int, float], b: Mapping[int, float], confidence: float = 0.95) -> Difference:
-    """`a` minus `b`, paired by seed, by Student's paired t-test (`scipy.stats.ttest_rel`).
+    """Compare `a` with `b` by Student's t-test paired by seed (`scipy.stats.ttest_rel`).
 
     Args:
         a: a metric of one arm by seed.
-        b: that of the arm it is compared with. Seeds that only one of them has are left out and named in the result.
+        b: the same of the arm it is compared with. Seeds that only one has are left out, and named in the result.
         confidence: of the interval, in (0, 1).
 
     Raises:
@@ -95,10 +95,10 @@ def difference_of_gains(
     other_b: Mapping[int, float],
     confidence: float = 0.95,
 ) -> Difference:
-    """Whether a gain is larger in one group than in another: (a - b) - (other_a - other_b), paired by seed.
+    """Test whether a gain is larger in one group than in another: (a - b) - (other_a - other_b), paired by seed.
 
-    For instance an arm's AP of small objects `a` against the baseline's `b`, and the same of large ones. The errors are
-    those of `paired`, and so are the seeds left out: those that any of the four lacks.
+    For instance the gain in AP of small objects (`a` the arm's, `b` the baseline's) against that of large ones. Seeds
+    that any of the four lacks are left out. Errors are those of `paired`.
     """
     gain = {seed: a[seed] - b[seed] for seed in set(a) & set(b)}
     other = {seed: other_a[seed] - other_b[seed] for seed in set(other_a) & set(other_b)}
@@ -108,16 +108,16 @@ def difference_of_gains(
 
 
 def power(effect: float, sd: float, n: int, confidence: float = 0.95) -> float:
-    """The chance that the paired t-test of n seeds finds a true difference: its p is below 1 - confidence.
+    """Compute the power of the paired t-test: the probability that p is below 1 - confidence.
 
-    Source: the noncentral t distribution (Cohen, Statistical Power Analysis, 2nd edition, 1988, chapter 2), by way of
-    its square, a noncentral F, which SciPy computes even where its noncentral t gives NaN.
+    Source: the noncentral t distribution (Cohen, Statistical Power Analysis, 2nd edition, 1988, chapter 2), computed by
+    its square, a noncentral F, since SciPy's noncentral t is NaN for some arguments.
 
     Args:
         effect: the true difference.
         sd: the true standard deviation of the differences, above 0.
-        n: seeds, 2 at least.
-        confidence: of the interval that is to leave out zero.
+        n: number of seeds, at least 2.
+        confidence: of the interval that excludes zero.
     """
     away = n * (effect / sd) ** 2
     if away < 1e-12:  # SciPy's noncentral F is wrong at 0
@@ -127,9 +127,9 @@ def power(effect: float, sd: float, n: int, confidence: float = 0.95) -> float:
 
 
 def seeds_needed(effect: float, sd: float, chance: float = 0.8, confidence: float = 0.95) -> int | None:
-    """The fewest seeds with which the paired t-test finds `effect` with probability `chance`.
+    """Find the smallest number of seeds with which the power of the paired t-test reaches `chance`.
 
-    None where even 10,000 would not do. The arguments are those of `power`.
+    None if even 10,000 are too few. The other arguments are those of `power`.
 
     Raises:
         ValueError: `sd` is not above 0, or `chance` not in (0, 1).
@@ -146,22 +146,22 @@ def seeds_needed(effect: float, sd: float, chance: float = 0.8, confidence: floa
 
 
 def warning(difference: Difference) -> str | None:
-    """A sentence where the seeds are too few to tell a difference from chance, or None."""
+    """Warn, in a sentence, if the seeds are too few to tell a difference from chance; else None."""
     d = difference
     if d.n == 1:
         return "One seed cannot show how much of a difference is chance; run 3 seeds or more."
     if d.low is None or d.high is None or d.sd is None:
         return (
-            f"All {d.n} seeds differ by the same {_points(d.mean)}, so that their spread is not known: are the runs "
-            "truly different?"
+            f"All {d.n} seeds differ by the same {_points(d.mean)}, so their spread is not known: check that the runs "
+            "are not copies of each other."
         )
     if not d.low <= 0 <= d.high:
-        return None if d.n >= ENOUGH else f"{d.n} seeds hardly show the spread of a difference; run 3 or more."
+        return None if d.n >= ENOUGH else f"{d.n} seeds are too few to estimate a spread; run 3 seeds or more."
     needed = seeds_needed(d.mean, d.sd, confidence=d.confidence)
     number = f"more than {MOST:,}" if needed is None else f"about {max(needed, ENOUGH):,}"
     return (
-        f"Differences below {_points((d.high - d.low) / 2)} cannot be told apart from zero with {d.n} seeds. Were the "
-        f"difference and its spread truly what is seen, it would take {number} seeds to find it four times in five."
+        f"Differences below {_points((d.high - d.low) / 2)} cannot be told apart from zero with {d.n} seeds. If the "
+        f"true difference and spread are as measured, a power of 0.8 takes {number} seeds."
     )
 
 
@@ -170,9 +170,9 @@ def _points(value: float) -> str:
 
 
 def adjust(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's correction of the p-values of several arms against one baseline, in their order.
+    """Adjust the p-values of several arms against one baseline by Holm's method; the order is kept.
 
-    The chance that any of them is below 0.05 where none differs is 0.05 at most. None (no test was made) stays None and
+    If no arm differs, the probability that any adjusted p is below 0.05 is at most 0.05. None (no test) stays None and
     does not count. Source: Holm, A simple sequentially rejective multiple test procedure, 1979.
     """
     adjusted: list[float | None] = [None] * len(p_values)

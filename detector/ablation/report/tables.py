@@ -1,4 +1,4 @@
-"""A study's numbers as tables."""
+"""Make the tables of a report from a study's metrics."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ NONE = "-"
 
 
 def points(value: float, digits: int = 1) -> str:
-    """A fraction in %, without sign."""
+    """Format a fraction in %, without sign."""
     return f"{100 * value:.{digits}f}"
 
 
 def signed(value: float, digits: int = 1) -> str:
-    """A difference in points, with its sign."""
+    """Format a difference in points, with its sign."""
     return f"{100 * value:+.{digits}f}"
 
 
 def interval(effect: Effect) -> str:
-    """Both ends in points, or nothing."""
+    """Format an interval in points; empty without one."""
     ends = effect.interval
     return "" if ends is None else f"{signed(ends[0])} to {signed(ends[1])}"
 
 
 def probability(p: float | None) -> str:
-    """A p-value as it is read."""
+    """Format a p-value; empty without one."""
     if p is None:
         return ""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
 def slug(*parts: str) -> str:
-    """A file's name, without suffix."""
+    """Join parts to the name of a file, without suffix."""
     return re.sub(r"[^\w.-]+", "_", "_".join(parts))
 
 
-def levels(numbers: Numbers, dataset: str, kind: str, metrics: Sequence[str] = MAIN, name: str = "ap") -> Table:
-    """Arm by metric: mean ± standard deviation over seeds in %; of one seed, the image bootstrap's interval."""
+def scores(numbers: Numbers, dataset: str, kind: str, metrics: Sequence[str] = MAIN, name: str = "ap") -> Table:
+    """Tabulate arms by metrics, in %: mean ± standard deviation over seeds; with one seed the bootstrap's interval."""
     shown = [metric for metric in metrics if metric in numbers.metrics(dataset, kind)]
     rows, single = [], False
     for arm in numbers.arms(dataset, kind):
@@ -76,7 +76,7 @@ def levels(numbers: Numbers, dataset: str, kind: str, metrics: Sequence[str] = M
 
 
 def sizes(numbers: Numbers, dataset: str, metrics: Sequence[str]) -> list[str]:
-    """What APs, APm and APl are of, where they are among the metrics and it is known."""
+    """Describe the size bins of APs, APm and APl, if these are shown and the bins are known."""
     if dataset not in numbers.study.size_bins or not {"APs", "APm", "APl"} & set(metrics):
         return []
     small, large = numbers.study.size_bins[dataset]
@@ -86,7 +86,7 @@ def sizes(numbers: Numbers, dataset: str, metrics: Sequence[str]) -> list[str]:
 
 
 def published(numbers: Numbers, dataset: str, kind: str) -> Table | None:
-    """What papers give for the study's arms beside what was measured; None where they give nothing."""
+    """Tabulate published metrics of the study's arms with the measured ones; None if there are none."""
     given = [row for row in numbers.study.published if (row.dataset, row.kind) == (dataset, kind)]
     metrics = [metric for metric in MAIN if any(metric in row.values for row in given)]
     if not metrics:
@@ -96,29 +96,28 @@ def published(numbers: Numbers, dataset: str, kind: str) -> Table | None:
         cells = []
         for metric in metrics:
             mean = numbers.mean(row.arm, dataset, kind, metric)
-            said = f"{row.values[metric]:.1f}" if metric in row.values else NONE
-            cells.append(f"{said} / {NONE if mean is None else points(mean)}")
+            given_value = f"{row.values[metric]:.1f}" if metric in row.values else NONE
+            cells.append(f"{given_value} / {NONE if mean is None else points(mean)}")
         rows.append([numbers.study.arms[row.arm].label, *cells, row.source])
     name = slug(numbers.study.name, dataset, kind, "published")
     title = f"{numbers.study.name}: published / measured, {kind} AP on {dataset}"
-    return Table(name, title, ["arm", *metrics, "source"], rows, ["In %; the mean over seeds is measured."])
+    return Table(name, title, ["arm", *metrics, "source"], rows, ["In %; measured: the mean over seeds."])
 
 
 def localisation(numbers: Numbers, dataset: str, kind: str) -> Table | None:
-    """The mean IoU of matched detections by object size; None where it was not measured."""
+    """Tabulate the mean IoU of matched detections by object size; None if it was not measured."""
     metrics = [m for m in numbers.metrics(dataset, kind) if m == "IoU" or m.startswith("IoU[")]
     if not metrics:
         return None
-    table = levels(numbers, dataset, kind, metrics, "iou")
+    table = scores(numbers, dataset, kind, metrics, "iou")
     notes = [
-        "Mean IoU of the detections that are matched at IoU 0.5, of all objects and by the square root of their area "
-        "in px."
+        "Mean IoU of detections matched at IoU 0.5, for all objects and by object size (square root of the area, px)."
     ]
     return Table(table.name, table.title, table.header, table.rows, [*table.notes, *notes])
 
 
 def effects(numbers: Numbers, dataset: str, kind: str) -> dict[str, dict[str, Effect]]:
-    """By arm other than the baseline and by metric: its difference from the baseline."""
+    """Compute the differences from the baseline, by arm and metric."""
     found: dict[str, dict[str, Effect]] = {}
     for arm in numbers.arms(dataset, kind):
         if arm != numbers.study.baseline:
@@ -128,13 +127,13 @@ def effects(numbers: Numbers, dataset: str, kind: str) -> dict[str, dict[str, Ef
 
 
 def holm(found: dict[str, dict[str, Effect]], metric: str) -> dict[str, float | None]:
-    """The p-values of a metric, adjusted over the arms."""
+    """Adjust the p-values of one metric over the arms."""
     arms = [arm for arm in found if metric in found[arm]]
     return dict(zip(arms, adjust([found[arm][metric].p for arm in arms]), strict=True))
 
 
 def differences(numbers: Numbers, dataset: str, kind: str) -> Table | None:
-    """Arm by metric: the difference from the baseline, its 95 % interval and Holm's p; None where there is none."""
+    """Tabulate differences from the baseline with 95 % intervals and Holm's p; None if there are none."""
     found = {arm: row for arm, row in effects(numbers, dataset, kind).items() if row}
     if not found:
         return None
@@ -155,31 +154,31 @@ def differences(numbers: Numbers, dataset: str, kind: str) -> Table | None:
     base = numbers.study.arms[numbers.study.baseline].label
     title = f"{numbers.study.name}: difference from {base}, {kind} AP on {dataset}"
     notes = [
-        f"In points, arm minus {base}, paired by seed. The 95 % interval is Student's, of each arm by itself; p is "
-        "adjusted by Holm for the arms of the table, and so can be larger than the interval alone would say. Both are "
-        "about other trainings, on these same validation images."
+        f"In points, arm minus {base}, paired by seed. The 95 % interval is Student's, for each arm by itself; p is "
+        "adjusted by Holm's method over the arms of the table, so it can exceed 0.05 where the interval excludes zero. "
+        "Both cover the variation between trainings, on the same validation images."
     ]
     if any(effect.by == "images" for row in found.values() for effect in row.values()):
-        notes.append("'images': one seed only; the interval is the paired image bootstrap's and has no p.")
+        notes.append("'images': one seed only; the interval is the paired image bootstrap's, without p.")
     name = slug(numbers.study.name, dataset, kind, "differences")
     return Table(name, title, ["arm", *shown, "seeds"], rows, notes)
 
 
 def warnings(numbers: Numbers, dataset: str, kind: str) -> list[str]:
-    """A sentence for the arms whose seeds are too few to tell their AP from the baseline's; the same is said once."""
-    said: dict[str, list[str]] = {}
+    """Warn of arms with too few seeds to tell their AP from the baseline's; equal sentences are merged."""
+    found: dict[str, list[str]] = {}
     for arm, row in effects(numbers, dataset, kind).items():
         if "AP" not in row or row["AP"].difference is None:
-            text: str | None = "no seed in common with the baseline, so that nothing can be compared."
+            text: str | None = "no seed in common with the baseline, so nothing can be compared."
         else:
             text = warning(row["AP"].difference)
         if text:
-            said.setdefault(text, []).append(numbers.study.arms[arm].label)
-    return [f"{'; '.join(labels)} on {dataset}, {kind} AP: {text}" for text, labels in said.items()]
+            found.setdefault(text, []).append(numbers.study.arms[arm].label)
+    return [f"{'; '.join(labels)} on {dataset}, {kind} AP: {text}" for text, labels in found.items()]
 
 
 def long_form(studies: Sequence[Numbers]) -> str:
-    """Every metric of every arm as CSV, in fractions: its summary, and its difference from the baseline."""
+    """Write every metric of every arm as CSV, in fractions: mean, deviation, and difference from the baseline."""
     file = io.StringIO()
     lines = csv.writer(file, lineterminator="\n")
     header = "study arm dataset kind metric mean sd seeds baseline difference low high p interval_by"
@@ -201,7 +200,7 @@ def long_form(studies: Sequence[Numbers]) -> str:
 
 
 def commands(runs: Sequence[Run]) -> list[str]:
-    """The commands of runs: one for all where they differ in the seed alone, as a sweep by `-m`; else one for each."""
+    """List the commands of runs; those that differ in the seed only are merged into one multirun (`-m`)."""
     split = [run.command.split() for run in runs]
     seeds = [[word for word in words if re.fullmatch(r"seed=\d+", word)] for words in split]
     rest = {" ".join(word for word in words if not re.fullmatch(r"seed=\d+", word)) for words in split}
@@ -215,7 +214,7 @@ def commands(runs: Sequence[Run]) -> list[str]:
 
 
 def provenance(numbers: Numbers, dataset: str) -> list[tuple[str, str]]:
-    """By arm, what made its rows: a line about when and how long, and the command."""
+    """List for each arm a line with steps, time, commit and date of its runs, and their command."""
     lines = []
     for arm, description in numbers.study.arms.items():
         runs = [run for run in numbers.records.runs if (run.arm, run.dataset) == (arm, dataset)]
@@ -231,8 +230,8 @@ def provenance(numbers: Numbers, dataset: str) -> list[tuple[str, str]]:
     return lines
 
 
-def made_otherwise(numbers: Numbers, dataset: str) -> list[str]:
-    """Sentences where runs that are compared were made by other commits, or with other steps than their arms say."""
+def unequal_runs(numbers: Numbers, dataset: str) -> list[str]:
+    """Warn of compared runs that were made by different commits, or with numbers of steps that no arm overrides."""
     arms = numbers.study.arms
     runs = [run for run in numbers.records.runs if run.dataset == dataset]
     facts = {"commits": {run.arm: set[str]() for run in runs}, "steps": {run.arm: set[str]() for run in runs}}
@@ -244,12 +243,12 @@ def made_otherwise(numbers: Numbers, dataset: str) -> list[str]:
     for what, found in facts.items():
         if len(set().union(*found.values())) > 1:
             each = "; ".join(f"{arms[arm].label}: {', '.join(sorted(own))}" for arm, own in found.items() if own)
-            sentences.append(f"The runs on {dataset} are of different {what} ({each}), which may be what differs.")
+            sentences.append(f"The runs on {dataset} are of different {what} ({each}), which may explain differences.")
     return sentences
 
 
 def claims(rows: Sequence[Row]) -> Table:
-    """The ledger in full."""
+    """Tabulate all rows of the ledger."""
     header = ["claim", "what", "where", "published", "measured", "seeds", "direction", "size"]
     cells = []
     for row in rows:
@@ -266,31 +265,31 @@ def claims(rows: Sequence[Row]) -> Table:
         )
     notes = [
         "Measured and published differences in points, with the 95 % interval.",
-        "Direction: held, where the interval lies on the claimed side of zero; cannot be told, where it covers zero or "
-        "there is none. Claims of equality (C5, C6) hold where the interval lies within ±1 AP; 'no better' (C7's "
-        "RoIWarp) where it lies below +1 AP, 'nearly as good' (C8's class-agnostic masks) where it lies above -1 AP.",
-        "Size: held, where the interval holds the published difference and leaves out zero. That is the named "
-        "model's, on COCO; with another model or on other data it need not be the same.",
-        "Where studies share runs, what they say of these is listed once.",
+        "Direction: held if the interval lies on the claimed side of zero; cannot be told if it contains zero or there "
+        "is none. Claims of equality (C5, C6) hold if the interval lies within ±1 AP, 'no better' (C7's RoIWarp) if it "
+        "lies below +1 AP, 'nearly as good' (C8's class-agnostic masks) if it lies above -1 AP.",
+        "Size: held if the interval contains the published difference and excludes zero. Published differences are the "
+        "named model's on COCO; with another model or on other data they need not be the same.",
+        "Rows that studies have in common by shared runs are listed once.",
     ]
     return Table("claims", "The claims, row by row", header, cells, notes, left=4)
 
 
 def overview(rows: Sequence[Row]) -> Table:
-    """One line for each claim: how many of its rows held."""
+    """Tabulate the claims with the number of their rows that held."""
     lines = []
     for claim, words in CLAIMS.items():
         own = [row for row in rows if row.claim == claim]
-        direction, size = (_tally([_said(row, verdict) for row in own]) for verdict in ("direction", "size"))
+        direction, size = (_tally([_verdict(row, part) for row in own]) for part in ("direction", "size"))
         lines.append([claim, words, direction, size])
     return Table("claims_overview", "What held", ["claim", "in words", "direction", "size"], lines, left=4)
 
 
-def _said(row: Row, verdict: Literal["direction", "size"]) -> str:
-    """A verdict, and whether it speaks of images alone: another training may say otherwise."""
-    said: str = getattr(row, verdict)
-    only = isinstance(row.measured, Effect) and row.measured.by == "images" and said not in ("", "cannot be told")
-    return f"{said} (one seed, over images)" if only else said
+def _verdict(row: Row, part: Literal["direction", "size"]) -> str:
+    """Return a verdict, marked if its interval is over images only: another training may differ."""
+    verdict: str = getattr(row, part)
+    marked = isinstance(row.measured, Effect) and row.measured.by == "images" and verdict not in ("", "cannot be told")
+    return f"{verdict} (one seed, over images)" if marked else verdict
 
 
 def _tally(verdicts: Sequence[str]) -> str:

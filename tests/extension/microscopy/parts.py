@@ -155,9 +155,9 @@ class RadiusError(Metric):
         """`radius/error`, in pixels over the image's side."""
         errors = []
         for image in self.collector.images:
-            radii = [a["radius"] for a in self.collector.annotations[image]]
+            radii = [a["radius"] for a in self.collector.annotations(image)]
             side = self.collector.image(image)["width"]
-            for radius in self.collector.detections[image].shapes.get("radius", []):
+            for radius in self.collector.detections(image).shapes.get("radius", []):
                 errors.append(min(abs(radius - other) for other in radii) / side)
         return {"radius/error": float(np.mean(errors)) if errors else 1.0}
 
