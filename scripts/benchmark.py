@@ -1,5 +1,5 @@
-"""Benchmarks as Markdown, beside torchvision in one run: `python scripts/benchmark.py ops` times the RoI operators,
-`python scripts/benchmark.py step` a training step and an inference pass of whole detectors.
+"""Time this project beside torchvision, in one run, as a Markdown table: `python scripts/benchmark.py ops` times the
+RoI operators, `python scripts/benchmark.py step` a training step and an inference pass of whole detectors.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def torchvision_pool(workload: benchmark.Workload, boxes: list[Tensor]) -> benchmark.Pool:
-    """Return torchvision's multi-scale RoIAlign of a benchmark's RoIs."""
+    """Build the pass of torchvision's multi-scale RoIAlign over a workload's features."""
     from torchvision.ops import MultiScaleRoIAlign
 
     from ops import benchmark
@@ -29,7 +29,7 @@ def torchvision_pool(workload: benchmark.Workload, boxes: list[Tensor]) -> bench
 
 
 def main() -> int:
-    """Parse the command line and print the table; 1 and a message where the device is not there."""
+    """Parse the command line and print the table; return 1 after a message if an argument is wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["ops", "step"], help="what to time")
     parser.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
@@ -48,7 +48,7 @@ def main() -> int:
         return 1
     cuda = torch.cuda.is_available()
     if arguments.device not in (None, "cpu", "cuda") or (arguments.device == "cuda" and not cuda):
-        print(f"error: --device {arguments.device} is not there; use cpu", file=sys.stderr)
+        print(f"error: --device {arguments.device} is not available on this machine; use cpu", file=sys.stderr)
         return 1
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

@@ -50,8 +50,8 @@ static inline uint32_t float_to_bits(float value) {
 
 // ---- One element ----
 
-// a * b + c, rounded once where the processor can. A plain expression the compiler fuses, or vectorises and does not
-// fuse, as it likes: then the variants of the CPU, and the GPU, would differ in the last bit.
+// a * b + c, rounded once where the processor has FMA. Whether a plain expression is fused is the compiler's choice:
+// then the CPU's variants and the GPU might differ in the last bit.
 static inline float multiply_add(float a, float b, float c) {
 #ifdef __FMA__
   return __builtin_fmaf(a, b, c);

@@ -53,7 +53,7 @@ def test_timings_take_turns():
     ("arguments", "message"),
     [
         (["--rounds", "0"], "--rounds and --threads must be at least 1"),
-        (["--device", "tpu"], "--device tpu is not there"),
+        (["--device", "tpu"], "--device tpu is not available"),
     ],
 )
 def test_bad_arguments(arguments, message):
