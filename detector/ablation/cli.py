@@ -98,4 +98,4 @@ def compare_runs(arguments: Sequence[str]) -> int:
 
 
 def _print_report(path: Path, console: Console) -> None:
-    console.print(f"Report: {path}", soft_wrap=True)
+    console.print(f"Report: {path}", soft_wrap=True, markup=False)

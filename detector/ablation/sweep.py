@@ -98,7 +98,7 @@ class Sweep:
         copied = self._copied(pending)
         for job in self.jobs:
             mark = "done " if job not in pending else "copy " if job in copied else "     "
-            console.print(f"{mark}{job.command}", soft_wrap=True, highlight=False)
+            console.print(f"{mark}{job.command}", soft_wrap=True, highlight=False, markup=False)  # [a,b] is no style
 
     def run(self, launcher: Sequence[str] = ()) -> list[Job]:
         """Do the pending runs; an interrupted run resumes from its last checkpoint.
@@ -111,7 +111,7 @@ class Sweep:
             the runs that failed, and those that need their proposals.
         """
         for job, source in self._copied(self._pending(self.jobs)).items():
-            console.print(f"{job.folder}: copied from {source}", soft_wrap=True)
+            console.print(f"{job.folder}: copied from {source}", soft_wrap=True, markup=False)
             target = self.runs / job.folder
             half = target.with_name(f"{target.name}.copy")
             if half.exists():

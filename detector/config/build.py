@@ -15,7 +15,7 @@ from detector.evaluation import METRICS, Collector, Metric
 from detector.models.rcnn import RCNN
 from detector.types import DetectionDataset, Output
 
-_STANDARD_HEADS = "detector.models.roi_heads.StandardHeads"
+STANDARD_HEADS = "detector.models.roi_heads.StandardHeads"
 GIVEN = "detector.models.proposals.GivenProposals"
 
 
@@ -48,17 +48,26 @@ def build_model(config: DictConfig) -> RCNN:
     """Build the detector that `config.model` describes; `config.num_classes` must be known.
 
     Raises:
-        ValueError: a part does not fit, or the backbone has heads of its own kind and the model takes others.
+        ValueError: a part does not fit, see `check_heads` too.
     """
-    own, used = OmegaConf.select(config, "backbone.heads"), OmegaConf.select(config, "model.heads._target_")
-    if own not in (None, _STANDARD_HEADS, used):
+    check_heads(config.model, config.backbone)
+    model: RCNN = instantiate(config.model)
+    return model
+
+
+def check_heads(model: DictConfig, backbone: DictConfig) -> None:
+    """Refuse a backbone with heads of its own kind, such as C4, beside a model that brings others.
+
+    Raises:
+        ValueError: they do not go together.
+    """
+    own, used = backbone.get("heads"), OmegaConf.select(model, "heads._target_")
+    if own not in (None, STANDARD_HEADS, used):
         raise ValueError(
             f"this backbone goes with heads of its own kind, {own}, which run the rest of the network on each RoI, and "
             f"the model's are {used}: use a backbone with FPN, C5 or DC5, or VGG16 (keys 'backbone.heads' and "
             "'model.heads' of the configuration)"
         )
-    model: RCNN = instantiate(config.model)
-    return model
 
 
 def build_dataset(config: DictConfig, split: str) -> DetectionDataset:

@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from detector.config.build import build_dataset, check_needs, metric_nodes, needs, takes_proposals
+from detector.config.build import build_dataset, check_heads, check_needs, metric_nodes, needs, takes_proposals
 from detector.config.compose import key_of
 from detector.config.conventions import with_conventions
 from detector.config.proposer import borrowed_rpn
@@ -85,6 +85,7 @@ def resolve(config: DictConfig, overrides: Sequence[str] = (), splits: Sequence[
     final.trust = list(config.get("trust") or ())
     final.dataset.metrics = metric_nodes(final.dataset.metrics)
     _check_words(final)
+    check_heads(final.model, final.backbone)
     if trained is None:
         _check_numbers(final)
     borrowed = borrowed_rpn(final) if trained is None else None

@@ -175,7 +175,7 @@ def gain_by_size(numbers: Numbers, kind: str, path: Path) -> bool:
         panel.axhline(0, color="0.4", linewidth=1)
         panel.set_xticks(range(len(bins)), [_bin_label(name) for name in bins])
         panel.set_xlim(-0.5, len(bins) - 0.5)
-        _clean(panel, dataset, "object size (square root of the area, px)", f"{kind} AP over\n{_text(over)} (points)")
+        _clean(panel, dataset, "object's size (square root of its area, px)", f"{kind} AP over\n{_text(over)} (points)")
     return _save(figure, axes, path)
 
 
