@@ -47,8 +47,10 @@ def run_alone(name: str, *arguments: str, cwd: Path) -> "subprocess.CompletedPro
     return subprocess.run(_command(name, arguments), **options)
 
 
-def _execute(command: list[str], cwd: Path, streams: list[str]) -> None:
+def _execute(command: list[str], cwd: Path, streams: list[str], path: Path | None) -> None:
     os.chdir(cwd)
+    if path is not None:
+        sys.path.insert(0, str(path))
     for number, path in enumerate(streams, 1):
         os.dup2(os.open(path, os.O_WRONLY), number)
     sys.argv = command
@@ -56,11 +58,14 @@ def _execute(command: list[str], cwd: Path, streams: list[str]) -> None:
     runpy.run_path(command[0], run_name="__main__")
 
 
-def run_script(name: str, *arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
-    """The same in a fork of a process that has imported the libraries, which is most of what a short run takes."""
+def run_script(name: str, *arguments: str, cwd: Path, path: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    """The same in a fork of a process that has imported the libraries, which is most of what a short run takes.
+
+    With `path`, packages of the user's own are imported from there.
+    """
     command = _command(name, arguments)[1:]
     with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as err:
-        process = _fork.Process(target=_execute, args=(command, cwd, [out.name, err.name]))
+        process = _fork.Process(target=_execute, args=(command, cwd, [out.name, err.name], path))
         process.start()
         process.join()
         assert process.exitcode is not None

@@ -1,0 +1,113 @@
+"""A package of the user's own brings a part of each kind, and goes through all scripts."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.conftest import ROOT
+from tests.scripts.conftest import run_script
+
+PACKAGE = ROOT / "tests" / "extension"
+SEARCH_PATH = "hydra.searchpath=[pkg://microscopy.configs]"
+TRUST = "trust=[microscopy]"
+PARTS = ["dataset=dots", "model=radius_rcnn", "backbone=strided_fpn", "pooler=centre", "logger=lines"]
+SHORT = ["schedule.steps=4", "schedule.validate_every=2", "schedule.checkpoint_every=2", "schedule.batch_size=2"]
+SHORT += ["workers=0", "trainer.log_every_n_steps=1"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `run` has been trained of the package's parts."""
+    home = tmp_path_factory.mktemp("extension")
+    done = run_script("train", SEARCH_PATH, *PARTS, *SHORT, TRUST, "hydra.run.dir=run", cwd=home, path=PACKAGE)
+    assert done.returncode == 0, done.stderr
+    return home
+
+
+def test_it_trains_and_every_part_does_its_work(home: Path) -> None:
+    metrics = json.loads((home / "run" / "metrics.json").read_text())
+    assert {"box/AP", "radius/error"} <= metrics.keys()
+    with (home / "run" / "metrics.csv").open() as file:
+        assert "loss/radius" in file.readline()
+    assert "'radius/error'" in (home / "run" / "lines.txt").read_text()
+    radii = json.loads((home / "run" / "predictions" / "radius.json").read_text())
+    boxes = json.loads((home / "run" / "predictions" / "box.json").read_text())
+    assert len(radii) == len(boxes) > 0
+    for one, other in zip(radii, boxes, strict=True):
+        assert {k: one[k] for k in ("image_id", "category_id", "score")} == {
+            k: other[k] for k in ("image_id", "category_id", "score")
+        }
+        assert 0 < one["radius"] < other["bbox"][2] + 1e-6
+    content = torch.load(home / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert any("further.radius.regress" in name for name in content["state_dict"])
+    config = content["aligned_rcnn"]["config"]
+    assert config["trust"] == []  # a checkpoint trusts nobody by itself
+    assert config["model"]["heads"]["box_pooler"]["operator"]["_target_"] == "microscopy.parts.centre_pool"
+
+
+def test_without_trust_the_run_does_not_begin(tmp_path: Path) -> None:
+    done = run_script("train", SEARCH_PATH, *PARTS, *SHORT, "hydra.run.dir=run", cwd=tmp_path, path=PACKAGE)
+    assert done.returncode == 1
+    assert "add trust=[microscopy]" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_it_is_evaluated_to_the_same_digits_and_only_with_trust(home: Path) -> None:
+    checkpoint = "checkpoint=run/checkpoints/last.ckpt"
+    refused = run_script("evaluate", checkpoint, "hydra.run.dir=refused", cwd=home, path=PACKAGE)
+    assert refused.returncode == 1
+    assert "if you trust the package 'microscopy': trust=[microscopy]" in refused.stderr
+    done = run_script("evaluate", checkpoint, TRUST, "hydra.run.dir=again", cwd=home, path=PACKAGE)
+    assert done.returncode == 0, done.stderr
+    first, second = (json.loads((home / name / "metrics.json").read_text()) for name in ("run", "again"))
+    measured = [name for name in first if not name.startswith(("env/", "time/"))]
+    assert "radius/error" in measured
+    assert all(first[name] == second[name] for name in measured)
+    for kind in ("box", "radius"):
+        one, other = ((home / name / "predictions" / f"{kind}.json").read_text() for name in ("run", "again"))
+        assert one == other
+
+
+def test_it_resumes_and_only_with_trust(home: Path, tmp_path: Path) -> None:
+    half = run_script(
+        "train", SEARCH_PATH, *PARTS, *SHORT, TRUST, "hydra.run.dir=run", "+trainer.limit_val_batches=1", cwd=tmp_path,
+        path=PACKAGE,
+    )  # fmt: skip
+    assert half.returncode == 0, half.stderr
+    resume = "resume=run/checkpoints/last.ckpt"
+    refused = run_script("train", resume, cwd=tmp_path, path=PACKAGE)
+    assert refused.returncode == 1
+    assert "trust=[microscopy]" in refused.stderr
+    done = run_script("train", resume, TRUST, cwd=tmp_path, path=PACKAGE)
+    assert done.returncode == 0, done.stderr
+
+
+def test_it_detects_in_images(home: Path) -> None:
+    Image.new("RGB", (80, 60), (10, 10, 10)).save(home / "image.png")
+    arguments = ["checkpoint=run/checkpoints/last.ckpt", "input=image.png", "output=found"]
+    done = run_script("predict", *arguments, TRUST, cwd=home, path=PACKAGE)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((home / "found" / "detections.json").read_text())["image.png"]
+    assert found
+    assert all({"class", "score", "bbox", "radius"} <= thing.keys() for thing in found)
+
+
+def test_its_parts_are_the_arms_of_a_study(tmp_path: Path) -> None:
+    more = ["schedule.validate_every=4", "schedule.batch_size=2", "workers=0", "logger=none"]
+    arguments = ["study=dots", SEARCH_PATH, TRUST, *more]
+    done = run_script("ablate", *arguments, cwd=tmp_path, path=PACKAGE)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "multirun" / "dots"
+    assert (folder / "report" / "report.html").is_file()
+    arms = {line.split(",")[1] for line in (folder / "records" / "runs.csv").read_text().splitlines()[1:]}
+    assert arms == {"whole", "centre"}
+    for arm in arms:
+        command = (folder / "runs" / arm / "dots" / "0" / "command.txt").read_text()
+        assert "trust=[microscopy]" in command
+        assert "pkg://microscopy.configs" in command
+    again = run_script("ablate", *arguments, "dry_run=true", cwd=tmp_path, path=PACKAGE)
+    assert again.stdout.count("done ") == 2
