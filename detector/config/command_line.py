@@ -63,7 +63,8 @@ def _run(name: str, main: Callable[[DictConfig], None], prepare: Callable[[list[
             # A run whose work is to print, in a folder that is there, so that none is made.
             work = functools.partial(show, resolve=parsed.resolve)
             folder = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
-            options = [f"--config-dir={parsed.config_dir}"] if parsed.config_dir else []
+            places = {"--config-dir": parsed.config_dir, "--config-path": parsed.config_path}
+            options = [f"{option}={place}" for option, place in places.items() if place is not None]
             sys.argv[1:] = [*overrides, *folder, *options]
 
         @functools.wraps(main)
