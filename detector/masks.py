@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from detector.types import Size
+from detector.types import Objects, Size
 
 Paste = Callable[[Tensor, Tensor, Size], Tensor]
 """`paste`, or another way to do it."""
@@ -91,3 +91,25 @@ def encode(masks: Tensor) -> list[dict[str, Any]]:
         return []
     pixels = np.asfortranarray(masks.cpu().numpy().astype(np.uint8).transpose(1, 2, 0))
     return [{"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")} for rle in coco_mask.encode(pixels)]
+
+
+class MaskOutput:
+    """Encode predicted masks as run-length codes; a `detector.types.Output`.
+
+    Args:
+        paste: how masks are laid on the image.
+    """
+
+    name = "mask"
+    key = "segmentation"
+    needs = "masks"
+
+    def __init__(self, paste: Paste = paste) -> None:
+        self.paste = paste
+
+    def __call__(self, objects: Objects, size: Size) -> list[dict[str, Any]]:
+        """COCO's run-length code of each object; one at a time, as N×H×W can be large."""
+        if objects.masks is None:
+            raise ValueError("masks are to be written, but the detections have none")
+        pairs = zip(objects.masks, objects.boxes, strict=True)
+        return [encode(self.paste(mask[None], box[None], size))[0] for mask, box in pairs]

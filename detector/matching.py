@@ -1,4 +1,4 @@
-"""Which reference box learns which true object, and which references are sampled. No weights, no state."""
+"""Match boxes with the ground truth and sample positives and negatives for training. No weights, no state."""
 
 from __future__ import annotations
 
@@ -14,82 +14,100 @@ from detector.types import Target
 
 @dataclass
 class Matches:
-    """What each of N reference boxes is to learn."""
+    """The match of each of N boxes (anchors or proposals); those neither positive nor negative are ignored."""
 
     index: Tensor
-    """int64 [N]: the true object of highest IoU (0 where there is none to choose from)"""
+    """int64 [N]: the ground-truth object of highest IoU (0 where there is none)"""
     positive: Tensor
-    """bool [N]: learns `index`"""
+    """bool [N]: matched with the object `index`"""
     negative: Tensor
-    """bool [N]: learns the background; neither positive nor negative is left alone"""
+    """bool [N]: background"""
 
 
 class Matcher:
-    """Assignment by IoU (Faster R-CNN, section 3.1.2).
+    """Label boxes as positive, negative or ignored by their IoU with the ground truth (Faster R-CNN, section 3.1.2).
 
     Args:
-        positive: a reference learns the object of highest IoU from this IoU on.
-        negative: below this IoU with every object, a reference learns the background.
-        low_quality: each object also keeps the references that come nearest to it (ties included), however low
-            their IoU, so that none stays unlearnt (the RPN's rule).
-        crowd: a reference of which at least this share lies in a crowd region learns nothing.
+        high_threshold: a box is positive from this IoU with an object on.
+        low_threshold: a box is negative below this IoU with every object; in between it is ignored.
+        allow_low_quality_matches: also make positive, for each object, the boxes of highest IoU with it (ties
+            included), however low that is, so that every object has a positive (the RPN's rule).
+        crowd_threshold: a box of which at least this share lies within a crowd region is no negative.
+
+    Raises:
+        ValueError: not 0 < `low_threshold` <= `high_threshold` <= 1.
     """
 
-    def __init__(self, positive: float, negative: float, low_quality: bool = False, crowd: float = 0.5) -> None:
-        if not 0 < negative <= positive <= 1:
-            raise ValueError(f"IoU thresholds must satisfy 0 < negative <= positive <= 1, got {negative=} {positive=}")
-        self.positive, self.negative, self.low_quality, self.crowd = positive, negative, low_quality, crowd
+    def __init__(
+        self,
+        high_threshold: float,
+        low_threshold: float,
+        allow_low_quality_matches: bool = False,
+        crowd_threshold: float = 0.5,
+    ) -> None:
+        if not 0 < low_threshold <= high_threshold <= 1:
+            raise ValueError(
+                "IoU thresholds must satisfy 0 < low_threshold <= high_threshold <= 1, got "
+                f"{low_threshold=} {high_threshold=}"
+            )
+        self.high_threshold, self.low_threshold = high_threshold, low_threshold
+        self.allow_low_quality_matches, self.crowd_threshold = allow_low_quality_matches, crowd_threshold
 
     def __call__(self, boxes: Tensor, target: Target) -> Matches:
-        """Match `boxes` [N, 4] with the true objects of one image."""
+        """Match boxes [N, 4] with the ground truth of their image."""
         if len(target) == 0:
             index = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
             return Matches(index, index > 0, index == 0)
         overlap = iou(target.boxes, boxes).masked_fill(target.crowd[:, None], -1.0)  # [G, N]
         best, index = overlap.max(0)
-        positive, negative = best >= self.positive, best < self.negative
-        if self.low_quality:
+        positive, negative = best >= self.high_threshold, best < self.low_threshold
+        if self.allow_low_quality_matches:
             nearest = overlap.max(1, keepdim=True).values
             forced = ((overlap == nearest) & (nearest > 0)).any(0)
             positive, negative = positive | forced, negative & ~forced
-        in_crowd = coverage(boxes, target.boxes).masked_fill(~target.crowd, 0.0).max(1).values >= self.crowd
-        negative = negative & ~in_crowd
-        return Matches(index, positive, negative)
+        within_crowds = coverage(boxes, target.boxes).masked_fill(~target.crowd, 0.0).max(1).values
+        return Matches(index, positive, negative & (within_crowds < self.crowd_threshold))
 
 
 @dataclass
 class Sampled:
-    """A choice among N references, positives first; S = the sampler's count, or N where that is less."""
+    """A sample of S among N boxes, positives first."""
 
     index: Tensor
     """int64 [S]"""
     positive: Tensor
     """bool [S]"""
     valid: Tensor
-    """bool [S]: false where there were too few references to fill the sample"""
+    """bool [S]: false for ignored boxes, which fill the sample where positives and negatives are too few"""
 
 
 class BalancedSampler:
-    """Random positives up to a fraction, filled up with random negatives (Fast R-CNN, section 2.3).
+    """Sample random positives up to a fraction, then random negatives (Fast R-CNN, section 2.3).
 
-    Shapes do not depend on the data, so nothing waits for the device.
+    Shapes do not depend on the data, so that nothing waits for the device.
 
     Args:
-        count: references sampled of an image.
-        fraction: at most this share of them is positive.
+        batch_size_per_image: boxes sampled of each image; all, where there are fewer.
+        positive_fraction: at most this share of `batch_size_per_image` is positive.
+
+    Raises:
+        ValueError: a number out of range.
     """
 
-    def __init__(self, count: int, fraction: float) -> None:
-        if count < 1 or not 0 <= fraction <= 1:
-            raise ValueError(f"count must be >= 1 and fraction within 0..1, got {count=} {fraction=}")
-        self.count, self.fraction = count, fraction
+    def __init__(self, batch_size_per_image: int, positive_fraction: float) -> None:
+        if batch_size_per_image < 1 or not 0 <= positive_fraction <= 1:
+            raise ValueError(
+                "batch_size_per_image must be at least 1 and positive_fraction within 0..1, got "
+                f"{batch_size_per_image=} {positive_fraction=}"
+            )
+        self.batch_size_per_image, self.positive_fraction = batch_size_per_image, positive_fraction
 
     def __call__(self, positive: Tensor, negative: Tensor) -> Sampled:
         """Sample from two disjoint masks, bool [N] each."""
-        count = min(self.count, len(positive))
-        # Random order within each group: positives before negatives, the rest 0.
+        count = min(self.batch_size_per_image, len(positive))
+        # Random order within each group: positives before negatives, ignored boxes last (0).
         key = 1 - torch.rand(len(positive), device=positive.device)
-        most = int(self.fraction * self.count)
+        most = int(self.positive_fraction * self.batch_size_per_image)
         chosen = torch.topk(torch.where(positive, key + 2, 0.0), min(most, count))
         kept = torch.zeros_like(key).scatter(0, chosen.indices, (chosen.values > 0).to(key.dtype))
         key = torch.where(kept > 0, key + 2, torch.where(negative, key + 1, 0.0))
@@ -98,30 +116,30 @@ class BalancedSampler:
 
 
 def take_all(positive: Tensor, negative: Tensor) -> Sampled:
-    """The sampler that leaves nothing out of its two disjoint masks, bool [N] each; N of them, in their order."""
+    """Sample all boxes in their order, from two disjoint masks, bool [N] each (for hard example mining)."""
     return Sampled(torch.arange(len(positive), device=positive.device), positive, positive | negative)
 
 
 IGNORED = -100
-"""The label of an RoI that learns nothing (`cross_entropy`'s default)."""
+"""The label of an ignored RoI, over which no loss is taken (`cross_entropy`'s default)."""
 
 
 @dataclass
 class Rois:
-    """The regions of one image that the second stage learns from, positives first."""
+    """The sampled RoIs of one image with their training targets, positives first; R RoIs."""
 
     boxes: Tensor
     """float32 [R, 4]"""
     labels: Tensor
-    """int64 [R]: the class, C for the background, `IGNORED` for those that are there only to fill the sample"""
+    """int64 [R]: the class, C for the background, `IGNORED`"""
     index: Tensor
-    """int64 [R]: the true object (0 where there is none)"""
+    """int64 [R]: the matched ground-truth object (0 where there is none)"""
     truth: Tensor
-    """float32 [R, 4]: its box; the region itself where there is none"""
+    """float32 [R, 4]: its box (the RoI itself where there is none)"""
 
 
 def join_rois(rois: Sequence[Rois]) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes [K, 4], labels [K] and true boxes [K, 4] of all images, one after the other."""
+    """Concatenate boxes [K, 4], labels [K] and matched ground-truth boxes [K, 4] over all images."""
     return (
         torch.cat([r.boxes for r in rois]),
         torch.cat([r.labels for r in rois]),
@@ -130,11 +148,11 @@ def join_rois(rois: Sequence[Rois]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def label_rois(boxes: Tensor, matches: Matches, target: Target, background: int) -> Rois:
-    """What regions [R, 4] learn that were matched with the true objects of their image."""
+    """Label RoIs [R, 4] that were matched with the ground truth of their image; `background` is C."""
     index = matches.index
-    labels = target.labels[index] if len(target) else torch.full_like(index, background)
-    learns = torch.where(matches.positive, labels, torch.where(matches.negative, background, IGNORED))
-    return Rois(boxes, learns, index, target.boxes[index] if len(target) else boxes)
+    classes = target.labels[index] if len(target) else torch.full_like(index, background)
+    labels = torch.where(matches.positive, classes, torch.where(matches.negative, background, IGNORED))
+    return Rois(boxes, labels, index, target.boxes[index] if len(target) else boxes)
 
 
 @torch.no_grad()
@@ -144,17 +162,17 @@ def sample_rois(
     matcher: Matcher,
     sampler: Callable[[Tensor, Tensor], Sampled],
     background: int,
-    append_truth: bool,
+    proposal_append_gt: bool,
 ) -> list[Rois]:
-    """The regions of each image that learn, chosen among its proposals [R, 4] (Fast R-CNN, section 2.3).
+    """Match the proposals [R, 4] of each image, sample among them and label the sample (Fast R-CNN, section 2.3).
 
     Args:
         background: its label, C.
-        append_truth: the true boxes are added to the proposals, so that there are positives from the start.
+        proposal_append_gt: add the ground-truth boxes to the proposals, so that there are positives from the start.
     """
     rois = []
     for boxes, target in zip(proposals, targets, strict=True):
-        if append_truth:
+        if proposal_append_gt:
             boxes = torch.cat((boxes, target.boxes[~target.crowd]))
         matches = matcher(boxes, target)
         chosen = sampler(matches.positive, matches.negative)
@@ -164,15 +182,15 @@ def sample_rois(
 
 
 def hardest(labels: Tensor, losses: Tensor, count: int) -> Tensor:
-    """Online hard example mining (Shrivastava et al. 2016, as in R-FCN, section 2): RoIs of high loss learn.
+    """Keep the labels of the RoIs of highest loss (online hard example mining, Shrivastava et al. 2016).
 
     Args:
-        labels: int64 [R], of the RoIs of one image; negative for those that learn nothing anyway.
-        losses: [R], theirs.
-        count: so many at most keep their label.
+        labels: int64 [R], of the RoIs of one image; `IGNORED` ones are never kept.
+        losses: [R], of each RoI.
+        count: how many RoIs keep their label, at most.
 
     Returns:
-        The labels, `IGNORED` but for the `count` of highest loss.
+        int64 [R]: the labels, `IGNORED` for all but the hardest.
     """
     chosen = torch.where(labels >= 0, losses, -torch.inf).topk(min(count, len(labels))).indices
     return torch.full_like(labels, IGNORED).scatter(0, chosen, labels[chosen])

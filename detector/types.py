@@ -143,3 +143,17 @@ class DetectionDataset(Protocol):
         `images`, `annotations` and `categories`, in original pixels, with the dataset's own image and category ids; an
         annotation may carry `ignore: 1` (VOC's difficult).
         """
+
+
+class Output(Protocol):
+    """How what a further head adds to the detections is written and measured."""
+
+    name: str
+    """such as `mask`: written to predictions/mask.json, measured under mask/"""
+    key: str
+    """such as `segmentation`: its key in COCO's results format"""
+    needs: str
+    """such as `masks`: measured where the dataset has this ground truth (`has_masks`)"""
+
+    def __call__(self, objects: Objects, size: Size) -> list[Any]:
+        """One shape per object, as JSON can hold it, at the original image's size (height, width)."""

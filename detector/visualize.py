@@ -1,4 +1,4 @@
-"""Pictures of true and of found objects."""
+"""Draw ground truth and detections on images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from detector.types import Objects, Target
 
 Colour = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
-"""x1, y1, x2, y2 in pixels of the picture, the end not included."""
+"""x1, y1, x2, y2 in pixels of the picture, x2 and y2 excluded."""
 
 PALETTE: tuple[Colour, ...] = (
     (230, 159, 0),
@@ -30,33 +30,33 @@ PALETTE: tuple[Colour, ...] = (
     (213, 94, 0),
     (204, 121, 167),
 )
-"""The colours of Okabe and Ito, which colour-blind people can tell apart, without black."""
+"""Okabe and Ito's colours, which colour-blind people can tell apart, without black."""
 
 SHORT_SIDE = 384
-"""Smaller images are drawn enlarged, so that lines and text do not cover what they are about."""
+"""Images with a shorter side below this are enlarged, so that lines and text do not hide the objects."""
 LONG_SIDE = 2048
-"""No image is enlarged beyond this."""
+"""The longer side of an enlarged image is at most this."""
 OPACITY = 0.45
-"""Of masks."""
+"""of masks"""
 HIDDEN = 0.35
-"""A label is moved, or left out, rather than hide more than this share of an object."""
+"""A class name is moved, or not drawn, where it would hide more than this fraction of an object."""
 TILE = 480
-"""The side of one picture in a contact sheet."""
+"""The longer side of a picture in a contact sheet."""
 GAP = 12
 
 
 def colour(label: int) -> Colour:
-    """The colour of a class, the same in every picture."""
+    """Return the colour of a class, the same in every picture."""
     if label < len(PALETTE):
         return PALETTE[label]
-    turn = (label * 0.618034) % 1.0  # golden section: neighbours in label lie far apart in hue
+    turn = (label * 0.618034) % 1.0  # golden ratio: consecutive labels get distant hues
     r, g, b = colorsys.hls_to_rgb(turn, (0.45, 0.62, 0.75)[label % 3], 0.75)
     return round(255 * r), round(255 * g), round(255 * b)
 
 
 def _enlargement(height: int, width: int) -> int:
-    wanted = math.ceil(SHORT_SIDE / min(height, width))
-    return max(1, min(wanted, LONG_SIDE // max(height, width)))
+    factor = math.ceil(SHORT_SIDE / min(height, width))
+    return max(1, min(factor, LONG_SIDE // max(height, width)))
 
 
 @dataclass
@@ -71,7 +71,7 @@ class _Item:
 
 
 def _rectangle(box: Sequence[float], width: int, height: int) -> Rectangle:
-    """The pixels of a box, within the picture and at least one."""
+    """Round a box to pixels, clipped to the picture, at least one pixel wide and high."""
     x1, y1 = (min(max(round(v), 0), end - 1) for v, end in zip(box[:2], (width, height), strict=True))
     x2, y2 = (min(max(round(v), low + 1), end) for v, low, end in zip(box[2:], (x1, y1), (width, height), strict=True))
     return x1, y1, x2, y2
@@ -81,18 +81,18 @@ def _name(classes: Sequence[str], label: int) -> str:
     return classes[label] if label < len(classes) else f"class {label}"
 
 
-def _found(
+def _detection_items(
     objects: Objects, classes: Sequence[str], threshold: float, scale: int, size: tuple[int, int]
 ) -> list[_Item]:
-    """The detections from `threshold` on, the best last, so that they are drawn on top."""
-    kept = objects.scores.argsort().tolist()
+    """Prepare the detections with a score of at least `threshold`, in ascending order, so the best are drawn on top."""
+    order = objects.scores.argsort().tolist()
     items = []
-    for i in (i for i in kept if objects.scores[i] >= threshold and objects.boxes[i].isfinite().all()):
+    for i in (i for i in order if objects.scores[i] >= threshold and objects.boxes[i].isfinite().all()):
         box, label = objects.boxes[i] * scale, int(objects.labels[i])
         rectangle = _rectangle(box.tolist(), size[1], size[0])
         mask = None
         if objects.masks is not None:
-            x1, y1, x2, y2 = rectangle  # the mask is laid on these pixels alone: an image can be large
+            x1, y1, x2, y2 = rectangle  # pasted on these pixels only, since images can be large
             moved = box - box.new_tensor((x1, y1, x1, y1))
             mask = paste(objects.masks[i, None], moved[None], (y2 - y1, x2 - x1))[0].numpy()
         text = f"{_name(classes, label)} {100 * float(objects.scores[i]):.0f}"
@@ -100,8 +100,8 @@ def _found(
     return items
 
 
-def _true(target: Target, classes: Sequence[str], scale: int, size: tuple[int, int]) -> list[_Item]:
-    """The true objects, the smallest last."""
+def _target_items(target: Target, classes: Sequence[str], scale: int, size: tuple[int, int]) -> list[_Item]:
+    """Prepare the ground truth in descending order of area, so that small objects are drawn on top."""
     side = target.boxes[:, 2:] - target.boxes[:, :2]
     items = []
     for i in (side[:, 0] * side[:, 1]).argsort(descending=True).tolist():
@@ -119,7 +119,7 @@ def _true(target: Target, classes: Sequence[str], scale: int, size: tuple[int, i
 
 
 def _fill(pixels: NDArray[np.uint8], items: Sequence[_Item]) -> None:
-    """Blend the masks into an image [H, W, 3], with a firm edge."""
+    """Blend masks into an image [H, W, 3]; their outlines are opaque."""
     for item in items:
         if item.mask is None:
             continue
@@ -133,7 +133,7 @@ def _fill(pixels: NDArray[np.uint8], items: Sequence[_Item]) -> None:
 
 
 def _share(a: Rectangle, b: Rectangle) -> float:
-    """The share of `b` that `a` covers."""
+    """Compute the fraction of `b` that `a` covers."""
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     return max(width, 0) * max(height, 0) / ((b[2] - b[0]) * (b[3] - b[1]))
@@ -146,7 +146,7 @@ def _place(
     boxes: Sequence[Rectangle],
     labels: Sequence[Rectangle],
 ) -> Rectangle | None:
-    """Where a label goes: above its box, below, beside or inside, off other labels; None if it would hide something."""
+    """Place a text above, below, beside or inside its box, off other texts; None if it would hide an object."""
     (width, height), (x1, y1, x2, y2) = text, box
     corners = ((x1, y1 - height), (x1, y2), (x2, y1), (x1 - width, y1), (x2 - width, y1 - height), (x1, y1))
     for x, y in corners:
@@ -160,21 +160,21 @@ def _place(
 
 
 def _ink(background: Colour) -> Colour:
-    """Black or white, whichever reads better."""
+    """Choose black or white text, for contrast."""
     r, g, b = background
     return (0, 0, 0) if 0.299 * r + 0.587 * g + 0.114 * b > 128 else (255, 255, 255)
 
 
 def draw(image: Tensor, objects: Objects | Target, classes: Sequence[str], threshold: float = 0.5) -> Image.Image:
-    """An image with boxes, masks, class names and scores in %; one colour for each class.
+    """Draw boxes, masks, class names and scores in % on an image, in one colour per class.
 
-    Small images are enlarged by a whole factor, every pixel of theirs a square. A label that would hide an object, or
-    another label, is left out; the box's colour still tells the class.
+    Small images are enlarged by an integer factor, without interpolation. A class name that would hide an object or
+    another name is not drawn.
 
     Args:
         image: uint8 [3, H, W], RGB.
-        objects: detections or truth, boxes in the image's pixels.
-        classes: names by label.
+        objects: detections or ground truth; boxes in pixels of the image.
+        classes: class names by label.
         threshold: detections with a lower score are not drawn.
 
     Raises:
@@ -187,9 +187,9 @@ def draw(image: Tensor, objects: Objects | Target, classes: Sequence[str], thres
     size = height * scale, width * scale
     objects = objects.to("cpu")
     if isinstance(objects, Target):
-        items = _true(objects, classes, scale, size)
+        items = _target_items(objects, classes, scale, size)
     else:
-        items = _found(objects, classes, threshold, scale, size)
+        items = _detection_items(objects, classes, threshold, scale, size)
     pixels = image.cpu().numpy().transpose(1, 2, 0).repeat(scale, 0).repeat(scale, 1)
     _fill(pixels, items)
     picture = Image.fromarray(pixels)
@@ -204,7 +204,7 @@ def draw(image: Tensor, objects: Objects | Target, classes: Sequence[str], thres
 
 
 def _write(pen: ImageDraw.ImageDraw, items: Sequence[_Item], size: tuple[int, int]) -> None:
-    """Label the items, those on top first."""
+    """Write the items' texts, those of the topmost items first."""
     font = ImageFont.load_default(max(11, round(min(size) / 32)))
     boxes = [item.box for item in items]
     labels: list[Rectangle] = []
@@ -225,14 +225,14 @@ def contact_sheet(
     threshold: float = 0.5,
     limit: int = 8,
 ) -> None:
-    """Write a PNG of images twice, the truth at the left and the detections at the right, two such pairs in a row.
+    """Write a PNG that shows each image with its ground truth (left) and its detections (right), two images per row.
 
     Args:
-        rows: image uint8 [3, H, W], its truth, and its detections in the same pixels.
-        classes: names by label.
-        path: the file to write; its folder is made.
+        rows: for each image, uint8 [3, H, W], its ground truth and its detections, boxes in its pixels.
+        classes: class names by label.
+        path: the file to write; its folder is created.
         threshold: detections with a lower score are not drawn.
-        limit: at most so many images.
+        limit: the maximum number of images.
 
     Raises:
         ValueError: there are no images.
@@ -240,12 +240,12 @@ def contact_sheet(
     if not rows:
         raise ValueError("a contact sheet needs at least one image")
     pairs = []
-    for image, truth, found in rows[:limit]:
-        shown = int((found.scores >= threshold).sum())
+    for image, target, objects in rows[:limit]:
+        shown = int((objects.scores >= threshold).sum())
         pairs.append(
             (
-                (f"truth: {len(truth)} objects", draw(image, truth, classes)),
-                (f"found: {shown} of score {threshold:g} or more", draw(image, found, classes, threshold)),
+                (f"ground truth: {len(target)} objects", draw(image, target, classes)),
+                (f"detections: {shown} of score {threshold:g} or more", draw(image, objects, classes, threshold)),
             )
         )
     font = ImageFont.load_default(16)
@@ -269,7 +269,7 @@ def contact_sheet(
 
 
 def _fit(picture: Image.Image) -> Image.Image:
-    """The picture, its longer side a tile's."""
+    """Resize a picture so that its longer side is that of a tile."""
     ratio = TILE / max(picture.size)
     size = max(1, round(picture.width * ratio)), max(1, round(picture.height * ratio))
     return picture.resize(size, Image.Resampling.LANCZOS)

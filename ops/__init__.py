@@ -1,4 +1,4 @@
-"""RoI operators: exact, deterministic and fast, with gradients; drop-in for torchvision's (see README.md)."""
+"""RoI operators with gradients, on CPU and GPU, deterministic, as drop-in replacements of torchvision's (README.md)."""
 
 from ops.crops import crop_and_resize, multiscale_crop_and_resize, multiscale_roi_crop, roi_crop
 from ops.functional import ps_roi_align, ps_roi_pool, roi_align, roi_pool, roi_warp

@@ -1,8 +1,7 @@
-"""Times the operators against others on the same data, in one run, and says how near they are to the memory's limit.
+"""Time the operators against others on the same data, in one run, and against the memory bandwidth.
 
-The floor of a pass is what it cannot avoid to move: forward, each cell that some RoI reads, once, and the output;
-backward, besides, the output's gradient and every cell of the maps' gradients. What a device can move is measured by
-copying.
+The least bytes that a pass must move are, forward, each cell that some RoI reads, once, and the output; backward, also
+the output's gradient and every cell of the maps' gradients. The device's bandwidth is measured with a copy.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ SAMPLES = 2
 
 @dataclass(frozen=True)
 class Workload:
-    """Images with a pyramid P2..P5 and RoIs of all sizes, log-uniform, on all of its levels."""
+    """Images with a pyramid P2..P5, and RoIs of log-uniform sizes on all of its levels."""
 
     name: str
     images: int
@@ -41,7 +40,7 @@ class Workload:
     canonical_size: float = 224.0
 
     def features(self, device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format) -> list[Tensor]:
-        """The levels, [N, C, H / stride, W / stride]."""
+        """Draw random levels, [N, C, H / stride, W / stride]."""
         generator = torch.Generator().manual_seed(0)
         maps = []
         for stride in STRIDES:
@@ -51,7 +50,7 @@ class Workload:
         return maps
 
     def boxes(self, device: torch.device) -> list[Tensor]:
-        """Per image, float32 [rois, 4]: sides of 1/7 to 3.5 times the canonical size, aspects of 1:2 to 2:1."""
+        """Draw float32 [rois, 4] per image: sides of 1/7 to 3.5 times the canonical size, aspects of 1:2 to 2:1."""
         generator = torch.Generator().manual_seed(1)
         limit = torch.tensor([self.width, self.height])
         result = []
@@ -77,11 +76,11 @@ CUDA_WORKLOADS = (
 
 Pool = Callable[[list[Tensor]], Tensor]
 Contender = Callable[[Workload, list[Tensor]], Pool]
-"""Given a workload and its boxes by image: the function from features to [K, C, P, P] to be timed."""
+"""(workload, boxes by image) -> the function from features to [K, C, P, P] that is timed"""
 
 
 def ours(workload: Workload, boxes: list[Tensor]) -> Pool:
-    """This project's multi-scale RoIAlign, level assignment included."""
+    """Build the pass of this project's multi-scale RoIAlign, level assignment included."""
 
     def pool(features: list[Tensor]) -> Tensor:
         index = [box.new_full((len(box), 1), i) for i, box in enumerate(boxes)]
@@ -94,7 +93,7 @@ def ours(workload: Workload, boxes: list[Tensor]) -> Pool:
 
 @dataclass
 class Timing:
-    """Seconds: the median of the rounds, and half the distance between the quartiles."""
+    """Median and half the interquartile range of the rounds, in seconds."""
 
     median: float
     spread: float
@@ -105,7 +104,7 @@ class Timing:
 
 
 def measure(calls: dict[str, Callable[[], object]], device: torch.device, rounds: int) -> dict[str, Timing]:
-    """Times calls in turns, so that all meet the same conditions, after one call each that does not count."""
+    """Time the calls in turns, so that all run under the same conditions, after one warm-up call of each."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()
@@ -137,7 +136,7 @@ def _half_quartiles(values: list[float]) -> float:
 
 
 def bandwidth(device: torch.device, size: int = 1 << 28) -> float:
-    """Bytes per second that a copy moves, read and written together."""
+    """Measure the bytes per second, reads and writes together, of a copy of `size` bytes."""
     source = torch.ones(size // 4, device=device)
     target = torch.empty_like(source)
     timing = measure({"copy": lambda: target.copy_(source)}, device, 7)
@@ -145,7 +144,7 @@ def bandwidth(device: torch.device, size: int = 1 << 28) -> float:
 
 
 def floor_bytes(workload: Workload, pool: Pool, features: list[Tensor]) -> tuple[int, int]:
-    """The bytes that forward, and forward with backward, cannot avoid to move."""
+    """Count the least bytes that forward, and forward with backward, must move."""
     item = features[0].element_size()
     leaves = [torch.zeros_like(f, dtype=torch.float32).requires_grad_() for f in features]
     output = pool(leaves)
@@ -171,15 +170,21 @@ def run(
     rounds: int = 9,
     report: Callable[[str], None] = print,
 ) -> None:
-    """Reports a Markdown table, row by row: `other` beside this project's operator, over dtypes and memory formats.
+    """Report a Markdown table, row by row: `other` beside this project's operator, by dtype and memory format.
 
-    `other` runs 16-bit features under autocast, for it has no kernels of its own for them.
+    Args:
+        other_name: heading of the column of `other`.
+        other: the operator to compare with; it runs 16-bit features under autocast, having no kernels for them.
+        device: where both run.
+        workloads: what both are timed on.
+        rounds: timed calls of each.
+        report: called with each line.
     """
     speed = bandwidth(device)
     report(
-        f"{describe(device)}; a copy moves {speed / 1e9:.0f} GB/s. Times in ms: median ± half the quartiles' distance"
+        f"{describe(device)}; a copy moves {speed / 1e9:.0f} GB/s. Times in ms: median ± half the interquartile range"
     )
-    report(f"of {rounds} rounds; GB/s and the share of the limit count the bytes that cannot be avoided.\n")
+    report(f"of {rounds} rounds; GB/s and the share of the limit count the least bytes that a pass must move.\n")
     report(f"| workload | dtype | layout | pass | {other_name} | ours | ratio | GB/s | of the limit |")
     report("|---|---|---|---|---|---|---|---|---|")
     for workload in workloads:
@@ -207,7 +212,7 @@ def run(
 
 
 def describe(device: torch.device) -> str:
-    """The machine in words."""
+    """Describe device, versions and date in one line."""
     versions = f"torch {torch.__version__}, {time.strftime('%Y-%m-%d')}"
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, {versions}"

@@ -1,7 +1,7 @@
-"""`python -m ops.build [ARCHITECTURE ...]`: compiles the operators ahead of their first use, prints what was found.
+"""Compile the operators ahead of their first use: `python -m ops.build [ARCHITECTURE ...]`.
 
-Architectures are GPUs' compute capabilities, from 8.0 to 12.0, such as `8.0 9.0+PTX` (PTX: for later GPUs as well);
-without any, those of the GPUs present or of `TORCH_CUDA_ARCH_LIST`.
+Architectures are compute capabilities of GPUs, from 8.0 to 12.0, such as `8.0 9.0+PTX` (PTX: later GPUs as well).
+Without any, those in `TORCH_CUDA_ARCH_LIST`, or else those of the GPUs present, are built.
 """
 
 from __future__ import annotations
@@ -17,9 +17,14 @@ from ops.native import backend
 
 
 def main(architectures: Sequence[str]) -> int:
-    """Builds, prints compilers, libraries and backend; 0 when the C++ operators are there, else 1.
+    """Build the libraries and print compilers, paths and backend.
 
-    The CUDA library must be there as well where there are architectures and torch was built for CUDA.
+    Args:
+        architectures: compute capabilities; empty: the default ones.
+
+    Returns:
+        0, or 1 if the CPU library cannot be built, or the CUDA library where torch was built for CUDA and there is an
+        architecture to build for.
     """
     print(f"torch     {torch.__version__}")
     print(f"compiler  {find_compiler() or 'none'}")

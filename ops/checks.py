@@ -1,4 +1,4 @@
-"""The door: every argument is checked here once, with an error that names it and its value."""
+"""Check every argument of the operators once; errors name the argument and its value."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_CELLS = (1 << 31) - 1
 
 
 def check_features(features: Any, name: str = "features") -> list[Tensor]:
-    """The levels [N, C, H, W], as a list: of one dtype, device, N and C."""
+    """Check the levels of a pyramid: a list of Tensor[N, C, H_l, W_l] that agree in dtype, device, N and C."""
     if isinstance(features, Tensor) or not isinstance(features, Sequence):
         raise TypeError(f"{name} must be a list of tensors, one per level; got {type(features).__name__}")
     if len(features) == 0:
@@ -38,7 +38,7 @@ def check_features(features: Any, name: str = "features") -> list[Tensor]:
 
 
 def check_map(feature: Any, name: str) -> None:
-    """One level: a floating Tensor[N, C, H, W] with at least one cell."""
+    """Check one feature map: a floating Tensor[N, C, H, W] with at least one cell."""
     if not isinstance(feature, Tensor):
         raise TypeError(f"{name} must be a tensor; got {type(feature).__name__}")
     if feature.dim() != 4:
@@ -51,7 +51,7 @@ def check_map(feature: Any, name: str) -> None:
 
 
 def check_boxes(boxes: Any, batch: int | None = None, device: torch.device | None = None) -> Tensor:
-    """Boxes as Tensor[K, 5], image index first; a list of Tensor[L, 4], one per image, is joined."""
+    """Check boxes and convert a list of Tensor[L, 4], one per image, to Tensor[K, 5], image index first."""
     if isinstance(boxes, Tensor):
         if boxes.dim() != 2 or boxes.shape[1] != 5:
             raise ValueError(f"boxes must be Tensor[K, 5] or a list of Tensor[L, 4]; got shape {tuple(boxes.shape)}")
@@ -71,7 +71,7 @@ def check_boxes(boxes: Any, batch: int | None = None, device: torch.device | Non
         raise ValueError(f"boxes has {len(boxes)} tensors, but the features hold {batch} images")
     if len(boxes) == 0:
         return torch.zeros(0, 5, device=device)
-    # The image's index must stay exact: float16 counts to 2048 only.
+    # The image index must stay exact, and float16 has all integers up to 2048 only.
     dtype = torch.float64 if any(one.dtype == torch.float64 for one in boxes) else torch.float32
     rows = [
         torch.cat((one.new_full((one.shape[0], 1), i, dtype=dtype), one.to(dtype)), 1) for i, one in enumerate(boxes)
@@ -90,7 +90,7 @@ def _check_device(tensor: Tensor, name: str, device: torch.device | None) -> Non
 
 
 def check_output_size(output_size: Any) -> tuple[int, int]:
-    """Height and width of the output, in bins."""
+    """Check an output size and convert it to (height, width), in bins."""
     pair = tuple(output_size) if isinstance(output_size, Sequence) else (output_size, output_size)
     if len(pair) == 1:
         pair = (pair[0], pair[0])
@@ -104,18 +104,18 @@ def check_output_size(output_size: Any) -> tuple[int, int]:
 
 
 def check_scale(scale: Any, name: str = "spatial_scale") -> float:
-    """A positive, finite number of cells per pixel."""
+    """Check a scale: a positive, finite number of cells per pixel."""
     try:
         value = float(scale)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number; got {scale!r}") from None
-    if not 0 < value < math.inf:  # NaN is not
+    if not 0 < value < math.inf:  # false for NaN
         raise ValueError(f"{name} must be positive and finite; got {scale!r}")
     return value
 
 
 def check_scales(scales: Any, levels: int | None = None) -> list[float]:
-    """One scale per level."""
+    """Check that there is one valid scale per level."""
     if not isinstance(scales, Sequence) or isinstance(scales, str):
         raise TypeError(f"scales must be a list of numbers, one per level; got {scales!r}")
     if levels is not None and len(scales) != levels:
@@ -128,7 +128,7 @@ def check_scales(scales: Any, levels: int | None = None) -> list[float]:
 
 
 def check_sampling_ratio(sampling_ratio: Any) -> int:
-    """Samples a bin along each axis; -1 (any value below 1) is adaptive."""
+    """Check the number of samples per bin along each axis; values below 1 mean adaptive."""
     try:
         value = operator.index(sampling_ratio)
     except TypeError:
@@ -139,13 +139,13 @@ def check_sampling_ratio(sampling_ratio: Any) -> int:
 
 
 def check_choice(value: Any, name: str, choices: Sequence[str]) -> None:
-    """One of a few words."""
+    """Check that a word is one of the allowed ones."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
 
 
 def check_levels(levels: Any, boxes: Tensor) -> Tensor:
-    """The given level of each box: an integer Tensor[K]."""
+    """Check the level indices given for the boxes: an integer Tensor[K]."""
     if not isinstance(levels, Tensor):
         raise TypeError(f"levels must be an integer Tensor[K] or None; got {type(levels).__name__}")
     if levels.is_floating_point() or levels.is_complex() or levels.dtype == torch.bool:

@@ -1,8 +1,8 @@
-"""Compiles the C++ operators on first use and finds them again afterwards.
+"""Compile the C++ operators on first use and cache the library.
 
-The library goes into a cache folder under a name made from everything that decides its content: sources, flags,
-compiler and torch. A build happens in a folder of its own under a file lock and is moved into place when whole: an
-interrupted one leaves nothing that is ever loaded, and processes that start at once build once.
+The library's name in the cache folder is a hash of everything that decides its content: sources, flags, compiler and
+torch. It is built in a temporary folder under a file lock and moved into place when complete, so that an interrupted
+build is never loaded, and processes that start together build once.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ import torch
 
 CSRC = Path(__file__).resolve().parent / "csrc"
 TARGET_VERSION = "0x020a000000000000"
-"""The oldest torch whose stable ABI the library uses: 2.10."""
+"""The oldest torch that can load the library, by the stable ABI: 2.10."""
 
 _COMMON = ["-std=c++20", "-fPIC", "-fvisibility=hidden", "-DNDEBUG", f"-DTORCH_TARGET_VERSION={TARGET_VERSION}"]
-# Coordinates must come out the same on every processor: no fused operations outside the kernels.
+# Coordinates must be equal on every processor, so multiply-adds are fused in the kernels only.
 _HOST = ["-O2", "-ffp-contract=off"]
 _KERNEL = ["-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-w"]
 _VARIANTS = {
@@ -38,7 +38,7 @@ _VARIANTS = {
 
 
 class BuildError(RuntimeError):
-    """The operators could not be compiled; the message says why in one line, `log` what the compiler said."""
+    """Raised when the operators cannot be compiled: the message is one line, `log` the compiler's output."""
 
     def __init__(self, message: str, log: str = "") -> None:
         super().__init__(message)
@@ -46,20 +46,20 @@ class BuildError(RuntimeError):
 
 
 def cache_folder() -> Path:
-    """Where compiled libraries are kept: `ALIGNED_RCNN_CACHE`, or `aligned_rcnn` in the user's cache folder."""
+    """Return the folder of compiled libraries: `ALIGNED_RCNN_CACHE`, or `aligned_rcnn` in the user's cache folder."""
     if chosen := os.environ.get("ALIGNED_RCNN_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aligned_rcnn"
 
 
 def find_compiler() -> str | None:
-    """The C++ compiler's path: `CXX` if set, else g++, c++ or clang++ from the PATH; None if there is none."""
+    """Find the C++ compiler: `CXX` if set, else g++, c++ or clang++ on the PATH; None if there is none."""
     candidates = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "c++", "clang++"]
     return next((path for name in candidates if (path := shutil.which(name))), None)
 
 
 def _objects() -> list[tuple[str, str, list[str]]]:
-    """What to compile: (object, source, flags)."""
+    """List the objects to compile: (object, source, flags)."""
     variants = _VARIANTS if platform.machine() in ("x86_64", "AMD64") else {"portable": []}
     kernels = [
         (f"kernels_{name}.o", "kernels.cpp", [*_KERNEL, f"-DVARIANT={name}", *flags])
@@ -70,19 +70,25 @@ def _objects() -> list[tuple[str, str, list[str]]]:
 
 
 def torch_folder(name: str) -> str:
-    """A folder of the installed torch: "include" or "lib"."""
+    """Return a folder of the installed torch: "include" or "lib"."""
     return str(Path(torch.__file__).parent / name)
 
 
 def file_identity(path: str) -> tuple[str, int, int]:
-    """What tells a compiler from the one that it replaced."""
+    """Identify a compiler by path, size and modification time, so that another version means another library."""
     resolved = Path(path).resolve()
     status = resolved.stat()
     return str(resolved), status.st_size, status.st_mtime_ns
 
 
 def library_name(prefix: str, parts: object, sources: Iterable[Path]) -> Path:
-    """The path of a library in the cache folder, named after all that decides its content."""
+    """Return the path of a library in the cache folder, named by the hash of everything that decides its content.
+
+    Args:
+        prefix: "cpu" or "cuda".
+        parts: commands, flags and compilers; hashed by their `repr`.
+        sources: the files to hash.
+    """
     digest = hashlib.sha256(repr((parts, torch.__version__, platform.machine())).encode())
     for source in sorted(sources):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
@@ -90,9 +96,12 @@ def library_name(prefix: str, parts: object, sources: Iterable[Path]) -> Path:
 
 
 def ninja_file(library: Path, objects: Sequence[tuple[str, Path, list[str]]], link: list[str]) -> str:
-    """Ninja's file for a library: its objects as (name, source, command), and the command that links them.
+    """Write the build.ninja that compiles and links a library.
 
-    The commands lack input and output.
+    Args:
+        library: the file to build.
+        objects: (name, source, command) of each object; the command without input and output.
+        link: the command that links them, likewise.
     """
     lines = [
         "rule compile\n  command = $call -c $in -o $out",
@@ -106,13 +115,13 @@ def ninja_file(library: Path, objects: Sequence[tuple[str, Path, list[str]]], li
 
 
 def library_path(compiler: str) -> Path:
-    """The path that the CPU library has, once built, for these sources, flags and versions."""
+    """Return the path of the CPU library for the present sources, flags and versions, built or not."""
     sources = (path for path in CSRC.iterdir() if path.is_file())
     return library_name("cpu", (_COMMON, _objects(), _extra_flags(), file_identity(compiler)), sources)
 
 
 def host_command(compiler: str) -> list[str]:
-    """The command that compiles for the host whatever sees torch's headers; with `CXXFLAGS`, as is the custom."""
+    """Return the command that compiles host code against torch's headers, with the flags in `CXXFLAGS`."""
     return [compiler, *_COMMON, "-isystem", torch_folder("include"), *_extra_flags()]
 
 
@@ -129,17 +138,18 @@ def _ninja_file(compiler: str, library: Path) -> str:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    import fcntl  # POSIX only, as the build is
+    import fcntl  # exists on POSIX only, as does the build
 
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released by the system when the process ends, however it ends
+        fcntl.flock(file, fcntl.LOCK_EX)  # released by the system however the process ends
         yield
 
 
 def build() -> Path:
-    """The path of the CPU library, which is compiled first when it is not there yet.
+    """Compile the CPU library unless it is cached, and return its path.
 
-    Raises BuildError where there is no compiler, the compiler fails, or the cache folder cannot be written.
+    Raises:
+        BuildError: there is no compiler, it fails, or the cache folder cannot be written.
     """
     if sys.platform == "win32":
         raise BuildError("the C++ operators are built on Linux and macOS only")
@@ -151,9 +161,15 @@ def build() -> Path:
 
 
 def compiled(library: Path, instructions: str, purpose: str) -> Path:
-    """`library`, which ninja makes by these instructions in a folder of its own when it is not there yet.
+    """Build `library` with ninja unless it exists, and return its path.
 
-    Raises BuildError where ninja fails or the cache folder cannot be written.
+    Args:
+        library: the file to build.
+        instructions: the text of build.ninja.
+        purpose: what it is built for, shown to the user.
+
+    Raises:
+        BuildError: ninja fails, or the cache folder cannot be written.
     """
     if library.exists():
         return library
@@ -168,7 +184,9 @@ def compiled(library: Path, instructions: str, purpose: str) -> Path:
 
 
 def _build_locked(library: Path, instructions: str, purpose: str) -> None:
-    for stale in library.parent.glob(f"{library.stem}.build-*"):  # the lock is ours: whoever made it is gone
+    for stale in library.parent.glob(
+        f"{library.stem}.build-*"
+    ):  # left by interrupted builds: this process holds the lock
         shutil.rmtree(stale, ignore_errors=True)
     print(f"Compiling the RoI operators for {purpose} ...", file=sys.stderr, flush=True)
     began = time.monotonic()

@@ -1,7 +1,6 @@
-"""Compiles the CUDA operators, as compile.py does those for the CPU.
+"""Compile the CUDA operators, as compile.py does those for the CPU.
 
-Whether they can be compiled is decided by torch's build and by nvcc, never by the presence of a GPU: any machine with
-the compiler builds for any list of architectures.
+This needs a torch built for CUDA and nvcc, but no GPU: any machine with the compiler builds for any architectures.
 """
 
 from __future__ import annotations
@@ -30,21 +29,25 @@ from ops.compile import (
 
 SOURCES = CSRC / "cuda"
 ELEMENTS = ("float", "double", "Half", "BFloat16")
-"""The features' types, as csrc/kernels.h calls them: the kernels are compiled once for each."""
+"""The features' element types, by their names in csrc/kernels.h; the kernels are compiled once for each."""
 
-# No fused operations but those that the sources ask for: results equal the CPU's.
+# Only the multiply-adds that the sources name are fused, so that results equal the CPU's.
 _KERNELS = ["-std=c++20", "-O3", "-fmad=false", "-DNDEBUG", "-Xcompiler", "-fPIC,-fvisibility=hidden"]
 _ARCHITECTURE = re.compile(r"(\d+)\.(\d[af]?)(\+PTX)?")
 
 
 def find_nvcc() -> str | None:
-    """The CUDA compiler's path: from `CUDA_HOME` if set, else the PATH; None if there is none."""
+    """Find nvcc: in `CUDA_HOME` if set, else on the PATH; None if there is none."""
     home = os.environ.get("CUDA_HOME")
     return shutil.which(str(Path(home) / "bin" / "nvcc") if home else "nvcc")
 
 
 def cuda_home(nvcc: str) -> Path:
-    """The toolkit that nvcc belongs to, as it says itself: the one on the PATH may be a wrapper from anywhere."""
+    """Ask nvcc for the folder of its toolkit: the nvcc on the PATH may be a wrapper that lies elsewhere.
+
+    Raises:
+        BuildError: it does not answer as nvcc does.
+    """
     command = [nvcc, "--dryrun", "--compile", "-x", "cu", os.devnull]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     match = re.search(r"^#\$ TOP=(.+)$", result.stderr, re.MULTILINE)
@@ -54,7 +57,7 @@ def cuda_home(nvcc: str) -> Path:
 
 
 def default_architectures() -> list[str]:
-    """What to build for: `TORCH_CUDA_ARCH_LIST` if set, else the GPUs present."""
+    """List the architectures to build for: `TORCH_CUDA_ARCH_LIST` if set, else those of the GPUs present."""
     if chosen := os.environ.get("TORCH_CUDA_ARCH_LIST"):
         return chosen.replace(";", " ").replace(",", " ").split()
     capabilities = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
@@ -62,9 +65,10 @@ def default_architectures() -> list[str]:
 
 
 def architecture_flags(architectures: Sequence[str]) -> list[str]:
-    """nvcc's flags for architectures such as "9.0", or "9.0+PTX" for GPUs yet to come as well.
+    """Convert architectures such as "9.0", or "9.0+PTX" for later GPUs as well, to nvcc's flags.
 
-    Raises ValueError where one is malformed.
+    Raises:
+        ValueError: one is malformed.
     """
     flags = []
     for architecture in architectures:
@@ -87,10 +91,11 @@ def _check_versions(nvcc: str) -> None:
 
 
 def build_cuda(architectures: Sequence[str] | None = None) -> Path:
-    """The path of the CUDA library for `architectures` (None: the default ones), compiled first when it is not there.
+    """Compile the CUDA library for `architectures` (None: the default ones) unless it is cached, and return its path.
 
-    Raises BuildError where torch has no CUDA, a compiler is missing or fails, or there is nothing to build for;
-    ValueError where an architecture is malformed.
+    Raises:
+        BuildError: torch was built without CUDA, a compiler is missing or fails, or there is no architecture.
+        ValueError: an architecture is malformed.
     """
     if sys.platform != "linux":
         raise BuildError("the CUDA operators are built on Linux only")

@@ -1,7 +1,7 @@
-"""Two ways to crop that RoIAlign is compared with, composed of torch's own operations.
+"""RoI crops that RoIAlign is compared with, composed of torch's own operations.
 
-Both look at points whose grid reaches from edge to edge of the box: the first and the last lie on its edges. Under
-`spatial_scale` s, an edge at pixel x is at cell x * s.
+Both sample a grid whose first and last points lie on the edges of the box. Under `spatial_scale` s, an edge at pixel x
+lies at cell x * s, without a half-pixel shift.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ops.pooling import Boxes, OutputSize, place
 
 @torch.fx.wrap
 def roi_crop(input: Tensor, boxes: Boxes, output_size: OutputSize, spatial_scale: float = 1.0) -> Tensor:
-    """The spatial transformer's crop: an affine grid of 2 PH x 2 PW points, sampled bilinearly, then 2 x 2 max pooling.
+    """Crop RoIs with an affine grid of 2 PH x 2 PW bilinear samples, then 2 x 2 max pooling (spatial transformer).
 
     Args:
         input: Tensor[N, C, H, W]; float32, float64, float16 or bfloat16.
@@ -29,7 +29,7 @@ def roi_crop(input: Tensor, boxes: Boxes, output_size: OutputSize, spatial_scale
         spatial_scale: cells per pixel.
 
     Returns:
-        Tensor[K, C, PH, PW]. Outside the map are zeros, into which the border fades.
+        Tensor[K, C, PH, PW]. Outside the map are zeros, interpolated with the border cells over one cell.
 
     Raises:
         ValueError, TypeError: malformed arguments; the message names the argument and its value.
@@ -49,24 +49,24 @@ def multiscale_roi_crop(
     scales: Sequence[float],
     levels: Tensor | None = None,
 ) -> Tensor:
-    """`roi_crop` from the levels of a pyramid; arguments, result and errors as `ops.multiscale` says."""
+    """Crop each RoI from its level with `roi_crop`; arguments, result and errors as in `ops.multiscale`."""
     features = check_features(features)
     return _roi_crop(features, boxes, output_size, check_scales(scales, len(features)), levels)
 
 
 @torch.fx.wrap
 def crop_and_resize(input: Tensor, boxes: Boxes, output_size: OutputSize, spatial_scale: float = 1.0) -> Tensor:
-    """TensorFlow's `crop_and_resize`: one bilinear sample a bin, the outermost ones on the box's edges; 0 outside.
+    """Crop RoIs as TensorFlow's `crop_and_resize`: one bilinear sample per bin, the outermost on the box's edges.
 
     Args:
         input: Tensor[N, C, H, W]; float32, float64, float16 or bfloat16.
-        boxes: Tensor[K, 5] or a list of Tensor[L, 4]; any floating dtype. In pixels, as everywhere: TensorFlow's
-            normalised y is y * spatial_scale / (H - 1), so that 0 and 1 are the centres of the outermost cells.
-        output_size: (PH, PW), or one int for both. Along a side of 1 the sample is the box's centre.
+        boxes: Tensor[K, 5] or a list of Tensor[L, 4]; any floating dtype. In pixels: TensorFlow's normalised y
+            is y * spatial_scale / (H - 1), so that 0 and 1 are the centres of the outermost cells.
+        output_size: (PH, PW), or one int for both. Where a side is 1, the sample lies at the box's centre.
         spatial_scale: cells per pixel.
 
     Returns:
-        Tensor[K, C, PH, PW].
+        Tensor[K, C, PH, PW]; samples outside the map are 0.
 
     Raises:
         ValueError, TypeError: malformed arguments; the message names the argument and its value.
@@ -86,7 +86,7 @@ def multiscale_crop_and_resize(
     scales: Sequence[float],
     levels: Tensor | None = None,
 ) -> Tensor:
-    """`crop_and_resize` from the levels of a pyramid; arguments, result and errors as `ops.multiscale` says."""
+    """Crop each RoI from its level with `crop_and_resize`; arguments, result and errors as in `ops.multiscale`."""
     features = check_features(features)
     return _crop_and_resize(features, boxes, output_size, check_scales(scales, len(features)), levels)
 
@@ -106,7 +106,7 @@ def _crop_and_resize(
 
 
 def _as_given(output: Tensor, features: list[Tensor]) -> Tensor:
-    """In the features' dtype and memory format."""
+    """Convert an output to the features' dtype and memory format."""
     last = is_channels_last(features)
     return output.to(features[0].dtype, memory_format=torch.channels_last if last else torch.contiguous_format)
 
@@ -119,9 +119,9 @@ def _sample(
     given_levels: Tensor | None,
     fades: bool,
 ) -> Tensor:
-    """Samples an edge-to-edge grid of each RoI, [K, C, *size] in the dtype of coordinates, from all levels at once.
+    """Sample an edge-to-edge grid of each RoI from all levels at once: [K, C, *size], in the coordinates' dtype.
 
-    The cells of all levels are the rows of one matrix; each sample is the weighted sum of four of its rows.
+    The cells of all levels form the rows of one matrix; each sample is a weighted sum of four rows.
     """
     rois, levels = place(features, boxes, scales, given_levels)
     dtype = torch.float64 if features[0].dtype == torch.float64 else torch.float32
@@ -159,9 +159,9 @@ def _sample(
 def _edge_to_edge(
     low: Tensor, high: Tensor, count: int, size: Tensor, fades: bool
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Points from edge to edge: the cell before each, int64 [K, count], and the weights of it and of the next.
+    """Place points from edge to edge: the cell below each, int64 [K, count], and the weights of it and of the next.
 
-    Points off the map have no weight; with `fades`, within one cell of it they keep the part that is on it.
+    Points off the map have weight 0; with `fades`, those within one cell of it keep the weight of the border cell.
     """
     if count == 1:
         point = ((low + high) / 2)[:, None]
@@ -170,7 +170,7 @@ def _edge_to_edge(
         point = low[:, None] + step * ((high - low) / (count - 1))[:, None]
     limit = (size - 1).to(low.dtype)[:, None]
     reach = 1 if fades else 0
-    inside = (point >= -reach) & (point <= limit + reach)  # NaN is not
+    inside = (point >= -reach) & (point <= limit + reach)  # false for NaN
     point = torch.where(inside, point, 0)
     cell = point.floor()
     fraction = point - cell

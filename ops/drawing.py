@@ -1,4 +1,4 @@
-"""Draws where each operator looks, from the reference's own arithmetic: `python -m ops.drawing > ops/sampling.svg`."""
+"""Draw where each operator samples, by the reference's arithmetic: `python -m ops.drawing > ops/sampling.svg`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from ops.reference import cells_of, edge_to_edge, exact_span, sample_points, whole_span
 
 SIZE = 7
-"""cells of the map along each side"""
+"""side of the map, in cells"""
 BINS = 2
 BOX = (2.28, 0.3, 4.6, 5.59)
 """x1, y1, x2, y2 in cells, continuous: cell j covers [j, j + 1), and its value lies at its centre"""
@@ -18,11 +18,11 @@ UNIT = 22
 
 Span = tuple[float, float]
 Axis = tuple[Span, list[Span], list[float]]
-"""The RoI as the operator takes it, its bins, and the points that it reads, all continuous"""
+"""One axis: the operator's RoI, its bins and its sample points, in continuous cells"""
 
 
 def _points(start: float, extent: float, samples: int) -> Axis:
-    """An axis sampled between cells. An operator's coordinate c is the value at the continuous position c + 0.5."""
+    """Place bilinear samples; an operator's coordinate c is the continuous position c + 0.5."""
     start += 0.5
     bins = [(start + b * extent / BINS, start + (b + 1) * extent / BINS) for b in range(BINS)]
     points = [point for bin in sample_points(start, extent, BINS, samples) for point in bin]
@@ -56,7 +56,7 @@ PANELS: dict[str, Callable[[float, float], Axis]] = {
     "crop_and_resize": lambda low, high: _edges(low, high, BINS),
     "roi_crop": lambda low, high: _edges(low, high, 2 * BINS),
 }
-"""What each operator makes of the edges of an axis"""
+"""For each operator, the function from the two edges of an axis to its `Axis`"""
 
 
 def _rectangle(x: Span, y: Span, style: str) -> str:
@@ -80,7 +80,7 @@ def _panel(title: str, x: Axis, y: Axis) -> Iterable[str]:
 
 
 def draw() -> str:
-    """The drawing, an SVG document: a panel per operator with the map, the box, the operator's RoI, bins and points."""
+    """Draw an SVG document with a panel per operator: the map, the box, the operator's RoI, bins and sample points."""
     step = SIZE * UNIT + 40
     columns = 4
     rows = -(-len(PANELS) // columns)

@@ -1,7 +1,7 @@
-"""The operators in pure PyTorch: where nothing could be compiled, and on devices without compiled kernels.
+"""The operators in pure PyTorch, for machines without a compiler and devices without compiled kernels.
 
-Exact and differentiable, in whole-tensor operations; slower, and with more memory. It follows csrc/geometry.h: an axis
-of a RoI becomes, per bin, a list of places between the cells `low` and `low + 1`.
+Exact and differentiable, in whole-tensor operations; slower and with more memory than the kernels. The arithmetic is
+that of csrc/geometry.h: an axis of a RoI becomes, per bin, a list of samples between the cells `low` and `low + 1`.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from torch import Tensor
 
 MAX_GRID = 1 << 20
 CHUNK_ELEMENTS = 1 << 24
-"""About how many elements an intermediate tensor may have: more RoIs than fit are treated in parts."""
+"""About the most elements of an intermediate tensor; RoIs that need more are processed in chunks."""
 
 
 @dataclass
 class Places:
-    """One axis of K RoIs: the places that each of P bins looks at, padded to J."""
+    """One axis of K RoIs: the samples (or whole cells) of each of P bins, padded to J."""
 
     low: Tensor
     """int64 [K, P, J]"""
     fraction: Tensor
-    """[K, P, J]: the way from cell `low` to the next"""
+    """[K, P, J]: position between cell `low` (0) and the next (1)"""
     valid: Tensor
     """bool [K, P, J]: not padding, and within reach of the map"""
     count: Tensor
-    """[K, 1 or P]: by how many an average divides"""
+    """[K, 1 or P]: the divisor of an average"""
     zeros: Tensor
-    """bool [K, P]: some samples are out of reach and stand for zeros"""
+    """bool [K, P]: some samples are out of reach and count as zeros"""
 
 
 def _places(edges: Tensor, scale: float, bins: int, sampling_ratio: int, rule: str, size: int) -> Places:
-    """The places of RoIs with edges [K, 2] (in pixels) on an axis of `size` cells."""
+    """Place the samples or cells of RoIs with edges [K, 2] (in pixels) on an axis of `size` cells."""
     begin, end = (edges * scale).unbind(1)
     finite = begin.isfinite() & end.isfinite()
     begin, end = torch.where(finite, begin, 0), torch.where(finite, end, 0)
@@ -47,7 +47,7 @@ def _places(edges: Tensor, scale: float, bins: int, sampling_ratio: int, rule: s
         cells = [(e.floor() if rule == "pool_floor" else _round(e)).clamp(-(2.0**30), 2.0**30) for e in (begin, end)]
         counts_end = rule in ("warp", "pool_round")
         start = cells[0]
-        # In float64, as whole numbers of either size are exact there.
+        # In float64, where the difference of two whole numbers of this size is exact.
         extent = (cells[1].double() - cells[0].double() + counts_end).clamp(min=1).to(edges.dtype)
     bin_size = extent / bins
     finite = finite & bin_size.isfinite()
@@ -70,7 +70,7 @@ def _places(edges: Tensor, scale: float, bins: int, sampling_ratio: int, rule: s
 
 
 def _round(value: Tensor) -> Tensor:
-    """Half away from zero (torch rounds to even)."""
+    """Round half away from zero (torch rounds half to even)."""
     whole = value.trunc()
     return whole + torch.where((value - whole).abs() >= 0.5, value.sign(), 0)
 
@@ -79,7 +79,7 @@ def _samples(start: Tensor, bin_size: Tensor, finite: Tensor, number: Tensor, sa
     adaptive = bin_size.ceil().clamp(0, MAX_GRID)
     grid = torch.where(finite, sampling_ratio if sampling_ratio > 0 else adaptive, 0).to(bin_size.dtype)
     edge = start[:, None] + number * bin_size[:, None]  # [K, P]
-    # Of a grid larger than the map only a stretch is within reach. It is found roughly, with room to spare.
+    # Only some consecutive samples of a grid larger than the map are within reach: estimate which, with a margin.
     spacing = (bin_size / grid.clamp(min=1)).double()[:, None]
     nearest = torch.where(spacing > 0, -1 - edge.double(), size - edge.double()) / torch.where(spacing == 0, 1, spacing)
     slack = len(number) + 4
@@ -100,7 +100,7 @@ def _samples(start: Tensor, bin_size: Tensor, finite: Tensor, number: Tensor, sa
 
 
 def _weights(places: Places, size: int) -> Tensor:
-    """The average over each bin's places as weights over cells, [K, P, size]."""
+    """Convert the average over each bin's samples to weights of cells, [K, P, size]."""
     weight = torch.where(places.valid, 1 / places.count.clamp(min=1)[..., None], 0)
     result = weight.new_zeros(*weight.shape[:2], size)
     result.scatter_add_(2, places.low, weight * (1 - places.fraction))
@@ -108,9 +108,9 @@ def _weights(places: Places, size: int) -> Tensor:
 
 
 def _sites(features: list[Tensor], boxes: Tensor, levels: Tensor | None) -> list[tuple[int, int, Tensor]]:
-    """For each map that has RoIs: level, image, and the RoIs' indices."""
+    """Group the RoIs by map: (level, image, indices of its RoIs), without maps that have none."""
     image = boxes[:, 0]
-    image = torch.where((image > -1) & (image < features[0].shape[0]), image, -1).long()  # NaN is in no range
+    image = torch.where((image > -1) & (image < features[0].shape[0]), image, -1).long()  # NaN fails the comparison
     level = torch.zeros_like(image) if levels is None else levels
     sites = []
     for i in range(len(features)):
@@ -135,7 +135,7 @@ def average(
     sampling_ratio: int,
     rule: str,
 ) -> Tensor:
-    """The operator `aligned_rcnn::average`: rows and columns are weight matrices, Wy F Wx^T."""
+    """Compute `aligned_rcnn::average` as matrix products Wy F Wx^T with the weights of rows and columns."""
     boxes = _prepare(features, boxes)
     shape = (boxes.shape[0], features[0].shape[1], height, width)
     output = features[0].new_zeros(shape, dtype=boxes.dtype)
@@ -161,9 +161,9 @@ def ps_average(
     sampling_ratio: int,
     rule: str,
 ) -> Tensor:
-    """The operator `aligned_rcnn::ps_average`: of the average of all channels in all bins, what each bin keeps."""
-    everything = average(features, boxes, levels, scales, height, width, sampling_ratio, rule)
-    by_bin = everything.reshape(boxes.shape[0], features[0].shape[1] // (height * width), height, width, height, width)
+    """Compute `aligned_rcnn::ps_average`: average all channels in all bins, then keep each bin's own channels."""
+    pooled = average(features, boxes, levels, scales, height, width, sampling_ratio, rule)
+    by_bin = pooled.reshape(boxes.shape[0], features[0].shape[1] // (height * width), height, width, height, width)
     return torch.einsum("kcpqpq->kcpq", by_bin)
 
 
@@ -177,7 +177,7 @@ def maximum(
     sampling_ratio: int,
     rule: str,
 ) -> Tensor:
-    """The operator `aligned_rcnn::maximum` (its values), bin by bin."""
+    """Compute the values of `aligned_rcnn::maximum`, bin by bin."""
     boxes = _prepare(features, boxes)
     shape = (boxes.shape[0], features[0].shape[1], height, width)
     output = features[0].new_zeros(shape, dtype=boxes.dtype)
@@ -195,14 +195,14 @@ def maximum(
 
 
 def _bin(values: Tensor, rows: Places, cols: Places, rois: Tensor, ph: int, pw: int, rule: str) -> Tensor:
-    """The maximum over one bin of some RoIs, [k, C]."""
+    """Compute the maximum over one bin of the RoIs `rois`, [k, C]."""
     y, x = rows.low[rois, ph][:, :, None], cols.low[rois, pw][:, None, :]
     valid = (rows.valid[rois, ph][:, :, None] & cols.valid[rois, pw][:, None, :]).flatten(1)[..., None]
     interpolates = not rule.startswith("pool")
     found = values[y, x]  # [k, Jy, Jx, C]
     if interpolates:
         fy, fx = rows.fraction[rois, ph][:, :, None, None], cols.fraction[rois, pw][:, None, :, None]
-        # The next cell, or the same one where it has no weight.
+        # The next cell, or the same one where the next has weight 0 and may lie off the map.
         below, beside = y + (fy[..., 0] > 0), x + (fx[..., 0] > 0)
         top = (1 - fx) * found + fx * values[y, beside]
         found = (1 - fy) * top + fy * ((1 - fx) * values[below, x] + fx * values[below, beside])

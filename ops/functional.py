@@ -1,9 +1,9 @@
-"""The operators on one feature map. Each pools K regions of it into a grid of bins.
+"""RoI operators on one feature map: each pools K RoIs into PH x PW bins.
 
 Shapes: N images, C channels, H x W cells; K RoIs; PH x PW bins. Boxes are x1, y1, x2, y2 in pixels, continuous (pixel j
-covers [j, j + 1)), as Tensor[K, 5] with the image's index first or as a list of Tensor[L, 4], one per image. A RoI
-whose image or level does not exist gives zeros. Coordinates and sums are float32 whatever the features' dtype (float64
-for float64 features); results have the features' dtype and memory format. Gradients reach the features, not the boxes.
+covers [j, j + 1)), as Tensor[K, 5] with the image index first or as a list of Tensor[L, 4], one per image. A RoI whose
+image or level does not exist gives zeros. Coordinates and sums are float32 (float64 for float64 features);
+results have the features' dtype and memory format. Features get gradients, boxes do not.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ def roi_align(
     aligned: bool = False,
     mode: str = "avg",
 ) -> Tensor:
-    """RoIAlign (Mask R-CNN, section 3): bilinear samples at exact positions in each bin, averaged or their maximum.
+    """Pool RoIs with RoIAlign (Mask R-CNN, section 3): average or maximum of bilinear samples at exact positions.
 
     Args:
-        input: Tensor[N, C, H, W]; float32, float64, float16 or bfloat16. Also quantized, with N = 1 and boxes
-            Tensor[K, 5] quantized too: the result is then quantized as the input is.
+        input: Tensor[N, C, H, W]; float32, float64, float16 or bfloat16. Or quantized, with N = 1 and quantized
+            boxes Tensor[K, 5]: the result is then quantized like the input.
         boxes: Tensor[K, 5] or a list of Tensor[L, 4]; any floating dtype.
         output_size: (PH, PW), or one int for both.
         spatial_scale: cells per pixel.
-        sampling_ratio: samples a bin along each axis; below 1, adaptive: the bin's extent in cells, rounded up.
-        aligned: shift coordinates by half a cell, so that a cell's value lies at its centre (Detectron2's version);
-            otherwise the original one, which also widens RoIs to at least one cell.
-        mode: "avg", or "max" (samples outside the map count as zeros in both).
+        sampling_ratio: samples per bin along each axis; below 1: adaptive, the bin's extent in cells, rounded up.
+        aligned: shift coordinates by half a cell, so that a cell's value lies at its centre (Detectron2's ROIAlignV2);
+            False: the original version, which also widens RoIs to at least one cell.
+        mode: "avg" or "max" of a bin's samples; samples outside the map count as zeros in both.
 
     Returns:
         Tensor[K, C, PH, PW].
@@ -48,9 +48,9 @@ def roi_align(
     Raises:
         ValueError, TypeError: malformed arguments; the message names the argument and its value.
 
-    Equivalent to, for one RoI inside the map, aligned, with s samples a bin: crop = grid_sample(input, grid) at the
-        centres of PH * s x PW * s equal parts of the RoI (affine_grid's default), then avg_pool2d(crop, s).
-        torchvision.ops.roi_align computes the same (mode "avg").
+    Equivalent to, for one RoI inside the map, aligned, with s samples along each side of a bin: crop = grid_sample(
+        input, grid) at the centres of PH * s x PW * s equal parts of the RoI (affine_grid's default), then
+        avg_pool2d(crop, s). torchvision.ops.roi_align computes the same (mode "avg").
     """
     check_choice(mode, "mode", tuple(MODES))
     rule = "align_half" if aligned else "align"
@@ -63,7 +63,7 @@ def roi_align(
 
 
 def _dequantize(input: Tensor, boxes: Boxes) -> tuple[Tensor, Tensor]:
-    """Quantized arguments, which torchvision's RoIAlign takes too, under its conditions."""
+    """Dequantize the arguments, under the conditions of torchvision's quantized RoIAlign."""
     if not (isinstance(boxes, Tensor) and boxes.is_quantized):
         raise ValueError("boxes must be a quantized tensor, as input is one")
     if input.dim() == 4 and input.shape[0] != 1:
@@ -75,18 +75,18 @@ def _dequantize(input: Tensor, boxes: Boxes) -> tuple[Tensor, Tensor]:
 def roi_pool(
     input: Tensor, boxes: Boxes, output_size: OutputSize, spatial_scale: float = 1.0, quantization: str = "round"
 ) -> Tensor:
-    """RoIPool (Fast R-CNN, section 2.1): RoIs and bins are rounded to whole cells; the maximum of each bin.
+    """Pool RoIs with RoIPool (Fast R-CNN, section 2.1): round RoI and bins to whole cells, take each bin's maximum.
 
     Args:
         input: Tensor[N, C, H, W]; float32, float64, float16 or bfloat16.
         boxes: Tensor[K, 5] or a list of Tensor[L, 4]; any floating dtype.
         output_size: (PH, PW), or one int for both.
         spatial_scale: cells per pixel.
-        quantization: "round", the operator in use (Caffe, torchvision): edges rounded half away from zero, both end
-            cells counted; "floor", the textbooks': edges floored, the end cell not counted.
+        quantization: "round" for the operator in use (Caffe, torchvision): edges rounded half away from zero, both end
+            cells included; "floor" for the textbooks': edges floored, the end cell excluded.
 
     Returns:
-        Tensor[K, C, PH, PW]; a bin without cells is 0. The first cell that attains a maximum takes its gradient.
+        Tensor[K, C, PH, PW]; a bin without cells is 0. Of equal maxima, the first cell gets the gradient.
 
     Raises:
         ValueError, TypeError: malformed arguments; the message names the argument and its value.
@@ -107,14 +107,14 @@ def roi_warp(
     sampling_ratio: int = -1,
     mode: str = "avg",
 ) -> Tensor:
-    """RoIWarp (MNC, section 3.2): the RoI is rounded to whole cells as by RoIPool, then sampled bilinearly.
+    """Pool RoIs with RoIWarp (MNC, section 3.2): round the RoI as RoIPool does, then sample it bilinearly.
 
     Args:
         input: Tensor[N, C, H, W]; float32, float64, float16 or bfloat16.
         boxes: Tensor[K, 5] or a list of Tensor[L, 4]; any floating dtype.
         output_size: (PH, PW), or one int for both.
         spatial_scale: cells per pixel.
-        sampling_ratio: samples a bin along each axis; below 1, adaptive: the bin's extent in cells, rounded up.
+        sampling_ratio: samples per bin along each axis; below 1: adaptive, the bin's extent in cells, rounded up.
         mode: "avg" or "max" of a bin's samples.
 
     Returns:
@@ -134,17 +134,17 @@ def roi_warp(
 def ps_roi_align(
     input: Tensor, boxes: Boxes, output_size: OutputSize, spatial_scale: float = 1.0, sampling_ratio: int = -1
 ) -> Tensor:
-    """Position-sensitive RoIAlign (Light-Head R-CNN): RoIAlign, aligned, each bin from channels of its own.
+    """Pool RoIs with position-sensitive RoIAlign (Light-Head R-CNN): aligned RoIAlign, each bin from its own channels.
 
     Args:
         input: Tensor[N, C * PH * PW, H, W]; float32, float64, float16 or bfloat16.
         boxes: Tensor[K, 5] or a list of Tensor[L, 4]; any floating dtype.
         output_size: (PH, PW), or one int for both.
         spatial_scale: cells per pixel.
-        sampling_ratio: samples a bin along each axis; below 1, adaptive: the bin's extent in cells, rounded up.
+        sampling_ratio: samples per bin along each axis; below 1: adaptive, the bin's extent in cells, rounded up.
 
     Returns:
-        Tensor[K, C, PH, PW]: channel c of bin (ph, pw) is read from the input's channel (c * PH + ph) * PW + pw.
+        Tensor[K, C, PH, PW]: channel c of bin (ph, pw) is pooled from input channel (c * PH + ph) * PW + pw.
 
     Raises:
         ValueError, TypeError: malformed arguments; the message names the argument and its value.
@@ -158,11 +158,10 @@ def ps_roi_align(
 
 @torch.fx.wrap
 def ps_roi_pool(input: Tensor, boxes: Boxes, output_size: OutputSize, spatial_scale: float = 1.0) -> Tensor:
-    """Position-sensitive RoIPool (R-FCN, equation 1): the average of each bin's cells, from channels of its own.
+    """Pool RoIs with position-sensitive RoIPool (R-FCN, equation 1): average each bin's cells in its own channels.
 
-    Edges are rounded half away from zero and the end cell is not counted; the map's last row and column are never read,
-    as in torchvision. (torchvision's gradient forgets the latter: at the map's far edges it is not the gradient of its
-    own values. This one is.)
+    Edges are rounded half away from zero and the end cell is excluded; the map's last row and column are never read, as
+    in torchvision. (torchvision's backward pass does not skip them: its gradient is wrong at the map's far edges.)
 
     Args:
         input: Tensor[N, C * PH * PW, H, W]; float32, float64, float16 or bfloat16.
@@ -171,7 +170,7 @@ def ps_roi_pool(input: Tensor, boxes: Boxes, output_size: OutputSize, spatial_sc
         spatial_scale: cells per pixel.
 
     Returns:
-        Tensor[K, C, PH, PW]: channel c of bin (ph, pw) is read from the input's channel (c * PH + ph) * PW + pw; a bin
+        Tensor[K, C, PH, PW]: channel c of bin (ph, pw) is pooled from input channel (c * PH + ph) * PW + pw; a bin
         without cells is 0.
 
     Raises:

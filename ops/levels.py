@@ -1,4 +1,4 @@
-"""Which level of a pyramid a RoI is pooled from."""
+"""Assign RoIs to the levels of a pyramid."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from ops.checks import check_boxes, check_choice, check_scale, check_scales
 
 EPSILON = 1e-6
-"""Added outside the logarithm, as torchvision does, so that a RoI of exactly the canonical size is on its level."""
+"""Added to the logarithm, as in torchvision, so that a RoI of exactly the canonical size gets the canonical level."""
 
 
 def assign_levels(
@@ -21,20 +21,20 @@ def assign_levels(
     canonical_level: float = 4,
     rounding: str = "floor",
 ) -> Tensor:
-    """The level of each RoI by its area: k = floor(canonical_level + log2(sqrt(area) / canonical_size)) (FPN, eq. 1).
+    """Assign each RoI to a level by its area: floor(canonical_level + log2(sqrt(area) / canonical_size)) (FPN, eq. 1).
 
     Args:
-        boxes: Tensor[K, 5] (image index, x1, y1, x2, y2), or a list of Tensor[L, 4], in pixels; Tensor[K, 4] will do.
-        scales: cells per pixel of each level; level number k has scale 2^-k. k is clamped to the numbers present.
-        canonical_size: the side, in pixels, of a RoI that belongs on `canonical_level`.
-        canonical_level: the number of that level.
-        rounding: "floor" (FPN), or "round" to the nearest number (the Keras Mask R-CNN).
+        boxes: Tensor[K, 5] (image index, x1, y1, x2, y2), or a list of Tensor[L, 4], in pixels; or Tensor[K, 4].
+        scales: cells per pixel of each level: level k has scale 2^-k. Results are clamped to the levels given.
+        canonical_size: the side, in pixels, of a RoI that belongs to `canonical_level`.
+        canonical_level: k of that level; 4 is the stride 16.
+        rounding: "floor" (FPN), or "round" to the nearest level (Matterport's Mask R-CNN in Keras).
 
     Returns:
-        int64 Tensor[K]: indices into `scales`. Boxes without an area (empty, inverted, NaN) are on the finest level.
+        int64 Tensor[K]: indices into `scales`. Boxes without an area (empty, inverted, NaN) get the finest level.
 
     Raises:
-        ValueError, TypeError: as `roi_align`; also if `canonical_size` is not positive.
+        ValueError, TypeError: malformed arguments; the message names the argument and its value.
     """
     if not (isinstance(boxes, Tensor) and boxes.dim() == 2 and boxes.shape[1] == 4 and boxes.is_floating_point()):
         boxes = check_boxes(boxes)
@@ -46,7 +46,7 @@ def assign_levels(
     number = canonical_level + torch.log2(side / canonical_size) + EPSILON
     number = number.floor() if rounding == "floor" else number.round()
     number = number.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf).clamp(min(numbers), max(numbers))
-    # The nearest level there is; where levels are missing, the finer of two equally near.
-    # One by one, as a tensor of `numbers` would have to be copied to the device.
+    # The nearest of the levels given; between two equally near, the finer one.
+    # One by one, since a tensor of `numbers` would have to be copied to the device.
     distances = [(number - present - 1e-3).abs() for present in numbers]
     return torch.stack(distances, 1).argmin(1)

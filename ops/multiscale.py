@@ -1,13 +1,13 @@
-"""The operators on a pyramid, in one call for all levels: RoI k is pooled from `features[levels[k]]`.
+"""RoI operators on a pyramid, in one call for all levels: RoI k is pooled from `features[levels[k]]`.
 
-What they share:
+Arguments, result and errors that they share:
 
-- `features`: the levels, Tensor[N, C, H_l, W_l] each, of one dtype; `scales`: cells per pixel of each.
+- `features`: the levels, a list of Tensor[N, C, H_l, W_l] of one dtype; `scales`: cells per pixel of each.
 - `boxes`, `output_size` and the rest: as for the operator on one map.
 - `levels`: integer Tensor[K], indices into `features`; None: `assign_levels(boxes, scales)`. A RoI whose level does not
   exist gives zeros.
-- The result, Tensor[K, C, PH, PW], is in the order of the boxes, and channels last where all levels are.
-- ValueError or TypeError names a malformed argument and its value.
+- Result: Tensor[K, C, PH, PW] in the order of the boxes, channels last if all levels are.
+- Errors: ValueError or TypeError that names the malformed argument and its value.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def multiscale_roi_align(
     mode: str = "avg",
     levels: Tensor | None = None,
 ) -> Tensor:
-    """`roi_align` from the levels of a pyramid; arguments, result and errors as the module's docstring says.
+    """Pool each RoI from its level with `roi_align`; arguments, result and errors as in the module's docstring.
 
     Equivalent to: for each level l, output[levels == l] = roi_align(features[l], boxes[levels == l], output_size,
         scales[l], sampling_ratio, aligned, mode).
@@ -52,7 +52,7 @@ def multiscale_roi_pool(
     quantization: str = "round",
     levels: Tensor | None = None,
 ) -> Tensor:
-    """`roi_pool` from the levels of a pyramid; arguments, result and errors as the module's docstring says.
+    """Pool each RoI from its level with `roi_pool`; arguments, result and errors as in the module's docstring.
 
     Equivalent to: for each level l, output[levels == l] = roi_pool(features[l], boxes[levels == l], output_size,
         scales[l], quantization).
@@ -71,7 +71,7 @@ def multiscale_roi_warp(
     mode: str = "avg",
     levels: Tensor | None = None,
 ) -> Tensor:
-    """`roi_warp` from the levels of a pyramid; arguments, result and errors as the module's docstring says.
+    """Pool each RoI from its level with `roi_warp`; arguments, result and errors as in the module's docstring.
 
     Equivalent to: for each level l, output[levels == l] = roi_warp(features[l], boxes[levels == l], output_size,
         scales[l], sampling_ratio, mode).
@@ -89,7 +89,7 @@ def multiscale_ps_roi_align(
     sampling_ratio: int = -1,
     levels: Tensor | None = None,
 ) -> Tensor:
-    """`ps_roi_align` from the levels of a pyramid; arguments, result and errors as the module's docstring says.
+    """Pool each RoI from its level with `ps_roi_align`; arguments, result and errors as in the module's docstring.
 
     Equivalent to: for each level l, output[levels == l] = ps_roi_align(features[l], boxes[levels == l], output_size,
         scales[l], sampling_ratio).
@@ -105,7 +105,7 @@ def multiscale_ps_roi_pool(
     scales: Sequence[float],
     levels: Tensor | None = None,
 ) -> Tensor:
-    """`ps_roi_pool` from the levels of a pyramid; arguments, result and errors as the module's docstring says.
+    """Pool each RoI from its level with `ps_roi_pool`; arguments, result and errors as in the module's docstring.
 
     Equivalent to: for each level l, output[levels == l] = ps_roi_pool(features[l], boxes[levels == l], output_size,
         scales[l]).

@@ -1,8 +1,8 @@
-"""The compiled operators: loading them, their fake kernels and their gradients.
+"""Load the compiled operators and register their fake kernels and gradients.
 
-Three operators make up everything: `average`, `ps_average` (position-sensitive) and `maximum` pool RoIs from the levels
-of a pyramid under a rule (where the bins lie and what they look at: see csrc/geometry.h), and each has its backward.
-The averages are linear in the features: the gradient of their gradient is the operator itself.
+Three operators serve all others: `average`, `ps_average` (position-sensitive) and `maximum` pool RoIs from the levels
+of a pyramid under a rule (where the bins lie and where they sample: csrc/geometry.h), and each has a backward operator.
+The averages are linear in the features, so that the backward of their backward is the operator itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ops.compile_cuda import build_cuda
 
 
 class Backend(NamedTuple):
-    """Which implementation runs, and why."""
+    """The implementation that runs, and the reason."""
 
     name: str
     """"cuda", "cpu" or "torch" (pure PyTorch)"""
@@ -28,7 +28,7 @@ class Backend(NamedTuple):
 
 
 def _load() -> str | None:
-    """Loads the CPU library and registers what belongs to it; returns why not, or None."""
+    """Load the CPU library and register fake kernels and gradients; return the reason of a failure, or None."""
     try:
         torch.ops.load_library(build())  # type: ignore[no-untyped-call]
     except (BuildError, OSError) as error:
@@ -40,7 +40,7 @@ def _load() -> str | None:
 
 @functools.cache
 def _cuda_missing() -> str | None:
-    """Loads the CUDA library when first asked, as CUDA is in use by then; returns why not, or None."""
+    """Load the CUDA library at the first call, when CUDA is in use; return the reason of a failure, or None."""
     if _missing is not None:
         return _missing
     try:
@@ -55,20 +55,21 @@ def _has_cuda() -> bool:
     return _cuda_missing() is None
 
 
-# What torch.compiler.assume_constant_result sets; calling it imports dynamo, a second at every `import ops`.
+# Set what torch.compiler.assume_constant_result would set: calling it imports dynamo, a second at every `import ops`.
 _has_cuda.__dict__["_dynamo_marked_constant"] = True
 
 
 def available(device: torch.device) -> bool:
-    """Whether compiled operators exist for tensors on `device`; those for CUDA are compiled when first asked for."""
+    """Tell whether compiled operators exist for tensors on `device`; the first call for CUDA compiles them."""
     return (device.type == "cpu" and _missing is None) or (device.type == "cuda" and _has_cuda())
 
 
 def backend() -> Backend:
-    """Which implementation serves: `(name, reason)`.
+    """Tell which implementation runs: `(name, reason)`.
 
-    "cuda" where there is a GPU and compiled operators for it (those for the CPU are there as well), "cpu" where there
-    are compiled ones for the CPU, else "torch" (pure PyTorch).
+    Returns:
+        "cuda" where there is a GPU and the operators are compiled for it and for the CPU; "cpu" where they are compiled
+        for the CPU only; "torch" (pure PyTorch) where they are not compiled.
     """
     if _missing is not None:
         return Backend("torch", _missing)
@@ -76,12 +77,12 @@ def backend() -> Backend:
     if not torch.cuda.is_available():
         return Backend("cpu", f"compiled kernels, {variant} variant; there is no GPU")
     if (missing := _cuda_missing()) is not None:
-        return Backend("cpu", f"compiled kernels, {variant} variant; on a GPU pure PyTorch, as {missing}")
+        return Backend("cpu", f"compiled kernels, {variant} variant; pure PyTorch on the GPU: {missing}")
     return Backend("cuda", f"compiled kernels, {variant} variant on the CPU")
 
 
 def is_channels_last(features: Sequence[Tensor]) -> bool:
-    """Whether the operators treat these maps as channels last: all of them are, and one is not contiguous as well."""
+    """Tell whether the operators treat these maps as channels last: all are, and at least one is not also NCHW."""
     last = all(f.is_contiguous(memory_format=torch.channels_last) for f in features)
     return last and any(not f.is_contiguous() for f in features)
 
@@ -157,7 +158,7 @@ def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> 
 
 
 def _register_linear(name: str) -> None:
-    """The gradients of `name` and of its transpose, which is the gradient of each other's."""
+    """Register the gradients of a linear operator and of its backward: each is the gradient of the other."""
 
     def gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         boxes, levels = ctx.saved_tensors

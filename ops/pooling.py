@@ -1,4 +1,4 @@
-"""The way that every operator takes: arguments checked at the door, levels assigned, the implementation chosen."""
+"""Check an operator's arguments, assign levels and choose the implementation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,16 @@ def pool_level(
     spatial_scale: float,
     sampling_ratio: int = -1,
 ) -> Tensor:
-    """An operator of `ops.native` on one level [N, C, H, W]: [K, C', PH, PW]."""
+    """Run an operator of `ops.native` on one feature map [N, C, H, W].
+
+    Args:
+        operator: "average", "ps_average" or "maximum".
+        rule: a name of csrc/geometry.h's `Rule`.
+        input, boxes, output_size, spatial_scale, sampling_ratio: as of `ops.roi_align`.
+
+    Returns:
+        [K, C, PH, PW]; [K, C / (PH * PW), PH, PW] for "ps_average".
+    """
     check_map(input, "input")
     return _pool(operator, rule, [input], boxes, output_size, [check_scale(spatial_scale)], sampling_ratio, None)
 
@@ -49,7 +58,7 @@ def pool_levels(
     sampling_ratio: int = -1,
     levels: Tensor | None = None,
 ) -> Tensor:
-    """An operator of `ops.native` on a pyramid: [K, C', PH, PW]."""
+    """Run an operator of `ops.native` on a pyramid; other arguments and result as of `pool_level`."""
     features = check_features(features)
     checked = check_scales(scales, len(features))
     return _pool(operator, rule, features, boxes, output_size, checked, sampling_ratio, levels)
@@ -75,7 +84,7 @@ def _pool(
     rois, levels = place(features, boxes, scales, levels)
     arguments = (features, rois, levels, scales, height, width, sampling_ratio, rule)
     if not native.available(features[0].device):
-        with torch.autocast(features[0].device.type, enabled=False):  # matrix products keep their precision
+        with torch.autocast(features[0].device.type, enabled=False):  # autocast would round its matrix products
             return FALLBACK[operator](*arguments)
     result = getattr(torch.ops.aligned_rcnn, operator)(*arguments)
     return result[0] if operator == "maximum" else result  # type: ignore[no-any-return]
@@ -84,7 +93,7 @@ def _pool(
 def place(
     features: list[Tensor], boxes: Boxes, scales: list[float], levels: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """The boxes as Tensor[K, 5] and their levels; None where there is one level only and none are given."""
+    """Convert boxes to Tensor[K, 5] and assign their levels; None for the levels of a single map unless given."""
     rois = check_boxes(boxes, features[0].shape[0], features[0].device)
     if levels is not None:
         return rois, check_levels(levels, rois)

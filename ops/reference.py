@@ -1,7 +1,7 @@
-"""The operators as their definitions read, in plain loops: slow, in Python's own float64, obviously right.
+"""Reference implementation of the operators: their definitions in plain loops and Python's float64.
 
-Nothing is shared with the other implementations, which are tested against this one. Gradients come from autograd, since
-each output is written as a sum, or a choice, of elements of the input.
+It shares no code with the other implementations, which are tested against it. Gradients come from autograd: each output
+is a sum, or a maximum, of elements of the input.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def bilinear(map: Tensor, y: float, x: float) -> Tensor:
-    """The value [C] of a map [C, H, W] at a point between cells; zeros more than one cell outside, and at NaN."""
+    """Interpolate a map [C, H, W] at a point: [C], zeros at NaN and more than one cell outside the map."""
     height, width = map.shape[1:]
     if not (-1 <= y <= height and -1 <= x <= width):
         return map.new_zeros(map.shape[0])
@@ -37,20 +37,20 @@ def bilinear(map: Tensor, y: float, x: float) -> Tensor:
 
 
 def sample_points(start: float, extent: float, bins: int, samples: int) -> list[list[float]]:
-    """Per bin of one axis, the coordinates of its samples, in cells."""
+    """List the sample coordinates of each bin of one axis, in cells."""
     size = extent / bins
     return [[start + b * size + (i + 0.5) * size / samples for i in range(samples)] for b in range(bins)]
 
 
 def _assemble(bins: list[list[Tensor]]) -> Tensor:
-    """[C, PH, PW] from a grid of [C]."""
+    """Stack a grid of [C] to [C, PH, PW]."""
     return torch.stack([torch.stack(row, -1) for row in bins], -2)
 
 
 def _per_roi(
     input: Tensor, boxes: Tensor, channels: int, bins: tuple[int, int], pool: Callable[[Tensor, list[float]], Tensor]
 ) -> Tensor:
-    """pool(map [C, H, W], edges x1, y1, x2, y2) of each RoI, stacked; zeros for RoIs without an image."""
+    """Apply pool(map [C, H, W], edges x1, y1, x2, y2) to each RoI and stack; zeros for RoIs without an image."""
     zeros = input.new_zeros(channels, *bins)
     results = [
         pool(input[int(index)], edges) if -1 < index < input.shape[0] else zeros for index, *edges in boxes.tolist()
@@ -67,7 +67,7 @@ def roi_align(
     aligned: bool = False,
     mode: str = "avg",
 ) -> Tensor:
-    """As `ops.roi_align`; boxes as Tensor[K, 5]."""
+    """Compute `ops.roi_align`; boxes as Tensor[K, 5]."""
 
     def pool(map: Tensor, edges: list[float]) -> Tensor:
         x1, y1, x2, y2 = (edge * spatial_scale for edge in edges)
@@ -85,7 +85,7 @@ def roi_warp(
     sampling_ratio: int = -1,
     mode: str = "avg",
 ) -> Tensor:
-    """As `ops.roi_warp`; boxes as Tensor[K, 5]."""
+    """Compute `ops.roi_warp`; boxes as Tensor[K, 5]."""
 
     def pool(map: Tensor, edges: list[float]) -> Tensor:
         x1, y1, x2, y2 = (edge * spatial_scale for edge in edges)
@@ -102,7 +102,7 @@ def _sampled(
     sampling_ratio: int,
     mode: str,
 ) -> Tensor:
-    """One RoI of (start, extent) along each axis, sampled between cells."""
+    """Pool one RoI, (start, extent) along each axis, from bilinear samples: [C, PH, PW]."""
     counts = [
         sampling_ratio if sampling_ratio > 0 else max(math.ceil(extent / bins), 0)
         for (_, extent), bins in zip((rows, cols), output_size, strict=True)
@@ -121,17 +121,17 @@ def _sampled(
 
 
 def round_half_away(value: float) -> int:
-    """The nearest whole number; halves away from zero, as C's `round`."""
+    """Round to the nearest whole number, halves away from zero, as C's `round`."""
     return int(math.copysign(math.floor(abs(value) + 0.5), value))
 
 
 def exact_span(low: float, high: float, aligned: bool) -> tuple[float, float]:
-    """Where RoIAlign begins on an axis, in the coordinates of `bilinear`, and how far it extends: (start, extent)."""
+    """Compute RoIAlign's (start, extent) on one axis, in cells, in the coordinates of `bilinear`."""
     return (low - 0.5, high - low) if aligned else (low, max(high - low, 1.0))
 
 
 def whole_span(low: float, high: float, quantization: str = "round") -> tuple[int, int]:
-    """The first cell that RoIPool takes on an axis, and how many: (start, extent)."""
+    """Compute RoIPool's first cell and number of cells on one axis: (start, extent)."""
     if quantization == "round":
         first = round_half_away(low)
         return first, max(round_half_away(high) - first + 1, 1)
@@ -146,7 +146,7 @@ def roi_pool(
     spatial_scale: float = 1.0,
     quantization: str = "round",
 ) -> Tensor:
-    """As `ops.roi_pool`; boxes as Tensor[K, 5]."""
+    """Compute `ops.roi_pool`; boxes as Tensor[K, 5]."""
 
     def pool(map: Tensor, edges: list[float]) -> Tensor:
         x1, y1, x2, y2 = (edge * spatial_scale for edge in edges)
@@ -164,7 +164,7 @@ def roi_pool(
 
 
 def cells_of(start: int, extent: int, bins: int, limit: int) -> list[tuple[int, int]]:
-    """Per bin of one axis, the cells [begin, end) it covers, as far as they are before `limit`."""
+    """List the cells [begin, end) of each bin of one axis, clipped to [0, limit]."""
     result = []
     for b in range(bins):
         begin = math.floor(b * (extent / bins)) + start
@@ -174,7 +174,7 @@ def cells_of(start: int, extent: int, bins: int, limit: int) -> list[tuple[int, 
 
 
 def _own_channels(pooled: Tensor) -> Tensor:
-    """[C, PH, PW] from all channels in all bins, [C * PH * PW, PH, PW]: each bin keeps its own channels."""
+    """Select each bin's own channels: [C, PH, PW] from [C * PH * PW, PH, PW]."""
     height, width = pooled.shape[1:]
     channels = pooled.shape[0] // (height * width)
     bins = [
@@ -191,14 +191,14 @@ def ps_roi_align(
     spatial_scale: float = 1.0,
     sampling_ratio: int = -1,
 ) -> Tensor:
-    """As `ops.ps_roi_align`; boxes as Tensor[K, 5]."""
+    """Compute `ops.ps_roi_align`; boxes as Tensor[K, 5]."""
     pooled = roi_align(input, boxes, output_size, spatial_scale, sampling_ratio, aligned=True)
     channels = input.shape[1] // (output_size[0] * output_size[1])
     return torch.stack([_own_channels(p) for p in pooled]) if len(boxes) else pooled[:, :channels]
 
 
 def ps_roi_pool(input: Tensor, boxes: Tensor, output_size: tuple[int, int], spatial_scale: float = 1.0) -> Tensor:
-    """As `ops.ps_roi_pool`; boxes as Tensor[K, 5]."""
+    """Compute `ops.ps_roi_pool`; boxes as Tensor[K, 5]."""
 
     def pool(map: Tensor, edges: list[float]) -> Tensor:
         x1, y1, x2, y2 = (round_half_away(edge * spatial_scale) for edge in edges)
@@ -217,12 +217,12 @@ def ps_roi_pool(input: Tensor, boxes: Tensor, output_size: tuple[int, int], spat
 
 
 def edge_to_edge(low: float, high: float, count: int) -> list[float]:
-    """`count` points, the first and the last on the edges; the centre if there is but one."""
+    """Place `count` points evenly, the first and the last on the edges; a single one at the centre."""
     return [low + i * (high - low) / (count - 1) for i in range(count)] if count > 1 else [(low + high) / 2]
 
 
 def crop_and_resize(input: Tensor, boxes: Tensor, output_size: tuple[int, int], spatial_scale: float = 1.0) -> Tensor:
-    """As `ops.crop_and_resize`; boxes as Tensor[K, 5]."""
+    """Compute `ops.crop_and_resize`; boxes as Tensor[K, 5]."""
 
     def pool(map: Tensor, edges: list[float]) -> Tensor:
         x1, y1, x2, y2 = (edge * spatial_scale for edge in edges)
@@ -239,7 +239,7 @@ def crop_and_resize(input: Tensor, boxes: Tensor, output_size: tuple[int, int], 
 
 
 def roi_crop(input: Tensor, boxes: Tensor, output_size: tuple[int, int], spatial_scale: float = 1.0) -> Tensor:
-    """As `ops.roi_crop`; boxes as Tensor[K, 5]. The map stands in a frame of zeros, into which its border fades."""
+    """Compute `ops.roi_crop`; boxes as Tensor[K, 5]. The map is padded with zeros, into which its border fades."""
     framed = torch.nn.functional.pad(input, (1, 1, 1, 1))
     moved = boxes.clone()
     moved[:, 1:] = boxes[:, 1:] * spatial_scale + 1

@@ -2,20 +2,24 @@
 `python scripts/benchmark.py step` a training step and an inference pass of whole detectors.
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-from torchvision.ops import MultiScaleRoIAlign
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from detector.config.cli import keep_memory
-from detector.training import benchmark as steps
-from ops import benchmark
+    from ops import benchmark
 
 
 def torchvision_pool(workload: benchmark.Workload, boxes: list[Tensor]) -> benchmark.Pool:
-    """torchvision's multi-scale RoIAlign on a benchmark's features."""
+    """Return torchvision's multi-scale RoIAlign of a benchmark's RoIs."""
+    from torchvision.ops import MultiScaleRoIAlign
+
+    from ops import benchmark
+
     names = [str(i) for i in range(len(benchmark.STRIDES))]
     pooler = MultiScaleRoIAlign(
         names, workload.pooled, benchmark.SAMPLES, canonical_scale=round(workload.canonical_size), canonical_level=4
@@ -28,19 +32,27 @@ def main() -> int:
     """Parse the command line and print the table; 1 and a message where the device is not there."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["ops", "step"], help="what to time")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
-    parser.add_argument("--rounds", type=int, default=9, help="times each call is timed")
+    parser.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
+    parser.add_argument("--rounds", type=int, default=9, help="how often each call is timed (%(default)s)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     arguments = parser.parse_args()
+
+    import torch
+
+    from detector.config.cli import keep_memory
+    from detector.training import benchmark as steps
+    from ops import benchmark
+
     if arguments.rounds < 1 or (arguments.threads or 1) < 1:
         print("error: --rounds and --threads must be at least 1", file=sys.stderr)
         return 1
-    if arguments.device not in ("cpu", "cuda") or (arguments.device == "cuda" and not torch.cuda.is_available()):
+    cuda = torch.cuda.is_available()
+    if arguments.device not in (None, "cpu", "cuda") or (arguments.device == "cuda" and not cuda):
         print(f"error: --device {arguments.device} is not there; use cpu", file=sys.stderr)
         return 1
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    device = torch.device(arguments.device)
+    device = torch.device(arguments.device or ("cuda" if cuda else "cpu"))
     if arguments.what == "step":
         keep_memory()
         steps.run(device, arguments.rounds)

@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from detector.config import build
+from detector.config.resolve import with_classes
 from detector.models.rcnn import RCNN
 from detector.types import Batch, Target
 
@@ -32,7 +33,7 @@ def small_model(*overrides: str, seed: int = 0) -> RCNN:
     """A narrow detector of four classes with random weights."""
     config = compose_config("backbone.channels=32", "backbone.width=64", *overrides)
     torch.manual_seed(seed)
-    model = build.build_model(build.compose_model(config, CLASSES))
+    model = build.build_model(with_classes(config, CLASSES))
     assert isinstance(model, RCNN)
     return model
 

@@ -69,6 +69,9 @@ def test_arrows(path: Path) -> None:
         assert not uses(path, "hydra"), f"only {HYDRA} know Hydra"
     if not name.startswith(LIGHTNING):
         assert not uses(path, "lightning"), f"only {LIGHTNING} know Lightning"
+        assert not uses(path, "detector.data.datamodule"), (
+            "which imports Lightning; batches are made by data/collate.py"
+        )
     if name != "detector/data/augment.py":
         assert not uses(path, "albumentations")
 

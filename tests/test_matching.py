@@ -28,14 +28,14 @@ def test_thresholds_and_the_band_between() -> None:
     assert matches.index[:4].tolist() == [0, 0, 0, 1]
 
 
-def test_low_quality_keeps_the_nearest_of_each_object() -> None:
-    matches = Matcher(0.7, 0.3, low_quality=True)(REFERENCES, target([[0, 0, 10, 10], [30, 30, 40, 40]]))
+def test_low_quality_matches_keep_the_nearest_of_each_object() -> None:
+    matches = Matcher(0.7, 0.3, allow_low_quality_matches=True)(REFERENCES, target([[0, 0, 10, 10], [30, 30, 40, 40]]))
     assert matches.positive.tolist() == [True, False, False, True, False]
     assert matches.negative.tolist() == [False, False, True, False, True]
 
 
 def test_an_object_that_touches_nothing_forces_nothing() -> None:
-    matches = Matcher(0.7, 0.3, low_quality=True)(REFERENCES, target([[50, 50, 60, 60]]))
+    matches = Matcher(0.7, 0.3, allow_low_quality_matches=True)(REFERENCES, target([[50, 50, 60, 60]]))
     assert not matches.positive.any()
     assert matches.negative.all()
 
@@ -47,7 +47,7 @@ def test_threshold_is_inclusive_above_and_exclusive_below() -> None:
 
 def test_crowds_are_neither_learnt_nor_background() -> None:
     crowd = target([[0, 0, 20, 20], [30, 30, 40, 40]], [True, False])
-    matches = Matcher(0.5, 0.5, low_quality=True)(REFERENCES, crowd)
+    matches = Matcher(0.5, 0.5, allow_low_quality_matches=True)(REFERENCES, crowd)
     assert matches.positive.tolist() == [False, False, False, True, False]
     assert matches.negative.tolist() == [False, False, False, False, True]
     only = Matcher(0.5, 0.5)(REFERENCES, target([[0, 0, 20, 20]], [True]))

@@ -7,6 +7,7 @@ from tests.test_combinations import CHOICES, KINDS, given_proposals, refusal
 
 from detector.boxes import iou
 from detector.config import build
+from detector.config.resolve import with_classes
 from detector.models import vgg
 from detector.types import Batch, Target
 from tests.conftest import CLASSES, compose_config, learn
@@ -70,7 +71,7 @@ def test_one_image_is_learnt_by_heart(name: str, backbone: str) -> None:
     overrides = [*(f"{key}={value}" for key, value in choice.items()), *NARROW[backbone], *COMMON]
     config = compose_config(*overrides, *([] if name.startswith("fast_") else RPN))
     torch.manual_seed(0)
-    model = build.build_model(build.compose_model(config, CLASSES))
+    model = build.build_model(with_classes(config, CLASSES))
     batch = one_image(0)
     # VGG16 has no norms, and bears only smaller steps.
     history = learn(model, batch, rate=1.5e-3 if backbone == "vgg16" else 3e-3, steps=300)

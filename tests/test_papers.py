@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from detector.config import build
-from detector.weights import checkpoints
+from detector.config.resolve import with_classes
+from detector.weights.checkpoints import portable
 from tests.conftest import CLASSES, ROOT, compose_config
 from tests.scripts.conftest import run_script
 
@@ -40,7 +41,7 @@ EVEN = 0.02 / 3
 def test_presets_hold_what_was_published(
     experiment: str, images: int, rates: dict[int, float], steps: int, decay: float, rois: int, proposals: int
 ) -> None:
-    config = build.compose_model(compose_config(f"experiment={experiment}"), CLASSES)
+    config = with_classes(compose_config(f"experiment={experiment}"), CLASSES)
     assert (config.schedule.steps, config.schedule.batch_size) == (steps, images)
     optimizer = build.instantiate(config.schedule.optimizer)([{"params": [torch.nn.Parameter(torch.zeros(3, 3))]}])
     start, decays, momentum = (optimizer.param_groups[0][key] for key in ("lr", "weight_decay", "momentum"))
@@ -53,7 +54,7 @@ def test_presets_hold_what_was_published(
     heads = config.model.heads
     assert (heads.get("hard_examples") or heads.sampler.count) == rois
     assert heads.sampler.fraction == 0.25
-    assert model.proposer.test_limits.post_nms == proposals
+    assert model.proposer.test_limits.post_nms_topk == proposals
     assert not any(p.requires_grad for p in next(model.backbone.body.children()).parameters())
 
 
@@ -70,7 +71,7 @@ def test_a_rehearsal_changes_neither_the_images_nor_the_model(experiment: str) -
     assert (dry.dataset.train.limit, dry.dataset.val.limit, dry.backbone.weights) == (2, 2, None)
     for key in ("train_augment", "val_augment", "rois", "proposals", "anchor_sizes"):
         assert dry.dataset[key] == whole.dataset[key]
-    plain, other = (checkpoints.portable(build.compose_model(c, CLASSES))["model"] for c in (whole, dry))
+    plain, other = (portable(with_classes(c, CLASSES))["model"] for c in (whole, dry))
     assert plain["heads"]["select"].pop("score") == 0.05
     assert other["heads"]["select"].pop("score") == 0.0
     told = json.dumps(plain["heads"]["select"]), json.dumps(other["heads"]["select"])
@@ -85,7 +86,7 @@ def test_table_2c_from_command_to_report(tmp_path: Path) -> None:
     sizes = {"short_sizes": "[160]", "max_size": "240"}
     small = [f"dataset.{split}_augment.{key}={value}" for split in ("train", "val") for key, value in sizes.items()]
     overrides = json.dumps(
-        ["experiment=dry", *small, "dataset.proposals.test.post_nms=20", "dataset.rois=16", "dataset.detections=5"]
+        ["experiment=dry", *small, "dataset.rpn.test.post_nms_topk=20", "dataset.rois=16", "dataset.detections=5"]
     )
     result = run_script(
         "ablate",

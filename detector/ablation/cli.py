@@ -3,76 +3,58 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from rich.console import Console
 
 from detector.ablation.compare import compare
 from detector.ablation.records import write_records
 from detector.ablation.report.report import write_report
 from detector.ablation.study import parse_study
 from detector.ablation.sweep import Sweep
-from detector.config import build
 from detector.config.cli import console
+from detector.config.compose import launcher, override, search_path
+from detector.weights.trust import allow
 
-KEYS = ("study", "arms", "datasets", "data_dir", "reuse", "dry_run", "report", "trust", "hydra", "overrides")
-"""The keys of `configs/ablate.yaml`; all others on the command line are overrides of every run."""
 LISTS = {"arms": "names", "datasets": "names", "reuse": "folders", "report": "folders", "trust": "packages"}
 """The keys that hold lists, and of what."""
-LAUNCHER = ("hydra/launcher", "hydra.launcher")
-SEARCH_PATH = "hydra.searchpath="
 
 
-def split_arguments(arguments: Sequence[str]) -> list[str]:
-    """Collect the overrides of runs, among the arguments of `scripts/ablate.py`, in `overrides=[...]`.
-
-    Raises:
-        SystemExit: overrides are given both in `overrides=[...]` and beside it.
-    """
-    own = [a for a in arguments if a[:1] == "-" or "=" not in a or re.split(r"[./@=]", a.lstrip("+~"))[0] in KEYS]
-    others = [a for a in arguments if a not in own]
-    if others and any(a.startswith("overrides=") for a in own):
-        sys.exit(f"error: give {' '.join(others)} within overrides=[...], or give all overrides without it")
-    if any(a.startswith("report=") for a in own) and not any(a.startswith("hydra.run.dir=") for a in own):
-        own.append("hydra.run.dir=multirun/report")
-    quoted = [json.dumps(a, ensure_ascii=False) for a in others]
-    return [*own, f"overrides=[{','.join(quoted)}]"] if quoted else own
-
-
-def ablate(config: DictConfig, folder: Path, hydra_overrides: Sequence[str] = ()) -> None:
+def ablate(config: DictConfig, overrides: Sequence[str], folder: Path, console: Console) -> None:
     """Run what is pending of a study, then write its records and its report; called inside `hydra.main`.
 
     Args:
         config: composed from `configs/ablate.yaml`. With `report`, only a report is made; with `dry_run`, only the
             commands are printed.
+        overrides: not used; see `detector.config.cli.Work`.
         folder: the study's.
-        hydra_overrides: those of Hydra's own keys, of which the launcher's and `hydra.searchpath` go to the runs.
+        console: where progress is printed.
 
     Raises:
         ValueError, OSError: the study or the command line is at fault, or runs have failed.
     """
+    del overrides
     for key, items in LISTS.items():
         if not isinstance(config[key], ListConfig | None):
             raise ValueError(f"{key}={config[key]}: give a list of {items}, such as {key}=[{config[key]}]")
     if config.report is not None:
-        _print_report(write_report(list(config.report), folder / "report"))
+        _print_report(write_report(list(config.report), folder / "report"), console)
         return
-    sweep = _sweep(config, folder, [o for o in hydra_overrides if o.lstrip("+").startswith(SEARCH_PATH)])
+    sweep = _sweep(config, folder)
     if config.dry_run:
         sweep.print_commands()
         return
-    failed = sweep.run([o for o in hydra_overrides if o.startswith(LAUNCHER)])
+    failed = sweep.run(launcher())
     records = sweep.records()
     if records.metrics:
         write_records(folder / "records", records)
         pictures = sweep.showcases(folder / "showcases")
-        _print_report(write_report([folder / "records"], folder / "report", pictures))
+        _print_report(write_report([folder / "records"], folder / "report", pictures), console)
     if failed:
         names = ", ".join(job.folder for job in failed[:5])
         raise ValueError(
@@ -81,10 +63,10 @@ def ablate(config: DictConfig, folder: Path, hydra_overrides: Sequence[str] = ()
         )
 
 
-def _sweep(config: DictConfig, folder: Path, search_path: Sequence[str]) -> Sweep:
+def _sweep(config: DictConfig, folder: Path) -> Sweep:
     """Make the sweep of a composed configuration."""
     trust = [f"trust=[{','.join(config.trust)}]"] if config.trust else []
-    shared = [*search_path, *trust, build.override("data_dir", config.data_dir), *config.overrides]
+    shared = [*search_path(), *trust, override("data_dir", config.data_dir), *config.overrides]
     content: Any = OmegaConf.to_container(config.study, resolve=True)
     study = parse_study(content)
     study, overrides, dataset = study.with_dataset(shared)
@@ -104,8 +86,9 @@ def compare_runs(arguments: Sequence[str]) -> int:
     )
     options = parser.parse_args(arguments)
     try:
+        allow(options.trust)
         first, second = options.compare
-        _print_report(compare(first, second, options.output))
+        _print_report(compare(first, second, options.output), console)
     except (ValueError, TypeError, OSError) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
@@ -114,5 +97,5 @@ def compare_runs(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _print_report(path: Path) -> None:
+def _print_report(path: Path, console: Console) -> None:
     console.print(f"Report: {path}", soft_wrap=True, markup=False)

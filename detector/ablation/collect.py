@@ -18,9 +18,9 @@ from detector.ablation.description import KINDS, StudyInfo
 from detector.ablation.records import CurvePoint, Gain, Metric, Records, Run
 from detector.ablation.study import Job
 from detector.config import build
-from detector.evaluation import predictions
 from detector.evaluation.coco import Kind
 from detector.evaluation.measure import Measured, difference, measure
+from detector.evaluation.predictions import read_predictions
 from detector.training.folder import configuration
 from detector.types import DetectionDataset
 
@@ -80,7 +80,7 @@ def measure_run(folder: Path) -> dict[Kind, Measured]:
         if not kept.is_file() or kept.stat().st_mtime_ns < file.stat().st_mtime_ns:
             truth = truth or validation_set(folder).ground_truth()
             bins = config.dataset.size_bins[0], config.dataset.size_bins[1]
-            numbers = measure(truth, predictions.read(file), kind, bins)
+            numbers = measure(truth, read_predictions(file), kind, bins)
             if not numbers.values:
                 continue  # such as masks of objects without ground-truth masks
             _keep(kept, numbers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from detector.training.resume import MOVABLE, PLACE
+from detector.config.resolve import MOVABLE, PLACE
 
 
 def _is_placement(key: str) -> bool:

@@ -13,8 +13,8 @@ from detector.ablation.records import write_records
 from detector.ablation.report.report import write_report
 from detector.ablation.report.showcase import showcases
 from detector.ablation.report.tables import slug
+from detector.config.resolve import FIXED, MOVABLE
 from detector.training.folder import command_of, configuration, names
-from detector.training.resume import FIXED, MOVABLE
 
 
 def compare(first: Path, second: Path, output: Path) -> Path:

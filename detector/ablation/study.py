@@ -11,7 +11,7 @@ from typing import Any
 from detector.ablation import contrasts
 from detector.ablation.commands import chosen_overrides
 from detector.ablation.description import Arm, StudyInfo, parse_description
-from detector.config import build
+from detector.config.compose import override
 from detector.training.folder import COMMAND, command_of, finished, train_command
 
 
@@ -124,7 +124,7 @@ class Study:
         yield from _join([*chosen, *self.of_data.get(dataset, []), *more], "experiment=")
         if arm in self.proposals:
             source = runs / self.proposals[arm] / dataset / str(seed)
-            yield build.override("proposals", source / "checkpoints" / "last.ckpt")
+            yield override("proposals", source / "checkpoints" / "last.ckpt")
         yield f"seed={seed}"
 
     def waves(self, jobs: Sequence[Job]) -> list[list[Job]]:

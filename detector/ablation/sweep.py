@@ -12,15 +12,17 @@ from datetime import timedelta
 from pathlib import Path
 
 from omegaconf import DictConfig
+from rich.console import Console
 
 from detector.ablation.collect import collect_records, finished_runs, measure_run
 from detector.ablation.description import KINDS
 from detector.ablation.records import Records
 from detector.ablation.report.showcase import showcases
 from detector.ablation.study import Job, Study, find_reusable, pending_jobs, select, write_command
-from detector.config import build
 from detector.config.cli import command, console
-from detector.training import resume as runs
+from detector.config.command_line import FULL_ERROR
+from detector.config.compose import current_job, launch, override
+from detector.training.run import train
 
 
 @dataclass
@@ -36,7 +38,7 @@ class Task:
 
     def __call__(self, config: DictConfig) -> None:
         """Train and measure one run; an error is printed, and the other runs go on."""
-        number, folder, overrides = build.job()
+        number = current_job()
         job = self.jobs[number]
         left = ""
         if number:
@@ -46,16 +48,15 @@ class Task:
             f"run {self.before + number + 1} of {self.total}{left}: {job.arm} on {job.dataset}, seed {job.seed}"
         )
 
-        def run(config: DictConfig) -> None:
-            build.check_additions("train", overrides)
-            runs.train(config, overrides, folder, console)
+        def run(config: DictConfig, overrides: Sequence[str], folder: Path, console: Console) -> None:
+            train(config, overrides, folder, console)
             measure_run(folder)
             write_command(job, folder)  # the run may have been made by an equivalent one
 
         try:
-            command(run)(config)
+            command(run, os.environ.get(FULL_ERROR))(config)
         except Exception:  # such as a GPU out of memory, which the other runs may not be
-            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            if os.environ.get(FULL_ERROR) == "1":
                 raise
             traceback.print_exc()
 
@@ -120,11 +121,9 @@ class Sweep:
         for wave in self.study.waves(self.jobs):
             pending = [job for job in self._pending(wave) if self._startable(job)]
             if pending:
-                jobs = [
-                    [*job.overrides, "resume=auto", build.override("hydra.sweep.subdir", job.folder)] for job in pending
-                ]
+                jobs = [[*job.overrides, "resume=auto", override("hydra.sweep.subdir", job.folder)] for job in pending]
                 before = len(self.jobs) - len(self._pending(self.jobs))
-                build.launch(Task(pending, before, len(self.jobs)), jobs, self.runs, launcher)
+                launch(Task(pending, before, len(self.jobs)), jobs, self.runs, launcher)
         return self._pending(self.jobs)
 
     def _pending(self, jobs: Sequence[Job]) -> list[Job]:

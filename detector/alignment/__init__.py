@@ -1,1 +1,1 @@
-"""Alignment made visible: what RoIPool and RoIAlign take for a RoI, in pictures and over whole datasets."""
+"""Draw and measure the quantisation error of RoI operators: for one RoI, over a dataset, and in the AP of runs."""

@@ -1,4 +1,4 @@
-"""What the pictures share: their width, their colours, and how they are written."""
+"""Widths, colours and the PNG writer that all figures share."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from detector.visualize import PALETTE, Colour
 
 RGB = tuple[float, float, float]
 Line = str | tuple[float, tuple[float, ...]]
-"""A style of lines: a name, or (offset, lengths of dashes and gaps)"""
+"""A line style of matplotlib: a name, or (offset, lengths of dashes and gaps)"""
 
 DASHED: Line = (0, (4, 2))
 WIDTH = 9.0
-"""of a picture, in inches of 100 pixels"""
+"""width of a figure, in inches of 100 pixels"""
 DPI = 150
-"""dots per inch: more than are shown, for fine screens"""
+"""above the 100 dots per inch at which a README shows a figure, for high-resolution screens"""
 
 
 def rgb(colour: Colour) -> RGB:
-    """A colour as matplotlib takes it, in 0..1."""
+    """Convert a colour of 0..255 to matplotlib's 0..1."""
     return colour[0] / 255, colour[1] / 255, colour[2] / 255
 
 
 BLUE, RED, BLACK, GREY = rgb(PALETTE[4]), rgb(PALETTE[5]), rgb((0, 0, 0)), rgb((115, 115, 115))
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG of at most 256 colours, which is a third of the size; its folder is made."""
+def save_png(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG of at most 256 colours, a third of the size of full colour; creates its folder."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What the error costs: how well runs localise objects, by how far RoIPool would misplace them."""
+"""Measure how well runs localise objects, by the quantisation error that RoIPool makes on each object."""
 
 from __future__ import annotations
 
@@ -15,24 +15,26 @@ from detector.evaluation.measure import Estimate
 
 @dataclass(frozen=True)
 class Part:
-    """Objects of about the same error."""
+    """Objects of about the same error, and how well each run finds and localises them."""
 
     low: float
     high: float
-    """of their errors, as shares of the object's side"""
-    middle: float
-    """the median"""
+    """smallest and largest error, as shares of the object's side"""
+    median: float
+    """the median error, likewise"""
     objects: int
+    """their number"""
     threshold: float
-    overlap: Mapping[str, Estimate]
-    """by run: the mean IoU of the objects that were found at IoU 0.5"""
-    found: Mapping[str, Estimate]
-    """by run: the share of all objects that were found at IoU `threshold`"""
-    precision: Mapping[str, Estimate] = field(default_factory=dict)
-    """by run, where it was measured: AP"""
+    """the IoU of `recall`"""
+    mean_iou: Mapping[str, Estimate]
+    """by run: the mean IoU of the objects that are matched at IoU 0.5 with their detections"""
+    recall: Mapping[str, Estimate]
+    """by run: the share of the objects that are matched at IoU `threshold`"""
+    ap: Mapping[str, Estimate] = field(default_factory=dict)
+    """by run: COCO's box AP; empty where it was not measured"""
 
 
-def by_error(
+def measure_by_error(
     errors: Floats,
     images: Sequence[Hashable],
     ious: Mapping[str, Floats],
@@ -41,25 +43,25 @@ def by_error(
     resamples: int = 1000,
     seed: int = 0,
 ) -> list[Part]:
-    """Sort objects by their error into parts of about equal number, and measure each run on each.
+    """Sort objects by their error into parts of about equal number, and measure each run on each part.
 
-    Objects of the same error are in the same part, so that there may be fewer parts.
+    Objects of equal error stay in one part, so there may be fewer parts than asked for.
 
     Args:
         errors: [N], as shares of the object's side.
-        images: [N], the image of each object; images are what is resampled.
-        ious: for each run [N]: the IoU of the object's match at IoU 0.5, NaN where it was not found.
-        parts: their number.
+        images: [N], the image of each object; the bootstrap resamples images.
+        ious: by run, [N]: the IoU with the detection that matches the object at IoU 0.5; NaN where none does.
+        parts: number of parts.
         threshold: the IoU from which on an object counts as found.
-        resamples: of the bootstrap; all runs and parts share them.
-        seed: of the bootstrap.
+        resamples: number of bootstrap resamples; all runs and parts use the same ones.
+        seed: seed of the bootstrap.
 
     Raises:
-        ValueError: the lengths differ; there are fewer objects than parts.
+        ValueError: the lengths differ, or there are fewer objects than parts.
     """
     lengths = {"images": len(images)} | {name: len(values) for name, values in ious.items()}
     if any(length != len(errors) for length in lengths.values()):
-        raise ValueError(f"there must be a value for each of {len(errors)} objects, not {lengths}")
+        raise ValueError(f"there must be a value for each of {len(errors)} objects, but the lengths are {lengths}")
     if not 1 <= parts <= len(errors):
         raise ValueError(f"{len(errors)} objects cannot be sorted into {parts} parts")
     names = {image: i for i, image in enumerate(dict.fromkeys(images))}
@@ -77,11 +79,11 @@ def by_error(
             Part(
                 low=float(share.min()),
                 high=float(share.max()),
-                middle=float(np.median(share)),
+                median=float(np.median(share)),
                 objects=len(chosen),
                 threshold=threshold,
-                overlap={r: _mean(v, ~np.isnan(v), place[chosen], weights) for r, v in own.items()},
-                found={
+                mean_iou={r: _mean(v, ~np.isnan(v), place[chosen], weights) for r, v in own.items()},
+                recall={
                     r: _mean((v >= threshold).astype(float), np.ones(len(v), bool), place[chosen], weights)
                     for r, v in own.items()
                 },
@@ -91,7 +93,14 @@ def by_error(
 
 
 def _mean(values: Floats, counted: NDArray[np.bool_], place: NDArray[np.int64], weights: Ints) -> Estimate:
-    """The mean of the counted values, with its 95 % percentile interval; `weights` [resamples, images]."""
+    """Compute the mean of the counted values with its 95 % percentile interval.
+
+    Args:
+        values: [n].
+        counted: [n].
+        place: [n], the position of each value's image.
+        weights: [resamples, images], how often each resample draws an image.
+    """
     if not counted.any():
         return Estimate(math.nan, None, None)
     images = weights.shape[1]

@@ -1,4 +1,4 @@
-"""The drawn image of the default picture: a house that fills its box, and a tree right beside it."""
+"""The example image: a house that fills its box exactly, with a tree right beside it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 from detector.alignment.regions import EXAMPLE_BOX, EXAMPLE_SIZE
 
 FINE = 2
-"""points along a pixel's side, for smooth edges"""
+"""supersampling along each axis, for smooth edges"""
 
 
-def house() -> Tensor:
-    """A house whose outline touches all four edges of `EXAMPLE_BOX`, uint8 [3, H, W] of `EXAMPLE_SIZE`."""
+def draw_house() -> Tensor:
+    """Draw a house that touches all four edges of `EXAMPLE_BOX`: uint8 [3, H, W] of `EXAMPLE_SIZE`, RGB."""
     height, width = EXAMPLE_SIZE
     _, top, right, ground = EXAMPLE_BOX
     picture = Image.new("RGB", (width * FINE, height * FINE), "#d6ebf7")

@@ -1,4 +1,4 @@
-"""Which cells of a map receive gradient from one output, as heat maps."""
+"""Draw which cells of a feature map receive gradient from one pooled value, as heat maps."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from torch import Tensor
 
-from detector.alignment.canvas import BLACK, DASHED, DPI, GREY, RED, RGB, WIDTH, Line, save
+from detector.alignment.canvas import BLACK, DASHED, DPI, GREY, RED, RGB, WIDTH, Line, save_png
 from detector.alignment.regions import Box, Region
 
 PALE = 0.25
-"""how much of the map shows beneath the gradients"""
-MOST = 10
-"""cells along a side of a map that have room for numbers"""
+"""opacity of the map beneath the gradients"""
+MOST_NUMBERED = 10
+"""cells along a side up to which the percentage is written into each cell"""
 
 
 def draw_gradients(
@@ -31,29 +31,29 @@ def draw_gradients(
     bin: Sequence[int],
     path: Path,
 ) -> None:
-    """Draw beside the map which of its cells receive gradient from one output, and how much, for each operator.
+    """Draw the map, and for each operator the share of one output's gradient that each cell receives.
 
     Args:
         map: [H, W].
-        regions: of the same box, by the operator's name, in cells (at stride 1).
-        gradients: [H, W] each, by the operator's name.
-        bin: row and column of the output.
+        regions: the regions pooled for one box, by operator, in cells (at stride 1).
+        gradients: [H, W] each, by operator, as `gradients.output_gradient` returns them.
+        bin: row and column of the bin whose gradient is drawn.
         path: the PNG to write.
 
     Raises:
-        ValueError: no operators.
+        ValueError: `regions` is empty.
     """
     if not regions:
-        raise ValueError("a picture needs at least one operator; gradient.operators is empty")
+        raise ValueError("gradient.operators is empty: a picture needs at least one operator")
     panels = 1 + len(regions)
     figure = Figure((WIDTH, WIDTH / panels + 1.2), dpi=DPI, layout="constrained")
-    figure.suptitle("Which cells of a map learn from one output?", fontsize=12)
+    figure.suptitle("Which cells of a map receive gradient from one output?", fontsize=12)
     axes = figure.subplots(1, panels, squeeze=False)[0]
     first = next(iter(regions.values()))
     _map(axes[0], map, 1.0)
     _outline(axes[0], first.box, BLACK, DASHED)
     axes[0].set_title("A map and a RoI", fontsize=12, fontweight="bold")
-    axes[0].set_xlabel("the brighter,\nthe larger the value", fontsize=10)
+    axes[0].set_xlabel("brighter cells have\nlarger values", fontsize=10)
     for ax, (name, region) in zip(axes[1:], regions.items(), strict=True):
         gradient = gradients[name]
         _map(ax, map, PALE)
@@ -78,11 +78,11 @@ def draw_gradients(
         Patch(fc="#3a82bd", label="gradient received, %"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=10, frameon=False)
-    save(figure, path)
+    save_png(figure, path)
 
 
 def _map(ax: Axes, values: Tensor, opacity: float) -> None:
-    """The map's values in shades of grey."""
+    """Draw the map's values in shades of grey."""
     height, width = values.shape
     low, high = float(values.min()), float(values.max())
     ax.imshow(values.numpy(), cmap="gray", vmin=2 * low - high, vmax=high, alpha=opacity, extent=(0, width, height, 0))
@@ -92,8 +92,8 @@ def _map(ax: Axes, values: Tensor, opacity: float) -> None:
 
 
 def _shares(ax: Axes, gradient: Tensor) -> None:
-    """The cells that receive any gradient, and how much in %, if they have room for that."""
-    shade, written = PowerNorm(0.5, 0, 1.0), max(gradient.shape) <= MOST
+    """Shade the cells that receive gradient; write the percentage into them where the map is small enough."""
+    shade, written = PowerNorm(0.5, 0, 1.0), max(gradient.shape) <= MOST_NUMBERED
     for row, column in gradient.nonzero().tolist():
         value = float(gradient[row, column])
         ax.add_patch(Rectangle((column, row), 1, 1, fc=colormaps["Blues"](shade(value)), lw=0, zorder=2))

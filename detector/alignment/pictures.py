@@ -1,4 +1,4 @@
-"""The picture of one RoI: the regions that operators take for it."""
+"""Draw one RoI and the regions that the operators pool for it."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from torch import Tensor
 
-from detector.alignment.canvas import BLACK, BLUE, DASHED, DPI, RED, RGB, WIDTH, save
-from detector.alignment.regions import WHOLE, Box, Region, Span, in_words, pixels
+from detector.alignment.canvas import BLACK, BLUE, DASHED, DPI, RED, RGB, WIDTH, save_png
+from detector.alignment.regions import ROUNDING, Box, Region, Span, format_length, format_offset
 from detector.types import Size
 
 ZOOM = 7
-"""cells along the side of the enlarged corner"""
+"""side of the enlarged corner, in cells"""
 WIDE = 14
-"""from so many cells on, a corner is drawn enlarged"""
+"""side of the view, in cells, from which on a corner is drawn enlarged"""
 MISSED, FOREIGN = "xxxx", "////"
-"""how what is not read of the box, and what is read beside it, are hatched"""
+"""hatching of the parts of the box that are not pooled, and of what is pooled from outside the box"""
 PALE = 0.3
-"""how far the image is faded to white, so that what is drawn on it can be seen"""
+"""opacity of the image on white, so that the drawing on it stands out"""
 
 
-def draw_regions(image: Tensor, size_of_cells: float, regions: Mapping[str, Region], path: Path) -> None:
-    """Draw, side by side, what each operator takes for a box: its bins and points over the image and the cells.
+def draw_regions(image: Tensor, stride: float, regions: Mapping[str, Region], path: Path) -> None:
+    """Draw, side by side, the region that each operator pools for a box: its bins and sample points over the image.
 
     Args:
         image: uint8 [3, H, W], RGB.
-        size_of_cells: the stride, in pixels.
-        regions: of the same box, by the operator's name.
+        stride: pixels between the cells of the feature map.
+        regions: the regions pooled for one box, by operator.
         path: the PNG to write.
 
     Raises:
-        ValueError: no regions.
+        ValueError: `regions` is empty.
     """
     if not regions:
-        raise ValueError("a picture needs at least one operator; operators is empty")
+        raise ValueError("operators is empty: a picture needs at least one operator")
     size: Size = (int(image.shape[1]), int(image.shape[2]))
-    view = _view(list(regions.values()), size, size_of_cells)
-    zoomed = max(view[2] - view[0], view[3] - view[1]) >= WIDE * size_of_cells
+    view = _view(list(regions.values()), size, stride)
+    zoomed = max(view[2] - view[0], view[3] - view[1]) >= WIDE * stride
     panel = WIDTH / len(regions)
     aspect = (view[3] - view[1]) / (view[2] - view[0])
     heights = [aspect, 0.72] if zoomed else [aspect]
@@ -53,9 +53,9 @@ def draw_regions(image: Tensor, size_of_cells: float, regions: Mapping[str, Regi
     axes = figure.subplots(len(heights), len(regions), squeeze=False, height_ratios=heights)
     faded = (255 - (1 - PALE) * (255 - image.permute(1, 2, 0).numpy().astype(np.float32))).astype(np.uint8)
     for column, (name, region) in enumerate(regions.items()):
-        _panel(axes[0, column], faded, size_of_cells, region, view)
+        _panel(axes[0, column], faded, stride, region, view)
         ax = axes[0, column]
-        ax.set_title(f"reads {_wide(region.edges)}: {in_words(region.worst)}", fontsize=10, color=_colour(region))
+        ax.set_title(f"reads {_wide(region.edges)}: {format_offset(region.worst)}", fontsize=10, color=_colour(region))
         ax.annotate(
             name,
             (0.5, 1),
@@ -67,9 +67,9 @@ def draw_regions(image: Tensor, size_of_cells: float, regions: Mapping[str, Regi
             fontweight="bold",
         )
         if zoomed:
-            corner = _corner(region.box, size, size_of_cells)
-            _panel(axes[1, column], faded, size_of_cells, region, corner)
-            _measure(axes[1, column], region, corner)
+            corner = _corner(region.box, size, stride)
+            _panel(axes[1, column], faded, stride, region, corner)
+            _annotate_right_edge(axes[1, column], region, corner)
             axes[0, column].add_patch(
                 Rectangle(
                     corner[:2], corner[2] - corner[0], corner[3] - corner[1], fill=False, ec="#555555", lw=0.9, zorder=9
@@ -79,23 +79,23 @@ def draw_regions(image: Tensor, size_of_cells: float, regions: Mapping[str, Regi
             axes[0, column].text(corner[2], corner[3] + 0.01 * (view[3] - view[1]), "enlarged below", **below)
     true = next(iter(regions.values())).box
     figure.suptitle(
-        f"A feature cell is {pixels(size_of_cells)} px wide, the object {_wide(true)}. What is read for it?\n",
+        f"A feature cell is {format_length(stride)} px wide, the object {_wide(true)}. What is read for it?\n",
         fontsize=12,
     )
     _legend(figure, regions)
-    save(figure, path)
+    save_png(figure, path)
 
 
 def _wide(box: Box) -> str:
-    return f"{pixels(box[2] - box[0])} px"
+    return f"{format_length(box[2] - box[0])} px"
 
 
 def _colour(region: Region) -> RGB:
-    return BLUE if abs(region.worst) < WHOLE else RED
+    return BLUE if abs(region.worst) < ROUNDING else RED
 
 
 def _view(regions: Sequence[Region], size: Size, stride: float) -> Box:
-    """The part of the image that is drawn: all regions and some of what is around them."""
+    """Compute the part of the image to draw: all regions with a margin."""
     edges = np.array([r.edges for r in regions] + [regions[0].box])
     low, high = edges[:, :2].min(0), edges[:, 2:].max(0)
     margin = np.maximum(0.2 * (high - low), 2 * stride)
@@ -106,7 +106,7 @@ def _view(regions: Sequence[Region], size: Size, stride: float) -> Box:
 
 
 def _corner(box: Box, size: Size, stride: float) -> Box:
-    """The part of the image around the lower right corner of the box that is drawn enlarged."""
+    """Compute the part of the image, around the lower right corner of the box, to draw enlarged."""
     width, height = ZOOM * stride, 0.72 * ZOOM * stride
     x2 = min(box[2] + 0.45 * width, math.ceil(size[1] / stride) * stride)
     y2 = min(box[3] + 0.45 * height, math.ceil(size[0] / stride) * stride)
@@ -116,7 +116,7 @@ def _corner(box: Box, size: Size, stride: float) -> Box:
 def _panel(
     ax: Axes, image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], stride: float, region: Region, view: Box
 ) -> None:
-    """The image, the cells, the region's bins and points, and the box, within `view`."""
+    """Draw the image, the cells, the region's bins and sample points, and the box, within `view`."""
     height, width = image.shape[:2]
     ax.imshow(image, extent=(0, width, height, 0), interpolation="antialiased", zorder=0)
     for x in np.arange(math.floor(view[0] / stride), view[2] / stride + 1) * stride:
@@ -155,7 +155,7 @@ def _panel(
 
 
 def _outside(a: Box, b: Box) -> list[Box]:
-    """What of the rectangle `a` lies outside of `b`, in up to four rectangles."""
+    """Subtract the rectangle `b` from `a`, as up to four rectangles."""
     top, bottom = max(a[1], b[1]), min(a[3], b[3])
     parts = [
         (a[0], a[1], a[2], min(top, a[3])),
@@ -163,14 +163,14 @@ def _outside(a: Box, b: Box) -> list[Box]:
         (a[0], top, min(b[0], a[2]), bottom),
         (max(b[2], a[0]), top, a[2], bottom),
     ]
-    return [part for part in parts if part[2] - part[0] > WHOLE and part[3] - part[1] > WHOLE]
+    return [part for part in parts if part[2] - part[0] > ROUNDING and part[3] - part[1] > ROUNDING]
 
 
-def _measure(ax: Axes, region: Region, view: Box) -> None:
-    """Write how far the right edge is off between the two edges."""
+def _annotate_right_edge(ax: Axes, region: Region, view: Box) -> None:
+    """Write the offset of the right edge beside an arrow from the box's edge to the region's."""
     true, taken = region.box[2], region.edges[2]
     y = view[1] + 0.2 * (view[3] - view[1])
-    off = abs(true - taken) >= WHOLE
+    off = abs(true - taken) >= ROUNDING
     if off:
         ax.annotate(
             "",
@@ -192,7 +192,7 @@ def _measure(ax: Axes, region: Region, view: Box) -> None:
     ax.text(
         high + gap if room else low - gap,
         y,
-        in_words(taken - true),
+        format_offset(taken - true),
         ha="left" if room else "right",
         va="center",
         fontsize=12,
@@ -222,5 +222,5 @@ def _legend(figure: Figure, regions: Mapping[str, Region]) -> None:
 
 
 def _overlap(bins: Sequence[Span]) -> bool:
-    """Whether a bin begins before the one before it ends."""
-    return any(first[1] - second[0] > WHOLE for first, second in pairwise(bins))
+    """Whether neighbouring bins overlap."""
+    return any(first[1] - second[0] > ROUNDING for first, second in pairwise(bins))

@@ -1,4 +1,4 @@
-"""Plots over many objects: how large the error is, and what it costs."""
+"""Plot the quantisation error over many objects, and the AP and localisation of runs by that error."""
 
 from __future__ import annotations
 
@@ -10,36 +10,41 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 
-from detector.alignment.canvas import DPI, WIDTH, rgb, save
+from detector.alignment.canvas import DPI, WIDTH, rgb, save_png
 from detector.alignment.costs import Part
-from detector.alignment.errors import FPN, Errors, Objects, Row
+from detector.alignment.errors import FPN, ErrorRow, GroundTruthBoxes, OperatorErrors
 from detector.visualize import PALETTE
 
 COLOURS = [rgb(PALETTE[i]) for i in (5, 0, 4, 2, 6, 1)]
 SHADES = ["#b7d3ea", "#6aaed6", "#2f7fbc", "#0b3f7f", "#08264d"]
-"""From the finest level to the coarsest: one hue, so that their order shows"""
+"""colours of the strides from fine to coarse: one hue, so that their order shows"""
 MARKS = "osD^vP"
 
 
 def draw_errors(
-    errors: Sequence[Errors], rows: Sequence[Row], objects: Objects, title: str, main: str, path: Path
+    errors: Sequence[OperatorErrors],
+    rows: Sequence[ErrorRow],
+    objects: GroundTruthBoxes,
+    title: str,
+    main: str,
+    path: Path,
 ) -> None:
-    """Draw how large the errors are: in pixels by operator and by stride, as a share by the object's size and level.
+    """Plot the errors: in pixels by operator and by stride; as shares of the object's side by size and by level.
 
     Args:
-        errors: as `measure` gives them.
-        rows: their table.
-        objects: what they were measured on.
+        errors: as `errors.measure_errors` yields them.
+        rows: as `errors.tabulate_errors` returns them for these errors.
+        objects: the boxes that they were measured on.
         title: of the figure.
-        main: the operator that is drawn by stride and by size.
+        main: the operator to plot by stride and by size.
         path: the PNG to write.
 
     Raises:
-        ValueError: `main` is none of the operators.
+        ValueError: `main` is not among the operators.
     """
     names = list(dict.fromkeys(e.operator for e in errors))
     if main not in names:
-        raise ValueError(f"main={main!r} is none of the operators: {', '.join(names)}")
+        raise ValueError(f"main={main!r} is not one of the operators: {', '.join(names)}")
     figure = Figure((WIDTH, 6.4), dpi=DPI, layout="constrained")
     axes = figure.subplots(2, 2)
     figure.suptitle(f"{title}: {len(objects)} objects", fontsize=12)
@@ -51,11 +56,11 @@ def draw_errors(
     _by_size(own, [e.pooled_from for e in strides], axes[1, 0])
     axes[1, 0].set_title(f"{main}: share of the object's side", fontsize=11)
     _by_level(rows, names, axes[1, 1])
-    save(figure, path)
+    save_png(figure, path)
 
 
-def _by_operator(errors: Sequence[Errors], ax: Axes) -> None:
-    """Histograms in pixels; an operator without an error is a bar at 0."""
+def _by_operator(errors: Sequence[OperatorErrors], ax: Axes) -> None:
+    """Draw a histogram of pixels for each operator; one without any error is a line at 0."""
     most = max((float(np.quantile(e.values, 0.99)) for e in errors), default=1.0) or 1.0
     bins = np.linspace(0, most, 41).tolist()
     for i, found in enumerate(errors):
@@ -80,7 +85,7 @@ def _by_operator(errors: Sequence[Errors], ax: Axes) -> None:
     ax.legend(fontsize=9, frameon=False)
 
 
-def _by_stride(errors: Sequence[Errors], ax: Axes) -> None:
+def _by_stride(errors: Sequence[OperatorErrors], ax: Axes) -> None:
     most = max((float(np.quantile(e.values, 0.99)) for e in errors), default=1.0) or 1.0
     bins = np.geomspace(most / 50, most, 41).tolist()
     for i, found in enumerate(errors):
@@ -96,8 +101,8 @@ def _by_stride(errors: Sequence[Errors], ax: Axes) -> None:
     ax.legend(fontsize=9, frameon=False, loc="upper center", ncols=2, title="median", title_fontsize=9)
 
 
-def _by_size(rows: Sequence[Row], strides: Sequence[str], ax: Axes) -> None:
-    """Median by size, one line for each stride, and FPN's with the range from the median to the 90 % quantile."""
+def _by_size(rows: Sequence[ErrorRow], strides: Sequence[str], ax: Axes) -> None:
+    """Draw the median by size, a line for each stride; for FPN's levels also the range up to the 90 % quantile."""
     sizes = list(dict.fromkeys(row.size for row in rows if row.size != "all"))
     places = {size: i for i, size in enumerate(sorted(sizes, key=lambda size: float(size[1:].split(",")[0])))}
     for i, name in enumerate([*strides, FPN]):
@@ -135,8 +140,8 @@ def _size_name(name: str) -> str:
     return f"≥ {low}" if high == "inf" else f"{low}-{high}"
 
 
-def _by_level(rows: Sequence[Row], names: Sequence[str], ax: Axes) -> None:
-    """The mean share at each level of the pyramid, one bar for each operator, with the number of objects."""
+def _by_level(rows: Sequence[ErrorRow], names: Sequence[str], ax: Axes) -> None:
+    """Draw the mean share at each level of the pyramid, a bar for each operator, with the number of objects."""
     chosen = [row for row in rows if row.size == "all" and row.pooled_from != FPN and "stride" not in row.pooled_from]
     found = sorted({row.pooled_from for row in chosen})
     wide = 0.8 / len(names)
@@ -163,31 +168,31 @@ def _shares(ax: Axes) -> None:
 
 
 def _few(value: float, _: float) -> str:
-    """A label for the second and the fifth tick of a decade only."""
+    """Label only the minor ticks at 2 and 5 of a decade; all ten would overlap."""
     return f"{value:g}%" if f"{value:.0e}"[0] in "25" else ""
 
 
 def draw_costs(parts: Sequence[Part], labels: Mapping[str, str], path: Path) -> None:
-    """Draw how well each run localises objects, by how much RoIPool misplaces them.
+    """Plot AP, recall and mean IoU of each run by the error of RoIPool on the objects.
 
     Args:
-        parts: as `costs.by_error` gives them.
-        labels: what each run is called in the picture.
+        parts: as `runs.compare_runs` returns them.
+        labels: the name of each run in the legend.
         path: the PNG to write.
 
     Raises:
-        ValueError: there are no parts.
+        ValueError: `parts` is empty.
     """
     if not parts:
-        raise ValueError("there is nothing to draw: no parts")
+        raise ValueError("parts is empty: there is nothing to draw")
     drawn = (
-        ("precision", "AP"),
-        ("found", f"Objects found at IoU {parts[0].threshold:g}"),
-        ("overlap", "Mean IoU of those found at 0.5"),
+        ("ap", "AP"),
+        ("recall", f"Objects found at IoU {parts[0].threshold:g}"),
+        ("mean_iou", "Mean IoU of those found at 0.5"),
     )
     figure = Figure((WIDTH, 3.7), dpi=DPI, layout="constrained")
     panels = figure.subplots(1, len(drawn))
-    x = [100 * part.middle for part in parts]
+    x = [100 * part.median for part in parts]
     for ax, (what, title) in zip(panels, drawn, strict=True):
         for i, (run, label) in enumerate(labels.items()):
             estimates = [getattr(part, what)[run] for part in parts]
@@ -205,7 +210,7 @@ def draw_costs(parts: Sequence[Part], labels: Mapping[str, str], path: Path) -> 
         ax.tick_params(axis="x", which="minor", pad=5)
         ax.grid(color="#dddddd", lw=0.6)
         ax.legend(fontsize=10, frameon=False)
-        if what != "overlap":
+        if what != "mean_iou":
             ax.yaxis.set_major_formatter(PercentFormatter(1))
     figure.supxlabel("RoIPool's error, share of the object's side", fontsize=10)
-    save(figure, path)
+    save_png(figure, path)

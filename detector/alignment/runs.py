@@ -1,4 +1,4 @@
-"""Runs on one dataset, their objects sorted by how far RoIPool would misplace them."""
+"""Compare runs on one dataset by the quantisation error that RoIPool makes on each object."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numpy as np
 from omegaconf import DictConfig
 
 from detector.alignment import errors
-from detector.alignment.costs import Part, by_error
+from detector.alignment.costs import Part, measure_by_error
 from detector.alignment.regions import Reading
 from detector.config import build
-from detector.evaluation import predictions
-from detector.evaluation.base import ImageId
 from detector.evaluation.bootstrap import Floats
 from detector.evaluation.coco import UNBOUNDED
-from detector.evaluation.measure import Estimate, objects, precision_by
+from detector.evaluation.collector import ImageId
+from detector.evaluation.measure import Estimate, match_objects, precision_by
+from detector.evaluation.predictions import read_predictions
 from detector.training import folder as folders
 
 
-def compare(
+def compare_runs(
     runs: Sequence[str | Path],
     dataset: DictConfig | None,
     reading: Reading,
@@ -30,23 +30,23 @@ def compare(
     parts: int = 10,
     threshold: float = 0.75,
 ) -> tuple[list[Part], dict[str, str]]:
-    """Sort the true objects by their error and measure each run on each part.
+    """Sort the ground-truth objects by their error into parts and measure each run on each part.
 
-    The level of each object, and so its error, follows from the first run's backbone and pooler.
+    The level of each object, and so its error, follows from the backbone and pooler of the first run.
 
     Args:
-        runs: their folders: `config.yaml` and `predictions/box.json`.
-        dataset: the configuration's part with the dataset (`dataset` and what it refers to); None for the first run's.
-        reading: the operator whose error it is.
-        bins: along each side of its output.
-        parts: into which the objects are sorted.
+        runs: folders of runs, with `config.yaml` and `predictions/box.json`.
+        dataset: a configuration with `dataset` and the keys that it refers to; None: that of the first run.
+        reading: how the operator whose error is measured divides an axis of a RoI.
+        bins: bins along each side of its output.
+        parts: number of parts.
         threshold: the IoU from which on an object counts as found.
 
     Returns:
-        The parts, and for each run what to call it: what of its path differs from the others'.
+        The parts, and a label for each run: the parts of its path that differ from the others'.
 
     Raises:
-        ValueError: fewer than two runs; a folder is no run's; its predictions do not fit the dataset.
+        ValueError: there are fewer than two runs, a folder holds no run, or predictions do not fit the dataset.
     """
     if isinstance(runs, str) or not isinstance(runs, Sequence):
         raise ValueError(f"runs must be a list of folders, runs=[RUN_A,RUN_B], not {runs!r}")
@@ -59,39 +59,41 @@ def compare(
     if len({config.dataset.name for config in (source, *configs)}) > 1:
         names = {str(path): config.dataset.name for path, config in zip(paths, configs, strict=True)}
         raise ValueError(
-            f"runs must be on one dataset, but they are on {names}, and {source.dataset.name} is asked for"
+            f"runs must be on one dataset; they are on {names}, and the dataset to measure on is {source.dataset.name}"
         )
     truth = build.build_dataset(source, "val").ground_truth()
-    rows = {str(path): predictions.read(path / "predictions" / "box.json") for path in paths}
-    found = {name: objects(truth, own) for name, own in rows.items()}
+    rows = {str(path): read_predictions(path / "predictions" / "box.json") for path in paths}
+    found = {name: match_objects(truth, own) for name, own in rows.items()}
     known = next(iter(found.values()))
     augment = source.dataset.val_augment
-    resize = errors.resizing(augment.get("short_sizes"), augment.get("max_size"))
+    resize = errors.make_resize(augment.get("short_sizes"), augment.get("max_size"))
     strides = list(first.backbone.roi_strides)
     sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
     assign = build.instantiate(first.pooler.assign)
 
     def share(own: Sequence[ImageId], boxes: Floats) -> Floats:
-        """The error of each box as a share of its side; without a side it is beyond all."""
-        given = errors.Objects(boxes, np.zeros(len(boxes)), np.array([sizes[i] for i in own], np.int64).reshape(-1, 2))
+        """Compute the error of each box as a share of its side; infinite for boxes without an area."""
+        given = errors.GroundTruthBoxes(
+            boxes, np.zeros(len(boxes)), np.array([sizes[i] for i in own], np.int64).reshape(-1, 2)
+        )
         result = np.full(len(boxes), np.inf)
         whole = given.sides > 0
-        part = errors.Objects(boxes[whole], given.areas[whole], given.sizes[whole])
-        level = errors.levels(part, strides, assign, resize)
+        part = errors.GroundTruthBoxes(boxes[whole], given.areas[whole], given.sizes[whole])
+        level = errors.assign_to_strides(part, strides, assign, resize)
         off = errors.quantisation_errors(reading, part, np.array(strides, dtype=np.float64)[level], bins, resize)
         result[whole] = off / part.sides
         return result
 
     shares = share(known.images, known.boxes)
-    whole = np.isfinite(shares)  # an annotation may have no width
+    whole = np.isfinite(shares)  # some annotations' boxes have no area
     ious = {name: matched.ious[whole] for name, matched in found.items()}
     images = [image for image, keep in zip(known.images, whole, strict=True) if keep]
-    found_parts = by_error(shares[whole], images, ious, parts, threshold)
+    found_parts = measure_by_error(shares[whole], images, ious, parts, threshold)
     edges = [0.0, *(part.low for part in found_parts[1:]), UNBOUNDED]
     precise = {name: precision_by(truth, own, share, edges) for name, own in rows.items()}
     nothing = Estimate(math.nan, None, None)
-    with_precision = [
-        replace(part, precision={name: values[i] or nothing for name, values in precise.items()})
+    with_ap = [
+        replace(part, ap={name: values[i] or nothing for name, values in precise.items()})
         for i, part in enumerate(found_parts)
     ]
-    return with_precision, dict(zip(map(str, paths), folders.names(paths), strict=True))
+    return with_ap, dict(zip(map(str, paths), folders.names(paths), strict=True))

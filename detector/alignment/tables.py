@@ -1,4 +1,4 @@
-"""What is measured of alignment, as tables for the terminal."""
+"""Tables of regions, errors and runs for the terminal."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from detector.alignment.costs import Part
-from detector.alignment.errors import FPN, Row
-from detector.alignment.regions import Region, in_words, pixels
+from detector.alignment.errors import FPN, ErrorRow
+from detector.alignment.regions import Region, format_length, format_offset
 from detector.evaluation.measure import Estimate
 
 
@@ -20,26 +20,26 @@ def _table(title: str, columns: Sequence[str]) -> Table:
     return table
 
 
-def of_regions(regions: Mapping[str, Region], stride: float) -> Table:
-    """Two rows for each operator: what it makes of the box's width, and of its height."""
+def regions_table(regions: Mapping[str, Region], stride: float) -> Table:
+    """Tabulate the region that each operator pools for one box, a row for each axis."""
     x1, y1, x2, y2 = next(iter(regions.values())).box
     title = (
-        f"A box of {pixels(x2 - x1)} x {pixels(y2 - y1)} px, stride {stride:g}: "
+        f"A box of {format_length(x2 - x1)} x {format_length(y2 - y1)} px, stride {stride:g}: "
         f"{(x2 - x1) / stride:.2f} x {(y2 - y1) / stride:.2f} cells"
     )
-    table = _table(title, ("operator", "axis", "cells", "a bin", "reads", "begins", "ends"))
+    table = _table(title, ("operator", "axis", "cells", "per bin", "reads", "begins", "ends"))
     for name, region in regions.items():
         before, after = region.offsets[:2], region.offsets[2:]
         for i, (label, axis) in enumerate((("x", region.x), ("y", region.y))):
             low, high = axis.region
-            words = in_words(before[i]), in_words(after[i])
+            words = format_offset(before[i]), format_offset(after[i])
             bin = f"{axis.cells / len(axis.bins):.2f}"
-            table.add_row("" if i else name, label, f"{axis.cells:.4g}", bin, f"{pixels(high - low)} px", *words)
+            table.add_row("" if i else name, label, f"{axis.cells:.4g}", bin, f"{format_length(high - low)} px", *words)
     return table
 
 
-def of_errors(rows: Sequence[Row]) -> Table:
-    """For each stride, each level, and each size at FPN's levels: the median in pixels, and as a share of the side."""
+def errors_table(rows: Sequence[ErrorRow]) -> Table:
+    """Tabulate the median errors by stride, by level, and by size at the levels that FPN assigns."""
     names = list(dict.fromkeys(row.operator for row in rows))
     title = "How far the edges are off: median, px of the file / % of the object's side"
     table = _table(title, ("pooled from", "√area", "objects", *names))
@@ -52,14 +52,14 @@ def of_errors(rows: Sequence[Row]) -> Table:
     return table
 
 
-def of_costs(parts: Sequence[Part], labels: Mapping[str, str]) -> Table:
-    """For each part of the objects a row for each run: AP, the mean IoU and the share found, with their intervals."""
+def runs_table(parts: Sequence[Part], labels: Mapping[str, str]) -> Table:
+    """Tabulate AP, mean IoU and recall with their intervals, a row for each part of the objects and each run."""
     title = f"AP, mean IoU of matches, and objects found at IoU {parts[0].threshold:g}, by RoIPool's error / side"
     table = _table(title, ["error, %", "objects", "run", "AP", "IoU", "found"])
     for part in parts:
         about = [f"{100 * part.low:.1f}-{100 * part.high:.1f}", str(part.objects)]
         for run, label in labels.items():
-            values = part.precision[run], part.overlap[run], part.found[run]
+            values = part.ap[run], part.mean_iou[run], part.recall[run]
             table.add_row(*about, label, *(_interval(value) for value in values))
             about = ["", ""]
     return table

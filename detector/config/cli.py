@@ -1,71 +1,117 @@
-"""What the scripts share: one readable message and exit code 1 where the input is at fault."""
+"""Run a script's main function: one readable message and exit code 1 where the input is at fault."""
 
 from __future__ import annotations
 
 import ctypes
-import functools
+import importlib
 import logging
-import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
-from omegaconf import DictConfig
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from detector.config.build import sweeping
+from detector.config.command_line import FULL_ERROR, environment
+from detector.config.help import default
+from detector.config.mistakes import explain
 
 console = Console()
 _failures: list[str] = []
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's names for the settings in malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's numbers of these settings, in malloc.h
 
 
 def keep_memory(largest: int = 32 << 20) -> None:
-    """Let the C library keep freed blocks of up to `largest` bytes, of which 32 MiB is the most that glibc allows.
+    """Let the C library keep freed blocks of memory for the next step.
 
-    Each training step takes and frees the same blocks; given back in between, each would be cleared by the kernel page
-    by page. Only glibc knows of this.
+    Each training step allocates and frees blocks of the same sizes; given back to the kernel in between, each would be
+    zeroed page by page again. Only glibc has this setting; elsewhere nothing is done.
+
+    Args:
+        largest: size in bytes of the largest blocks that are kept; glibc allows at most 32 MiB.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None and mallopt(_MMAP_THRESHOLD, largest):
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def command(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """Wrap a script's main function, inside `hydra.main`.
+Work = Callable[[DictConfig, list[str], Path, Console], None]
+"""What a script does: (composed configuration, overrides, folder of the run, where to print)."""
+
+
+def command(work: Work | str, full_error: str | None = None) -> Callable[[DictConfig], None]:
+    """Make a script's work the task of Hydra: errors of the input become messages.
 
     ValueError, TypeError and OSError are how every part of the project says that its input is at fault. They become one
-    message on standard error and exit code 1; with HYDRA_FULL_ERROR=1 the traceback is shown instead. In a sweep the
-    other runs go on; `finish` gives the exit code.
+    message on standard error and exit code 1; with HYDRA_FULL_ERROR=1 the traceback is shown instead. In a multirun
+    (`-m`) the other jobs go on; `finish` gives the exit code.
+
+    Args:
+        work: a function, or where it can be imported from, `package.module.function`.
+        full_error: what the user has set HYDRA_FULL_ERROR to.
     """
 
-    @functools.wraps(main)
     def run(config: DictConfig) -> None:
-        # Advice that a user can do nothing about; everything else is shown.
+        # Warnings about what this project does on purpose; all others are shown.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*lower value for log_every_n_steps.*")
-        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # a frozen RPN is
+        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # a frozen RPN
         warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*", category=FutureWarning)
         logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
         keep_memory()
-        one_of_several = sweeping()  # before `main`, which may start a sweep of its own
-        try:
-            main(config)
-        except (ValueError, TypeError, OSError, OmegaConfBaseException) as error:
-            if os.environ.get("HYDRA_FULL_ERROR") == "1":
-                raise
-            print(f"error: {error}", file=sys.stderr)
-            if not one_of_several:
-                sys.exit(1)
-            _failures.append(str(error))
+        settings = HydraConfig.get()
+        # Asked before the work is done, which may start a multirun of its own.
+        multirun = settings.mode == RunMode.MULTIRUN
+        overrides, folder = list(settings.overrides.task), Path(settings.runtime.output_dir)
+        with environment(FULL_ERROR, full_error):
+            try:
+                _check_given(config)
+                function = _imported(work) if isinstance(work, str) else work
+                _prepare(str(settings.job.config_name), config.get("trust"), overrides)
+                function(config, overrides, folder, console)
+            except (ValueError, TypeError, OSError, HydraException, OmegaConfBaseException) as error:
+                if full_error == "1":
+                    raise
+                message = explain(error, "train")  # the configuration that the work has composed, if Hydra has raised
+                print(f"error: {message}", file=sys.stderr)
+                if not multirun:
+                    sys.exit(1)
+                _failures.append(message)
 
     return run
 
 
+def _imported(name: str) -> Work:
+    module, _, function = name.rpartition(".")
+    found: Work = getattr(importlib.import_module(module), function)
+    return found
+
+
+def _prepare(name: str, trust: Iterable[str] | None, overrides: Sequence[str]) -> None:
+    """Trust the packages that the user names, and refuse added keys that nothing reads."""
+    from detector.config.conventions import check_additions  # they import torch
+    from detector.weights.trust import allow
+
+    allow(trust or ())
+    check_additions(name, overrides)
+
+
+def _check_given(config: DictConfig) -> None:
+    """Refuse a command line without a key that the script needs, such as `checkpoint`."""
+    name = HydraConfig.get().job.config_name if HydraConfig.initialized() else None
+    missing = [str(key) for key in config if OmegaConf.is_missing(config, key)]
+    if missing and name:
+        raise ValueError("; ".join(f"give {key}=...: {default(name, key)[1]}" for key in missing))
+
+
 def finish() -> None:
-    """The end of a script: exit code 1 if a run of a sweep has failed."""
+    """End a script, with exit code 1 if a job of a multirun has failed."""
     if _failures:
         print(f"{len(_failures)} runs of the sweep failed", file=sys.stderr)
         sys.exit(1)

@@ -1,1 +1,1 @@
-"""Datasets, augmentation and loading: from files to `Batch`."""
+"""Read datasets, augment their samples and load them in batches."""

@@ -1,6 +1,6 @@
-"""Augmentation: the only file that knows albumentations.
+"""Augment samples with albumentations, which no other file imports.
 
-An `Augment` is a function of a sample and a seed, and of nothing else: workers, order and history do not matter.
+An `Augment` depends on the sample and the seed alone, not on the worker or on the samples before.
 """
 
 from __future__ import annotations
@@ -16,32 +16,31 @@ from torch import Tensor
 
 from detector.types import Sample
 
-# Without this the import asks the network for the newest version, and warns when there is no network.
+# Otherwise the import looks for a newer version over the network, and warns without one.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations as A
 import cv2
 
 ROUNDING = 1e-3
-"""A side of so many pixels is what arithmetic leaves of a box that ends where a crop begins."""
+"""A box side up to this, in pixels, is a rounding error: the box ends where the crop begins."""
 
 
 class Augment:
-    """Turns a sample of the dataset into one for the model; without arguments it changes nothing.
+    """Crop, flip, rotate, jitter the colours of and resize a sample, in this order; without arguments a no-op.
 
-    The order is: crop, flips and turns, colour, resize. Boxes follow exactly, as continuous coordinates; they are cut
-    at the edge of a crop, and objects and proposals of which nothing is left are dropped. `original_size` stays that
-    of the file.
+    Boxes are transformed as continuous coordinates, without rounding, and clipped to the crop; objects and proposals
+    outside the crop are dropped. `original_size` stays the size of the file.
 
     Args:
-        short_sizes: the shorter side is resized to one of these, chosen at random, in pixels; None keeps the size.
-        max_size: but the longer side to no more than this (Detectron2's `ResizeShortestEdge`); None is no limit.
-        scale: the resizing is multiplied by a number drawn from this range; `max_size` does not limit it further.
+        short_sizes: the shorter side is resized to one of these, drawn at random, in pixels; None keeps the size.
+        max_size: but the longer side to at most this (Detectron2's `ResizeShortestEdge`); None: no limit.
+        scale: [low, high], the range of a further random scale factor, which `max_size` does not limit.
         horizontal_flip: probability.
         vertical_flip: probability.
-        quarter_turns: turn by 0, 90, 180 or 270 degrees, each as likely.
-        crop: height and width of a crop, each a share drawn from this number to 1; None is no crop.
-        colour: brightness, contrast and saturation vary by up to this share, the hue by a tenth of it; 0 is none.
+        quarter_turns: rotate by 0, 90, 180 or 270 degrees with equal probability.
+        crop: height and width of the crop are fractions of the image's, each drawn from [crop, 1]; None: no crop.
+        colour: brightness, contrast and saturation jitter by up to this fraction, the hue by a tenth of it; 0: none.
 
     Raises:
         ValueError: an argument out of range.
@@ -66,9 +65,9 @@ class Augment:
         if scale is not None and (len(scale) != 2 or not 0 < scale[0] <= scale[1]):
             raise ValueError(f"scale must be a range of positive numbers [low, high], not {list(scale)}")
         if crop is not None and not 0 < crop <= 1:
-            raise ValueError(f"crop must be a share above 0 and up to 1, not {crop}")
+            raise ValueError(f"crop must be a fraction above 0 and up to 1, not {crop}")
         if not 0 <= colour < 1:
-            raise ValueError(f"colour must be a share from 0 to below 1, not {colour}")
+            raise ValueError(f"colour must be a fraction from 0 to below 1, not {colour}")
         for name, chance in (("horizontal_flip", horizontal_flip), ("vertical_flip", vertical_flip)):
             if not 0 <= chance <= 1:
                 raise ValueError(f"{name} must be a probability, not {chance}")
@@ -90,19 +89,19 @@ class Augment:
             )
         if self.transforms or short_sizes is not None or scale is not None:
             self.transforms.append(_Resize(short_sizes, max_size, scale))
-        # Boxes without area are dropped, never an error; which ones are left is read from the column "index".
+        # Boxes without area are dropped without an error; the field "index" says which remain.
         boxes = A.BboxParams("pascal_voc", label_fields=["index"], filter_invalid_bboxes=True, clip=True)
         self.compose = A.Compose(self.transforms, bbox_params=boxes) if self.transforms else None
 
     def __call__(self, sample: Sample, seed: int) -> Sample:
-        """The sample transformed; random choices come from `seed` alone."""
+        """Transform a sample; all random choices follow from `seed`."""
         if self.compose is None:
             return sample
-        # Compose.set_random_seed would give one seed to all, and so flip both ways always together.
+        # A seed for each: Compose.set_random_seed gives all the same one, and both flips would always coincide.
         for transform, own in zip(self.transforms, np.random.SeedSequence(seed).generate_state(8), strict=False):
             transform.set_random_seed(int(own))
-        target, given = sample.target, sample.proposals
-        boxes = target.boxes if given is None else torch.cat((target.boxes, given))
+        target, proposals = sample.target, sample.proposals
+        boxes = target.boxes if proposals is None else torch.cat((target.boxes, proposals))
         data: dict[str, Any] = {
             "image": np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy()),
             "bboxes": boxes.numpy().astype(np.float64),
@@ -114,12 +113,13 @@ class Augment:
         image = torch.from_numpy(np.ascontiguousarray(result["image"])).permute(2, 0, 1).contiguous()
         kept = torch.as_tensor(np.asarray(result["index"]), dtype=torch.int64)
         boxes = torch.as_tensor(np.asarray(result["bboxes"]), dtype=torch.float32).reshape(-1, 4)
-        left = (boxes[:, 2:] - boxes[:, :2] > ROUNDING).all(1)
-        boxes, kept = boxes[left], kept[left]
-        true = kept < len(target)
-        changed = replace(target, masks=_masks(result, target.masks, image)).select(kept[true])
-        proposals = None if given is None else boxes[~true]
-        return replace(sample, image=image, target=replace(changed, boxes=boxes[true]), proposals=proposals)
+        inside = (boxes[:, 2:] - boxes[:, :2] > ROUNDING).all(1)
+        boxes, kept = boxes[inside], kept[inside]
+        objects = kept < len(target)
+        changed = replace(target, masks=_masks(result, target.masks, image)).select(kept[objects])
+        if proposals is not None:
+            proposals = boxes[~objects]
+        return replace(sample, image=image, target=replace(changed, boxes=boxes[objects]), proposals=proposals)
 
 
 def _masks(result: dict[str, Any], masks: Tensor | None, image: Tensor) -> Tensor | None:
@@ -131,7 +131,7 @@ def _masks(result: dict[str, Any], masks: Tensor | None, image: Tensor) -> Tenso
 
 
 def resized(size: tuple[int, int], short: int, longest: int | None) -> tuple[int, int]:
-    """Height and width by Detectron2's rule: the shorter side becomes `short`, the longer at most `longest`."""
+    """Compute the resized height and width by Detectron2's rule: shorter side `short`, longer at most `longest`."""
     scale = short / min(size)
     if longest is not None and max(size) * scale > longest:
         scale = longest / max(size)
@@ -139,7 +139,7 @@ def resized(size: tuple[int, int], short: int, longest: int | None) -> tuple[int
 
 
 class _Resize(A.DualTransform):  # type: ignore[misc]
-    """Resizes image and masks; boxes, which albumentations holds as shares of the image, stay."""
+    """Resize image and masks; boxes do not change, as albumentations holds them as fractions of the image."""
 
     _targets = (
         A.core.type_definitions.Targets.IMAGE,
@@ -168,7 +168,7 @@ class _Resize(A.DualTransform):  # type: ignore[misc]
         del params
         if img.shape[:2] == new_size:
             return img
-        # Averaging over the pixels that become one keeps a reduced image free of aliasing.
+        # Averaging avoids aliasing where the image shrinks.
         mode = cv2.INTER_AREA if new_size[0] < img.shape[0] else cv2.INTER_LINEAR
         return cv2.resize(img, new_size[::-1], interpolation=mode)
 
@@ -186,7 +186,7 @@ class _Resize(A.DualTransform):  # type: ignore[misc]
 
 
 class _Crop(A.DualTransform):  # type: ignore[misc]
-    """Cuts a window out whose height and width are random shares of the image's."""
+    """Crop a window whose height and width are random fractions of the image's, each at least `least`."""
 
     _targets = (
         A.core.type_definitions.Targets.IMAGE,

@@ -1,6 +1,6 @@
-"""Datasets in COCO's JSON format: COCO itself, and any other file of that layout.
+"""Read datasets in COCO's JSON format.
 
-The file is read and checked here once, so that every fault of the data is named before training begins.
+The file is checked as a whole when it is read, so that errors in the data are reported before training begins.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ LAYOUT = (
 
 
 class CocoDataset:
-    """A COCO JSON and its folder of images.
+    """Read a COCO JSON and its folder of images.
 
-    Labels 0..C-1 follow the sorted category ids; where categories share a name, their ids are added to it. Boxes of no
-    area or outside the image are counted, reported in the log and left out; boxes that cross the edge are cut at it. An
-    object without a `segmentation` is allowed only where no
-    object has one (`has_masks` is then False).
+    Labels 0..C-1 are in the order of the category ids; categories that share a name have their id appended to it. Boxes
+    without area or outside the image are skipped, and their number is logged; boxes that cross the image's edge are
+    clipped. Masks are used only if all objects have a `segmentation` (`has_masks`); if some lack one, a warning is
+    logged.
 
     Args:
         images: the folder that the `file_name`s in the JSON are relative to.
         annotations: the JSON file.
-        keep_empty: keep images without objects to learn from (none, or crowds only). Training leaves them out.
-        masks: decode the masks, where the file has them.
-        limit: take only the first so many of these images.
+        keep_empty: keep images without objects, or with crowds only; false for training.
+        masks: decode the masks, if the file has them.
+        limit: use only the first `limit` of these images; None: all.
 
     Raises:
-        FileNotFoundError: the folder, the file, or an image that the file names does not exist.
-        ValueError: the file is not JSON, not COCO, or contradicts itself; an image cannot be read, or its size is not
-            that of the JSON (see `check_images`). The message names the file and the entry.
+        FileNotFoundError: the folder, the file, or an image named in it does not exist.
+        ValueError: the file is not JSON, not in COCO's format, or inconsistent; an image cannot be read, or its size is
+            not the one in the JSON (see `check_images`). The message names the file and the entry.
     """
 
     def __init__(
@@ -72,9 +72,9 @@ class CocoDataset:
         records = _images(content, self.path)
         _check_files(self.images, [r["file_name"] for r in records.values()], self.path)
         self._annotations = self._collect(content["annotations"], records)
-        self._records = [r for r in records.values() if keep_empty or self._learnable(r["id"])][:limit]
+        self._records = [r for r in records.values() if keep_empty or self._trainable(r["id"])][:limit]
         if not self._records:
-            kind = "image" if keep_empty else "image with an object to learn"
+            kind = "image" if keep_empty else "image with an object to train on"
             raise ValueError(f"{self.path}: holds no {kind}; check that it is the annotation file of the right split")
         check_images([(self.images / r["file_name"], (r["height"], r["width"]), self.path) for r in self._records])
         objects = [a for group in self._annotations.values() for a in group]
@@ -113,18 +113,18 @@ class CocoDataset:
         return self._masks
 
     def ground_truth(self) -> dict[str, Any]:
-        """The file's own `images`, `annotations` and `categories`, less what was left out.
+        """Return the file's `images`, `annotations` and `categories`, without the skipped ones.
 
-        Where an annotation states no `iscrowd`, 0 is filled in.
+        An annotation without `iscrowd` gets 0.
         """
         annotations = [a for r in self._records for a in self._annotations[r["id"]]]
         return {"images": self._records, "annotations": annotations, "categories": self._categories}
 
-    def _learnable(self, image_id: int | str) -> bool:
+    def _trainable(self, image_id: int | str) -> bool:
         return any(not a["iscrowd"] for a in self._annotations[image_id])
 
     def _collect(self, annotations: list[Any], images: dict[Any, Record]) -> dict[Any, list[Record]]:
-        """The usable annotations by image id, checked one by one."""
+        """Check the annotations one by one and group those with a usable box by image id."""
         groups: dict[Any, list[Record]] = {image_id: [] for image_id in images}
         skipped: Counter[str] = Counter()
         seen: set[Any] = set()
@@ -174,9 +174,15 @@ class CocoDataset:
 
 
 def check_mask(segmentation: Any, size: tuple[int, int], where: str) -> None:
-    """Raise ValueError, beginning with `where`, unless this is a COCO segmentation for an image of (height, width).
+    """Check a COCO segmentation: a list of polygons, or a dict of `counts` (a string or run lengths) and `size`.
 
-    That is a list of polygons, or a dict of `counts` (packed, or a list of run lengths) and `size`.
+    Args:
+        segmentation: as it stands in the JSON.
+        size: height and width of the image.
+        where: the beginning of an error's message.
+
+    Raises:
+        ValueError: it is neither, or is made for another image size.
     """
     height, width = size
     if isinstance(segmentation, list):
@@ -200,10 +206,10 @@ def check_mask(segmentation: Any, size: tuple[int, int], where: str) -> None:
 
 
 def decode_mask(segmentation: Any, size: tuple[int, int], where: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """A COCO segmentation (polygons, or run lengths, packed or as a list) as bool [H, W].
+    """Decode a COCO segmentation to bool [H, W]; the arguments are those of `check_mask`.
 
     Raises:
-        ValueError: it is none of these, or is made for another image size; the message begins with `where`.
+        ValueError: it is no segmentation for an image of that size, or its run lengths cannot be decoded.
     """
     check_mask(segmentation, size, where)
     packed = segmentation
@@ -213,7 +219,7 @@ def decode_mask(segmentation: Any, size: tuple[int, int], where: str) -> np.ndar
         packed = rle.frPyObjects(segmentation, *size)
     try:
         with warnings.catch_warnings():
-            # pycocotools' arrays do not know NumPy 2's `copy` argument; what they hold is right all the same.
+            # pycocotools' arrays lack NumPy 2's `copy` argument, which does not affect the result.
             warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy", DeprecationWarning)
             return rle.decode(packed).astype(bool)  # type: ignore[no-any-return]
     except (ValueError, TypeError) as error:
@@ -234,7 +240,7 @@ def _read(path: Path) -> dict[str, list[Any]]:
 
 
 def _key(value: Any) -> Any:
-    """The value as a dictionary key; what cannot be one is no id."""
+    """Return the value if it can be an id, else None; ids are looked up in dicts, so lists must not get through."""
     return value if isinstance(value, int | str) else None
 
 
@@ -245,7 +251,7 @@ def _categories(content: dict[str, list[Any]], path: Path) -> list[Record]:
             raise ValueError(f"{path}: a category needs an int `id` and a `name`, not {category!r}")
     ids = [c["id"] for c in content["categories"]]
     if not ids or len(set(ids)) < len(ids):
-        raise ValueError(f"{path}: the category ids {ids} are none, or repeat")
+        raise ValueError(f"{path}: the category ids {ids} are empty, or repeat")
     shared = {name for name, count in Counter(c["name"] for c in content["categories"]).items() if count > 1}
     if shared:
         log.warning("%s: several categories are called %s; their ids tell them apart", path, sorted(shared))
@@ -273,7 +279,7 @@ def _images(content: dict[str, list[Any]], path: Path) -> dict[Any, Record]:
 def _check_files(folder: Path, names: list[str], source: Path) -> None:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of images. {LAYOUT}. Set data_dir, or the path itself")
-    # One listing instead of a look-up for each of a hundred thousand files.
+    # One listing of the folder is much faster than a look-up of each of a hundred thousand files.
     present = {entry.name for entry in os.scandir(folder)}
     missing = [n for n in names if n not in present and not (folder / n).is_file()]
     if missing:
@@ -294,7 +300,7 @@ def _box(value: Any, where: str) -> list[float]:
 
 
 def _clipped(box: list[float], size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """COCO's x, y, width, height as x1, y1, x2, y2 within the image."""
+    """Convert x, y, width, height to x1, y1, x2, y2, clipped to the image of (height, width)."""
     x, y, w, h = box
     height, width = size
     return max(x, 0.0), max(y, 0.0), min(x + w, width), min(y + h, height)

@@ -1,4 +1,4 @@
-"""Any dataset by its path: a COCO JSON or an image set of a VOC folder."""
+"""Open a dataset of one's own by its path: a COCO JSON or an image list of a VOC folder."""
 
 from __future__ import annotations
 
@@ -18,20 +18,18 @@ def custom(
     masks: bool = True,
     limit: int | None = None,
 ) -> CocoDataset | VocDataset:
-    """Open the dataset that `annotations` leads to.
+    """Open a COCO JSON or a VOC folder, by the name of its annotation file.
 
     Args:
         annotations: a COCO JSON, `*.json`; or a list of images in VOC's layout, `FOLDER/ImageSets/Main/*.txt`, or
             `FOLDER/ImageSets/Segmentation/*.txt`, which has masks.
-        images: the folder of images for a JSON; None is the JSON's own folder. Not used with a VOC folder, which has
-            its `JPEGImages`.
-        classes: names by label for a VOC folder; None takes those that occur in it. Not used with a JSON.
-        keep_empty: keep images without objects to learn from.
-        masks: read the masks, where there are any.
-        limit: take only the first so many of the images.
+        images: the folder of a JSON's images; None: the folder of the JSON. Ignored with a VOC folder, whose images are
+            in its `JPEGImages`.
+        classes: the class names of a VOC folder by label; None: all that occur in it. Ignored with a JSON.
+        keep_empty, masks, limit: as of `CocoDataset` and `VocDataset`.
 
     Raises:
-        FileNotFoundError: a file that does not exist.
+        FileNotFoundError: a file does not exist.
         ValueError: `annotations` is neither, or is malformed.
     """
     path = Path(annotations)

@@ -1,63 +1,24 @@
-"""Loading: samples to batches, for Lightning."""
+"""Load batches for Lightning, and resume at any of them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import lightning
 import torch
 from torch.utils.data import DataLoader
 
-from detector.data.stream import Augmentation, Augmented, InOrder, Place, Stream, one_thread
-from detector.types import Batch, DetectionDataset, Sample
-
-
-def collate(samples: Sequence[Sample], stride: int = 32) -> Batch:
-    """The samples as one batch, padded with zeros at the right and below to a common size.
-
-    That is the largest height and the largest width, each rounded up to a multiple of `stride`.
-    """
-    height = _round_up(max(s.size[0] for s in samples), stride)
-    width = _round_up(max(s.size[1] for s in samples), stride)
-    images = torch.zeros((len(samples), 3, height, width), dtype=torch.uint8)
-    for image, sample in zip(images, samples, strict=True):
-        h, w = sample.size
-        image[:, :h, :w] = sample.image
-    proposals = [s.proposals for s in samples if s.proposals is not None]
-    if proposals and len(proposals) < len(samples):
-        raise ValueError(f"{len(proposals)} of the {len(samples)} samples of a batch have proposals; all must, or none")
-    return Batch(
-        images,
-        [s.size for s in samples],
-        [s.original_size for s in samples],
-        [s.id for s in samples],
-        [s.target for s in samples],
-        proposals or None,
-    )
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
-
-
-class Collate:
-    """`collate` with its stride; a class, so that workers can be sent it."""
-
-    def __init__(self, stride: int) -> None:
-        self.stride = stride
-
-    def __call__(self, samples: list[Sample]) -> Batch:
-        """See `collate`."""
-        return collate(samples, self.stride)
+from detector.data.collate import Collate
+from detector.data.stream import Augmentation, Augmented, InOrder, Stream, one_thread
+from detector.types import DetectionDataset, Sample
 
 
 class TrainLoader(DataLoader[Sample]):
-    """The loader of a `Stream`, which Lightning can continue anywhere; its state is the number of batches trained on.
+    """Load the batches of a `Stream`; its state, which Lightning saves, is the number of batches trained on.
 
-    The count is the trainer's, because the loader's own runs ahead of it: by what workers have prepared, and by the
-    batch that is in work when a run is interrupted.
+    The trainer counts them, since the loader is ahead of it: by the batches that workers prefetch, and by the batch
+    that is being trained on when a run is interrupted.
     """
 
     def __init__(self, data: Augmented, stream: Stream, trainer: lightning.Trainer | None, **options: Any) -> None:
@@ -66,40 +27,40 @@ class TrainLoader(DataLoader[Sample]):
         self.trainer = trainer
 
     def state_dict(self) -> dict[str, int]:
-        """{"position": batches trained on}; called by Lightning as it saves."""
+        """Return {"position": batches trained on}; called by Lightning when it saves a checkpoint."""
         if self.trainer is None:
             return {"position": self.stream.start}
         progress = self.trainer.fit_loop.epoch_loop.batch_progress.state_dict()
         return {"position": int(progress["current"]["processed"])}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Begin at the batch after those trained on; called by Lightning before the first batch is drawn."""
+        """Start after the batches trained on; called by Lightning before it asks for the first batch."""
         self.stream.start = state["position"]
 
 
 class DetectionDataModule(lightning.LightningDataModule):
-    """Batches for training and validation.
+    """Load training and validation batches.
 
-    One Lightning epoch is the whole run of `steps` batches: the dataset is gone through as often as that takes, without
-    a break. The trainer must be given `use_distributed_sampler=False`, since the processes' shares are dealt here.
+    One Lightning epoch is the whole run of `steps` batches, in which the dataset is repeated as often as needed. The
+    trainer must be given `use_distributed_sampler=False`, since the samples are divided among the processes here.
 
     Args:
-        train: the training set; None where nothing is trained.
+        train: the training set; None if there is no training.
         val: the validation set.
         train_augment: called with a sample and a seed that depends on (seed, epoch, index) alone.
-        val_augment: called with a sample and 0.
+        val_augment: called with a sample and the seed 0.
         steps: batches in the run.
-        batch_size: images in a training batch, over all processes together.
-        val_batch_size: images in a validation batch of one process. Images of unequal size are padded to the largest,
-            which changes their features at the border; 1 avoids that.
-        workers: processes that prepare batches; None is the cores but one, at most 2. Small images take a few
-            milliseconds each, so that on two cores one worker keeps up, and a second would only take the training's
-            threads away. More pays where images are large, or the training runs on a GPU.
-        stride: the padded size is a multiple of it.
+        batch_size: images of a training batch, over all processes.
+        val_batch_size: images of a validation batch of one process. Images of different sizes are padded to the
+            largest, which changes their features at the border; 1 avoids that.
+        workers: processes that load images; None: one less than the cores, at least 1 and at most 2. Small images take
+            a few milliseconds each, so on two cores one worker suffices, and a second takes threads from the training.
+            More of them help where images are large, or training runs on a GPU.
+        stride: the padded height and width are multiples of it.
         seed: of the order and of the augmentation.
 
     Raises:
-        ValueError: a number out of range, or datasets whose classes differ.
+        ValueError: a number is out of range, or the two sets have different classes.
     """
 
     def __init__(
@@ -135,7 +96,11 @@ class DetectionDataModule(lightning.LightningDataModule):
         self.stride, self.seed = stride, seed
 
     def train_dataloader(self) -> TrainLoader:
-        """The stream of batches of this process, from the run's beginning or, when resuming, from where it stood."""
+        """Make this process's training loader; when a run is resumed it starts at the next batch.
+
+        Raises:
+            ValueError: there is no training set, or `batch_size` is not a multiple of the number of processes.
+        """
         if self.train is None:
             raise ValueError("there is no training set")
         rank, world_size = self._place()
@@ -150,7 +115,7 @@ class DetectionDataModule(lightning.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        """This process's share of the validation set; all shares together hold every image once."""
+        """Make the loader of this process's part of the validation set; each image is in exactly one part."""
         rank, world_size = self._place()
         data = InOrder(self.val, self.val_augment, rank=rank, world_size=world_size)
         return DataLoader(data, self.val_batch_size, **self._options())
@@ -165,9 +130,6 @@ class DetectionDataModule(lightning.LightningDataModule):
             "worker_init_fn": one_thread,
             "pin_memory": torch.cuda.is_available(),
             "persistent_workers": self.workers > 0,
-            # A generator of its own: the loader's draws must not shift the model's random numbers.
+            # Its own generator: drawing from the global one would change the model's random numbers.
             "generator": torch.Generator().manual_seed(self.seed),
         }
-
-
-__all__ = ["Collate", "DetectionDataModule", "Place", "TrainLoader", "collate"]

@@ -1,4 +1,4 @@
-"""Image files to tensors."""
+"""Read and check image files."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from torch import Tensor
 from detector.types import Size
 
 BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises: a broken PNG chunk is a SyntaxError to it, and a file that is cut short an OSError."""
+"""What Pillow raises: for a broken PNG chunk a SyntaxError, for a truncated file an OSError."""
 
 WHOLE = 5000
-"""the most images that are read to the end before training"""
+"""Sets of at most this many images are read completely before training."""
 
 
 def read_image(path: Path) -> Tensor:
-    """The image at `path`, uint8 [3, H, W] in RGB; its EXIF rotation is ignored, as in the annotations of COCO and VOC.
+    """Read an image as RGB, uint8 [3, H, W]; its EXIF rotation is ignored, as in the annotations of COCO and VOC.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no image, or is cut short; the message names it.
+        ValueError: the file is no image, or is truncated; the message names it.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such image file")
@@ -38,7 +38,17 @@ def read_image(path: Path) -> Tensor:
 
 
 def check_size(path: Path, size: Size, stated: Size, source: Path) -> None:
-    """Raise ValueError unless the image at `path`, of `size`, has the (height, width) that its annotations state."""
+    """Check that an image has the size that its annotations state.
+
+    Args:
+        path: of the image.
+        size: its height and width.
+        stated: the height and width in the annotations.
+        source: the file of annotations.
+
+    Raises:
+        ValueError: they differ.
+    """
     if size != stated:
         raise ValueError(
             f"{path}: the image is {size[1]}x{size[0]} pixels (width x height), but {source} says "
@@ -47,13 +57,16 @@ def check_size(path: Path, size: Size, stated: Size, source: Path) -> None:
 
 
 def check_images(images: Sequence[tuple[Path, Size, Path]]) -> None:
-    """Raise ValueError if an image cannot be read or is not of the stated size, before hours of training are spent.
+    """Check that all images can be read and have the size that their annotations state, before training begins.
 
-    Of sets of up to `WHOLE` images each file is read to its end, of larger ones only the beginning, which tells what
-    kind of image it is, and its size.
+    In sets of up to `WHOLE` images each file is read completely; in larger sets only its header, which holds format and
+    size.
 
     Args:
-        images: the file, its (height, width), and the file of annotations that states them.
+        images: for each image its path, the (height, width) in the annotations, and the file of annotations.
+
+    Raises:
+        ValueError: an image cannot be read, or has another size; the message names it.
     """
     whole = len(images) <= WHOLE
 
@@ -63,9 +76,11 @@ def check_images(images: Sequence[tuple[Path, Size, Path]]) -> None:
             with Image.open(path) as image:
                 size = image.height, image.width
                 if whole and image.format == "PNG":
-                    image.verify()  # the checksums, without decoding
+                    image.verify()  # checks the checksums without decoding
                 elif whole:
-                    image.draft("RGB", (image.width // 8, image.height // 8))  # a JPEG is decoded at an eighth
+                    image.draft(
+                        "RGB", (image.width // 8, image.height // 8)
+                    )  # decodes a JPEG at an eighth of its size, which is fast
                     image.load()
         except BROKEN as error:
             raise _unreadable(path, error) from error

@@ -1,14 +1,14 @@
-"""Files of proposals: the regions of Fast R-CNN, computed before training by whatever method.
+"""Read and write files of proposals, with which Fast R-CNN is trained without an RPN.
 
-`*.npz` (NumPy's; nothing in it is executed) holds `ids` [N], the dataset's own, whole numbers or strings; `counts` int
-[N], the proposals of each image; `boxes` [K, 4], image after image, x1, y1, x2, y2; if wanted, `scores` [K] and
-`splits` [N], `train` or `val`.
+`*.npz` (NumPy's; nothing in it is executed) holds `ids` [N], the dataset's image ids, all ints or all strings; `counts`
+int [N], the number of proposals of each image; `boxes` [K, 4], image after image, x1, y1, x2, y2; and optionally
+`scores` [K] and `splits` [N], `train` or `val`.
 
 `*.json` (COCO's results format) is a list of `{"image_id": ..., "bbox": [x, y, width, height], "score": ...}`. `score`
-may be left out and `split` be added, in all entries or in none. An image without proposals cannot be said.
+is optional, and so is a `split`; all entries have them, or none. It cannot hold an image without proposals.
 
-Boxes are in pixels of the image on disk. The best score comes first; without scores the order of the file counts.
-A file without splits serves both, where no two images have the same id.
+Boxes are in pixels of the image on disk. Proposals are sorted by descending score; without scores they stay in the
+order of the file. A file without splits is used for both, if image ids are unique over them.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from detector.types import DetectionDataset
 NEEDED = "model=fast_rcnn has no RPN: it needs proposals=FILE or proposals=RUN/checkpoints/last.ckpt"
 
 BROKEN = (ValueError, TypeError, OSError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error)
-"""What numpy raises for a file that is damaged, or that wants to be unpickled."""
+"""What NumPy raises for a file that is damaged, or holds pickled objects."""
 
 
 @dataclass(frozen=True)
 class ImageProposals:
-    """The proposals of one image, best first, as they are written; R proposals."""
+    """The R proposals of one image, by descending score, as they are written to a file."""
 
     split: str
     """`train` or `val`"""
     id: ImageId
-    """the dataset's own"""
+    """the dataset's image id"""
     boxes: Tensor
     """float32 [R, 4], in pixels of the image on disk"""
     scores: Tensor
@@ -51,19 +51,20 @@ class ImageProposals:
 
 
 def check_name(path: str | Path) -> Path:
-    """The path, if it ends as a file of proposals does; else ValueError."""
+    """Return the path of a file of proposals; raise ValueError if its name ends otherwise."""
     path = Path(path)
     if path.suffix not in READERS:
         raise ValueError(f"proposals {str(path)!r}: a file of proposals is named *{' or *'.join(READERS)}")
     return path
 
 
-def read(path: str | Path, split: str) -> Proposals:
-    """The proposals for the images of `split`, `train` or `val`.
+def read_proposals(path: str | Path, split: str) -> Proposals:
+    """Read the proposals for the images of `split`, `train` or `val`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is none of proposals, or a box is not finite or inside out; the message names the image.
+        ValueError: it is no file of proposals, or a box is not finite or has x2 < x1 or y2 < y1; the message names the
+            image.
     """
     path = check_name(path)
     if not path.is_file():
@@ -81,15 +82,20 @@ def read(path: str | Path, split: str) -> Proposals:
     return Proposals(rows, torch.from_numpy(ends), torch.from_numpy(np.ascontiguousarray(boxes)))
 
 
-def attach(dataset: DetectionDataset, path: str | Path | None, split: str) -> WithProposals:
-    """The dataset's part `split` with the proposals that the file at `path` has for it; see `read`.
+def attach_proposals(dataset: DetectionDataset, path: str | Path | None, split: str) -> WithProposals:
+    """Add the proposals of a file to the samples of a dataset.
+
+    Args:
+        dataset: the split's images.
+        path: of the file, see `read_proposals`; None raises, with advice.
+        split: `train` or `val`.
 
     Raises:
         ValueError, FileNotFoundError: there is no file, it is malformed, or it lacks images of the dataset.
     """
     if path is None:
         raise ValueError(NEEDED)
-    return WithProposals(dataset, read(path, split), path)
+    return WithProposals(dataset, read_proposals(path, split), path)
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,9 @@ def _best_first(content: _Content) -> NDArray[np.float32]:
         return content.boxes
     rising = content.scores[1:] > content.scores[:-1]
     ends = np.cumsum(content.counts)
-    rising[ends[(ends > 0) & (ends < len(content.scores))] - 1] = False  # from one image to the next
+    rising[ends[(ends > 0) & (ends < len(content.scores))] - 1] = (
+        False  # the step from one image's last to the next one's first
+    )
     if not rising.any():
         return content.boxes
     image = np.repeat(np.arange(len(content.counts)), content.counts)
@@ -146,7 +154,7 @@ def _read_npz(path: Path) -> _Content:
     found = {name: array.shape for name, array in known.items()}
     if not {"ids", "counts", "boxes"} <= found.keys() or any(found[name] != expected[name] for name in found):
         raise ValueError(
-            f"proposals {str(path)!r}: it must hold `ids` [N], `counts` [N], `boxes` [K, 4] and, if wanted, `scores` "
+            f"proposals {str(path)!r}: it must hold `ids` [N], `counts` [N], `boxes` [K, 4] and optionally `scores` "
             f"[K] and `splits` [N], but holds {found}"
         )
     counts = known["counts"].astype(np.int64)
@@ -158,7 +166,7 @@ def _read_npz(path: Path) -> _Content:
 
 
 def _float32(numbers: NDArray[Any]) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, which is then named
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, which is reported later
         return numbers.astype(np.float32, copy=False)
 
 
@@ -198,14 +206,14 @@ def _read_json(path: Path) -> _Content:
 
 
 READERS = {".npz": _read_npz, ".json": _read_json}
-"""By the ending of the file's name."""
+"""By the suffix of the file."""
 
 
-def write(path: str | Path, images: Sequence[ImageProposals]) -> None:
-    """Write a file of proposals; it appears under its name only when it is complete.
+def write_proposals(path: str | Path, images: Sequence[ImageProposals]) -> None:
+    """Write a file of proposals, in the format of its suffix; under its final name only when it is complete.
 
     Raises:
-        ValueError: the name ends otherwise, or the ids are no format's.
+        ValueError: the suffix is unknown, or the format cannot hold the image ids.
     """
     path = check_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -234,7 +242,7 @@ def _write_npz(path: Path, images: Sequence[ImageProposals]) -> None:
 
 def _entries(images: Sequence[ImageProposals]) -> Iterator[dict[str, Any]]:
     for image in images:
-        boxes = image.boxes.double()  # in which the difference of two float32 is exact
+        boxes = image.boxes.double()  # in float64 the difference of two float32 is exact
         boxes = torch.cat((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), 1)
         for box, score in zip(boxes.tolist(), image.scores.tolist(), strict=True):
             yield {"split": image.split, "image_id": image.id, "bbox": box, "score": score}

@@ -1,4 +1,4 @@
-"""Datasets whose samples carry proposals, for detectors without an RPN."""
+"""Add proposals to the samples of a dataset, for detectors without an RPN."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ ImageId = int | str
 
 @dataclass(frozen=True)
 class Proposals:
-    """What a file has for the images of one split; K proposals of N images."""
+    """The K proposals of the N images of a split."""
 
     rows: dict[ImageId, int]
-    """the place of each image"""
+    """the number n of each image by its id"""
     ends: Tensor
-    """int64 [N + 1]: the proposals of the image at n are those from ends[n] to ends[n + 1]"""
+    """int64 [N + 1]: the proposals of image n are boxes[ends[n] : ends[n + 1]]"""
     boxes: Tensor
-    """float32 [K, 4], in pixels of the image on disk, best first"""
+    """float32 [K, 4], in pixels of the image on disk, by descending score"""
 
     def __getitem__(self, image: ImageId) -> Tensor:
-        """Those of an image, [R, 4]."""
+        """Return the proposals of an image, float32 [R, 4]."""
         row = self.rows[image]
         return self.boxes[int(self.ends[row]) : int(self.ends[row + 1])]
 
 
 class WithProposals:
-    """A dataset whose samples carry proposals.
+    """Add proposals to the samples of a dataset, clipped to the image; those without area are dropped.
 
     Args:
         dataset: the images.
-        proposals: of all of them; they are cut to the image, and what has no area then is left out.
-        source: where they come from, for messages.
+        proposals: those of all its images.
+        source: the file they were read from, for messages.
 
     Raises:
-        ValueError: an image has none.
+        ValueError: an image of the dataset is not in the file.
     """
 
     def __init__(self, dataset: DetectionDataset, proposals: Proposals, source: str | Path) -> None:
@@ -81,7 +81,7 @@ class WithProposals:
         return self.dataset.has_masks
 
     def ground_truth(self) -> dict[str, Any]:
-        """The dataset's own."""
+        """Return the dataset's ground truth."""
         return self.dataset.ground_truth()
 
 

@@ -1,7 +1,8 @@
-"""Drawing one image of the generated set: where its objects lie, how they look, and what of them is visible.
+"""Draw the images of the generated dataset: place shapes, compute their visible parts, and paint them.
 
-Everything is decided on a grid of `GRID` x `GRID` points in each pixel. Each point belongs to the topmost object over
-it; a pixel's colour is the mean of its points. So edges are anti-aliased, and masks and boxes those of what is seen.
+Shapes are sampled at `GRID` x `GRID` points per pixel. Each point belongs to the topmost shape that covers it, and a
+pixel's colour is the mean over its points, so edges are anti-aliased, and masks and boxes are those of the visible
+parts.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
 GRID = 4
-"""points along a pixel's side"""
+"""sample points along each side of a pixel"""
 SIDE = (6.0, 120.0)
-"""the sides an object's box may have, in pixels"""
+"""the minimum and maximum side of an object's box, in pixels"""
 MIN_AREA = 24.0
-"""the least area of an object, in pixels"""
+"""the minimum area of an object, in pixels"""
 MIN_VISIBLE = 0.6
-"""the least share of an object that others leave to be seen"""
+"""the minimum fraction of an object that is not occluded"""
 
 
 def _ring(u: Floats, v: Floats) -> Bools:
@@ -38,24 +39,24 @@ INSIDE: dict[str, Callable[[Floats, Floats], Bools]] = {
     "ring": _ring,
     "cross": lambda u, v: (abs(u) <= 1) & (abs(v) <= 1) & ((abs(u) <= 0.36) | (abs(v) <= 0.36)),
 }
-"""Each class as a set of points of the square [-1, 1]^2 (u to the right, v down)."""
+"""For each class, whether points of the square [-1, 1]^2 (u to the right, v down) lie in the shape."""
 
 CLASSES = tuple(INSIDE)
 
 FILL = {"ellipse": math.pi / 4, "rectangle": 1.0, "triangle": 0.5, "ring": math.pi / 4 * 0.7, "cross": 1 - 0.64**2}
-"""the share of the square that the shape covers"""
+"""the fraction of that square that the shape covers"""
 
 CORNERS = {
     "rectangle": ((-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)),
     "triangle": ((0.0, -1.0), (1.0, 1.0), (-1.0, 1.0)),
     "cross": tuple((i * a, j * b) for a, b in ((1.0, 0.36), (0.36, 1.0)) for i in (-1, 1) for j in (-1, 1)),
 }
-"""the extreme points of the shapes that have corners"""
+"""the corners of the shapes that have any, in that square"""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One object: a class of `CLASSES`, the centre, the half sides before turning, the turn in radians."""
+    """One object: its class in `CLASSES`, centre, half sides before rotation (pixels) and rotation (radians)."""
 
     label: int
     x: float
@@ -65,7 +66,7 @@ class Shape:
     angle: float
 
     def box(self) -> tuple[float, float, float, float]:
-        """The exact box x1, y1, x2, y2 of the whole shape."""
+        """Compute the exact box x1, y1, x2, y2 of the whole shape."""
         c, s = math.cos(self.angle), math.sin(self.angle)
         corners = CORNERS.get(CLASSES[self.label])
         if corners is None:
@@ -76,7 +77,7 @@ class Shape:
         return min(xs), min(ys), max(xs), max(ys)
 
     def covers(self, x: Floats, y: Floats) -> Bools:
-        """Which points of the grid of columns x [1, W] and rows y [H, 1] lie in the shape, [H, W]."""
+        """Test which points of the grid of columns x [1, W] and rows y [H, 1] lie in the shape, bool [H, W]."""
         c, s = math.cos(self.angle), math.sin(self.angle)
         dx, dy = x - np.float32(self.x), y - np.float32(self.y)
         u, v = (dx * c + dy * s) / self.a, (dy * c - dx * s) / self.b
@@ -84,31 +85,31 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What is visible of an object."""
+class VisibleShape:
+    """The visible part of a shape."""
 
     label: int
     box: tuple[float, float, float, float]
-    """x1, y1, x2, y2: exact where the shape's own edge is seen, to 1 / GRID pixel where another object cuts it"""
+    """x1, y1, x2, y2: exact where the shape's own edge is visible, to 1 / GRID pixel where another shape occludes it"""
     window: tuple[slice, slice]
-    """the rows and columns of pixels around the whole object"""
+    """the rows and columns of pixels that hold the whole shape"""
     share: Floats
-    """the share of each pixel of the window that shows it, 0..1"""
+    """[h, w], the fraction of each pixel of the window that the visible part covers, 0..1"""
 
     @property
     def area(self) -> int:
-        """The pixels of its mask."""
+        """The number of pixels of its mask."""
         return int((self.share >= 0.5).sum())
 
     def mask(self, size: int) -> Bools:
-        """The pixels of an image of `size` x `size` of which at least half belongs to it, [size, size]."""
+        """Make its mask, bool [size, size]: the pixels of the image that it covers by at least half."""
         mask = np.zeros((size, size), dtype=bool)
         mask[self.window] = self.share >= 0.5
         return mask
 
 
 def random_shape(rng: np.random.Generator, bin_range: tuple[float, float], size: int) -> Shape:
-    """A shape whose area lies in `bin_range` (low, high; pixels), somewhere in an image of `size` x `size`."""
+    """Draw a random shape with an area in `bin_range` (low, high; pixels), inside an image of `size` x `size`."""
     low, high = math.log(max(bin_range[0], MIN_AREA)), math.log(bin_range[1])
     while True:
         label = int(rng.integers(len(CLASSES)))
@@ -124,7 +125,7 @@ def random_shape(rng: np.random.Generator, bin_range: tuple[float, float], size:
 
 
 def arrange(rng: np.random.Generator, bins: list[tuple[float, float]], size: int) -> list[Shape] | None:
-    """Shapes of the areas in `bins`, in random order, that do not crowd each other; None where no room was found."""
+    """Place a random shape for each area range in `bins`, with little overlap, in random order; None if that fails."""
     shapes: list[Shape] = []
     for bin_range in bins:
         for _ in range(60):
@@ -138,14 +139,22 @@ def arrange(rng: np.random.Generator, bins: list[tuple[float, float]], size: int
 
 
 def _apart(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
-    """Whether the boxes share at most a third of the smaller one."""
+    """Test whether two boxes overlap by at most a third of the smaller one."""
     w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     smaller = min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
     return w <= 0 or h <= 0 or 3 * w * h <= smaller
 
 
-def look(shapes: list[Shape], size: int) -> list[Seen] | None:
-    """What is seen of each of the shapes, given back to front; None if one is hidden beyond `MIN_VISIBLE` or `SIDE`."""
+def visible_shapes(shapes: list[Shape], size: int) -> list[VisibleShape] | None:
+    """Compute the visible part of each shape.
+
+    Args:
+        shapes: from back to front.
+        size: height and width of the image.
+
+    Returns:
+        None if less of a shape is visible than `MIN_VISIBLE` and `SIDE` require.
+    """
     owner = np.zeros((size * GRID, size * GRID), dtype=np.uint8)
     points = ((np.arange(size * GRID) + 0.5) / GRID).astype(np.float32)
     windows, whole = [], []
@@ -167,7 +176,7 @@ def look(shapes: list[Shape], size: int) -> list[Seen] | None:
             return None
         height, width = (s.stop - s.start for s in window)
         share = visible.reshape(height, GRID, width, GRID).mean((1, 3), dtype=np.float32)
-        objects.append(Seen(shape.label, box, window, share))
+        objects.append(VisibleShape(shape.label, box, window, share))
     return objects
 
 
@@ -175,8 +184,8 @@ def _fine(pixels: slice) -> slice:
     return slice(pixels.start * GRID, pixels.stop * GRID)
 
 
-def paint(rng: np.random.Generator, objects: list[Seen], size: int) -> NDArray[np.uint8]:
-    """The image of the objects, uint8 [size, size, 3]: each pixel the mean of what is seen in it, and noise."""
+def paint(rng: np.random.Generator, objects: list[VisibleShape], size: int) -> NDArray[np.uint8]:
+    """Paint the shapes with textures on a background, and add noise: uint8 [size, size, 3]."""
     colour = rng.uniform(70, 180, 3).astype(np.float32)
     background = _texture(rng, (size, size), colour, strength=1.0)
     colours = [background.mean((0, 1))]
@@ -194,7 +203,7 @@ def paint(rng: np.random.Generator, objects: list[Seen], size: int) -> NDArray[n
 def _visible_box(
     box: tuple[float, float, float, float], visible: Bools, inside: Bools, window: tuple[slice, slice]
 ) -> tuple[float, float, float, float]:
-    """The shape's own edge on each side where its outermost points are visible, else the edge of the visible points."""
+    """Compute the visible part's box: on each side the shape's own edge if it is visible, else that of the points."""
     sides = list(box)
     for axis, start in ((0, window[1].start), (1, window[0].start)):
         seen, full = (np.flatnonzero(points.any(axis)) for points in (visible, inside))
@@ -206,7 +215,7 @@ def _visible_box(
 
 
 def _colour(rng: np.random.Generator, others: list[Floats]) -> Floats:
-    """A colour that differs by enough to be seen, and not by much more, from `others`, the background's first."""
+    """Draw a colour of medium contrast to the background, `others[0]`, and of some contrast to the other shapes."""
     candidates = rng.uniform(25, 230, (24, 3)).astype(np.float32)
     distance = np.linalg.norm(candidates[:, None] - np.stack(others)[None], axis=-1)
     apart = (distance[:, 0] >= 70) & (distance[:, 0] <= 150) & (distance.min(1) >= 35)
@@ -215,7 +224,7 @@ def _colour(rng: np.random.Generator, others: list[Floats]) -> Floats:
 
 
 def _texture(rng: np.random.Generator, shape: tuple[int, ...], colour: Floats, strength: float) -> Floats:
-    """`colour` [3] with blotches, a gradient and stripes over a patch of `shape`: float32 [H, W, 3]."""
+    """Add blotches, a gradient and stripes to `colour` [3], over a patch of `shape`: float32 [H, W, 3]."""
     height, width = shape
     y, x = np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)[None]
     angle, period, phase = rng.uniform(0, math.pi), rng.uniform(5, 24), rng.uniform(0, 2 * math.pi)
@@ -228,7 +237,7 @@ def _texture(rng: np.random.Generator, shape: tuple[int, ...], colour: Floats, s
 
 
 def _smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], cell: float) -> Floats:
-    """Normal noise on a lattice `cell` pixels wide, interpolated linearly: [H, W, 3]."""
+    """Draw normal noise on a lattice of `cell` pixels, interpolated linearly: float32 [H, W, 3]."""
     grid = rng.normal(size=(int(shape[0] / cell) + 2, int(shape[1] / cell) + 2, 3)).astype(np.float32)
     for axis, length in enumerate(shape):
         position = np.arange(length, dtype=np.float32) / np.float32(cell)

@@ -1,4 +1,4 @@
-"""The generated set: geometric shapes in COCO's layout, drawn on first use."""
+"""Generate a dataset of geometric shapes in COCO's layout, on first use."""
 
 from __future__ import annotations
 
@@ -23,31 +23,33 @@ from detector.data import scene
 from detector.data.coco import CocoDataset
 
 OBJECTS = (3, 10)
-"""the least and the most objects in an image"""
+"""the minimum and the maximum number of objects in an image"""
 GOLDEN = (math.sqrt(5) - 1) / 2
 VERSION = 1
-"""Goes into the name of the folder; to be raised with every change of what is drawn."""
+"""Part of the folder's name; increment it with every change of the generated images."""
 
 
 class ShapesDataset(CocoDataset):
-    """One split of the generated set.
+    """Read one split of the generated dataset, after generating both if their folder does not exist.
 
-    It lives in `<root>-<stamp>`; the stamp is made of the parameters, so that other parameters have another folder.
+    The folder is `<root>-<hash>`, with a hash of the parameters, so other parameters have another folder.
 
     Args:
-        root: where the set lives, less the stamp.
-        split: "train" or "val"; no image is in both.
-        shares: of small, medium and large objects by `area`, the pixels of the visible mask; they need not sum to 1.
-        size_bins: the sides whose squares separate small, medium and large, in pixels.
-        image_size: the side of the images in pixels.
-        train: images in the training split.
-        val: images in the validation split.
-        seed: of the drawing.
-        keep_empty: as in `CocoDataset`; every image has objects.
-        masks: as in `CocoDataset`.
+        root: the folder's path without the hash.
+        split: "train" or "val"; they share no image.
+        shares: the proportions of small, medium and large objects by `area`, the pixels of the visible mask; they need
+            not sum to 1.
+        size_bins: two sides in pixels; an object is small below the square of the first, large from the square of the
+            second on.
+        image_size: height and width of the images in pixels.
+        train: number of training images.
+        val: number of validation images.
+        seed: of the generator.
+        keep_empty: as of `CocoDataset`; without effect, since every image has objects.
+        masks: as of `CocoDataset`.
 
     Raises:
-        ValueError: a parameter out of range.
+        ValueError: a parameter is out of range.
     """
 
     def __init__(
@@ -83,9 +85,13 @@ def generate(
     val: int,
     seed: int,
 ) -> Path:
-    """Draw both splits unless they are there; the folder. See `ShapesDataset`.
+    """Generate both splits unless their folder exists; arguments and errors are those of `ShapesDataset`.
 
-    The folder appears under its name only when it is complete: a run that is killed, or two at once, do no harm.
+    The folder gets its final name only when it is complete, so that an interrupted run leaves no broken dataset and two
+    processes can generate at once.
+
+    Returns:
+        the folder.
     """
     if len(shares) != 3 or min(shares) < 0 or sum(shares) <= 0:
         raise ValueError(f"shares must be three numbers (small, medium, large), none negative, not {list(shares)}")
@@ -126,7 +132,7 @@ def generate(
         try:
             os.rename(work, folder)
         except OSError:
-            if not folder.is_dir():  # else another process was first, with the same content
+            if not folder.is_dir():  # else another process has finished the same dataset first
                 raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -135,14 +141,14 @@ def generate(
 
 def _images(
     parameters: dict[str, Any], key: tuple[int, int], count: int
-) -> Iterator[tuple[NDArray[np.uint8], list[scene.Seen]]]:
+) -> Iterator[tuple[NDArray[np.uint8], list[scene.VisibleShape]]]:
     shares = np.cumsum(parameters["shares"]) / sum(parameters["shares"])
     edges = [0.0, *(s * s for s in parameters["size_bins"]), parameters["image_size"] ** 2 / 6]
     drawn = 0
     for index in range(count):
         rng = np.random.default_rng([*key, index])
         objects = int(rng.integers(OBJECTS[0], OBJECTS[1] + 1))
-        # The golden-ratio sequence spreads the sizes evenly, so that the shares hold in any stretch of the set.
+        # The golden-ratio sequence is evenly distributed, so `shares` holds in any part of the dataset.
         spread = [(GOLDEN * (drawn + i)) % 1 for i in range(objects)]
         bins = [(edges[b], edges[b + 1]) for b in np.minimum(np.searchsorted(shares, spread, "right"), 2)]
         yield _image(rng, bins, parameters["image_size"])
@@ -151,14 +157,14 @@ def _images(
 
 def _image(
     rng: np.random.Generator, bins: list[tuple[float, float]], size: int
-) -> tuple[NDArray[np.uint8], list[scene.Seen]]:
-    """One image whose visible objects have areas in `bins`."""
-    order = sorted(bins, reverse=True)  # the largest are the hardest to place
+) -> tuple[NDArray[np.uint8], list[scene.VisibleShape]]:
+    """Generate an image whose visible objects have areas in `bins`; each a range in pixels."""
+    order = sorted(bins, reverse=True)  # large objects first, which are the hardest to place
     for attempt in range(1000):
-        # Where it is crowded the largest sizes give way, never the share of large objects.
+        # In a crowded image the objects shrink within their bins, so that `shares` still holds.
         limits = [(low, low + (high - low) * max(0.9**attempt, 0.1)) for low, high in order]
         shapes = scene.arrange(rng, limits, size)
-        objects = None if shapes is None else scene.look(shapes, size)
+        objects = None if shapes is None else scene.visible_shapes(shapes, size)
         if objects is None:
             continue
         areas = sorted((seen.area for seen in objects), reverse=True)
@@ -167,8 +173,8 @@ def _image(
     raise RuntimeError(f"no arrangement of {len(bins)} objects found in {size}x{size} pixels")
 
 
-def _write_split(images: Iterable[tuple[NDArray[np.uint8], list[scene.Seen]]], folder: Path) -> dict[str, Any]:
-    """Write the PNGs and return the content of the COCO file."""
+def _write_split(images: Iterable[tuple[NDArray[np.uint8], list[scene.VisibleShape]]], folder: Path) -> dict[str, Any]:
+    """Write the images as PNGs and return the content of the COCO JSON."""
     content: dict[str, list[dict[str, Any]]] = {
         "images": [],
         "annotations": [],

@@ -1,6 +1,6 @@
-"""The order of training as a function of the position alone, so that a run can be continued anywhere.
+"""Order the training samples by a function of the position alone, so that a run can be resumed at any batch.
 
-The samples of a run are one endless stream: epoch after epoch, each a new permutation of the dataset.
+The samples of a run are one endless stream of epochs, each another permutation of the dataset.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Augmentation = Callable[[Sample, int], Sample]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a sample stands in the stream."""
+    """The epoch and the index of a sample in the stream."""
 
     epoch: int
     index: int
@@ -34,22 +34,22 @@ def _permutation(seed: int, epoch: int, length: int) -> NDArray[np.int64]:
 
 
 def place(position: int, length: int, seed: int) -> Place:
-    """What stands at `position` >= 0 in the stream over a dataset of `length` samples."""
+    """Compute the epoch and index of the sample at `position` >= 0 in the stream over `length` samples."""
     epoch, rest = divmod(position, length)
     return Place(epoch, int(_permutation(seed, epoch, length)[rest]))
 
 
 class Stream(Sampler[list[Place]]):
-    """The batches of a whole run, as far as this process has a share in them.
+    """Sample the batches of a whole run for one process.
 
     Args:
         length: samples in the dataset.
         steps: batches in the run.
-        batch_size: samples in a batch, over all processes together.
+        batch_size: samples of a batch, over all processes.
         seed: of the order.
-        start: the first batch to give; `len` counts from 0 all the same, as Lightning expects when it resumes.
-        rank: this process.
-        world_size: processes; every one takes the `rank`-th, `rank + world_size`-th, ... sample of each batch.
+        start: the first batch to yield; `len` counts from batch 0, as Lightning expects when it resumes.
+        rank: the number of this process.
+        world_size: the number of processes; each takes samples `rank`, `rank + world_size`, ... of each batch.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Stream(Sampler[list[Place]]):
 
 
 class Augmented(Dataset[Sample]):
-    """A dataset read by `Place`, its samples augmented; the random choices are keyed by (seed, epoch, index)."""
+    """Read and augment the samples of a dataset by `Place`; the augmentation is seeded by (seed, epoch, index)."""
 
     def __init__(self, dataset: DetectionDataset, augment: Augmentation, seed: int) -> None:
         self.dataset, self.augment, self.seed = dataset, augment, seed
@@ -82,7 +82,7 @@ class Augmented(Dataset[Sample]):
 
 
 class InOrder(Dataset[Sample]):
-    """Every `world_size`-th sample from `rank` on, in order and augmented with seed 0: for evaluation."""
+    """Read every `world_size`-th sample from `rank` on, in order, augmented with seed 0; for evaluation."""
 
     def __init__(self, dataset: DetectionDataset, augment: Augmentation, *, rank: int = 0, world_size: int = 1) -> None:
         self.dataset, self.augment = dataset, augment
@@ -96,5 +96,5 @@ class InOrder(Dataset[Sample]):
 
 
 def one_thread(_worker: int) -> None:
-    """Set up a worker of the loader: its parallelism is that there are several of it."""
+    """Limit a worker of the loader to one thread, since there are several workers."""
     torch.set_num_threads(1)

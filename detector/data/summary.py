@@ -1,4 +1,4 @@
-"""What a dataset holds, in numbers."""
+"""Count the images and objects of a dataset."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from detector.types import DetectionDataset
 
 @dataclass(frozen=True)
 class Summary:
-    """Counts over the truth for evaluation: crowds and ignored objects are counted apart and nowhere else."""
+    """Counts over a dataset's ground truth; crowds and ignored objects are in `ignored` alone."""
 
     images: int
     empty: int
@@ -21,13 +21,19 @@ class Summary:
     """crowds and difficult objects"""
     per_class: dict[str, int]
     small: float
-    """the share of objects by area, 0..1; and so on"""
+    """the fraction of objects that are small, 0..1; `medium` and `large` alike"""
     medium: float
     large: float
 
 
 def summarise(dataset: DetectionDataset, size_bins: Sequence[float]) -> Summary:
-    """Count the objects; `size_bins` are the sides, in pixels, whose squares separate small, medium and large areas."""
+    """Count a dataset's images, and its objects by class and size.
+
+    Args:
+        dataset: the dataset.
+        size_bins: two sides in pixels; an object is small below the square of the first, large from the square of the
+            second on.
+    """
     truth = dataset.ground_truth()
     counted = [a for a in truth["annotations"] if not a.get("iscrowd") and not a.get("ignore")]
     names = dict(zip(dataset.category_ids, dataset.classes, strict=True))

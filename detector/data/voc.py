@@ -1,4 +1,4 @@
-"""Datasets in VOC's format: one XML an image, lists of image names, and PNGs of object masks for some."""
+"""Read datasets in VOC's format: an XML per image, lists of image names, and optionally PNGs of object masks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-"""VOC's own, in its alphabetical order"""
+"""VOC's classes, in alphabetical order"""
 
 LAYOUT = (
     "VOC's layout is <data_dir>/VOCdevkit/VOC2007 with the folders JPEGImages/*.jpg, Annotations/*.xml and "
@@ -44,7 +44,7 @@ class _Object:
     difficult: bool
     truncated: bool
     instance: int
-    """its index in SegmentationObject: 1 for the first object of the XML"""
+    """its value in SegmentationObject: 1 for the first object of the XML"""
 
 
 @dataclass(frozen=True)
@@ -57,24 +57,24 @@ class _Record:
 
 
 class VocDataset:
-    """One or several image sets of VOC folders.
+    """Read one or several image sets of VOC folders.
 
-    The box of an XML, 1-based and inclusive, is (xmin - 1, ymin - 1, xmax, ymax) in continuous pixels. Boxes of no area
-    or outside the image are counted, reported in the log and left out; boxes that cross the edge are cut at it.
-    Image ids are the names of the files without their ending; category ids are 1..C by label.
+    A box of an XML, 1-based and inclusive, becomes (xmin - 1, ymin - 1, xmax, ymax) in continuous pixels. Boxes without
+    area or outside the image are skipped, and their number is logged; boxes that cross the image's edge are clipped.
+    Image ids are file names without their suffix; category ids are 1..C in the order of the labels.
 
     Args:
         root: the folder that holds the VOC folders.
         sets: pairs of a folder, or a year for `VOC<year>`, and a list in its `ImageSets`: ("2007", "trainval").
-        classes: names by label; None takes the names that occur in the folders' annotations, sorted.
-        keep_empty: keep images without objects. Training leaves them out.
-        masks: read the masks from `SegmentationObject`, and the lists from `ImageSets/Segmentation`.
-        limit: take only the first so many of these images.
+        classes: class names by label; None: all that occur in the folders' annotations, sorted.
+        keep_empty: keep images without objects; false for training.
+        masks: read masks from `SegmentationObject`, and the lists from `ImageSets/Segmentation`.
+        limit: use only the first `limit` of these images; None: all.
 
     Raises:
-        FileNotFoundError: a folder, list, image or annotation that does not exist.
-        ValueError: a malformed annotation, an image that cannot be read, or one whose size is not that of its
-            annotation (see `check_images`). The message names the file.
+        FileNotFoundError: a folder, list, image or annotation does not exist.
+        ValueError: an annotation is malformed, an image cannot be read, or its size is not the one in its annotation
+            (see `check_images`). The message names the file.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class VocDataset:
         folders = [(_folder(self.root, str(name)), str(split)) for name, split in _pairs(sets)]
         self.classes: list[str] = _names([f for f, _ in folders]) if classes is None else list(classes)
         if not self.classes or len(set(self.classes)) < len(self.classes):
-            raise ValueError(f"{self.root}: the classes {self.classes} are none, or repeat")
+            raise ValueError(f"{self.root}: the classes {self.classes} are empty, or repeat")
         self.category_ids: list[int] = list(range(1, len(self.classes) + 1))
         self._masks = masks
         self._skipped: Counter[str] = Counter()
@@ -137,9 +137,9 @@ class VocDataset:
         return self._masks
 
     def ground_truth(self) -> dict[str, Any]:
-        """The truth in COCO's format; difficult objects carry `difficult: 1` and `ignore: 1`, others 0.
+        """Return the ground truth in COCO's format; difficult objects have `difficult: 1` and `ignore: 1`, others 0.
 
-        `area` is the box's, or the mask's where there are masks.
+        `area` is that of the mask if masks are read, else that of the box.
         """
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
@@ -176,7 +176,7 @@ class VocDataset:
             raise ValueError(f"{path}: its size is {width}x{height}; both sides must be positive")
         image = folder / "JPEGImages" / Path(tree.findtext("filename", f"{stem}.jpg").strip()).name
         if image.stem != stem or not image.is_file():
-            # The list names the image; `filename` only tells its ending, and is wrong in many exports.
+            # The list names the image; `filename` adds only its suffix, and is wrong in many exports.
             found = sorted((folder / "JPEGImages").glob(f"{glob.escape(stem)}.*"))
             if not found:
                 raise FileNotFoundError(f"{folder / 'JPEGImages' / stem}.jpg: no such image, but {path} describes it")
@@ -223,7 +223,7 @@ def _folder(root: Path, name: str) -> Path:
 
 
 def _listed(path: Path) -> list[str]:
-    """The first word of each line of an image set."""
+    """Read the first word of each line of an image list."""
     if not path.is_file():
         present = sorted(p.stem for p in path.parent.glob("*.txt") if "_" not in p.stem)
         raise FileNotFoundError(f"{path}: no such list of images; there are {present or 'none'} beside it. {LAYOUT}")
@@ -231,7 +231,7 @@ def _listed(path: Path) -> list[str]:
 
 
 def _names(folders: list[Path]) -> list[str]:
-    """The class names in all annotations of the folders, so that every split of a set gives the same."""
+    """Collect the class names of all annotations in the folders, so that every split has the same classes."""
     paths = [path for folder in dict.fromkeys(folders) for path in sorted((folder / "Annotations").glob("*.xml"))]
     return sorted({_child(element, "name", path) for path in paths for element in _parse(path).iter("object")})
 
@@ -263,7 +263,7 @@ def _number(text: str, kind: type[Number], path: Path) -> Number:
 
 
 def _read_masks(record: _Record) -> Tensor:
-    """bool [G, H, W]: the pixels of each object in the PNG of colour indices."""
+    """Read the masks of an image's objects from its PNG of object numbers, bool [G, H, W]."""
     path = record.annotation.parent.parent / "SegmentationObject" / f"{record.stem}.png"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such mask; set masks to false, or use the lists of ImageSets/Segmentation")

@@ -1,35 +1,14 @@
-"""Detections against the truth: COCO's and VOC's metrics."""
+"""Collect detections once a run and measure them against the ground truth: COCO's metrics, VOC's, and others."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from detector.evaluation.base import Evaluator
-from detector.evaluation.coco import CocoEvaluator
+from detector.evaluation.coco import CocoMetric
+from detector.evaluation.collector import Collector
+from detector.evaluation.metric import Metric
 from detector.evaluation.table import render
-from detector.evaluation.voc import VocEvaluator
-from detector.masks import Paste, paste
+from detector.evaluation.voc import VocMetric
 
-__all__ = ["METRICS", "CocoEvaluator", "Evaluator", "VocEvaluator", "evaluators", "render"]
+__all__ = ["METRICS", "CocoMetric", "Collector", "Metric", "VocMetric", "render"]
 
-METRICS: dict[str, type[Evaluator]] = {"coco": CocoEvaluator, "voc": VocEvaluator}
-"""The metrics that a dataset's config can name."""
-
-
-def evaluators(
-    metrics: Sequence[str],
-    ground_truth: Mapping[str, Any],
-    category_ids: Sequence[int],
-    size_bins: tuple[float, float] = (32, 96),
-    masks: bool = False,
-    paste: Paste = paste,
-) -> list[Evaluator]:
-    """One evaluator for each of `metrics`, all with the same truth; the other arguments are `Evaluator`'s.
-
-    Raises:
-        ValueError: a metric that does not exist.
-    """
-    if unknown := [name for name in metrics if name not in METRICS]:
-        raise ValueError(f"unknown metrics {unknown}; there are {sorted(METRICS)}")
-    return [METRICS[name](ground_truth, category_ids, size_bins, masks, paste) for name in metrics]
+METRICS: dict[str, str] = {"coco": "detector.evaluation.coco.CocoMetric", "voc": "detector.evaluation.voc.VocMetric"}
+"""The `_target_` of each metric that a dataset's `metrics` can name by a word."""

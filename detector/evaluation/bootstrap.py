@@ -1,4 +1,4 @@
-"""Average precision on resampled images: the spread that comes from which images a dataset happens to hold."""
+"""Compute average precision on bootstrap resamples of the images."""
 
 from __future__ import annotations
 
@@ -11,17 +11,25 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
 
 LEVELS = np.linspace(0.0, 1.0, 101)
-"""The recalls at which COCO reads the precision, rounded as pycocotools' are."""
+"""The recalls at which COCO samples the precision, with pycocotools' rounding."""
 
 CELLS = 2**18
-"""About how many numbers are worked on at once, so that they stay in the processor's cache."""
+"""About how many numbers are processed at once, so that they stay in the processor's cache."""
 
 
 def resample(images: int, seed: int, resamples: int) -> Ints:
-    """How often each image is in each resample, int32 [B, I]: as many images as there are, drawn with replacement.
+    """Draw bootstrap resamples: as many images as there are, with replacement.
 
-    It depends on nothing else, so that two runs on the same images are measured on the same resamples.
+    They depend on the arguments alone, so that runs on the same images are measured on the same resamples.
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 6.
+
+    Args:
+        images: number of images, I.
+        seed: of the draws.
+        resamples: number of resamples, B.
+
+    Returns:
+        int32 [B, I], how often each image is in each resample.
 
     Raises:
         ValueError: no images, or fewer than two resamples.
@@ -32,35 +40,37 @@ def resample(images: int, seed: int, resamples: int) -> Ints:
     return generator.multinomial(images, np.full(images, 1 / images), size=resamples).astype(np.int32)
 
 
-def average_precision(ranked: NDArray[np.int64], hits: NDArray[np.bool_], truths: Ints, weights: Ints) -> Floats:
-    """COCO's average precision of one class at one IoU threshold on resampled images, float64 [B].
+def average_precision(ranked: NDArray[np.int64], matched: NDArray[np.bool_], objects: Ints, weights: Ints) -> Floats:
+    """Compute COCO's average precision of one class at one IoU threshold on resampled images.
 
-    The mean, over the recalls 0, 0.01, ..., 1, of the best precision at that recall or above, which is what
-    pycocotools' `accumulate` computes from images repeated as often as `weights` says. NaN where a resample has no
-    object.
+    The mean, over the recalls 0, 0.01, ..., 1, of the highest precision at that recall or above: what pycocotools'
+    `accumulate` computes from images repeated as often as `weights` says.
 
     Args:
-        ranked: [N], the image of each detection that counts, by falling score.
-        hits: [N], whether it found an object; else it is false.
-        truths: [I], the objects of each image that count.
+        ranked: [N], the image of each detection that is not ignored, by descending score.
+        matched: [N], whether it is a true positive; else it is a false positive.
+        objects: [I], the number of objects of each image that are not ignored.
         weights: [B, I], how often each image is in each resample.
+
+    Returns:
+        float64 [B]; NaN where a resample has no object.
     """
-    total = (weights @ truths).astype(np.float64)
+    total = (weights @ objects).astype(np.float64)
     result = np.where(total > 0, 0.0, np.nan)
-    places = np.flatnonzero(hits)
-    if len(places):
-        ranked = ranked[: places[-1] + 1]  # nothing after the last hit can raise a precision
+    positives = np.flatnonzero(matched)
+    if len(positives):
+        ranked = ranked[: positives[-1] + 1]  # nothing after the last true positive can raise a precision
         rows = max(1, CELLS // len(ranked))
         for start in range(0, len(weights), rows):
             part = slice(start, start + rows)
-            result[part] = _area(ranked, places, weights[part], total[part])
+            result[part] = _area(ranked, positives, weights[part], total[part])
     return result
 
 
-def _area(ranked: NDArray[np.int64], places: NDArray[np.int64], weights: Ints, total: Floats) -> Floats:
-    # Precision falls between hits, so that the best one at a recall or above is that of a hit.
-    seen = np.cumsum(weights[:, ranked], axis=1, dtype=np.int32)[:, places]
-    found = np.cumsum(weights[:, ranked[places]], axis=1, dtype=np.int32)
+def _area(ranked: NDArray[np.int64], positives: NDArray[np.int64], weights: Ints, total: Floats) -> Floats:
+    # Precision falls between true positives, so the highest at a recall or above is that at a true positive.
+    seen = np.cumsum(weights[:, ranked], axis=1, dtype=np.int32)[:, positives]
+    found = np.cumsum(weights[:, ranked[positives]], axis=1, dtype=np.int32)
     precision = found / (seen + np.spacing(1))
     best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     recall = np.divide(found, total[:, None], out=np.full(found.shape, -1.0), where=total[:, None] > 0)
@@ -70,11 +80,14 @@ def _area(ranked: NDArray[np.int64], places: NDArray[np.int64], weights: Ints, t
 
 
 def average_precisions(comparison: Comparison, weights: Ints) -> Floats:
-    """`average_precision` of each IoU threshold, class and range of areas, float64 [B, T, C, A].
+    """Compute `average_precision` for each IoU threshold, class and range of areas.
 
     Args:
-        comparison: pycocotools' evaluation; its largest number of detections an image is taken.
+        comparison: pycocotools' evaluation, of which its largest limit of detections per image is used.
         weights: int32 [B, I], how often each image is in each resample.
+
+    Returns:
+        float64 [B, T, C, A]; NaN without objects.
     """
     parameters = comparison.params
     images, areas, classes = len(comparison.images), len(parameters.areaRng), len(parameters.catIds)
@@ -84,17 +97,17 @@ def average_precisions(comparison: Comparison, weights: Ints) -> Floats:
         for area in range(areas):
             first = (label * areas + area) * images
             own = [e for e in comparison.evalImgs[first : first + images] if e is not None]
-            truths = np.zeros(images, dtype=np.int32)
+            objects = np.zeros(images, dtype=np.int32)
             for e in own:
-                truths[e["image_id"]] = np.count_nonzero(e["gtIgnore"] == 0)
-            if not truths.any():
+                objects[e["image_id"]] = np.count_nonzero(e["gtIgnore"] == 0)
+            if not objects.any():
                 continue
             scores = np.concatenate([e["dtScores"] for e in own])
-            order = np.argsort(-scores, kind="mergesort")  # pycocotools' order of equal scores
+            order = np.argsort(-scores, kind="mergesort")  # orders equal scores as pycocotools does
             image = np.repeat([e["image_id"] for e in own], [len(e["dtScores"]) for e in own])[order]
             matched = np.concatenate([e["dtMatches"] for e in own], axis=1)[:, order] > 0
             counted = ~np.concatenate([e["dtIgnore"] for e in own], axis=1)[:, order].astype(bool)
             for t in range(thresholds):
                 keep = counted[t]
-                result[:, t, label, area] = average_precision(image[keep], matched[t, keep], truths, weights)
+                result[:, t, label, area] = average_precision(image[keep], matched[t, keep], objects, weights)
     return result

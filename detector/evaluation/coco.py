@@ -1,4 +1,4 @@
-"""COCO's metrics, measured by pycocotools."""
+"""Measure COCO's AP and AR with pycocotools."""
 
 from __future__ import annotations
 
@@ -13,26 +13,29 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from pycocotools.cocoeval import COCOeval
 
-from detector.evaluation.base import Evaluator, ImageId, State
+from detector.evaluation.collector import BOX, ImageId
+from detector.evaluation.metric import Metric
 
 Kind = Literal["box", "mask"]
+"""Boxes, or masks: what the output with the key `segmentation` gives."""
+
 Records = dict[tuple[int, int], list[dict[str, Any]]]
-"""Annotations or detections, as pycocotools reads them, by (position of the image, category id)."""
+"""Annotations or detections in pycocotools' form, by (position of the image, category id)."""
 
 Quantity = Callable[[Sequence[ImageId], NDArray[np.float64]], NDArray[np.float64]]
-"""(the image of each of N boxes, boxes [N, 4] as x1, y1, x2, y2 in pixels of the original image) -> [N], from 0 on"""
+"""(the image of each of N boxes, boxes [N, 4] as x1, y1, x2, y2 in pixels of the original image) -> [N], at least 0"""
 
 UNBOUNDED = 1e5**2
 """COCO's upper bound of an area, in square pixels."""
 
 
 class Comparison(COCOeval):  # type: ignore[misc]  # pycocotools has no types
-    """pycocotools' evaluation, given its records rather than files.
+    """Run pycocotools' evaluation on records instead of files.
 
-    Its own loading is not used, as it overwrites `ignore` with `iscrowd`, takes an annotation with the id 0 for none at
-    all, and fails where there are no detections. The arithmetic is untouched. `evalImgs` and `eval` are as pycocotools
-    documents them; the `image_id` in them is a position in `images`. `truths` holds the annotations in the order of
-    the columns of `ious`.
+    pycocotools' own loading is not used: it overwrites `ignore` with `iscrowd`, takes a match with the annotation of id
+    0 for no match, and fails without detections. Its matching and accumulation are used unchanged. `evalImgs` and
+    `eval` are as pycocotools documents them; an `image_id` in them is a position in `images`. `truths` holds the
+    ground-truth records in the order of the columns of `ious`.
     """
 
     def __init__(
@@ -62,47 +65,48 @@ class Comparison(COCOeval):  # type: ignore[misc]  # pycocotools has no types
         self._dts = defaultdict(list, detections)
 
 
-class CocoEvaluator(Evaluator):
-    """AP and AR over IoU 0.5:0.95, by object size and by class, of boxes and of masks.
+class CocoMetric(Metric):
+    """Measure AP and AR over IoU 0.5:0.95, by object size and by class, of boxes and of masks.
 
     The metrics are `box/AP box/AP50 box/AP75 box/APs box/APm box/APl box/AR1 box/AR10 box/AR100 box/ARs box/ARm
-    box/ARl`, `box/AP/<class name>`, and the same under `mask/`. The area that decides an object's size is its
-    annotation's `area`; where that is missing, its mask's, or else its box's.
+    box/ARl`, `box/AP/<class name>`, and the same under `mask/`, where the collector has an output with the key
+    `segmentation` (under that output's name). An object's size is that of its annotation's `area`; without one, the
+    area of its mask, else of its box.
 
-    In the masks' metrics an object without a `segmentation` is ignored: what its mask should be is not known.
+    In the mask metrics an object without a `segmentation` is ignored, as its mask is unknown.
     """
 
     def areas(self) -> dict[str, tuple[float, float]]:
-        """The range of areas of all, small, medium and large objects, in square pixels."""
-        small, large = (side**2 for side in self.size_bins)
+        """Return the ranges of areas of all, small, medium and large objects, in square pixels."""
+        small, large = (side**2 for side in self.collector.size_bins)
         return {"all": (0, UNBOUNDED), "small": (0, small), "medium": (small, large), "large": (large, UNBOUNDED)}
 
     def compare(
         self, kind: Kind, areas: Mapping[str, tuple[float, float]] | None = None, quantity: Quantity | None = None
     ) -> Comparison:
-        """pycocotools' full evaluation of what was collected: per image, and precision by IoU, recall, class and area.
+        """Match detections to ground truth per image, and accumulate precision by IoU, recall, class and area.
 
         Args:
             kind: boxes or masks.
-            areas: named ranges of areas, other than those of the size bins.
-            quantity: what they are ranges of, in place of the area, of objects and detections alike.
+            areas: named ranges of areas in square pixels; None takes those of the size bins.
+            quantity: what `areas` are ranges of, for objects and detections alike; None is the area.
         """
-        images = self.images
-        truths, detections = self._truths(kind, images), _detections(kind, images, self.category_ids, self._detections)
+        images = self.collector.images
+        truths, detections = self._ground_truth(kind, images), self._detections(kind, images)
         if quantity is not None:
             for records in (truths, detections):
                 _replace_areas(records, images, quantity)
-        return Comparison(kind, images, self.category_ids, areas or self.areas(), truths, detections)
+        return Comparison(kind, images, self.collector.category_ids, areas or self.areas(), truths, detections)
 
     def results(self) -> dict[str, float]:
-        """The metrics by name: fractions in 0..1; what there is nothing to measure by is absent."""
-        if not self._detections:
+        """Measure AP and AR; see `Metric.results`."""
+        if not self.collector.images:
             return {}
-        kinds: tuple[Kind, ...] = ("box", "mask") if self.masks else ("box",)
-        values = {name: value for kind in kinds for name, value in self._summary(kind).items()}
+        masks = self.collector.output("segmentation")
+        values = self._summary("box", BOX) | ({} if masks is None else self._summary("mask", masks.name))
         return {name: value for name, value in values.items() if value is not None}
 
-    def _summary(self, kind: Kind) -> dict[str, float | None]:
+    def _summary(self, kind: Kind, prefix: str) -> dict[str, float | None]:
         comparison = self.compare(kind)
         precision: NDArray[np.float64] = comparison.eval["precision"]  # [IoU, recall, class, area, most detections]
         recall: NDArray[np.float64] = comparison.eval["recall"]  # [IoU, class, area, most detections]
@@ -116,16 +120,16 @@ class CocoEvaluator(Evaluator):
             **{f"AR{size}": mean(recall[..., area, 2]) for area, size in enumerate("sml", 1)},
         }
         places = {category: place for place, category in enumerate(comparison.params.catIds)}
-        for name, category in zip(self.classes, self.category_ids, strict=True):
+        for name, category in zip(self.collector.classes, self.collector.category_ids, strict=True):
             values[f"AP/{name}"] = mean(precision[:, :, places[category], 0, 2])
-        return {f"{kind}/{name}": value for name, value in values.items()}
+        return {f"{prefix}/{name}": value for name, value in values.items()}
 
-    def _truths(self, kind: Kind, images: list[ImageId]) -> Records:
+    def _ground_truth(self, kind: Kind, images: list[ImageId]) -> Records:
         records: Records = defaultdict(list)
         number = 0
         for position, image in enumerate(images):
-            for annotation in self._annotations[image]:
-                number += 1  # pycocotools takes a match with id 0 for none
+            for annotation in self.collector.annotations(image):
+                number += 1  # from 1: pycocotools takes a match with id 0 for no match
                 crowd = int(bool(annotation.get("iscrowd", 0)))
                 record = {
                     "id": number,
@@ -142,11 +146,11 @@ class CocoEvaluator(Evaluator):
         return records
 
     def _segmentation(self, annotation: Mapping[str, Any]) -> Any:
-        """The run-length code of an annotation's polygons or run lengths, or None where it has none."""
+        """Return the run-length code of an annotation's polygons or run lengths; None if it has neither."""
         segmentation = annotation.get("segmentation")
         if not segmentation:
             return None
-        image = self._images[annotation["image_id"]]
+        image = self.collector.image(annotation["image_id"])
         size = image["height"], image["width"]
         if isinstance(segmentation, list):
             polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
@@ -159,23 +163,23 @@ class CocoEvaluator(Evaluator):
         return coco_mask.frPyObjects(segmentation, *size) if isinstance(segmentation["counts"], list) else segmentation
 
     def _rectangle(self, annotation: Mapping[str, Any]) -> Any:
-        image = self._images[annotation["image_id"]]
+        image = self.collector.image(annotation["image_id"])
         box = np.array([annotation["bbox"]], dtype=np.float64)
         return coco_mask.frPyObjects(box, image["height"], image["width"])[0]
 
-
-def _detections(kind: Kind, images: list[ImageId], category_ids: list[int], state: State) -> Records:
-    records: Records = defaultdict(list)
-    number = 0
-    for position, image in enumerate(images):
-        found = state[image]
-        boxes = found.boxes.tolist()
-        rles = found.masks if kind == "mask" and found.masks is not None else [None] * len(boxes)
-        for box, rle, label, score in zip(boxes, rles, found.labels.tolist(), found.scores.tolist(), strict=True):
-            number += 1
-            record = {"id": number, "bbox": box, "score": score, "area": _area(rle, box), "segmentation": rle}
-            records[position, category_ids[label]].append(record)
-    return records
+    def _detections(self, kind: Kind, images: list[ImageId]) -> Records:
+        masks = self.collector.output("segmentation") if kind == "mask" else None
+        records: Records = defaultdict(list)
+        number = 0
+        for position, image in enumerate(images):
+            found = self.collector.detections(image)
+            boxes = found.boxes.tolist()
+            rles = [None] * len(boxes) if masks is None else found.shapes[masks.name]
+            for box, rle, label, score in zip(boxes, rles, found.labels.tolist(), found.scores.tolist(), strict=True):
+                number += 1
+                record = {"id": number, "bbox": box, "score": score, "area": _area(rle, box), "segmentation": rle}
+                records[position, self.collector.category_ids[label]].append(record)
+        return records
 
 
 def _replace_areas(records: Records, images: list[ImageId], quantity: Quantity) -> None:
@@ -191,6 +195,6 @@ def _area(rle: Any, box: list[float]) -> float:
 
 
 def mean(values: NDArray[np.float64]) -> float | None:
-    """The mean over what has a truth, or None where nothing has; pycocotools writes -1 where there is none."""
+    """Average the values that pycocotools could measure; None if there are none. It writes -1 without ground truth."""
     measured = values[values > -1]
     return float(np.mean(measured)) if len(measured) else None

@@ -1,4 +1,4 @@
-"""The numbers of one run, from the truth and what it predicted, and how they vary with the images."""
+"""Measure a run from its written predictions, with bootstrap intervals over the images."""
 
 from __future__ import annotations
 
@@ -11,59 +11,60 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.evaluation.base import ImageId
 from detector.evaluation.bootstrap import Floats, Ints, average_precisions, resample
-from detector.evaluation.coco import UNBOUNDED, CocoEvaluator, Comparison, Kind, Quantity, mean
-from detector.evaluation.predictions import state
+from detector.evaluation.coco import UNBOUNDED, CocoMetric, Comparison, Kind, Quantity, mean
+from detector.evaluation.collector import Collector, ImageId
+from detector.evaluation.predictions import detections_of
+from detector.masks import MaskOutput
 
 SIDES = (0, 8, 16, 32, 64, 128, math.inf)
-"""The edges, in pixels of the original image, between objects by the square root of their area."""
+"""The edges of the fine size bins: the square root of an object's area, in pixels of the original image."""
 
 MATCH = 0.5
-"""The IoU from which on a detection can find an object whose localisation is then measured."""
+"""The IoU from which on a detection can match an object, whose localisation is then measured."""
 
 
 def bins() -> dict[str, tuple[float, float]]:
-    """The fine bins of object size by name: their sides in pixels, the second one excluded."""
+    """Return the fine size bins by name: two sides in pixels, the second excluded."""
     return {f"[{low:g},{high:g})": (low, high) for low, high in pairwise(SIDES)}
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with the interval that the bootstrap of the images gives it."""
+    """A value with its bootstrap interval over the images."""
 
     value: float
     low: float | None
     high: float | None
-    """None where no resample held anything to measure"""
+    """None if no resample allows the value to be measured"""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The metrics of one run: fractions in 0..1; what there is nothing to measure by is absent.
+    """The metrics of one run: fractions in 0..1; what no object allows to be measured is absent.
 
-    `AP AP50 AP75 APs APm APl` are COCO's, `AP@0.50` to `AP@0.95` those at one IoU threshold, `AP[8,16)` and
-    `AP50[8,16)` those of the objects in a bin of size. `IoU` and `IoU[8,16)` are the mean IoU of objects with the
-    detections that found them at IoU 0.5; which are found depends on the run.
+    `AP AP50 AP75 APs APm APl` are COCO's, `AP@0.50` to `AP@0.95` AP at one IoU threshold, `AP[8,16)` and `AP50[8,16)`
+    those of the objects of one size bin. `IoU` and `IoU[8,16)` are the mean IoU of matched objects with the detections
+    that match them at IoU 0.5; which objects are matched depends on the run.
     """
 
     kind: Kind
     images: tuple[ImageId, ...]
     """the images measured, in order"""
     seed: int
-    """that of the resamples"""
+    """of the resamples"""
     values: dict[str, float]
     samples: dict[str, Floats]
-    """for each metric [B]: its value on each resample of the images; NaN where that held nothing to measure"""
+    """for each metric [B]: its value on each resample of the images; NaN where it cannot be measured"""
 
     def estimates(self, confidence: float = 0.95) -> dict[str, Estimate]:
-        """Each metric with its percentile interval."""
+        """Return each metric with its percentile interval."""
         return {name: _estimate(value, self.samples[name], confidence) for name, value in self.values.items()}
 
 
 @dataclass(frozen=True)
-class TrueObjects:
-    """The N objects that count: neither crowds nor ignored."""
+class MatchedObjects:
+    """The N ground-truth objects that count (neither crowds nor ignored), with the IoU of their matches."""
 
     images: list[ImageId]
     categories: NDArray[np.int64]
@@ -73,7 +74,7 @@ class TrueObjects:
     boxes: Floats
     """[N, 4]: x1, y1, x2, y2 in pixels of the original image"""
     ious: Floats
-    """[N]: the IoU with the detection that found it at IoU 0.5; NaN where none did"""
+    """[N]: the IoU with the detection that matches it at IoU 0.5; NaN without a match"""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -87,41 +88,41 @@ def measure(
     seed: int = 0,
     resamples: int = 1000,
 ) -> Measured:
-    """Every metric of one kind, on the images as they are and on resamples of them.
+    """Measure every metric of one kind, on the images as they are and on bootstrap resamples of them.
 
-    A resample repeats images, which scatters precision more, and AP reads the best one: resampled APs lie a little
-    above the value, so that the interval of one run reaches further up than down. In differences most of it cancels.
+    A resample repeats images, which scatters precision more, and AP takes the highest precision: resampled APs lie a
+    little above the value, so the interval of one run reaches further up than down. In differences most of it cancels.
 
     Args:
-        ground_truth: COCO's `images`, `annotations` and `categories`, as `DetectionDataset.ground_truth` gives them.
+        ground_truth: COCO's `images`, `annotations` and `categories`, as `DetectionDataset.ground_truth` returns them.
             All its images are measured.
-        predictions: COCO's results format, as `detector.evaluation.predictions.read` gives it.
+        predictions: COCO's results format, as `read_predictions` returns it.
         kind: boxes or masks.
-        size_bins: the sides in pixels whose squares part small, medium and large.
+        size_bins: two sides in pixels, as `Collector` takes them.
         seed: of the resamples; runs are compared on the same ones.
         resamples: their number.
 
     Raises:
-        ValueError: there are no images, or the predictions do not fit the truth.
+        ValueError: there are no images, or the predictions do not fit the ground truth.
     """
-    evaluator = _evaluator(ground_truth, predictions, kind, size_bins)
+    metric = _metric(ground_truth, predictions, kind, size_bins)
     fine = {name: (low**2, _below(high)) for name, (low, high) in bins().items()}
-    comparison = evaluator.compare(kind, {**evaluator.areas(), **fine})
+    comparison = metric.compare(kind, {**metric.areas(), **fine})
     weights = resample(len(comparison.images), seed, resamples)
     values, samples = _precisions(comparison, weights)
     more_values, more_samples = _overlaps(comparison, weights)
     return Measured(kind, tuple(comparison.images), seed, values | more_values, samples | more_samples)
 
 
-def objects(
+def match_objects(
     ground_truth: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]], kind: Kind = "box"
-) -> TrueObjects:
-    """Each object that counts, with the IoU of its match at 0.5; the arguments and errors are those of `measure`.
+) -> MatchedObjects:
+    """Match ground-truth objects to detections at IoU 0.5; arguments and errors are those of `measure`.
 
-    In the masks' case objects without a mask are left out.
+    Where masks are matched, objects without a mask are left out.
     """
-    found = _evaluator(ground_truth, predictions, kind)
-    return _objects(found.compare(kind, {"all": (0, UNBOUNDED)}))
+    metric = _metric(ground_truth, predictions, kind)
+    return _matched_objects(metric.compare(kind, {"all": (0, UNBOUNDED)}))
 
 
 def precision_by(
@@ -132,14 +133,21 @@ def precision_by(
     seed: int = 0,
     resamples: int = 1000,
 ) -> list[Estimate | None]:
-    """COCO's AP of boxes, of the objects between each two of N + 1 rising edges of a quantity, the second excluded.
+    """Measure COCO's box AP in each of N ranges of a quantity of boxes, as COCO does in ranges of area.
 
-    As with COCO's sizes, detections that find nothing count against the range in which their own box lies. None where
-    a range has no object. The other arguments and errors are those of `measure`.
+    As with areas, an unmatched detection is a false positive in the range of its own box.
+
+    Args:
+        ground_truth, predictions, seed, resamples: as of `measure`, also the errors.
+        quantity: computed for objects and detections.
+        edges: N + 1, ascending; the upper edge of a range is excluded.
+
+    Returns:
+        N estimates; None for a range without an object.
     """
-    evaluator = _evaluator(ground_truth, predictions, "box")
+    metric = _metric(ground_truth, predictions, "box")
     ranges = {str(i): (low, float(np.nextafter(high, 0))) for i, (low, high) in enumerate(pairwise(edges))}
-    comparison = evaluator.compare("box", ranges, quantity)
+    comparison = metric.compare("box", ranges, quantity)
     resampled = average_precisions(comparison, resample(len(comparison.images), seed, resamples))
     found: list[Estimate | None] = []
     for place in range(len(ranges)):
@@ -150,12 +158,12 @@ def precision_by(
 
 
 def difference(a: Measured, b: Measured, confidence: float = 0.95) -> dict[str, Estimate]:
-    """`a` minus `b`, for each metric that both have, with the percentile interval of the paired bootstrap.
+    """Subtract `b` from `a`, for each metric that both have, with the percentile interval of the paired bootstrap.
 
-    Both are resampled alike, so that what makes images hard for both cancels.
+    Both are measured on the same resamples, so variation that the images cause in both cancels.
 
     Raises:
-        ValueError: they are not of the same kind, images and resamples.
+        ValueError: they differ in kind, images or resamples.
     """
     if a.images != b.images:
         only = sorted({str(i) for i in set(a.images) ^ set(b.images)})
@@ -182,23 +190,23 @@ def _estimate(value: float, samples: Floats, confidence: float) -> Estimate:
     return Estimate(value, low, high)
 
 
-def _evaluator(
+def _metric(
     ground_truth: Mapping[str, Any],
     predictions: Sequence[Mapping[str, Any]],
     kind: Kind,
     size_bins: tuple[float, float] = (32, 96),
-) -> CocoEvaluator:
+) -> CocoMetric:
     images = [image["id"] for image in ground_truth["images"]]
     if not images:
         raise ValueError("the ground truth has no images to measure on")
     category_ids = [category["id"] for category in ground_truth["categories"]]
-    evaluator = CocoEvaluator(ground_truth, category_ids, size_bins, masks=kind == "mask")
-    evaluator.merge([state(kind, predictions, images, category_ids)])
-    return evaluator
+    collector = Collector(ground_truth, category_ids, size_bins, [MaskOutput()] if kind == "mask" else [])
+    collector.merge([detections_of(kind, predictions, images, category_ids)])
+    return CocoMetric(collector)
 
 
 def _below(side: float) -> float:
-    """The largest area below the square of `side`: pycocotools counts both ends of a range."""
+    """Return the largest area below the square of `side`, since pycocotools includes both ends of a range."""
     return float(np.nextafter(side**2, 0)) if side < math.inf else UNBOUNDED
 
 
@@ -228,34 +236,34 @@ def _precisions(comparison: Comparison, weights: Ints) -> tuple[dict[str, float]
 
 
 def _mean(values: Floats) -> Floats:
-    """The mean over the last axis of what is not NaN, or NaN."""
-    there = ~np.isnan(values)
-    number = there.sum(-1)
+    """Average over the last axis without NaNs; NaN if there are only NaNs. Unlike `np.nanmean`, without a warning."""
+    known = ~np.isnan(values)
+    number = known.sum(-1)
     result = np.full(len(values), np.nan)
-    np.divide(np.where(there, values, 0).sum(-1), number, out=result, where=number > 0)
+    np.divide(np.where(known, values, 0).sum(-1), number, out=result, where=number > 0)
     return result
 
 
 def _overlaps(comparison: Comparison, weights: Ints) -> tuple[dict[str, float], dict[str, Floats]]:
-    truths = _objects(comparison)
+    objects = _matched_objects(comparison)
     position = {image: i for i, image in enumerate(comparison.images)}
-    images = np.array([position[image] for image in truths.images], dtype=np.int64)
+    images = np.array([position[image] for image in objects.images], dtype=np.int64)
     values: dict[str, float] = {}
     samples: dict[str, Floats] = {}
     for name, (low, high) in {"": (0.0, math.inf), **bins()}.items():
-        own = ~np.isnan(truths.ious) & (truths.areas >= low**2) & (truths.areas < high**2)
+        own = ~np.isnan(objects.ious) & (objects.areas >= low**2) & (objects.areas < high**2)
         if not own.any():
             continue
-        sums = np.bincount(images[own], truths.ious[own], minlength=len(position))
+        sums = np.bincount(images[own], objects.ious[own], minlength=len(position))
         counts = np.bincount(images[own], minlength=len(position))
         number = weights @ counts
-        values[f"IoU{name}"] = float(truths.ious[own].mean())
+        values[f"IoU{name}"] = float(objects.ious[own].mean())
         nothing = np.full(len(weights), np.nan)
         samples[f"IoU{name}"] = np.divide(weights @ sums, number, out=nothing, where=number > 0)
     return values, samples
 
 
-def _objects(comparison: Comparison) -> TrueObjects:
+def _matched_objects(comparison: Comparison) -> MatchedObjects:
     areas, images = len(comparison.params.areaRng), len(comparison.images)
     place = {category: label for label, category in enumerate(comparison.params.catIds)}
     threshold = int(np.flatnonzero(comparison.params.iouThrs == MATCH)[0])
@@ -276,7 +284,7 @@ def _objects(comparison: Comparison) -> TrueObjects:
             found.append((comparison.images[position], category, float(record["area"]), record["bbox"], iou))
     boxes = np.array([row[3] for row in found], dtype=np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
-    return TrueObjects(
+    return MatchedObjects(
         [row[0] for row in found],
         np.array([row[1] for row in found], dtype=np.int64),
         np.array([row[2] for row in found], dtype=np.float64),

@@ -1,4 +1,4 @@
-"""Detections read back from the files that an evaluator writes."""
+"""Read written predictions back into a collector."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from detector.evaluation.base import ImageDetections, ImageId, State
+from detector.evaluation.coco import Kind
+from detector.evaluation.collector import ImageDetections, ImageId, State
+from detector.masks import MaskOutput
 
 
-def read(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a file in COCO's results format, such as a run's `predictions/box.json`.
+def read_predictions(path: str | Path) -> list[dict[str, Any]]:
+    """Read a file in COCO's results format, such as a run's `predictions/box.json`.
 
     Raises:
         ValueError: the file is missing or is not a JSON list.
@@ -33,25 +35,25 @@ def read(path: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
-def state(
-    kind: Literal["box", "mask"],
+def detections_of(
+    kind: Kind,
     predictions: Sequence[Mapping[str, Any]],
     images: Sequence[ImageId],
     category_ids: Sequence[int],
 ) -> State:
-    """Detections as an evaluator has collected them, to be given to its `merge`.
+    """Group predictions by image, as a collector holds them and its `merge` takes them.
 
     Args:
-        kind: what the predictions are of: each has a `bbox` or, for masks, a `segmentation` (a run-length code).
-        predictions: COCO's results format, original pixels; images may come in any order.
-        images: all images that were looked at; those without a prediction have no detections.
+        kind: boxes, each prediction with a `bbox`, or masks, each with a `segmentation` (a run-length code).
+        predictions: COCO's results format, in pixels of the original images; in any order of the images.
+        images: the ids of all evaluated images; one without a prediction has no detections.
         category_ids: the dataset's category id of each label.
 
     Raises:
         ValueError: a prediction has an unknown image or category, lacks its shape, or has numbers that are not finite.
     """
     labels = {category: label for label, category in enumerate(category_ids)}
-    key = "bbox" if kind == "box" else "segmentation"
+    key = "bbox" if kind == "box" else MaskOutput.key
     rows: dict[ImageId, list[Mapping[str, Any]]] = defaultdict(list)
     known = set(images)
     for row in predictions:
@@ -60,21 +62,19 @@ def state(
         if row["category_id"] not in labels:
             raise ValueError(f"a prediction has the category {row['category_id']!r}; there are {sorted(labels)}")
         if key not in row:
-            raise ValueError(
-                f"a prediction on image {row['image_id']!r} has no {key}, but the {kind} is to be measured"
-            )
+            raise ValueError(f"a prediction on image {row['image_id']!r} has no {key}, but the {kind} is measured")
         rows[row["image_id"]].append(row)
-    return {image: _detections(kind, rows[image], labels) for image in images}
+    return {image: _image_detections(kind, rows[image], labels) for image in images}
 
 
-def _detections(kind: Literal["box", "mask"], rows: list[Mapping[str, Any]], labels: dict[int, int]) -> ImageDetections:
-    rles = [dict(row["segmentation"]) for row in rows] if kind == "mask" else None
-    boxes = [row["bbox"] for row in rows] if rles is None else [coco_mask.toBbox(rle) for rle in rles]
+def _image_detections(kind: Kind, rows: list[Mapping[str, Any]], labels: dict[int, int]) -> ImageDetections:
+    masks = [dict(row[MaskOutput.key]) for row in rows] if kind == "mask" else []
+    boxes = [coco_mask.toBbox(mask) for mask in masks] if kind == "mask" else [row["bbox"] for row in rows]
     found = ImageDetections(
         np.array(boxes, dtype=np.float64).reshape(-1, 4),
         np.array([row["score"] for row in rows], dtype=np.float64),
         np.array([labels[row["category_id"]] for row in rows], dtype=np.int64),
-        rles,
+        {MaskOutput.name: masks} if kind == "mask" else {},
     )
     if not (np.isfinite(found.boxes).all() and np.isfinite(found.scores).all()):
         raise ValueError(f"the predictions on image {rows[0]['image_id']!r} hold NaN or infinite numbers")

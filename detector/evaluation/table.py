@@ -1,4 +1,4 @@
-"""The metrics as tables for the terminal."""
+"""Render metrics as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.text import Text
 
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 PAIRS = 3
-"""The most classes beside each other in the table by class."""
+"""The maximum number of classes per row in the table of AP by class."""
 
 
 def _percent(metrics: Mapping[str, float], name: str) -> str:
@@ -37,7 +37,7 @@ def _main(metrics: Mapping[str, float], kinds: list[str]) -> Table:
 
 
 def _by_class(metrics: Mapping[str, float], prefixes: dict[str, str]) -> Table | None:
-    """A table of the classes' AP; `prefixes`: the start of the metrics' names by the heading of their column."""
+    """Make a table of AP by class; `prefixes` maps a column's heading to the beginning of its metrics' names."""
     names = list(dict.fromkeys(key[len(p) :] for p in prefixes.values() for key in metrics if key.startswith(p)))
     if not names:
         return None
@@ -56,14 +56,28 @@ def _by_class(metrics: Mapping[str, float], prefixes: dict[str, str]) -> Table |
     return table
 
 
+def _others(metrics: Mapping[str, float], known: list[str]) -> Table | None:
+    """Make a table of the metrics with one `/` in their names that have none of the `known` prefixes."""
+    others = {n: v for n, v in metrics.items() if n.count("/") == 1 and n.partition("/")[0] not in known}
+    if not others:
+        return None
+    table = _table("Other metrics, as they are")
+    table.add_column("")
+    table.add_column("", justify="right")
+    for name, value in others.items():
+        table.add_row(Text(name), f"{value:.4g}")
+    return table
+
+
 def render(metrics: Mapping[str, float], size_bins: tuple[float, float]) -> Group:
-    """The metrics as something for `rich` to print: boxes and masks, then VOC's, then each class.
+    """Render COCO's metrics, VOC's mAP, AP by class and other metrics, for `rich` to print.
 
     Args:
-        metrics: fractions by name, as `Evaluator.results` gives them; what is not known here is left out.
-        size_bins: the sides in pixels whose squares part small, medium and large.
+        metrics: values by name, as `Metric.results` returns them; those under `env/` and `time/` are not shown. Each
+            `<name>/AP` gives a row of COCO's metrics, for boxes, masks and what else is measured by AP.
+        size_bins: the two sides in pixels that divide small, medium and large objects.
     """
-    kinds = [kind for kind in ("box", "mask") if f"{kind}/AP" in metrics]
+    kinds = [name.removesuffix("/AP") for name in metrics if name.endswith("/AP") and name.count("/") == 1]
     parts: list[Table | Text] = [_main(metrics, kinds), Text(_sides(size_bins))] if kinds else []
     if "voc/mAP" in metrics:
         eleven, area = _percent(metrics, "voc/mAP"), _percent(metrics, "voc/mAP_area")
@@ -73,4 +87,6 @@ def render(metrics: Mapping[str, float], size_bins: tuple[float, float]) -> Grou
         prefixes["VOC"] = "voc/AP/"
     if classes := _by_class(metrics, prefixes):
         parts.append(classes)
+    if others := _others(metrics, [*kinds, "voc", "env", "time"]):
+        parts.append(others)
     return Group(*parts) if parts else Group(Text("There is nothing to measure: no image holds an object that counts."))

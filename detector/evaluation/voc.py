@@ -1,4 +1,4 @@
-"""PASCAL VOC's metric: average precision at IoU 0.5, of boxes."""
+"""Measure PASCAL VOC's mAP: average precision of boxes at IoU 0.5."""
 
 from __future__ import annotations
 
@@ -7,35 +7,36 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.evaluation.base import Evaluator, ImageId
+from detector.evaluation.collector import ImageId
+from detector.evaluation.metric import Metric
 
 Floats = NDArray[np.float64]
 
 MATCH = 0.5
-"""A detection finds an object from this IoU on."""
+"""A detection matches an object from this IoU on."""
 
 
-class VocEvaluator(Evaluator):
-    """Mean average precision as the VOC development kit (`VOCevaldet.m`) computes it.
+class VocMetric(Metric):
+    """Measure mean average precision as the VOC development kit (`VOCevaldet.m`) does.
 
-    `voc/mAP` and `voc/AP/<class name>` are VOC 2007's: the mean, over the recalls 0, 0.1, ..., 1, of the best precision
-    at that recall or above. `voc/mAP_area` is that of VOC 2010 and later: the area under the monotone curve. Classes
-    without an object that counts are left out of the mean.
+    `voc/mAP` and `voc/AP/<class name>` are VOC 2007's: the mean, over the recalls 0, 0.1, ..., 1, of the highest
+    precision at that recall or above. `voc/mAP_area` is VOC 2010's: the area under the monotone precision-recall curve.
+    Classes without an object that counts are left out of the means.
 
-    Detections of a class are taken by falling score; each is assigned to the object of its image that it overlaps most.
-    Below an IoU of 0.5 it is false; on a difficult object (or a crowd) it counts for nothing; on an object that is
-    already found it is false.
+    Detections of a class are taken by descending score; each is assigned to the object of its image with the highest
+    IoU. It is a false positive below an IoU of 0.5, or if that object is already matched, and ignored if the object is
+    difficult or a crowd.
 
-    The kit's boxes are whole pixels, from 1, both ends included, and it measures them by x2 - x1 + 1. In this project's
-    continuous coordinates the pixels xmin..xmax are the box (xmin - 1, xmax), whose plain width is that very number:
-    the plain IoU of continuous boxes is the kit's IoU.
+    The kit's boxes are whole pixels, from 1, both ends included, of width x2 - x1 + 1. In this project's continuous
+    coordinates the pixels xmin..xmax are the box (xmin - 1, xmax), whose plain width is that very number, so the plain
+    IoU of continuous boxes is the kit's.
     """
 
     def results(self) -> dict[str, float]:
-        """The metrics by name: fractions in 0..1; what there is nothing to measure by is absent."""
+        """Measure mAP and the AP of each class; see `Metric.results`."""
         eleven: dict[str, float] = {}
         area: list[float] = []
-        for label, name in enumerate(self.classes):
+        for label, name in enumerate(self.collector.classes):
             curve = self.curve(label)
             if curve is not None:
                 eleven[f"voc/AP/{name}"] = eleven_points(*curve)
@@ -46,14 +47,14 @@ class VocEvaluator(Evaluator):
         return means | eleven
 
     def curve(self, label: int) -> tuple[Floats, Floats] | None:
-        """Recall and precision of a class after each detection, by falling score; None where no object counts."""
+        """Return a class's recall and precision [N] after each detection by descending score; None without objects."""
         scores: list[float] = []
         hits: list[bool] = []
         counted = 0
-        for image in self.images:
-            found = self._detections[image]
+        for image in self.collector.images:
+            found = self.collector.detections(image)
             own = found.labels == label
-            truths, difficult = self._truths(image, label)
+            truths, difficult = self._ground_truth(image, label)
             counted += int((~difficult).sum())
             order = np.argsort(-found.scores[own], kind="stable")
             for detection, hit in zip(order, _assign(found.boxes[own][order], truths, difficult), strict=True):
@@ -65,14 +66,15 @@ class VocEvaluator(Evaluator):
         true = np.array(hits, dtype=bool)[np.argsort(-np.array(scores), kind="stable")].cumsum(dtype=np.float64)
         return true / counted, true / np.arange(1, len(true) + 1)
 
-    def _truths(self, image: ImageId, label: int) -> tuple[Floats, NDArray[np.bool_]]:
-        own = [a for a in self._annotations[image] if a["category_id"] == self.category_ids[label]]
+    def _ground_truth(self, image: ImageId, label: int) -> tuple[Floats, NDArray[np.bool_]]:
+        category = self.collector.category_ids[label]
+        own = [a for a in self.collector.annotations(image) if a["category_id"] == category]
         boxes = np.array([a["bbox"] for a in own], dtype=np.float64).reshape(-1, 4)
         return boxes, np.array([bool(a.get("ignore", 0) or a.get("iscrowd", 0)) for a in own], dtype=bool)
 
 
 def _iou(boxes: Floats, others: Floats) -> Floats:
-    """The IoU of boxes [N, 4] and [M, 4], x, y, width, height: [N, M]."""
+    """Compute the IoU [N, M] of boxes [N, 4] and [M, 4], as x, y, width, height."""
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum((boxes[:, :2] + boxes[:, 2:])[:, None], (others[:, :2] + others[:, 2:])[None])
     inter = np.prod(np.maximum(high - low, 0), axis=-1)
@@ -82,7 +84,7 @@ def _iou(boxes: Floats, others: Floats) -> Floats:
 
 
 def _assign(detections: Floats, truths: Floats, difficult: NDArray[np.bool_]) -> Sequence[bool | None]:
-    """Whether each detection of one image and class, best first, is right; None where it counts for nothing."""
+    """Label the detections of one image and class, best first: true positive, false positive, or None for ignored."""
     if not len(truths):
         return [False] * len(detections)
     overlaps = _iou(detections, truths)
@@ -100,11 +102,11 @@ def _assign(detections: Floats, truths: Floats, difficult: NDArray[np.bool_]) ->
 
 
 def eleven_points(recall: Floats, precision: Floats) -> float:
-    """VOC 2007's average precision of a curve; the levels of recall are 0:0.1:1 in double precision, as in the kit."""
+    """Compute VOC 2007's average precision; the recalls are 0:0.1:1 in double precision, as in the kit."""
     return float(np.mean([precision[recall >= level].max(initial=0.0) for level in np.arange(11) * 0.1]))
 
 
 def area_under(recall: Floats, precision: Floats) -> float:
-    """VOC 2010's average precision of a curve: the area under it, made monotone from the right."""
+    """Compute VOC 2010's average precision: the area under the curve, made monotone from the right."""
     monotone = np.maximum.accumulate(precision[::-1])[::-1]
     return float(np.sum(np.diff(recall, prepend=0.0) * monotone))

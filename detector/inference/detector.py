@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Self
 
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
-from detector.config import build
-from detector.data.datamodule import collate
-from detector.masks import Paste
+from detector.config.build import build_model, instantiate, takes_proposals
+from detector.config.resolve import PRECISIONS, Resolved, resolve
+from detector.data.collate import collate
 from detector.models.folding import fold
 from detector.types import Objects, Sample, Target
 
-PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-"""What matrix products and convolutions are computed in, as Lightning names it."""
-
 
 class Detector:
-    """A checkpoint made ready: images in, objects out.
+    """Detect objects in images with a trained model.
 
     Args:
-        checkpoint: as written by train.py, or weights of others as `detector.weights.read` names them.
-        device: `auto`, or one of torch's names.
-        precision: one of `PRECISIONS`; None for that of the training.
-        norm_eps: of weights of others, as `detector.config.build.open_checkpoint` takes it.
+        checkpoint: of this project, or as `detector.weights.read_weights` takes it.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
+        precision: `32-true`, `bf16-mixed` or `16-mixed`; None: that of the training.
+        norm_eps: see `detector.config.trained.open_checkpoint`.
+        trust: packages whose parts the checkpoint may build.
 
     Raises:
         FileNotFoundError, ValueError: the checkpoint cannot be read, or the device is not there.
@@ -38,48 +38,63 @@ class Detector:
         device: str = "auto",
         precision: str | None = None,
         norm_eps: float | None = None,
+        trust: Sequence[str] = (),
     ) -> None:
-        trained = build.open_checkpoint(checkpoint, norm_eps)
-        config = trained.config
-        if build.takes_proposals(config):
+        asked = {"checkpoint": str(checkpoint), "precision": precision, "norm_eps": norm_eps, "trust": list(trust)}
+        self._load(resolve(OmegaConf.create(asked), splits=()), device, str(checkpoint))
+
+    @classmethod
+    def of(cls, resolved: Resolved, device: str = "auto") -> Self:
+        """Make the detector of a resolved configuration with a `checkpoint`."""
+        detector = cls.__new__(cls)
+        detector._load(resolved, device, "")
+        return detector
+
+    def _load(self, resolved: Resolved, device: str, checkpoint: str) -> None:
+        config, trained = resolved.config, resolved.trained
+        assert trained is not None
+        if takes_proposals(config):
             raise ValueError(
-                f"checkpoint {str(checkpoint)!r} works on proposals from a file, and these images have none; train it "
-                "with proposals=RUN/checkpoints/last.ckpt, whose RPN then is a part of it"
+                f"checkpoint {checkpoint!r} works on proposals from a file, and these images have none; train it with "
+                "proposals=RUN/checkpoints/last.ckpt, whose RPN then is a part of it"
             )
-        self.config = config
         self.classes: list[str] = list(config.classes)
-        precision = precision or str(config.trainer.precision)
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
-        self.dtype = PRECISIONS[precision]
-        try:
-            self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-        except RuntimeError as error:
-            raise ValueError(f"device={device!r} is none; take auto, cpu, cuda, cuda:1, ...") from error
-        if self.device.type not in ("cpu", "cuda"):
-            raise ValueError(
-                f"device={device}: the operators run on CPUs and CUDA's GPUs; take device=auto or device=cpu"
-            )
-        if self.device.type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"device={device}: there is no GPU that torch can use; take device=cpu")
-        try:
-            torch.empty(0, device=self.device)
-        except RuntimeError as error:
-            raise ValueError(f"device={device}: torch cannot use it here; take device=auto or device=cpu") from error
-        model = build.build_model(config)
+        self.dtype = PRECISIONS[config.trainer.precision]
+        self.device = usable_device(device)
+        model = build_model(config)
         trained.load(model)
         self.model = fold(model).to(self.device)
-        self.paste: Paste = build.instantiate(config.paste)
-        self.augment: Callable[[Sample, int], Sample] = build.instantiate(config.dataset.val_augment)
-        self.stride = config.backbone.size_divisibility
+        self.augment: Callable[[Sample, int], Sample] = instantiate(config.dataset.val_augment)
+        self.size_divisibility: int = config.backbone.size_divisibility
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Tensor]) -> list[Objects]:
-        """The objects of images, uint8 [3, H, W] RGB of any sizes, in each one's own pixels."""
+        """Return the detections of images, uint8 [3, H, W] RGB of any sizes, each in the pixels of its image."""
         samples = [self.augment(_unlabelled(image, i), 0) for i, image in enumerate(images)]
         with torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext():
-            found = self.model(collate(samples, self.stride).to(self.device))
+            found = self.model(collate(samples, self.size_divisibility).to(self.device))
         return [objects.to("cpu") for objects in found]
+
+
+def usable_device(name: str) -> torch.device:
+    """Return the device of that name; `auto` is CUDA's GPU, or the CPU where there is none.
+
+    Raises:
+        ValueError: there is no such device, or the operators do not run on it.
+    """
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    except RuntimeError as error:
+        raise ValueError(f"device={name!r} is none; take auto, cpu, cuda, cuda:1, ...") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device={name}: the operators run on CPUs and CUDA's GPUs; take device=auto or device=cpu")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={name}: there is no GPU that torch can use; take device=cpu")
+    try:
+        torch.empty(0, device=device)
+    except RuntimeError as error:
+        raise ValueError(f"device={name}: torch cannot use it here; take device=auto or device=cpu") from error
+    return device
 
 
 def _unlabelled(image: Tensor, name: int) -> Sample:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detector import boxes as box_ops
+from detector.boxes import BoxRegWeights
 from detector.matching import IGNORED
-from detector.models.losses import BoxLoss, Weights
+from detector.models.losses import BoxLoss
 
 
 class FullyConnected(nn.Module):
@@ -96,12 +97,12 @@ class Prediction:
         """Of the classes, [K, C]."""
         return self.logits.softmax(1)[:, :-1]
 
-    def regression(self, boxes: Tensor, weights: Weights) -> Callable[[Tensor, Tensor], Tensor]:
+    def regression(self, boxes: Tensor, bbox_reg_weights: BoxRegWeights) -> Callable[[Tensor, Tensor], Tensor]:
         """From numbers of the RoIs [K, 4] and classes, int64 [N] each, to regressed boxes [N, 4]; see `Select`."""
 
         def regress(roi: Tensor, label: Tensor) -> Tensor:
             deltas = self.deltas[roi, label.clamp(max=self.deltas.shape[1] - 1)]
-            return box_ops.decode(deltas, boxes[roi], weights)
+            return box_ops.decode(deltas, boxes[roi], bbox_reg_weights)
 
         return regress
 
@@ -114,8 +115,8 @@ class BoxHead(nn.Module):
         width: channels that `trunk` gives.
         num_classes: C, without the background.
         box_loss: on the deltas, such as `detector.models.losses.smooth_l1`.
-        weights: of the deltas (dx, dy, dw, dh).
-        class_agnostic: one regression for all classes, instead of one for each.
+        bbox_reg_weights: of the deltas (dx, dy, dw, dh).
+        cls_agnostic_bbox_reg: one regression for all classes, instead of one for each.
     """
 
     def __init__(
@@ -124,18 +125,18 @@ class BoxHead(nn.Module):
         width: int,
         num_classes: int,
         box_loss: BoxLoss,
-        weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
-        class_agnostic: bool = False,
+        bbox_reg_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
+        cls_agnostic_bbox_reg: bool = False,
     ) -> None:
         super().__init__()
         self.trunk, self.num_classes, self.box_loss = trunk, num_classes, box_loss
-        self.regressors = 1 if class_agnostic else num_classes
+        self.regressors = 1 if cls_agnostic_bbox_reg else num_classes
         self.classify = nn.Linear(width, num_classes + 1)
         self.regress = nn.Linear(width, 4 * self.regressors)
         for layer, std in ((self.classify, 0.01), (self.regress, 0.001)):
             nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)
-        self.weights: Weights = tuple(weights)  # type: ignore[assignment]
+        self.bbox_reg_weights: BoxRegWeights = tuple(bbox_reg_weights)  # type: ignore[assignment]
 
     def forward(self, pooled: Tensor) -> Prediction:
         """From pooled features [K, D, P, P]."""
@@ -145,15 +146,20 @@ class BoxHead(nn.Module):
 
     def loss(self, predicted: Prediction, boxes: Tensor, labels: Tensor, truth: Tensor) -> dict[str, Tensor]:
         """The losses `class` and `box`, averaged over the RoIs that learn; see `box_head_loss`."""
-        return box_head_loss(predicted, boxes, labels, truth, self.box_loss, self.weights)
+        return box_head_loss(predicted, boxes, labels, truth, self.box_loss, self.bbox_reg_weights)
 
     def boxes(self, predicted: Prediction, boxes: Tensor) -> Tensor:
         """The regressed boxes [K, C, 4] (or [K, 1, 4]) of RoIs [K, 4]."""
-        return box_ops.decode(predicted.deltas, boxes[:, None], self.weights)
+        return box_ops.decode(predicted.deltas, boxes[:, None], self.bbox_reg_weights)
 
 
 def box_head_loss(
-    predicted: Prediction, boxes: Tensor, labels: Tensor, truth: Tensor, box_loss: BoxLoss, weights: Weights
+    predicted: Prediction,
+    boxes: Tensor,
+    labels: Tensor,
+    truth: Tensor,
+    box_loss: BoxLoss,
+    bbox_reg_weights: BoxRegWeights,
 ) -> dict[str, Tensor]:
     """Fast R-CNN's losses (equation 1), `class` and `box`, averaged over the RoIs that learn.
 
@@ -162,25 +168,35 @@ def box_head_loss(
         boxes: [K, 4], the RoIs.
         labels: int64 [K], C for the background; negative for those that learn nothing.
         truth: [K, 4], the true boxes; looked at where the label is a class.
-        box_loss, weights: as of `BoxHead`.
+        box_loss, bbox_reg_weights: as of `BoxHead`.
     """
     count = (labels >= 0).sum().clamp(min=1)
     return {
         "class": F.cross_entropy(predicted.logits, labels, reduction="sum", ignore_index=IGNORED) / count,
-        "box": _box_loss_by_roi(predicted, boxes, labels, truth, box_loss, weights).sum() / count,
+        "box": _box_loss_by_roi(predicted, boxes, labels, truth, box_loss, bbox_reg_weights).sum() / count,
     }
 
 
 def loss_by_roi(
-    predicted: Prediction, boxes: Tensor, labels: Tensor, truth: Tensor, box_loss: BoxLoss, weights: Weights
+    predicted: Prediction,
+    boxes: Tensor,
+    labels: Tensor,
+    truth: Tensor,
+    box_loss: BoxLoss,
+    bbox_reg_weights: BoxRegWeights,
 ) -> Tensor:
     """The sum of both losses for each RoI, [K], 0 where it learns nothing; arguments as of `box_head_loss`."""
     classes = F.cross_entropy(predicted.logits, labels, reduction="none", ignore_index=IGNORED)
-    return classes + _box_loss_by_roi(predicted, boxes, labels, truth, box_loss, weights)
+    return classes + _box_loss_by_roi(predicted, boxes, labels, truth, box_loss, bbox_reg_weights)
 
 
 def _box_loss_by_roi(
-    predicted: Prediction, boxes: Tensor, labels: Tensor, truth: Tensor, box_loss: BoxLoss, weights: Weights
+    predicted: Prediction,
+    boxes: Tensor,
+    labels: Tensor,
+    truth: Tensor,
+    box_loss: BoxLoss,
+    bbox_reg_weights: BoxRegWeights,
 ) -> Tensor:
     classes = predicted.logits.shape[1] - 1
     positive = (labels >= 0) & (labels < classes)
@@ -189,4 +205,4 @@ def _box_loss_by_roi(
     # The others are given what they predict: no loss, and nothing waits to count them.
     learns = positive[:, None]
     wanted, deltas = torch.where(learns, truth, boxes), torch.where(learns, deltas, 0.0)
-    return box_loss(deltas, boxes, wanted, weights)
+    return box_loss(deltas, boxes, wanted, bbox_reg_weights)

@@ -38,7 +38,7 @@ class CascadeHeads(StandardHeads):
     stage's RoIs and is asked about the last one's detections. (As in Detectron2.)
 
     Args:
-        box_pooler, select, mask_pooler, mask_head, append_truth, rois_at_once: as of `StandardHeads`.
+        box_pooler, select, mask_pooler, mask_head, proposal_append_gt, rois_at_once: as of `StandardHeads`.
         box_head, matcher, sampler: of the first stage, as of `StandardHeads`.
         later: the stages after it.
 
@@ -57,11 +57,11 @@ class CascadeHeads(StandardHeads):
         later: Sequence[CascadeStage],
         mask_pooler: Pooler | None = None,
         mask_head: MaskHead | None = None,
-        append_truth: bool = True,
+        proposal_append_gt: bool = True,
         rois_at_once: int | None = None,
     ) -> None:
         super().__init__(
-            box_pooler, box_head, select, matcher, sampler, mask_pooler, mask_head, append_truth, rois_at_once
+            box_pooler, box_head, select, matcher, sampler, mask_pooler, mask_head, proposal_append_gt, rois_at_once
         )
         if box_pooler.stage is not None:
             raise ValueError(
@@ -71,7 +71,7 @@ class CascadeHeads(StandardHeads):
         for number, head in enumerate([box_head, *(stage.box_head for stage in later)][:-1], 1):
             if head.regressors != 1:
                 raise ValueError(
-                    f"stage {number} of {1 + len(later)} must be class_agnostic, as the next needs one box"
+                    f"stage {number} of {1 + len(later)} must be cls_agnostic_bbox_reg, as the next needs one box"
                 )
         self.later: Sequence[CascadeStage] = nn.ModuleList(later)  # type: ignore[assignment]
 
@@ -83,7 +83,7 @@ class CascadeHeads(StandardHeads):
         The arguments are those of `StandardHeads.loss`.
         """
         classes = self.box_head.num_classes
-        rois = sampled = sample_rois(proposals, targets, self.matcher, self.sampler, classes, self.append_truth)
+        rois = sampled = sample_rois(proposals, targets, self.matcher, self.sampler, classes, self.proposal_append_gt)
         first = self.box_pooler(features, [r.boxes for r in sampled])
         losses, boxes = self._stage(1, self.box_head, first, sampled)
         for number, stage in enumerate(self.later, 2):
@@ -119,7 +119,7 @@ class CascadeHeads(StandardHeads):
         for head in (self.box_head, *(stage.box_head for stage in self.later)):
             predicted = self._predict(head, features, boxes)
             probabilities.append(predicted.probabilities)
-            regress = predicted.regression(torch.cat(boxes), head.weights)
+            regress = predicted.regression(torch.cat(boxes), head.bbox_reg_weights)
             if head.regressors == 1:
                 moved = torch.split(head.boxes(predicted, torch.cat(boxes))[:, 0], counts)
                 boxes = [box_ops.clip(box, size) for box, size in zip(moved, sizes, strict=True)]

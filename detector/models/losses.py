@@ -9,24 +9,26 @@ from torch.nn import functional as F
 from torchvision.ops import generalized_box_iou_loss
 
 from detector import boxes as box_ops
-
-Weights = tuple[float, float, float, float]
-"""Of the deltas (dx, dy, dw, dh)."""
+from detector.boxes import BoxRegWeights
 
 
 class BoxLoss(Protocol):
     """What a box regressor minimises."""
 
-    def __call__(self, deltas: Tensor, references: Tensor, truth: Tensor, weights: Weights) -> Tensor:
+    def __call__(self, deltas: Tensor, references: Tensor, truth: Tensor, bbox_reg_weights: BoxRegWeights) -> Tensor:
         """From [K, 4] each to the loss of each box, [K]; 0 where `deltas` lead from `references` to `truth`."""
 
 
-def smooth_l1(deltas: Tensor, references: Tensor, truth: Tensor, weights: Weights, beta: float = 0.0) -> Tensor:
+def smooth_l1(
+    deltas: Tensor, references: Tensor, truth: Tensor, bbox_reg_weights: BoxRegWeights, beta: float = 0.0
+) -> Tensor:
     """Smooth L1 between the deltas (Fast R-CNN, equation 3); quadratic below `beta`, 0 is L1."""
-    return F.smooth_l1_loss(deltas, box_ops.encode(truth, references, weights), beta=beta, reduction="none").sum(1)
+    return F.smooth_l1_loss(
+        deltas, box_ops.encode(truth, references, bbox_reg_weights), beta=beta, reduction="none"
+    ).sum(1)
 
 
-def giou(deltas: Tensor, references: Tensor, truth: Tensor, weights: Weights) -> Tensor:
+def giou(deltas: Tensor, references: Tensor, truth: Tensor, bbox_reg_weights: BoxRegWeights) -> Tensor:
     """1 - generalised IoU of the regressed and the true boxes (Rezatofighi et al. 2019)."""
-    loss: Tensor = generalized_box_iou_loss(box_ops.decode(deltas, references, weights), truth)
+    loss: Tensor = generalized_box_iou_loss(box_ops.decode(deltas, references, bbox_reg_weights), truth)
     return loss

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detector import boxes as box_ops
+from detector.models.rcnn import RCNN
 from detector.models.rpn import RPN, Limits
 from detector.models.stages import Proposer
 from detector.types import Batch
@@ -109,3 +110,16 @@ class FrozenProposals(Proposer):
         height, width = (-(-max(side) // unit) * unit for side in zip(*batch.sizes, strict=True))
         images = batch.images[:, :, :height, :width]
         return F.pad(images, (0, width - images.shape[-1], 0, height - images.shape[-2]))
+
+
+def freeze(model: RCNN, size_divisibility: int) -> FrozenProposals:
+    """Take the first stage of a detector, with its weights; one that is frozen already is taken as it is.
+
+    Args:
+        model: a detector with an RPN, or with that of another.
+        size_divisibility: of the detector's backbone.
+    """
+    if isinstance(model.proposer, FrozenProposals):
+        return model.proposer
+    assert isinstance(model.proposer, RPN)
+    return FrozenProposals(model.normalize, model.backbone, model.proposer, size_divisibility)

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detector import boxes as box_ops
+from detector.boxes import BoxRegWeights
 from detector.matching import Matcher, Sampled, hardest, join_rois, sample_rois, take_all
 from detector.models.box_head import Prediction, box_head_loss, loss_by_roi
-from detector.models.losses import BoxLoss, Weights
+from detector.models.losses import BoxLoss
 from detector.models.pooler import Pooler
 from detector.models.selection import Select
 from detector.models.stages import Heads
@@ -26,17 +27,17 @@ class PositionSensitiveMaps(nn.Module):
         num_classes: C, without the background.
         size: k, the side of the grid of bins.
         width: channels between the features and the maps.
-        class_agnostic: one regression for all classes, instead of one for each.
+        cls_agnostic_bbox_reg: one regression for all classes, instead of one for each.
     """
 
     def __init__(
-        self, channels: int, num_classes: int, size: int = 7, width: int = 1024, class_agnostic: bool = True
+        self, channels: int, num_classes: int, size: int = 7, width: int = 1024, cls_agnostic_bbox_reg: bool = True
     ) -> None:
         super().__init__()
         if min(channels, num_classes, size, width) < 1:
             raise ValueError(f"must be at least 1, got {channels=} {num_classes=} {size=} {width=}")
         self.num_classes, self.size = num_classes, size
-        self.regressors = 1 if class_agnostic else num_classes
+        self.regressors = 1 if cls_agnostic_bbox_reg else num_classes
         self.reduce = nn.Conv2d(channels, width, 1)
         self.classify = nn.Conv2d(width, size**2 * (num_classes + 1), 1)
         self.regress = nn.Conv2d(width, size**2 * 4 * self.regressors, 1)
@@ -69,10 +70,10 @@ class RFCNHeads(Heads):
         matcher: what the proposals learn.
         sampler: which of them do.
         box_loss: on the deltas, such as `detector.models.losses.smooth_l1`.
-        weights: of the deltas (dx, dy, dw, dh).
+        bbox_reg_weights: of the deltas (dx, dy, dw, dh).
         hard_examples: so many RoIs of an image learn, those of highest loss among all proposals, in the place of those
             that `sampler` takes (OHEM, section 2); None: the sampler's.
-        append_truth: the true boxes are added to the proposals in training, so that there are positives from the start.
+        proposal_append_gt: the true boxes are added to the proposals in training.
 
     Raises:
         ValueError: the pooler has no position-sensitive operator, pools to another size than the maps', or has a stage
@@ -87,9 +88,9 @@ class RFCNHeads(Heads):
         matcher: Matcher,
         sampler: Callable[[Tensor, Tensor], Sampled],
         box_loss: BoxLoss,
-        weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
+        bbox_reg_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
         hard_examples: int | None = None,
-        append_truth: bool = True,
+        proposal_append_gt: bool = True,
     ) -> None:
         super().__init__()
         if pooler.operator is None:
@@ -107,10 +108,10 @@ class RFCNHeads(Heads):
         if hard_examples is not None and hard_examples < 1:
             raise ValueError(f"hard_examples must be at least 1, or null for none, got {hard_examples}")
         self.maps, self.pooler, self.select = maps, pooler, select
-        self.matcher, self.append_truth = matcher, append_truth
+        self.matcher, self.proposal_append_gt = matcher, proposal_append_gt
         self.sampler = sampler if hard_examples is None else take_all
         self.hard_examples, self.box_loss = hard_examples, box_loss
-        self.weights: Weights = tuple(weights)  # type: ignore[assignment]
+        self.bbox_reg_weights: BoxRegWeights = tuple(bbox_reg_weights)  # type: ignore[assignment]
 
     def loss(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size], targets: Sequence[Target]
@@ -121,20 +122,20 @@ class RFCNHeads(Heads):
         """
         del sizes
         classes = self.maps.num_classes
-        rois = sample_rois(proposals, targets, self.matcher, self.sampler, classes, self.append_truth)
+        rois = sample_rois(proposals, targets, self.matcher, self.sampler, classes, self.proposal_append_gt)
         predicted = self._predict(features, [r.boxes for r in rois])
         boxes, labels, truth = join_rois(rois)
         if self.hard_examples is not None:
             with torch.no_grad():
-                losses = loss_by_roi(predicted, boxes, labels, truth, self.box_loss, self.weights)
+                losses = loss_by_roi(predicted, boxes, labels, truth, self.box_loss, self.bbox_reg_weights)
             by_image = zip(rois, torch.split(losses, [len(r.labels) for r in rois]), strict=True)
             labels = torch.cat([hardest(r.labels, part, self.hard_examples) for r, part in by_image])
-        return box_head_loss(predicted, boxes, labels, truth, self.box_loss, self.weights)
+        return box_head_loss(predicted, boxes, labels, truth, self.box_loss, self.bbox_reg_weights)
 
     def forward(self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]) -> list[Objects]:
         """The detections of each image, best first, in pixels of the network's image; arguments as of `loss`."""
         predicted = self._predict(features, proposals)
-        regress = predicted.regression(torch.cat(list(proposals)), self.weights)
+        regress = predicted.regression(torch.cat(list(proposals)), self.bbox_reg_weights)
         return self.select(predicted.probabilities, regress, [len(p) for p in proposals], sizes)
 
     def _predict(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Prediction:

@@ -26,7 +26,7 @@ class StandardHeads(Heads):
         matcher, sampler: which proposals learn.
         mask_pooler: what the mask head reads; None: what the box head reads (C4).
         mask_head: none, no masks.
-        append_truth: the true boxes are added to the proposals in training, so that there are positives from the start.
+        proposal_append_gt: the true boxes are added to the proposals in training.
         rois_at_once: at inference the box head sees at most so many RoIs at a time, which bounds the memory; None: all.
     """
 
@@ -39,7 +39,7 @@ class StandardHeads(Heads):
         sampler: Callable[[Tensor, Tensor], Sampled],
         mask_pooler: Pooler | None = None,
         mask_head: MaskHead | None = None,
-        append_truth: bool = True,
+        proposal_append_gt: bool = True,
         rois_at_once: int | None = None,
     ) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class StandardHeads(Heads):
         self.rois_at_once = rois_at_once
         self.box_pooler, self.box_head, self.select = box_pooler, box_head, select
         self.mask_pooler, self.mask_head = mask_pooler, mask_head
-        self.matcher, self.sampler, self.append_truth = matcher, sampler, append_truth
+        self.matcher, self.sampler, self.proposal_append_gt = matcher, sampler, proposal_append_gt
 
     def loss(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size], targets: Sequence[Target]
@@ -63,7 +63,7 @@ class StandardHeads(Heads):
         """
         del sizes
         classes = self.box_head.num_classes
-        rois = sample_rois(proposals, targets, self.matcher, self.sampler, classes, self.append_truth)
+        rois = sample_rois(proposals, targets, self.matcher, self.sampler, classes, self.proposal_append_gt)
         pooled = self.box_pooler(features, [r.boxes for r in rois])
         losses = self.box_head.loss(self.box_head(pooled), *join_rois(rois))
         if self.mask_head is not None:
@@ -73,7 +73,7 @@ class StandardHeads(Heads):
     def forward(self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]) -> list[Objects]:
         """The detections of each image, best first, in pixels of the network's image; arguments as of `loss`."""
         predicted = self._predict(self.box_head, features, proposals)
-        regress = predicted.regression(torch.cat(list(proposals)), self.box_head.weights)
+        regress = predicted.regression(torch.cat(list(proposals)), self.box_head.bbox_reg_weights)
         objects = self.select(predicted.probabilities, regress, [len(p) for p in proposals], sizes)
         if self.mask_head is not None:
             pooler = self.box_pooler if self.mask_pooler is None else self.mask_pooler

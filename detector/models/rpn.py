@@ -11,9 +11,10 @@ from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
 from detector import boxes as box_ops
+from detector.boxes import BoxRegWeights
 from detector.matching import Matcher, Sampled
 from detector.models.anchors import Anchors
-from detector.models.losses import BoxLoss, Weights
+from detector.models.losses import BoxLoss
 from detector.models.stages import Proposer
 from detector.types import Batch, Size, Target
 
@@ -53,16 +54,16 @@ class Limits:
     """How many proposals are kept.
 
     Attributes:
-        pre_nms: of each level, before NMS.
-        post_nms: of each image, after NMS over all levels.
+        pre_nms_topk: of each level, before NMS.
+        post_nms_topk: of each image, after NMS over all levels.
     """
 
-    pre_nms: int
-    post_nms: int
+    pre_nms_topk: int
+    post_nms_topk: int
 
     def __post_init__(self) -> None:
-        if self.pre_nms < 1 or self.post_nms < 1:
-            raise ValueError(f"at least one proposal must be kept, got {self.pre_nms=} {self.post_nms=}")
+        if self.pre_nms_topk < 1 or self.post_nms_topk < 1:
+            raise ValueError(f"at least one proposal must be kept, got {self.pre_nms_topk=} {self.post_nms_topk=}")
 
 
 @dataclass
@@ -79,10 +80,10 @@ class RPN(Proposer):
         head: what predicts on each level.
         anchors: the reference boxes.
         train, test: how many proposals are kept in training and at inference.
-        nms: proposals of a level that overlap a better one by more than this IoU are dropped.
+        nms_thresh: proposals of a level that overlap a better one by more than this IoU are dropped.
         matcher, sampler: which anchors learn.
         box_loss: on the deltas, such as `detector.models.losses.smooth_l1`.
-        weights: of the deltas (dx, dy, dw, dh).
+        bbox_reg_weights: of the deltas (dx, dy, dw, dh).
         min_size: proposals with a side below it, in pixels of the network's image, are dropped.
     """
 
@@ -92,11 +93,11 @@ class RPN(Proposer):
         anchors: Anchors,
         train: Limits,
         test: Limits,
-        nms: float,
+        nms_thresh: float,
         matcher: Matcher,
         sampler: Callable[[Tensor, Tensor], Sampled],
         box_loss: BoxLoss,
-        weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+        bbox_reg_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
         min_size: float = 0.0,
     ) -> None:
         super().__init__()
@@ -104,9 +105,9 @@ class RPN(Proposer):
             raise ValueError(f"the head predicts {head.anchors} anchors a cell, and there are {anchors.per_cell}")
         self.head, self.anchors = head, anchors
         self.train_limits, self.test_limits = train, test
-        self.nms, self.min_size, self.box_loss = nms, min_size, box_loss
+        self.nms_thresh, self.min_size, self.box_loss = nms_thresh, min_size, box_loss
         self.matcher, self.sampler = matcher, sampler
-        self.weights: Weights = tuple(weights)  # type: ignore[assignment]
+        self.bbox_reg_weights: BoxRegWeights = tuple(bbox_reg_weights)  # type: ignore[assignment]
 
     def forward(self, features: Sequence[Tensor], batch: Batch) -> list[Tensor]:
         """The proposals of each image, [R, 4], best first."""
@@ -147,7 +148,7 @@ class RPN(Proposer):
             learns = chosen.positive[:, None]
             predicted = torch.where(learns, deltas[image, chosen.index], 0.0)
             wanted = torch.where(learns, truth, references)
-            box = box + self.box_loss(predicted, references, wanted, self.weights).sum()
+            box = box + self.box_loss(predicted, references, wanted, self.bbox_reg_weights).sum()
         return {"rpn_objectness": objectness / count, "rpn_box": box / count}
 
     @torch.no_grad()
@@ -158,9 +159,9 @@ class RPN(Proposer):
         for level, (anchors, logits, deltas) in enumerate(
             zip(prediction.anchors, prediction.logits, prediction.deltas, strict=True)
         ):
-            best, index = box_ops.precise(logits).topk(min(limits.pre_nms, logits.shape[1]), dim=1)
+            best, index = box_ops.precise(logits).topk(min(limits.pre_nms_topk, logits.shape[1]), dim=1)
             chosen = box_ops.precise(deltas).gather(1, index[..., None].expand(-1, -1, 4))
-            proposals.append(box_ops.decode(chosen, anchors[index], self.weights))
+            proposals.append(box_ops.decode(chosen, anchors[index], self.bbox_reg_weights))
             scores.append(best)
             levels.append(torch.full_like(index, level))
         all_scores, all_boxes, all_levels = torch.cat(scores, 1), torch.cat(proposals, 1), torch.cat(levels, 1)
@@ -170,6 +171,6 @@ class RPN(Proposer):
             side = box[:, 2:] - box[:, :2]
             good = (side > self.min_size).all(1) & score.isfinite()
             box, score, level_of = box[good], score[good], level_of[good]
-            keep = batched_nms(box, score, level_of, self.nms)[: limits.post_nms]
+            keep = batched_nms(box, score, level_of, self.nms_thresh)[: limits.post_nms_topk]
             kept.append((box[keep], score[keep]))
         return kept

@@ -1,7 +1,7 @@
-"""Times a training step and an inference pass beside torchvision's model of the same architecture.
+"""Time training steps and inference beside torchvision's model of the same architecture.
 
-Both sides get the same images, boxes, numbers of anchors, proposals and RoIs, norms and frozen stages, and are timed in
-turns; torchvision in both memory formats, of which the better counts.
+Both have the same images, boxes, norms, frozen stages and numbers of anchors, proposals and RoIs. They are timed in
+turns, torchvision in both memory formats, of which the better counts.
 """
 
 from __future__ import annotations
@@ -25,34 +25,37 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
 from detector.config import build
+from detector.config.compose import compose_config
+from detector.config.resolve import with_classes
 from detector.models.folding import fold
 from detector.types import Batch, Target
 from ops.benchmark import Timing, describe, measure
 
 LEARNING_RATE = 1e-12
-"""So that untrained networks stay as they are: diverging, they would be timed on denormal numbers."""
+"""So small that the weights stay as they are: a network that diverges would be timed on denormal numbers."""
 CLASSES = [str(i) for i in range(90)]
 Step = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A model and its input."""
+    """A model and the size of its input."""
 
     name: str
     overrides: tuple[str, ...]
     images: int
     side: int
+    """of the images, in pixels"""
     peer: Callable[[DictConfig, int], nn.Module]
-    """torchvision's model for a configuration and a side of the images"""
+    """(configuration, side of the images) -> torchvision's model"""
 
     def config(self) -> DictConfig:
-        """The configuration of this project's model."""
-        return build.compose_model(build.compose_config(list(self.overrides)), CLASSES)
+        """Compose the configuration of this project's model."""
+        return with_classes(compose_config(list(self.overrides)), CLASSES)
 
 
 def batch_of(workload: Workload, device: torch.device) -> Batch:
-    """Images of noise with eight random boxes each."""
+    """Draw a batch of noise images with eight random boxes each."""
     generator = torch.Generator().manual_seed(0)
     size = (workload.side, workload.side)
     images = torch.randint(0, 256, (workload.images, 3, *size), generator=generator, dtype=torch.uint8)
@@ -68,21 +71,21 @@ def batch_of(workload: Workload, device: torch.device) -> Batch:
 
 
 def _rpn_and_heads(config: DictConfig) -> dict[str, object]:
-    """torchvision's arguments for the numbers of a configuration."""
+    """Convert the RPN's and the heads' keys of a configuration to torchvision's arguments."""
     rpn, heads = config.model.proposer, config.model.heads
     return {
-        "rpn_nms_thresh": rpn.nms,
-        "rpn_pre_nms_top_n_train": rpn.train.pre_nms,
-        "rpn_pre_nms_top_n_test": rpn.test.pre_nms,
-        "rpn_post_nms_top_n_train": rpn.train.post_nms,
-        "rpn_post_nms_top_n_test": rpn.test.post_nms,
-        "box_batch_size_per_image": heads.sampler.count,
-        "box_detections_per_img": heads.select.detections,
+        "rpn_nms_thresh": rpn.nms_thresh,
+        "rpn_pre_nms_top_n_train": rpn.train.pre_nms_topk,
+        "rpn_pre_nms_top_n_test": rpn.test.pre_nms_topk,
+        "rpn_post_nms_top_n_train": rpn.train.post_nms_topk,
+        "rpn_post_nms_top_n_test": rpn.test.post_nms_topk,
+        "box_batch_size_per_image": heads.sampler.batch_size_per_image,
+        "box_detections_per_img": heads.select.topk_per_image,
     }
 
 
 def resnet50_fpn(config: DictConfig, side: int) -> nn.Module:
-    """torchvision's `fasterrcnn_resnet50_fpn` with frozen norms."""
+    """Build torchvision's `fasterrcnn_resnet50_fpn` with frozen norms."""
     backbone = detection.backbone_utils.resnet_fpn_backbone(
         backbone_name="resnet50", weights=None, trainable_layers=5 - config.backbone.freeze_at
     )
@@ -93,7 +96,7 @@ def resnet50_fpn(config: DictConfig, side: int) -> nn.Module:
 
 
 class _EverySecondCell(ExtraFPNBlock):  # type: ignore[misc]
-    """The levels beyond the body's, as this project's FPN makes them."""
+    """Adds the extra levels of this project's FPN: every second cell of the level before."""
 
     def __init__(self, levels: int) -> None:
         super().__init__()
@@ -108,7 +111,7 @@ class _EverySecondCell(ExtraFPNBlock):  # type: ignore[misc]
 
 
 class _Pyramid(nn.Sequential):
-    """Body and pyramid with the attribute that torchvision's detector reads."""
+    """Body and FPN with the attribute `out_channels` that torchvision's detector reads."""
 
     def __init__(self, body: nn.Module, pyramid: nn.Module, channels: int) -> None:
         super().__init__(body, pyramid)
@@ -116,7 +119,7 @@ class _Pyramid(nn.Sequential):
 
 
 def default_model(config: DictConfig, side: int) -> nn.Module:
-    """The default run's model of torchvision's parts."""
+    """Build the default run's model from torchvision's parts."""
     channels, depth = config.backbone.channels, config.backbone.depth
     layers = {f"layer{i + 1}": str(i) for i in range(depth)}
     body = IntermediateLayerGetter(resnet.resnet18(weights=None), layers)
@@ -141,8 +144,8 @@ def default_model(config: DictConfig, side: int) -> nn.Module:
     return model
 
 
-ALL = "model.proposer.nms=1.0"
-"""No proposal is dropped for another, so that both sides have as many as they may."""
+ALL = "model.proposer.nms_thresh=1.0"
+"""Turns the RPN's NMS off, so that both models have the full number of proposals."""
 WORKLOADS = (
     Workload(
         "ResNet-50-FPN, 2 images of 320 px",
@@ -161,7 +164,14 @@ def _target(target: Target) -> dict[str, Tensor]:
 
 
 def prepare(workload: Workload, side: str, device: torch.device, dtype: torch.dtype) -> tuple[Step, Step]:
-    """A training step and an inference pass, to be called."""
+    """Build the functions that run one training step and one inference pass.
+
+    Args:
+        workload: the model and its input.
+        side: one of `SIDES`.
+        device: where both run.
+        dtype: torch.float32, or the dtype of autocast.
+    """
     torch.manual_seed(0)
     config, batch = workload.config(), batch_of(workload, device)
     ours = side == "ours"
@@ -186,7 +196,7 @@ def prepare(workload: Workload, side: str, device: torch.device, dtype: torch.dt
 
     @cache
     def ready() -> nn.Module:
-        return fold(model) if ours else model  # as `detector.inference.detector.Detector` has it
+        return fold(model) if ours else model  # as in `detector.inference.detector.Detector`
 
     @torch.inference_mode()
     def infer() -> object:
@@ -197,7 +207,7 @@ def prepare(workload: Workload, side: str, device: torch.device, dtype: torch.dt
 
 
 def _peak(index: int, side: str, device: str, dtype: torch.dtype) -> float:
-    """The most memory, in MiB, that a process of its own takes for training steps."""
+    """Measure the peak memory of training steps, in MiB; run in a process of its own."""
     train, _ = prepare(WORKLOADS[index], side, torch.device(device), dtype)
     for _ in range(3):
         train()
@@ -207,8 +217,8 @@ def _peak(index: int, side: str, device: str, dtype: torch.dtype) -> float:
 
 
 def _most_resident() -> float:
-    """The most memory that this process has had, in MiB."""
-    status = Path("/proc/self/status")  # Linux hands `ru_maxrss` down to what a process starts
+    """Read the peak resident memory of this process, in MiB."""
+    status = Path("/proc/self/status")  # on Linux a child process inherits its parent's `ru_maxrss`
     if not status.is_file():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
@@ -216,9 +226,15 @@ def _most_resident() -> float:
 
 
 def run(device: torch.device, rounds: int = 7, report: Callable[[str], None] = print) -> None:
-    """Reports a Markdown table, row by row."""
-    report(f"{describe(device)}, torchvision {torchvision.__version__}; ms, median ± half the quartiles' distance")
-    report(f"of {rounds} rounds; memory: the most that a process training alone takes, MiB.\n")
+    """Report a Markdown table of times and peak memory, row by row.
+
+    Args:
+        device: where the models run.
+        rounds: timed calls of each.
+        report: called with each line.
+    """
+    report(f"{describe(device)}, torchvision {torchvision.__version__}; ms, median ± half the interquartile range")
+    report(f"of {rounds} rounds; memory: peak of a process that only trains, MiB.\n")
     report("| model | dtype | pass | torchvision, NCHW | torchvision, channels last | ours | ratio to the better |")
     report("|---|---|---|---|---|---|---|")
     for index, workload in enumerate(WORKLOADS):

@@ -125,7 +125,9 @@ class Levels(Callback):
                 )
                 log.info("RoIs by level of %s: %s (of %d)", name.removeprefix("model."), shares, sum(counts))
                 if len(counts) > 2 and sum(count > 0.01 * total for count in counts) < 3:
-                    log.warning("fewer than three levels have 1 %% of the RoIs: is dataset.canonical_size right?")
+                    log.warning(
+                        "fewer than three levels have 1 % of the RoIs each: does dataset.canonical_size fit the images?"
+                    )
 
 
 class Clock(Callback):

@@ -1,4 +1,4 @@
-"""What a run's folder says of the run."""
+"""Read a run's folder."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from detector.weights import checkpoints
+from detector.weights.trust import DATA_DIR, check_targets
 
 COMMAND = "command.txt"
-"""What made a run, in its folder."""
+"""The file with the command of a run, in its folder."""
 
 
 def train_command(overrides: Sequence[str]) -> str:
-    """The command of a run with these overrides, as a shell reads it."""
+    """Return the shell command of a run with these overrides."""
     return " ".join(["python scripts/train.py", *(shlex.quote(override) for override in overrides)])
 
 
 def command_of(folder: Path) -> str | None:
-    """The command that made the run in a folder; None where it is not known."""
+    """Return the command of the run in a folder; None where it is not known."""
     file = folder / COMMAND
     return file.read_text(encoding="utf-8").strip() if file.is_file() else None
 
 
 def names(folders: Sequence[Path]) -> list[str]:
-    """What to call each of several runs: the parts of its path in which they differ, or the whole path."""
+    """Name each of several runs by the parts of its path in which they differ, or by the whole path."""
     if len({len(folder.parts) for folder in folders}) > 1 or len(set(folders)) < len(folders):
         return [str(folder) for folder in folders]
     levels = zip(*(folder.parts for folder in folders), strict=True)
@@ -39,7 +39,7 @@ def names(folders: Sequence[Path]) -> list[str]:
 
 
 def finished(folder: Path) -> bool:
-    """Whether the run in a folder came to its end: its metrics are the last that is written."""
+    """Return whether the run in a folder is finished: `metrics.json` is written last."""
     try:
         return "time/total" in json.loads((folder / "metrics.json").read_text())
     except (FileNotFoundError, json.JSONDecodeError):
@@ -47,10 +47,10 @@ def finished(folder: Path) -> bool:
 
 
 def configuration(folder: Path) -> DictConfig:
-    """A run's `config.yaml`.
+    """Read a run's `config.yaml`.
 
     Raises:
-        ValueError: it is not there, or is not that of a training, or names what no training does.
+        ValueError: there is none, it is not that of a training, or it would build what a checkpoint may not.
     """
     path = folder / "config.yaml"
     if not path.is_file():
@@ -74,14 +74,14 @@ def configuration(folder: Path) -> DictConfig:
     if missing:
         raise ValueError(f"{path} is not the configuration of a training; it lacks {', '.join(missing)}")
     parts = {"dataset": OmegaConf.to_container(config.dataset), "pooler": OmegaConf.to_container(config.pooler)}
-    checkpoints.check_targets(_movable(parts, f"{config.data_dir}/"), str(path))
+    check_targets(_movable(parts, f"{config.data_dir}/"), str(path))
     return config
 
 
 def _movable(value: Any, data_dir: str) -> Any:
-    """The configuration as a checkpoint has it: paths below `data_dir` begin with "${data_dir}"."""
+    """Write paths below `data_dir` with `${data_dir}`, as in a checkpoint."""
     if isinstance(value, dict):
         return {key: _movable(part, data_dir) for key, part in value.items()}
     if isinstance(value, list):
         return [_movable(part, data_dir) for part in value]
-    return "${data_dir}/" + value.removeprefix(data_dir) if str(value).startswith(data_dir) else value
+    return f"{DATA_DIR}/{value.removeprefix(data_dir)}" if str(value).startswith(data_dir) else value

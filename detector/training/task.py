@@ -1,4 +1,4 @@
-"""The glue between the detector and Lightning: one step of training, one pass of evaluation."""
+"""The LightningModule: one training step, one validation pass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from detector.evaluation import Evaluator
+from detector.evaluation import Collector, Metric
 from detector.models.rcnn import RCNN
 from detector.training.optim import parameter_groups
 from detector.types import Batch
@@ -21,19 +21,20 @@ from detector.weights.checkpoints import FORMAT
 
 ADVICE = "lower schedule.optimizer.lr or raise schedule.scheduler.warmup, and start again"
 CHECK_EVERY = 20
-"""Steps between looks at whether the loss is still a number; each look waits for the device."""
+"""Steps between checks that the loss is finite; each check waits for the device."""
 
 
 class DetectionTask(LightningModule):
-    """Trains and evaluates a detector.
+    """Train and validate a detector.
 
     Args:
         model: the detector.
         optimizer: makes the optimiser of groups of parameters; None where nothing is trained.
-        scheduler: makes the learning rate's schedule, by step.
-        evaluators: what detections on the validation split are given to.
-        config: what a checkpoint carries besides weights: the portable configuration.
-        seed: of what is drawn within a step, together with its number: a resumed run draws the same.
+        scheduler: makes the learning-rate schedule, by step.
+        collector: collects the detections on the validation split.
+        metrics: measure what it has collected.
+        config: the configuration that a checkpoint carries, plain data.
+        seed: of the random draws within a step, together with the step's number: a resumed run draws the same.
     """
 
     def __init__(
@@ -41,19 +42,20 @@ class DetectionTask(LightningModule):
         model: RCNN,
         optimizer: Callable[..., Optimizer] | None = None,
         scheduler: Callable[[Optimizer], LRScheduler] | None = None,
-        evaluators: Sequence[Evaluator] = (),
+        collector: Collector | None = None,
+        metrics: Sequence[Metric] = (),
         config: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.model, self.evaluators = model, list(evaluators)
+        self.model, self.collector, self.metrics = model, collector, list(metrics)
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.config, self.seed = dict(config or {}), seed
-        self.metrics: dict[str, float] = {}
+        self.results: dict[str, float] = {}
         self.measured_at: int | None = None
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """The optimiser and its schedule."""
+        """Make the optimiser and its schedule."""
         assert self.make_optimizer is not None
         assert self.make_scheduler is not None
         optimizer = self.make_optimizer(parameter_groups(self.model))
@@ -63,7 +65,7 @@ class DetectionTask(LightningModule):
         }
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The sum of the detector's losses, each logged under `loss/`."""
+        """Sum the detector's losses, and log each under `loss/`."""
         torch.manual_seed((self.seed * 1_000_003 + batch_idx) * 4096 + self.global_rank)
         losses = self.model.loss(batch)
         total = torch.stack(list(losses.values())).sum()
@@ -79,36 +81,36 @@ class DetectionTask(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip by norm; Lightning's own way refuses fused optimisers under bf16, which they are fit for."""
+        """Clip gradients by norm; Lightning's own method refuses fused optimisers under bf16, although they work."""
         del optimizer, gradient_clip_algorithm
         if gradient_clip_val:
             torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def on_validation_epoch_start(self) -> None:
-        """Forget what earlier passes found."""
-        for evaluator in self.evaluators:
-            evaluator.reset()
+        """Forget the detections of earlier passes."""
+        if self.collector is not None:
+            self.collector.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Hand the detections of a batch to the evaluators."""
-        objects = [found.to("cpu") for found in self.model(batch)]
-        for evaluator in self.evaluators:
-            evaluator.update(batch.ids, objects, batch.original_sizes)
+        """Collect the detections of a batch."""
+        assert self.collector is not None
+        self.collector.update(batch.ids, [found.to("cpu") for found in self.model(batch)], batch.original_sizes)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the metrics of the whole split, the same on every rank."""
-        metrics: dict[str, float] = {}
-        for evaluator in self.evaluators:
-            if dist.is_available() and dist.is_initialized():
-                states: list[Any] = [None] * dist.get_world_size()
-                dist.all_gather_object(states, evaluator.state())
-                evaluator.merge(states)
-            metrics |= evaluator.results()
-        self.metrics, self.measured_at = metrics, self.trainer.global_step
-        self.log_dict({name: value for name, value in metrics.items() if name.count("/") == 1}, sync_dist=True)
+        """Measure the whole split, and log the same numbers on every rank."""
+        assert self.collector is not None
+        if dist.is_available() and dist.is_initialized():
+            states: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(states, self.collector.state())
+            self.collector.merge(states)
+        results: dict[str, float] = {}
+        for metric in self.metrics:
+            results |= metric.results()
+        self.results, self.measured_at = results, self.trainer.global_step
+        self.log_dict({name: value for name, value in results.items() if name.count("/") == 1}, sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the configuration; weights that are no numbers are not saved over good ones."""
+        """Add the configuration; weights that are not finite are not saved over good ones."""
         if not all(bool(v.isfinite().all()) for v in self.model.state_dict().values() if v.is_floating_point()):
             raise ValueError(f"the weights are no longer finite at step {self.global_step}: {ADVICE}")
         checkpoint["aligned_rcnn"] = {"format": FORMAT, "config": self.config}

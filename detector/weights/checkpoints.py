@@ -1,65 +1,33 @@
-"""What a checkpoint carries beside weights, and what of it is let in when one is read."""
+"""This project's checkpoints: weights with the configuration of the model they belong to."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
 
-import ops
+from detector.weights.trust import DATA_DIR, check_targets
 
-FORMAT = 3
+FORMAT = 4
 """The version of what a checkpoint carries under `aligned_rcnn`."""
-
-FACTORIES = frozenset(
-    {
-        "detector.data.augment.Augment",
-        "detector.data.coco.CocoDataset",
-        "detector.data.custom.custom",
-        "detector.data.shapes.ShapesDataset",
-        "detector.data.voc.VocDataset",
-        "detector.matching.BalancedSampler",
-        "detector.matching.Matcher",
-        "detector.models.backbone.frozen_batch_norm",
-        "detector.models.backbone.group_norm",
-        "detector.models.extracted.torchvision_model",
-        "detector.models.losses.giou",
-        "detector.models.losses.smooth_l1",
-        "detector.models.mask_head.ClassAgnostic",
-        "detector.models.mask_head.Sigmoid",
-        "detector.models.mask_head.Softmax",
-        "detector.masks.paste",
-        "detector.masks.paste_on_whole_pixels",
-        "detector.models.rpn.Limits",
-        "detector.models.selection.Select",
-        "detector.training.optim.cosine",
-        "detector.training.optim.multistep",
-    }
-)
-"""What a checkpoint's configuration may build beside the operators of `ops`, modules and optimisers."""
-
-MODULES = ("detector.models.", "torch.nn.modules.", "torchvision.ops.")
-"""Where the modules are defined that a checkpoint's configuration may build."""
-
-_DATA_DIR = "${data_dir}"
 
 
 def portable(config: DictConfig) -> dict[str, Any]:
-    """The resolved configuration as plain data, but for the loggers, which are not part of what a checkpoint is.
+    """Make the configuration that a checkpoint carries: resolved plain data.
 
-    In it the datasets still hang on `data_dir`, so that they can be moved. It names no weights to begin with.
+    Datasets still hang on `${data_dir}`, so that they can be moved. Loggers, initial weights, trusted packages and the
+    number of workers are left out: they belong to where a run runs, not to what a checkpoint is.
     """
     data_dir = config.data_dir
     moved = config.copy()
     OmegaConf.set_readonly(moved, False)
-    moved.data_dir = _DATA_DIR.replace("$", "\0")
-    moved.logger = None
+    moved.data_dir = DATA_DIR.replace("$", "\0")
+    moved.logger = moved.workers = None
+    moved.trust = []
     plain = OmegaConf.to_container(moved, resolve=True)
 
     def restore(value: Any) -> Any:
@@ -75,89 +43,8 @@ def portable(config: DictConfig) -> dict[str, Any]:
     return result
 
 
-def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every string within plain data, with its path."""
-    if isinstance(value, str):
-        yield key, value
-    elif isinstance(value, Mapping):
-        for k, v in value.items():
-            yield from _strings(v, f"{key}.{k}" if key else str(k))
-    elif isinstance(value, Sequence):
-        for i, v in enumerate(value):
-            yield from _strings(v, f"{key}[{i}]")
-
-
-def _inside(path: Any) -> bool:
-    """Whether a path lies under `data_dir`."""
-    return isinstance(path, str) and path.startswith(_DATA_DIR + "/") and ".." not in Path(path).parts
-
-
-def _nodes(value: Any, key: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every mapping within plain data, with its path."""
-    if isinstance(value, Mapping):
-        yield key, value
-        for k, v in value.items():
-            yield from _nodes(v, f"{key}.{k}" if key else str(k))
-    elif isinstance(value, Sequence) and not isinstance(value, str):
-        for i, v in enumerate(value):
-            yield from _nodes(v, f"{key}[{i}]")
-
-
-def _allowed(target: str) -> bool:
-    """Whether `target` names a part of a detector: a public class or function, not something that hangs on one.
-
-    What the name leads to is looked at, not the name alone: a module that imports `os` does not lend it its name.
-    """
-    module, _, name = target.rpartition(".")
-    if target in FACTORIES:
-        return True
-    if module == "ops":
-        return name in ops.__all__
-    if not module.startswith(("detector.models", "torch.nn", "torch.optim", "torchvision.ops")) or "._" in target:
-        return False
-    found = getattr(importlib.import_module(module), name)
-    if not isinstance(found, type):
-        return False
-    if issubclass(found, nn.Module):
-        return found.__module__.startswith(MODULES)
-    return issubclass(found, torch.optim.Optimizer | LRScheduler) and found.__module__.startswith("torch.optim.")
-
-
-def check_targets(config: Mapping[str, Any], source: str) -> None:
-    """Refuse a configuration from a file unless all its targets are parts of detectors.
-
-    Raises:
-        ValueError: naming the target and its key.
-    """
-    for key, value in _strings(config):
-        if "${" in value.replace(_DATA_DIR, ""):
-            raise ValueError(f"{source}: {key} = {value!r} would be computed when read; only {_DATA_DIR} may be")
-        if key.rpartition(".")[2].strip() != "_target_":
-            continue
-        try:
-            allowed = _allowed(value)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"{source}: nothing is called {value!r} (at {key}) in this version") from error
-        if not allowed:
-            raise ValueError(
-                f"{source}: its configuration asks for {value!r} (at {key}), which is no part of a detector of this "
-                "project, torch or torchvision; it is refused and nothing of it was run"
-            )
-        if value.startswith("detector.data.") and not key.startswith("dataset."):
-            raise ValueError(f"{source}: {key} = {value!r}: datasets are built under `dataset` only")
-    for key, node in _nodes(config):
-        if "_args_" in node:
-            raise ValueError(f"{source}: {key}._args_: arguments go by their names")
-        target = node.get("_target_")
-        # Numbers under this name weigh a box's deltas.
-        if target is not None and isinstance(node.get("weights"), str | Mapping):
-            raise ValueError(f"{source}: {key}.weights = {node['weights']!r}: a checkpoint brings its own weights")
-        if target == "detector.data.shapes.ShapesDataset" and not _inside(node.get("root")):
-            raise ValueError(f"{source}: {key}.root = {node.get('root')!r}: shapes are drawn under {_DATA_DIR} only")
-
-
-def read(path: str | Path) -> dict[str, Any]:
-    """A checkpoint's content, read as data only.
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint, as data only.
 
     Raises:
         FileNotFoundError, ValueError: it is not there, or it is not one of this project's.
@@ -181,19 +68,23 @@ def read(path: str | Path) -> dict[str, Any]:
         )
     own = content["aligned_rcnn"]
     if own.get("format") != FORMAT or not isinstance(own.get("config"), dict):
-        raise ValueError(f"checkpoint {str(path)!r} has format {own.get('format')!r}; this version reads {FORMAT}")
+        raise ValueError(
+            f"checkpoint {str(path)!r} has format {own.get('format')!r}, and this version reads {FORMAT}: keys and "
+            "parts have other names since; evaluate it, or resume it, in the version that wrote it (0.1.0 for format "
+            "3), or train again"
+        )
     check_targets(own["config"], f"checkpoint {str(path)!r}")
     return content
 
 
 def config_of(content: Mapping[str, Any]) -> DictConfig:
-    """The configuration that a checkpoint read by `read` carries."""
+    """Return the configuration in a checkpoint's content (see `read_checkpoint`)."""
     config: DictConfig = OmegaConf.create(content["aligned_rcnn"]["config"])
     return config
 
 
-def load(model: nn.Module, content: Mapping[str, Any], source: str) -> None:
-    """Put a checkpoint's weights into `model`.
+def load_checkpoint(model: nn.Module, content: Mapping[str, Any], source: str) -> None:
+    """Load a checkpoint's weights into `model`.
 
     Raises:
         ValueError: they are of another model; names what does not fit.

@@ -98,7 +98,7 @@ def _box_head(state: Mapping[str, Tensor]) -> list[str]:
     if matrices and len(state[matrices[0]]) != 1024:
         overrides.append(f"backbone.width={len(state[matrices[0]])}")
     if len(state[REGRESS + ".weight"]) == 4 and len(state[CLASSIFY + ".weight"]) > 2:
-        overrides.append("model.heads.box_head.class_agnostic=true")
+        overrides.append("model.heads.box_head.cls_agnostic_bbox_reg=true")
     return overrides
 
 

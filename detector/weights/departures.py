@@ -10,8 +10,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 CONVENTIONS = (
-    *("norm", "pooler", "backbone", "model.normalize", "model.proposer.anchors", "model.proposer.weights"),
-    *("model.heads.weights", "model.heads.box_head.weights"),
+    *("norm", "pooler", "backbone", "model.normalize", "model.proposer.anchors", "model.proposer.bbox_reg_weights"),
+    *("model.heads.bbox_reg_weights", "model.heads.box_head.bbox_reg_weights"),
 )
 """The parts of a configuration that say what the numbers in weights mean."""
 

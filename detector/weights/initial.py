@@ -1,50 +1,53 @@
-"""What a new run begins with: the weights that it names, and a warning where they are not what they seem."""
+"""Load the weights that a new run begins with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from detector import weights
+from detector.weights.foreign import Foreign
+from detector.weights.loading import load
 
 
-def begin(model: nn.Module, config: DictConfig) -> list[str]:
-    """Put the weights that `config.weights` names into a new model.
+def load_initial(
+    model: nn.Module, foreign: Foreign | None, classes: Sequence[str], changed: Sequence[str], backbone: Any
+) -> list[str]:
+    """Load initial weights into a new model.
 
     Args:
-        model: built from `config`.
-        config: complete, classes included.
+        model: a new model.
+        foreign: the weights of a whole detector; None for none.
+        classes: the names that the model tells apart.
+        changed: settings in which the run departs from the one that the weights come from, see `departures`.
+        backbone: the backbone's settings, plain data.
 
     Returns:
-        lines to print: what was loaded, and what the user should know of it.
+        lines to print: what was loaded, and warnings.
 
     Raises:
-        FileNotFoundError, OSError, ValueError: the weights cannot be read, or are of another model.
+        ValueError: the weights are of another model.
     """
-    if config.weights is None:
-        warning = random_and_frozen(config)
+    if foreign is None:
+        warning = random_and_frozen(backbone)
         return [] if warning is None else [warning]
-    foreign = weights.read(str(config.weights))
-    lines = [str(weights.load(model, foreign, list(config.classes)))]
-    changed = [] if foreign.config is None else weights.departures(config, foreign.config)
+    lines = [str(load(model, foreign, list(classes)))]
     if changed:
         lines.append(
-            f"warning: weights={config.weights} was trained with {', '.join(changed)}: give these to keep them"
+            f"warning: weights={foreign.source} was trained with {', '.join(changed)}: give these to keep them"
         )
     return lines
 
 
-def random_and_frozen(config: DictConfig) -> str | None:
-    """A warning where stages are not trained whose weights are random; None where there are none.
+def random_and_frozen(backbone: Any) -> str | None:
+    """Return a warning where frozen stages have random weights; None where they have not.
 
     Args:
-        config: complete, with no `weights` of a whole detector.
+        backbone: the backbone's settings, plain data, in a run that begins without `weights` of a whole detector.
     """
-    count = config.backbone.get("freeze_at") or 0
-    named = list(_weights(OmegaConf.to_container(config.backbone, resolve=True)))
+    count = backbone.get("freeze_at") or 0
+    named = list(_weights(backbone))
     if not count or not named or any(value is not None for value in named):
         return None
     return (
@@ -55,7 +58,7 @@ def random_and_frozen(config: DictConfig) -> str | None:
 
 
 def _weights(value: Any) -> Iterator[Any]:
-    """What is given as `weights` anywhere below."""
+    """The values of all keys called `weights`, at any depth."""
     if isinstance(value, dict):
         for key, part in value.items():
             if key == "weights":

@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detector.weights import checkpoints, detectron2, torchvision
+from detector.weights import detectron2, torchvision
+from detector.weights.checkpoints import read_checkpoint
 from detector.weights.foreign import Foreign
 
 PREFIX = "torchvision:"
 
 
-def read(source: str) -> Foreign:
-    """The weights that `source` names, from this disk. Nothing in a file is executed.
+def read_weights(source: str) -> Foreign:
+    """Read the weights that `source` names. Nothing in a file is executed.
 
     Args:
         source: one of
@@ -64,7 +65,7 @@ def _torchvision(source: str) -> Foreign:
 
 
 def _own(path: Path) -> Foreign:
-    content = checkpoints.read(path)
+    content = read_checkpoint(path)
     state = {k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")}
     config = content["aligned_rcnn"]["config"]
     classes = config.get("classes")

@@ -1,4 +1,4 @@
-// What the operators are called with, as the kernels want it.
+// Check and convert the operators' arguments for the kernels.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -28,7 +28,7 @@ inline Rule parse_rule(const std::string& name) {
   STD_TORCH_CHECK(false, "unknown rule: ", name);
 }
 
-// Channels last where every level is, and one of them not contiguous as well; otherwise NCHW.
+// Whether the levels are treated as channels last: all are, and at least one is not contiguous NCHW as well.
 inline bool is_channels_last(const std::vector<Tensor>& features) {
   bool all = true, strictly = false;
   for (const Tensor& feature : features) {
@@ -66,7 +66,7 @@ S* mutable_data_of(const Tensor& tensor) {
   return static_cast<S*>(tensor.mutable_data_ptr());
 }
 
-// Boxes and levels in the types that the kernels read, kept alive beside the query that points into them.
+// Boxes and levels in the types that the kernels read. The query points into these tensors, which must outlive it.
 template <class T>
 struct Arguments {
   Tensor boxes;
@@ -83,7 +83,7 @@ struct Arguments {
       levels = torch::stable::contiguous(torch::stable::to(*given_levels, ScalarType::Long));
       STD_TORCH_CHECK(levels->dim() == 1 && levels->size(0) == boxes.size(0), "levels must be [K]");
     }
-    STD_TORCH_CHECK(pooled_height > 0 && pooled_width > 0, "the output must have bins");
+    STD_TORCH_CHECK(pooled_height > 0 && pooled_width > 0, "pooled_height and pooled_width must be at least 1");
     query = {data_of<T>(boxes),
              boxes.size(0),
              levels.has_value() ? data_of<int64_t>(*levels) : nullptr,
@@ -129,7 +129,7 @@ inline Tensor empty(std::vector<int64_t> sizes, ScalarType type, bool channels_l
   return torch::stable::empty(sizes, type, std::nullopt, std::nullopt, std::nullopt, format_of(channels_last));
 }
 
-// The gradient of an output (or what goes with it) as the loops read it.
+// The gradient of an output, or its argmax, in the memory format that the loops read.
 inline Tensor output_gradient(const Tensor& given, const Tensor& boxes, int64_t channels, bool channels_last) {
   STD_TORCH_CHECK(given.dim() == 4 && given.size(0) == boxes.size(0) && given.size(1) == channels,
                   "the output's gradient must be [K, C, PH, PW]");

@@ -1,9 +1,9 @@
-// Averages: the weighted sums of RoIAlign and their transposes. Part of kernels.cpp.
+// Averages: weighted sums over cells, and their transposes. Included by kernels.cpp.
 
 // ---- Average, channels last ----
 
-// Adds to `to` (or replaces it) the weighted sum of the cells that two short weight vectors span. Forward, the cells
-// are the map's and `to` is a bin; backward, they are bins of the gradient and `to` is a cell of the map.
+// Writes to `to`, or adds (Accumulate), the sum over `rows` x `cols` of weighted elements. Forward, the elements are
+// cells of the map and `to` is a bin; backward, they are bins of the output's gradient and `to` is a cell of the map's.
 template <bool Accumulate, class S, class D>
 struct WeightedSum {
   static constexpr bool kBlocked = true;
@@ -70,10 +70,10 @@ void average_backward_nhwc(const S* grad, int64_t pooled_width, MapShape shape, 
 
 // ---- Average, one channel of NCHW ----
 
-// The columns low .. high, widened inside the row to whole vectors; a row too narrow for that is left to the elements.
+// The columns low .. high, widened within the row to whole vectors if the row is long enough.
 struct Span {
   int64_t begin, count;
-  int64_t wide;  // how many of `count` are done in vectors
+  int64_t wide;  // how many of `count` are processed in vectors; the rest one by one
 };
 
 template <class T>
@@ -85,7 +85,7 @@ inline Span span_of(int64_t low, int64_t high, int64_t width) {
   return {low + padded <= width ? low : width - padded, padded, padded};
 }
 
-// scratch[x] = the bin's rows, weighted and summed, at column x.
+// *scratch = the weighted sum of a bin's rows at column x.
 template <class V, class S, class T>
 inline void sum_rows(const S* map, int64_t width, Slice<Tap<T>> rows, int64_t x, T* scratch) {
   V sum = {};
@@ -169,7 +169,7 @@ void ps_average(const S* map, Strides strides, int64_t channels, Segments<Tap<co
     for (const Tap<T>* row = row_taps.begin; row != row_taps.end; ++row) {
       for (const Tap<T>* col = col_taps.begin; col != col_taps.end; ++col) {
         const S* cell = map + c * strides.channel + row->index * strides.row + col->index * strides.cell;
-        sum += row->weight * col->weight * widen(*cell);
+        sum = multiply_add(row->weight * col->weight, widen(*cell), sum);
       }
     }
     save(sum, out + c * out_stride);
@@ -192,7 +192,8 @@ void ps_average_backward(const S* grad, int64_t grad_stride, Strides strides, in
       }
       T* cell = sums + (row->index - tile.y0) * strides.row + (col->index - tile.x0) * strides.cell;
       for (int64_t c = 0; c < channels; ++c) {
-        cell[c * strides.channel] += row->weight * col->weight * widen(grad[c * grad_stride]);
+        T& sum = cell[c * strides.channel];
+        sum = multiply_add(row->weight * col->weight, widen(grad[c * grad_stride]), sum);
       }
     }
   }

@@ -1,4 +1,4 @@
-// The operators `average` and `ps_average` and their transposes, on the CPU.
+// The operators `average` and `ps_average` and their gradients, on the CPU.
 #include "loops.h"
 
 namespace aligned_rcnn {
@@ -69,7 +69,7 @@ std::vector<Tensor> average_backward(const Tensor& given, const Tensor& boxes, c
                       });
 }
 
-// Channel (c * PH + ph) * PW + pw of the features serves the bin (ph, pw) of channel c of the output.
+// Bin (ph, pw) of output channel c is pooled from channel (c * PH + ph) * PW + pw of the features.
 Strides strides_of(const Level& level, bool channels_last, int64_t bins) {
   if (channels_last) {
     return {bins, level.width * level.channels, level.channels};
@@ -128,14 +128,14 @@ std::vector<Tensor> ps_average_backward(const Tensor& given, const Tensor& boxes
   return gradients<S>(levels, grad.scalar_type(), channels_last, groups, rows, cols,
                       [&](int64_t k, int64_t channel, const Tile& tile, T* sums, int64_t stride) {
                         const S* roi = from + k * channels * bins;
-                        if (channels_last) {  // all channels of the tile: all bins
+                        if (channels_last) {  // the tile has all channels, so all bins contribute
                           const Strides strides{bins, stride, levels[sites[k].level].channels};
                           for (int64_t bin = 0; bin < bins; ++bin) {
                             kernel.ps_average_backward(roi + bin * channels, 1, strides, channels, rows.of(k),
                                                        cols.of(k), static_cast<int>(bin / pooled_width),
                                                        static_cast<int>(bin % pooled_width), tile, sums + bin);
                           }
-                        } else {  // one channel: the one bin it serves
+                        } else {  // the tile has one channel, which belongs to one bin
                           const int64_t bin = channel % bins;
                           kernel.ps_average_backward(roi + channel, 1, {0, stride, 1}, 1, rows.of(k), cols.of(k),
                                                      static_cast<int>(bin / pooled_width),
@@ -144,7 +144,7 @@ std::vector<Tensor> ps_average_backward(const Tensor& given, const Tensor& boxes
                       });
 }
 
-// ---- By dtype ----
+// ---- Dispatch by dtype ----
 
 Tensor average_cpu(std::vector<Tensor> features, Tensor boxes, std::optional<Tensor> levels, std::vector<double> scales,
                    int64_t pooled_height, int64_t pooled_width, int64_t sampling_ratio, std::string rule) {

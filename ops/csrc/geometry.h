@@ -1,8 +1,8 @@
-// The arithmetic of every RoI operator along one axis, written once for the host and for the device.
+// The arithmetic of every RoI operator along one axis, shared by host and device.
 //
-// All operators are separable: what a RoI asks of a map is decided by its rows and by its columns apart. An operator
-// is a rule that turns the two edges of a box into bins, and a bin into the places where it looks at the map: points
-// between cells (sampling) or whole cells (pooling). Forward and backward read the same places with the same weights.
+// All operators are separable into rows and columns. An operator is a rule that divides the span between the edges of a
+// box into bins, and a bin into places on the map: points between cells (sampling) or whole cells (pooling). Forward
+// and backward use the same places and weights.
 //
 // T is the type of coordinates and weights: float, or double for double features.
 #pragma once
@@ -18,24 +18,24 @@
 
 namespace aligned_rcnn {
 
-// Where the bins of a RoI lie and what they look at.
+// Where the bins of a RoI lie, and whether they sample points or pool whole cells.
 enum class Rule : int {
   align,       // RoIAlign: exact edges, sides of at least one cell
   align_half,  // RoIAlign with the half-pixel shift
   warp,        // RoIWarp: edges rounded to cells, then sampled
-  pool_round,  // RoIPool as in use: edges rounded, both end cells counted
-  pool_floor,  // RoIPool of the textbooks: edges floored, the end cell not counted
-  ps_pool,     // PSRoIPool: edges rounded, the end cell not counted, the map's last row and column never read
+  pool_round,  // RoIPool as in use: edges rounded, both end cells included
+  pool_floor,  // RoIPool of the textbooks: edges floored, the end cell excluded
+  ps_pool,     // PSRoIPool: edges rounded, the end cell excluded, the map's last row and column never read
 };
 
 HOST_DEVICE bool samples_points(Rule rule) {
   return rule == Rule::align || rule == Rule::align_half || rule == Rule::warp;
 }
 
-// An adaptive grid is no finer than this, so that its indices stay exact in float; a bin that long is off any map.
+// The most samples of an adaptive grid along a bin, so that their numbers stay exact in float.
 constexpr int kMaxGrid = 1 << 20;
 
-// Single rounded operations: the device must not fuse what the host does in two steps.
+// A product that is rounded by itself: nvcc must not fuse it with an addition, since the host does not.
 HOST_DEVICE float times(float a, float b) {
 #if defined(__CUDA_ARCH__)
   return __fmul_rn(a, b);
@@ -52,18 +52,18 @@ HOST_DEVICE double times(double a, double b) {
 #endif
 }
 
-// One axis of one RoI on its level. Invalid (grid 0) where an edge is not finite.
+// One axis of one RoI on its level; empty (grid 0) if an edge is not finite.
 template <class T>
 struct Axis {
   Rule rule;
   int size;       // cells of the map
-  int grid;       // samples a bin; 0 is an empty RoI
+  int grid;       // samples per bin; 0: the RoI is empty
   int64_t first;  // the first cell (pooling)
   T start;        // the first edge, in cells (sampling)
   T bin;          // the extent of a bin, in cells
 };
 
-// The nearest cell, half away from zero; far values stop where integers are still safe to add.
+// Converts a whole number, clamped to +-2^30 so that sums of a few do not overflow.
 template <class T>
 HOST_DEVICE int64_t to_cell(T value) {
   const T limit = T(1 << 30);
@@ -117,7 +117,7 @@ HOST_DEVICE T sample_point(const Axis<T>& axis, int bin, int sample) {
   return edge + times(static_cast<T>(sample) + T(0.5), axis.bin) / static_cast<T>(axis.grid);
 }
 
-// A point takes part within one cell of the map; beyond, it counts as zero.
+// Whether a point is at most one cell off the map; beyond, its value is zero.
 template <class T>
 HOST_DEVICE bool in_reach(T point, int size) {
   return point >= T(-1) && point <= static_cast<T>(size);
@@ -127,8 +127,8 @@ struct Range {
   int begin, end;
 };
 
-// The samples of a bin within reach of the map. They are consecutive, for the points are monotone in the sample's
-// number, so a bisection finds them: a RoI larger than the map costs no more than one of its size.
+// The samples of a bin within reach of the map. Points are monotone in the sample's number, so these are consecutive
+// and found by bisection: a RoI far larger than the map costs no more than one of the map's size.
 template <class T>
 HOST_DEVICE Range samples_in_reach(const Axis<T>& axis, int bin) {
   if (axis.grid == 0) {
@@ -141,7 +141,7 @@ HOST_DEVICE Range samples_in_reach(const Axis<T>& axis, int bin) {
   const T limit = static_cast<T>(axis.size);
   Range range{0, 0};
   for (int side = 0; side < 2; ++side) {
-    int low = 0, high = axis.grid;  // bisect for the first sample that is inside (side 0), then past it (side 1)
+    int low = 0, high = axis.grid;  // bisect for the first sample within reach (side 0), then for the end (side 1)
     while (low < high) {
       const int middle = low + (high - low) / 2;
       const T point = sample_point(axis, bin, middle);
@@ -158,7 +158,7 @@ HOST_DEVICE Range samples_in_reach(const Axis<T>& axis, int bin) {
   return range;
 }
 
-// A place on the map: between the cells `low` and `low + 1`, `fraction` of the way. At fraction 0 only `low` is read.
+// A place on an axis, between the cells `low` (fraction 0) and `low + 1` (fraction 1). At 0 only `low` is read.
 template <class T>
 struct Place {
   int low;
@@ -170,7 +170,7 @@ HOST_DEVICE Place<T> place_of(T point, int size) {
   const T inside = point > T(0) ? point : T(0);
   const int low = static_cast<int>(inside);
   if (low >= size - 1) {
-    return {size - 1, T(0)};  // the border does not fade
+    return {size - 1, T(0)};  // beyond the last cell's centre, that cell's value
   }
   return {low, inside - static_cast<T>(low)};
 }
@@ -190,9 +190,9 @@ HOST_DEVICE Range cells_of(const Axis<T>& axis, int bin) {
   return {static_cast<int>(low), static_cast<int>(high > low ? high : low)};
 }
 
-// ---- What the kernels are made of ----
+// ---- The places and weights of a bin ----
 
-// How many places a bin looks at, and whether some of its samples are out of reach (they stand for zeros).
+// The number of places of a bin, and whether some of its samples are out of reach and count as zeros.
 struct Candidates {
   int count;
   bool zeros;
@@ -215,14 +215,14 @@ HOST_DEVICE Candidates for_each_place(const Axis<T>& axis, int bin, Visit&& visi
   return {range.end - range.begin, false};
 }
 
-// The weights that some samples of a bin give to cells, merged: emit(cell, weight), cells rising, none twice, none with
+// Adds up the weights of some samples of a bin by cell: emit(cell, weight), cells rising, each at most once, none with
 // weight 0.
 template <class T, class Emit>
 HOST_DEVICE void for_each_tap_of_samples(const Axis<T>& axis, int bin, Range range, Emit&& emit) {
   const int count = range.end - range.begin;
   const T grid = static_cast<T>(axis.grid);
   int cell = 0;
-  T here = T(0), next = T(0);  // the weights gathered so far for `cell` and for the one after it
+  T here = T(0), next = T(0);  // the sums so far of the weights of `cell` and of the next cell
   for (int i = 0; i < count; ++i) {
     const int sample = axis.bin >= T(0) ? range.begin + i : range.end - 1 - i;
     const Place<T> place = place_of(sample_point(axis, bin, sample), axis.size);
@@ -251,8 +251,8 @@ HOST_DEVICE void for_each_tap_of_samples(const Axis<T>& axis, int bin, Range ran
   }
 }
 
-// The average over a bin's places as a short weight vector over cells: emit(cell, weight), cells rising, none twice,
-// none with weight 0. The weights of the two axes multiply.
+// The average over a bin's places as weights of cells: emit(cell, weight), cells rising, each at most once, none with
+// weight 0. A cell's weight in two dimensions is the product of its row's and its column's.
 template <class T, class Emit>
 HOST_DEVICE void for_each_tap(const Axis<T>& axis, int bin, Emit&& emit) {
   if (samples_points(axis.rule)) {

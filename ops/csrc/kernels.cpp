@@ -1,5 +1,5 @@
-// The inner loops of the CPU operators, compiled once per instruction set (VARIANT names the one at hand).
-// Sums run in a fixed order, whatever the number of threads.
+// The inner loops of the CPU operators, compiled once per instruction set, whose name is VARIANT.
+// The order of summation does not depend on the number of threads.
 
 #include "kernels.h"
 
@@ -26,7 +26,8 @@ inline Slice<E> slice(const Segments<E>& segments, int64_t i) {
 inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// Runs `body` over all channels: as many vectors at once as the registers hold sums, then fewer, then elements.
+// Runs `body` over all channels: first in blocks of as many vectors as there are registers for their sums, then in
+// smaller blocks, then one by one.
 template <class T, class Body>
 inline void over_channels(int64_t channels, const Body& body) {
   using V = vector_t<T>;

@@ -1,14 +1,14 @@
-// The inner loops of the CPU operators: what they take, and where to find the variant for this processor.
+// The interface of the CPU operators' inner loops, and the choice of the variant for this processor.
 //
-// kernels.cpp is compiled once per instruction set. It sees no torch header and instantiates nothing from the standard
-// library, so that no function compiled for a newer processor can be picked by the linker for an older one.
+// kernels.cpp is compiled once per instruction set. It includes no torch header and instantiates nothing from the
+// standard library: otherwise the linker might pick, for all variants, a function compiled for a newer processor.
 #pragma once
 
 #include <cstdint>
 
 namespace aligned_rcnn {
 
-// Features in 16 bits, as stored; arithmetic on them is done in float.
+// 16-bit elements as stored; arithmetic is in float.
 struct Half {
   uint16_t bits;
 };
@@ -27,25 +27,25 @@ struct Compute<double> {
 template <class S>
 using compute_t = typename Compute<S>::type;
 
-// A cell and its weight; in transposed tables, a bin and its weight.
+// The index of a cell and its weight; in transposed tables, of a bin.
 template <class T>
 struct Tap {
   int32_t index;
   T weight;
 };
 
-// One axis of one RoI: segment i (a bin; transposed: a cell, counted from `low`) owns entries[begin[i] .. begin[i +
-// 1]).
+// One axis of one RoI, as lists of entries: segment i (a bin; transposed: the cell `low` + i) has
+// entries[begin[i] .. begin[i + 1]).
 template <class E>
 struct Segments {
   const int64_t* begin;
   const E* entries;
-  int32_t count;  // segments
-  int32_t low;    // the smallest and
-  int32_t high;   // the largest cell touched; high < low when there is none
+  int32_t count;  // number of segments
+  int32_t low;    // smallest and
+  int32_t high;   // largest cell read; high < low if there is none
 };
 
-// One axis of a RoI under a maximum: the places a bin looks at (see geometry.h).
+// A sample on one axis of a maximum: between the cells `low` and `low + 1` (see Place in geometry.h).
 template <class T>
 struct Spot {
   int32_t low;
@@ -55,25 +55,25 @@ struct Spot {
 template <class T>
 struct Spots {
   Segments<Spot<T>> spots;
-  const uint8_t* zeros;  // per bin: whether samples out of reach stand for zeros
+  const uint8_t* zeros;  // per bin: whether some samples are out of reach and count as zeros
 };
 
 struct MapShape {
   int64_t channels, height, width;
 };
 
-// The elements between neighbours, for the operators that take maps of either memory format.
+// Strides in elements, for the operators that take both memory formats.
 struct Strides {
   int64_t channel, row, cell;
 };
 
-// Some pixels of a map's gradient: rows y0 .. y1, columns x0 .. x1.
+// A rectangle of a map's gradient: rows [y0, y1), columns [x0, x1).
 struct Tile {
   int64_t y0, y1, x0, x1;
 };
 
-// What a thread works with in NCHW: each has room for a row of cells and for a RoI's places along it, and whole
-// vectors.
+// A thread's buffers in NCHW, each as long as a row of the map or a RoI's samples along it, whichever is longer, plus
+// kVectorSlack.
 template <class T>
 struct Scratch {
   T* row;
@@ -82,8 +82,8 @@ struct Scratch {
   int32_t* arg;
 };
 
-// S is the type of the features. Each function treats one RoI; maps are one image of one level. A tile's sums have all
-// its channels together (one in NCHW), and its rows `stride` apart.
+// S is the element type of the features. Each function processes one RoI; a map is one image of one level. A tile's
+// sums are [y, x, channel] (one channel in NCHW) with rows `stride` elements apart.
 template <class S>
 struct Kernels {
   using T = compute_t<S>;
@@ -98,8 +98,8 @@ struct Kernels {
   // Adds to map [H, W] from grad [PH, PW]; `cols` transposed.
   void (*average_backward_nchw)(const S* grad, int64_t pooled_width, MapShape shape, Segments<Tap<T>> rows,
                                 Segments<Tap<T>> cols, T* scratch, T* map);
-  // out and argmax [PH, PW, C] from map [H, W, C]. `interpolates`: spots lie between cells, and argmax is the spot's
-  // number in its bin; else they are cells, and argmax is the cell's y * W + x. -1: no gradient.
+  // out and argmax [PH, PW, C] from map [H, W, C]. With `interpolates`, argmax is the number of the sample in its bin;
+  // without, spots are whole cells, and argmax is the cell's y * W + x. -1: nothing gets the gradient.
   void (*maximum_nhwc)(const S* map, MapShape shape, Spots<T> rows, Spots<T> cols, bool interpolates, S* out,
                        int32_t* argmax);
   // The same on one channel: out and argmax [PH, PW] from map [H, W].
@@ -111,20 +111,20 @@ struct Kernels {
   // Adds to map [H, W] from grad and argmax [PH, PW].
   void (*maximum_backward_nchw)(const S* grad, const int32_t* argmax, MapShape shape, Spots<T> rows, Spots<T> cols,
                                 bool interpolates, T* map);
-  // Position-sensitive: the bin (ph, pw) reads `channels` channels of its own, from `map` on, `strides.channel` apart;
-  // their averages go to `out`, out_stride apart.
+  // Position-sensitive: averages the `channels` channels that belong to bin (ph, pw), `strides.channel` apart from
+  // `map` on, and writes them to `out`, out_stride apart.
   void (*ps_average)(const S* map, Strides strides, int64_t channels, Segments<Tap<T>> rows, Segments<Tap<T>> cols,
                      int ph, int pw, S* out, int64_t out_stride);
-  // The transposed: adds to the tile, whose first of these channels is at `sums`, from grad, grad_stride apart.
+  // Its transpose: adds grad, grad_stride apart, to the tile; `sums` points to the first of these channels.
   void (*ps_average_backward)(const S* grad, int64_t grad_stride, Strides strides, int64_t channels,
                               Segments<Tap<T>> rows, Segments<Tap<T>> cols, int ph, int pw, Tile tile, T* sums);
-  // Rounds `count` elements to the features' type.
+  // Rounds `count` elements to the features' type and stores them.
   void (*store)(const T* from, S* to, int64_t count);
 };
 
-constexpr int64_t kVectorSlack = 64;  // elements beyond what is used that a vector may touch in a Scratch
+constexpr int64_t kVectorSlack = 64;  // elements past a Scratch buffer's data that a vector may read or write
 
-// The best variant that this processor runs, at most the one that ATEN_CPU_CAPABILITY names (as for torch itself).
+// The fastest variant that this processor supports; ATEN_CPU_CAPABILITY limits it, as it does torch.
 template <class S>
 const Kernels<S>& kernels();
 const char* variant_name();

@@ -1,7 +1,7 @@
-// The operators' schemas, for every device.
+// The operators' schemas, for all devices.
 //
-// features: one tensor [N, C, H, W] per level; boxes [K, 5]; levels [K] (None: all on the first); sizes: N, C, H, W of
-// each level. See geometry.h for the rules.
+// features: one tensor [N, C, H, W] per level; boxes: [K, 5]; levels: [K] (None: all on the first level); sizes: N, C,
+// H, W of each level in turn; rule: see geometry.h.
 #include <torch/csrc/stable/library.h>
 
 #include <string>
@@ -13,14 +13,14 @@ std::string cpu_variant() { return aligned_rcnn::variant_name(); }
 }  // namespace
 
 STABLE_TORCH_LIBRARY(aligned_rcnn, m) {
-  // The average of what each bin looks at; [K, C, PH, PW].
+  // The average over each bin's samples or cells: [K, C, PH, PW].
   m.def(
       "average(Tensor[] features, Tensor boxes, Tensor? levels, float[] scales, int pooled_height, int pooled_width, "
       "int sampling_ratio, str rule) -> Tensor");
   m.def(
       "average_backward(Tensor grad, Tensor boxes, Tensor? levels, SymInt[] sizes, float[] scales, int sampling_ratio, "
       "str rule, bool channels_last) -> Tensor[]");
-  // The same, each bin from channels of its own; [K, C / (PH PW), PH, PW].
+  // The same, each bin from its own channels: [K, C / (PH PW), PH, PW].
   m.def(
       "ps_average(Tensor[] features, Tensor boxes, Tensor? levels, float[] scales, int pooled_height, int "
       "pooled_width, "
@@ -28,7 +28,7 @@ STABLE_TORCH_LIBRARY(aligned_rcnn, m) {
   m.def(
       "ps_average_backward(Tensor grad, Tensor boxes, Tensor? levels, SymInt[] sizes, float[] scales, "
       "int sampling_ratio, str rule, bool channels_last) -> Tensor[]");
-  // The maximum, and where it was found.
+  // The maximum, and the sample or cell that attains it (int32; see kernels.h).
   m.def(
       "maximum(Tensor[] features, Tensor boxes, Tensor? levels, float[] scales, int pooled_height, int pooled_width, "
       "int sampling_ratio, str rule) -> (Tensor, Tensor)");

@@ -1,7 +1,7 @@
-// The loops around the kernels that the CPU operators share: forward over RoIs or planes, backward over tiles.
+// The loops around the kernels, shared by the CPU operators: forward over RoIs or planes, backward over tiles.
 //
-// Forward, each output has one writer. Backward, each pixel of a gradient has one writer too, which visits the RoIs in
-// the order of their indices: results are the same bit for bit whatever the number of threads.
+// Each output, and each cell of a gradient, is written by one thread only, which visits the RoIs in the order of their
+// indices: results are bitwise equal for any number of threads.
 #pragma once
 
 #include <tuple>
@@ -10,8 +10,8 @@
 
 namespace aligned_rcnn {
 
-constexpr int64_t kTileBytes = 512 << 10;   // a tile of the gradient that a thread works on: within its own cache
-constexpr int64_t kPlaneBytes = 512 << 10;  // the planes that a thread reads at a time in NCHW
+constexpr int64_t kTileBytes = 512 << 10;   // size of a tile of the gradient: fits a core's own cache
+constexpr int64_t kPlaneBytes = 512 << 10;  // size of the planes that a thread processes together in NCHW
 
 template <class S>
 const S* map_of(const Features& features, Site site) {
@@ -19,7 +19,7 @@ const S* map_of(const Features& features, Site site) {
   return data_of<S>(features.tensors[site.level]) + site.image * level.channels * level.height * level.width;
 }
 
-// Outputs of RoIs without a map.
+// Fills the outputs of RoIs whose image or level does not exist.
 template <class E>
 void fill_outputs_without_map(const std::vector<Site>& sites, int64_t roi_size, E value, E* out) {
   for (size_t k = 0; k < sites.size(); ++k) {
@@ -29,8 +29,8 @@ void fill_outputs_without_map(const std::vector<Site>& sites, int64_t roi_size, 
   }
 }
 
-// Runs visit(k) for all RoIs that have a map, map by map and each from top to bottom in bands: neighbours in time are
-// neighbours in memory.
+// Runs visit(k) for all RoIs that have a map, ordered by map, then by bands of rows: RoIs visited one after the other
+// read neighbouring memory.
 template <class E, class Visit>
 void for_each_roi(const Groups& groups, const Table<E>& rows, const Table<E>& cols, const Visit& visit) {
   constexpr int64_t kBand = 32;  // cells
@@ -45,7 +45,7 @@ void for_each_roi(const Groups& groups, const Table<E>& rows, const Table<E>& co
   parallel_tasks(static_cast<int64_t>(order.size()), [&](int64_t i) { visit(order[i]); });
 }
 
-// Room for a row of any of the maps, and for what a RoI looks at along it.
+// The length of a Scratch buffer: for the widest map, and for the most samples of a RoI along an axis.
 template <class E>
 int64_t scratch_size_of(const std::vector<Level>& levels, const Table<E>& cols) {
   int64_t size = cols.longest;
@@ -63,8 +63,8 @@ struct Workspace {
   Scratch<T> scratch() { return {row.data(), values.data(), best.data(), arg.data()}; }
 };
 
-// NCHW: runs visit(k, channel, scratch) for all RoIs and channels, a few planes of one map at a time, so that they are
-// read from memory once however many RoIs they serve: in one go, where the RoIs cover as much as the map.
+// NCHW: runs visit(k, channel, scratch) for all RoIs and channels, a few planes of one map at a time, so that memory is
+// read once for all RoIs on them. Where the RoIs' area adds up to the map's, the planes are prefetched as a whole.
 template <class S, class E, class Visit>
 void for_each_plane(const Features& features, const Groups& groups, const Table<E>& rows, const Table<E>& cols,
                     const Visit& visit) {
@@ -110,8 +110,8 @@ void for_each_plane(const Features& features, const Groups& groups, const Table<
   });
 }
 
-// The gradients of all levels, made tile by tile: some pixels with all their channels (channels last), or one channel
-// with all its pixels (NCHW). add(k, channel, tile, sums, stride) adds what RoI k gives to a tile that it meets.
+// Computes the gradients of all levels tile by tile: a rectangle of cells with all channels (channels last), or a plane
+// of one channel (NCHW). add(k, channel, tile, sums, stride) adds the contribution of RoI k to a tile that it touches.
 template <class S, class E, class Add>
 std::vector<Tensor> gradients(const std::vector<Level>& levels, ScalarType type, bool channels_last,
                               const Groups& groups, const Table<E>& rows, const Table<E>& cols, const Add& add) {

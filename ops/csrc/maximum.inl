@@ -1,13 +1,13 @@
-// Maxima: RoIPool, and the maximum over RoIAlign's samples. Part of kernels.cpp.
+// Maxima: RoIPool, and the maximum over RoIAlign's samples. Included by kernels.cpp.
 
 // ---- Channels last ----
 
 template <class T>
 constexpr T kLowest = T(-3.40282346638528859812e+38);
 
-// Sampling takes the first sample that attains the maximum and lets NaN through, as torch's own maxima do; where some
-// samples are out of reach, the maximum is at least 0. Pooling starts at the lowest float and never takes a NaN, as
-// Caffe's and torchvision's do.
+// Of samples, the first that attains the maximum counts, NaN propagates as in torch's max, and the maximum is at least
+// 0 where some samples are out of reach. Of cells (RoIPool), the search starts at the lowest float, so that NaN is
+// never taken, as in Caffe and torchvision.
 template <bool Interpolates, class S>
 struct Maximum {
   static constexpr bool kBlocked = false;
@@ -19,7 +19,7 @@ struct Maximum {
   S* out;
   int32_t* argmax;
 
-  // The value at a place; cells of weight 0 are not read.
+  // The interpolated value of a sample; cells of weight 0 are not read: they may lie off the map or hold NaN.
   template <class V>
   V value_at(Spot<T> row, Spot<T> col, int64_t c) const {
     const int64_t row_stride = shape.width * shape.channels;
@@ -99,7 +99,7 @@ void maximum_nhwc(const S* map, MapShape shape, Spots<compute_t<S>> rows, Spots<
 
 // ---- One channel of NCHW ----
 
-// Of each column, the maximum over the bin's rows, and the row it is first attained in.
+// For each column, the maximum over the bin's rows and the first row that attains it.
 template <class V, class S, class T>
 inline void column_maxima(const S* map, int64_t width, Slice<Spot<T>> rows, int64_t x, T* best, int32_t* arg) {
   using I = typename Pack<V>::index;
@@ -136,7 +136,7 @@ void pool_nchw(const S* map, MapShape shape, Spots<T> rows, Spots<T> cols, Scrat
       for (const Spot<T>* spot = col.begin; spot != col.end; ++spot) {
         const T value = scratch.best[spot->low - span.begin];
         const int32_t row_of = scratch.arg[spot->low - span.begin];
-        const bool better = (value > best) | ((value == best) & (row_of < y));  // of equals, the first by rows
+        const bool better = (value > best) | ((value == best) & (row_of < y));  // of equals, that in the first row
         best = better ? value : best;
         y = better ? row_of : y;
         x = better ? spot->low : x;
@@ -148,7 +148,7 @@ void pool_nchw(const S* map, MapShape shape, Spots<T> rows, Spots<T> cols, Scrat
   }
 }
 
-// scratch[x] = the map between two rows.
+// *scratch = the map at column x, interpolated between two rows.
 template <class V, class S, class T>
 inline void blend_rows(const S* map, int64_t width, Spot<T> row, int64_t x, T* scratch) {
   V value = load<V>(map + row.low * width + x);
@@ -158,8 +158,8 @@ inline void blend_rows(const S* map, int64_t width, Spot<T> row, int64_t x, T* s
   save(value, scratch);
 }
 
-// Of each column of samples, the maximum over the bin's rows of samples, and the number of the row it is first attained
-// in; NaN is above everything. scratch.row holds the values of row `number`.
+// Updates, for each column of samples, the maximum over the bin's rows of samples and the first row that attains it,
+// with the values of row `number`. NaN counts as larger than any number.
 template <class V, class T>
 inline void keep_larger(int64_t number, int64_t column, Scratch<T> scratch, const T* values) {
   using I = typename Pack<V>::index;
@@ -234,7 +234,7 @@ void maximum_nchw(const S* map, MapShape shape, Spots<compute_t<S>> rows, Spots<
 
 // ---- Backward ----
 
-// Up to four cells of a tile that a place reads, and their weights.
+// The up to four cells of a tile that a sample reads, and their weights.
 template <class T>
 struct Corners {
   T* cell[4];
@@ -259,8 +259,8 @@ inline Corners<T> corners_in(Tile tile, Spot<T> row, Spot<T> col, int64_t channe
   return corners;
 }
 
-// A bin of few places, its channels in vectors: each place in turn takes the gradients whose maximum it was. Does the
-// channels that fill vectors, and returns how many.
+// Backward of a bin with few samples, vectorised over channels: each sample in turn gets the gradients of the channels
+// whose maximum it is. Processes the channels that fill whole vectors and returns their number.
 template <class S, class T>
 inline int64_t spread_by_place(const S* grad, const int32_t* argmax, MapShape shape, Slice<Spot<T>> rows,
                                Slice<Spot<T>> cols, bool interpolates, Tile tile, T* sums, int64_t stride) {
@@ -287,7 +287,7 @@ inline int64_t spread_by_place(const S* grad, const int32_t* argmax, MapShape sh
 
 constexpr int64_t kFewPlaces = 24;
 
-// Whether a bin's places (in order, rising or falling) reach the cells begin .. end.
+// Whether a bin's samples (monotone, rising or falling) touch the cells [begin, end).
 template <class T>
 inline bool meets(Slice<Spot<T>> spots, int64_t begin, int64_t end) {
   const int32_t first = spots.begin[0].low, last = spots.end[-1].low;

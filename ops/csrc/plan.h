@@ -1,7 +1,7 @@
-// From boxes to tables on the host: which RoI lies on which map, and what each of its bins looks at.
+// From boxes to tables on the host: the map of each RoI, and the samples or weighted cells of each of its bins.
 //
-// Tables are made once per call and shared by all channels. Everything here is in the order of the RoIs' indices, so
-// that sums come out the same for any number of threads.
+// Tables are made once per call and shared by all channels. All lists of RoIs are in the order of their indices, so
+// that sums are equal for any number of threads.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -15,10 +15,10 @@
 
 namespace aligned_rcnn {
 
-// What every operator is given besides features: K boxes (image index, x1, y1, x2, y2) and where to look.
+// An operator's arguments besides the features.
 template <class T>
 struct Query {
-  const T* boxes;
+  const T* boxes;  // [count, 5]: image index, x1, y1, x2, y2
   int64_t count;
   const int64_t* levels;  // nullptr: all on level 0
   std::vector<double> scales;
@@ -32,7 +32,7 @@ struct Level {
   MapShape shape() const { return {channels, height, width}; }
 };
 
-// Runs `task(i)` for i in [0, tasks) on torch's threads, each thread taking the next task when it is free.
+// Runs `task(i)` for i in [0, tasks) on torch's threads; each thread takes the next task when it is free.
 template <class Task>
 void parallel_tasks(int64_t tasks, const Task& task) {
   std::atomic<int64_t> next{0};
@@ -46,10 +46,10 @@ void parallel_tasks(int64_t tasks, const Task& task) {
   });
 }
 
-constexpr int64_t kRoisAChunk = 256;   // RoIs whose tables a thread makes together
-constexpr int64_t kChunksAThread = 4;  // fewer are not worth waking another thread for
+constexpr int64_t kRoisAChunk = 256;   // RoIs whose table entries one thread fills
+constexpr int64_t kChunksAThread = 4;  // fewer do not pay for another thread
 
-// Where a RoI lies: `level` is -1 when its level or its image does not exist; such a RoI reads nothing and gives zeros.
+// The map of a RoI. `level` is -1 if its level or image does not exist: the RoI reads nothing and gives zeros.
 struct Site {
   int32_t level, image;
 };
@@ -68,7 +68,7 @@ std::vector<Site> find_sites(const Query<T>& query, const std::vector<Level>& le
   return sites;
 }
 
-// The RoIs of each map, by index: of map m = (level, image) they are order[begin[m] .. begin[m + 1]).
+// RoIs grouped by map: those on map m, which is maps[m], are order[begin[m] .. begin[m + 1]), by rising index.
 struct Groups {
   std::vector<int64_t> order, begin;
   std::vector<Site> maps;
@@ -114,13 +114,13 @@ Axis<T> axis_of(const Query<T>& query, const std::vector<Level>& levels, Site si
                       static_cast<int>(rows ? level.height : level.width));
 }
 
-// One axis of all RoIs. RoI k owns the segments first[k] .. first[k + 1] (less one: n segments have n + 1 beginnings);
-// the entries of kRoisAChunk RoIs lie together, where one thread has put them.
+// One axis of all RoIs. The n segments of RoI k have n + 1 offsets, begin[first[k] .. first[k + 1]), into the entries
+// of its chunk; a chunk holds the entries of kRoisAChunk RoIs, filled by one thread.
 template <class E>
 struct Table {
   std::vector<int64_t> first;      // K + 1
-  std::vector<int64_t> begin;      // within the chunk's entries
-  std::vector<int32_t> low, high;  // per RoI: the cells it touches
+  std::vector<int64_t> begin;      // offsets into the chunk's entries
+  std::vector<int32_t> low, high;  // per RoI: the smallest and largest cell it reads
   std::vector<std::vector<E>> chunks;
   int64_t longest = 0;  // the most entries of a RoI
 
@@ -145,7 +145,7 @@ Table<E> empty_table(int64_t count, int64_t segments) {
   return table;
 }
 
-// Runs visit(k, chunk) for all RoIs, chunks of them in parallel.
+// Runs visit(k, chunk) for all RoIs; chunks run in parallel.
 template <class Visit>
 void for_each_in_chunks(int64_t count, const Visit& visit) {
   const int64_t chunks = (count + kRoisAChunk - 1) / kRoisAChunk;
@@ -156,7 +156,7 @@ void for_each_in_chunks(int64_t count, const Visit& visit) {
   });
 }
 
-// The cells that entries reach: taps one, spots the next one too when they lie between.
+// The cells that an entry reads: a tap one, a spot between cells two.
 template <class T>
 int32_t last_cell(const Tap<T>& tap) {
   return tap.index;
@@ -174,7 +174,7 @@ int32_t first_cell(const Spot<T>& spot) {
   return spot.low;
 }
 
-// Fills a table: `visit(k, segment, emit)` calls emit(entry) for each entry of a segment.
+// Fills a table; visit(k, segment, emit) calls emit(entry) for each entry of a segment.
 template <class E, class Visit>
 void fill(Table<E>& table, const Visit& visit) {
   for_each_in_chunks(table.count(), [&](int64_t k, int64_t chunk) {
@@ -200,7 +200,7 @@ void fill(Table<E>& table, const Visit& visit) {
   }
 }
 
-// Averages: per bin, its weight vector.
+// For averages: the weighted cells of each bin.
 template <class T>
 Table<Tap<T>> make_taps(const Query<T>& query, const std::vector<Level>& levels, const std::vector<Site>& sites,
                         Side side) {
@@ -214,7 +214,7 @@ Table<Tap<T>> make_taps(const Query<T>& query, const std::vector<Level>& levels,
   return table;
 }
 
-// The same, by cell: per cell from `low` to `high`, the bins that look at it and their weights, bins rising.
+// Transposes a table: for each cell from `low` to `high`, the bins that read it and their weights, bins rising.
 template <class T>
 Table<Tap<T>> transpose(const Table<Tap<T>>& taps) {
   Table<Tap<T>> table;
@@ -235,25 +235,25 @@ Table<Tap<T>> transpose(const Table<Tap<T>>& taps) {
     const int64_t cells = bins.high - bins.low + 1;
     int64_t* begin = table.begin.data() + table.first[k];
     for (int64_t i = bins.begin[0]; i < bins.begin[bins.count]; ++i) {
-      ++begin[bins.entries[i].index - bins.low];  // how many of each cell,
+      ++begin[bins.entries[i].index - bins.low];  // count the entries of each cell
     }
     int64_t end = bins.begin[0];
     for (int64_t cell = 0; cell < cells; ++cell) {
       end += begin[cell];
-      begin[cell] = end;  // then where they end;
+      begin[cell] = end;  // the end of its segment
     }
     begin[cells] = end;
     for (int32_t bin = bins.count - 1; bin >= 0; --bin) {
       for (int64_t i = bins.begin[bin + 1] - 1; i >= bins.begin[bin]; --i) {
         const Tap<T>& tap = bins.entries[i];
-        table.chunks[chunk][--begin[tap.index - bins.low]] = {bin, tap.weight};  // filled backwards, where they begin
+        table.chunks[chunk][--begin[tap.index - bins.low]] = {bin, tap.weight};  // filled from the end to the beginning
       }
     }
   });
   return table;
 }
 
-// Maxima: per bin, the places it looks at, and whether zeros stand in for some.
+// For maxima: the samples or cells of each bin, and whether some samples count as zeros.
 template <class T>
 struct SpotTable {
   Table<Spot<T>> table;

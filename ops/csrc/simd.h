@@ -1,5 +1,5 @@
-// Vectors of the widest size that the compiler was told of, and the conversions of 16-bit floats.
-// Included by kernels.cpp alone, inside its variant's namespace.
+// Vectors of the size that the compiler's flags allow, and conversions of 16-bit floats.
+// Included by kernels.cpp only, inside its variant's namespace.
 
 #if defined(__AVX512F__)
 constexpr int kVectorBytes = 64;
@@ -50,12 +50,29 @@ static inline uint32_t float_to_bits(float value) {
 
 // ---- One element ----
 
+// a * b + c, rounded once where the processor can. A plain expression the compiler fuses, or vectorises and does not
+// fuse, as it likes: then the variants of the CPU, and the GPU, would differ in the last bit.
+static inline float multiply_add(float a, float b, float c) {
+#ifdef __FMA__
+  return __builtin_fmaf(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+static inline double multiply_add(double a, double b, double c) {
+#ifdef __FMA__
+  return __builtin_fma(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
 static inline float widen(float value) { return value; }
 static inline double widen(double value) { return value; }
 static inline float widen(BFloat16 value) { return bits_to_float(uint32_t(value.bits) << 16); }
 static inline float widen(Half value) {
   const uint32_t sign = uint32_t(value.bits & 0x8000) << 16, rest = value.bits & 0x7fff;
-  if (rest >= 0x7c00) {  // infinite or not a number
+  if (rest >= 0x7c00) {  // infinity or NaN
     return bits_to_float(sign | 0x7f800000 | (rest << 13));
   }
   if (rest >= 0x0400) {
@@ -149,7 +166,7 @@ static inline void save_index(index_t<double> value, int32_t* to) {
   }
 }
 
-// ---- Packs: a loop body written once serves whole vectors (V = vector_t<T>) and the elements left over (V = T) ----
+// ---- Packs: one loop body for whole vectors (V = vector_t<T>) and for the remaining elements (V = T) ----
 
 template <class V>
 struct Pack;
@@ -199,7 +216,7 @@ static inline V splat(T value) {
   return value - V{};  // x - 0 is x for every x
 }
 
-// The indices that go with V's elements.
+// Loads as many indices as V has elements.
 template <class V>
 static inline typename Pack<V>::index load_index(const int32_t* from) {
   typedef int32_t packed __attribute__((vector_size(sizeof(int32_t) * Pack<V>::size)));

@@ -1,4 +1,4 @@
-// Which compiled variant of the kernels runs on this processor.
+// Choose the compiled variant of the kernels for this processor.
 #include <cstdlib>
 #include <cstring>
 

@@ -14,13 +14,13 @@ from pycocotools import mask as coco_mask
 
 from detector.ablation.report.showcase import TILE, cases, showcase, showcases
 from detector.config import build
-from detector.evaluation.measure import TrueObjects
+from detector.evaluation.measure import MatchedObjects
 from tests.conftest import compose_config
 
 
-def truth(images: list[int | str], ious: list[float]) -> TrueObjects:
+def truth(images: list[int | str], ious: list[float]) -> MatchedObjects:
     n = len(images)
-    return TrueObjects(list(images), np.ones(n, int), np.ones(n), np.arange(4.0 * n).reshape(n, 4), np.array(ious))
+    return MatchedObjects(list(images), np.ones(n, int), np.ones(n), np.arange(4.0 * n).reshape(n, 4), np.array(ious))
 
 
 def test_the_largest_difference_comes_first_whoever_is_better() -> None:

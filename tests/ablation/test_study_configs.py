@@ -8,7 +8,9 @@ import yaml
 
 from detector.ablation.study import parse_study
 from detector.config import build
-from detector.weights import checkpoints
+from detector.config.resolve import with_classes
+from detector.weights.checkpoints import portable
+from detector.weights.trust import check_targets
 from tests.ablation.test_study import STUDIES
 from tests.conftest import CLASSES, compose_config
 
@@ -21,13 +23,13 @@ def test_each_run_of_each_study_composes_and_builds(path: Path) -> None:
     for job in asked.jobs(Path("runs"), ["data_dir=data"]):
         if job.seed != asked.info.seeds[0]:
             continue
-        config = build.compose_model(compose_config(*job.overrides), CLASSES)
+        config = with_classes(compose_config(*job.overrides), CLASSES)
         assert build.takes_proposals(config) is (job.arm in asked.proposals)
         config.backbone.weights = None  # no download
         with torch.device("meta"):
             build.build_model(config)
-        content = checkpoints.portable(config)
-        checkpoints.check_targets(content, "own")
+        content = portable(config)
+        check_targets(content, "own")
         content.pop("proposals")
         seen.add((job.dataset, repr(content)))
     assert len(seen) == len(asked.info.arms) * len(asked.datasets)  # no arm is another under a second name

@@ -1,4 +1,4 @@
-"""Alignment made visible: what is said of the operators is what they do."""
+"""The regions, errors and gradients that are drawn and measured are those of the operators."""
 
 import csv
 import math
@@ -12,14 +12,23 @@ import torch
 
 import ops
 from detector.alignment import costs, errors, example, gradients
-from detector.alignment.regions import EXAMPLE_BOX, EXAMPLE_SIZE, Reading, Region, Sampled, Snapped, in_words, regions
+from detector.alignment.regions import (
+    EXAMPLE_BOX,
+    EXAMPLE_SIZE,
+    Reading,
+    Region,
+    Sampled,
+    Snapped,
+    format_offset,
+    pooled_regions,
+)
 from detector.training.folder import names
 
 READINGS: dict[str, Reading] = {"floor": Snapped("floor"), "round": Snapped("round"), "align": Sampled()}
 
 
 def random_boxes(count: int, size: tuple[int, int], seed: int = 0) -> list[list[float]]:
-    """Boxes inside of an image of (height, width), some with edges on whole pixels."""
+    """Draw boxes inside an image of (height, width), some with edges on whole pixels."""
     rng = np.random.default_rng(seed)
     boxes = []
     for i in range(count):
@@ -31,7 +40,7 @@ def random_boxes(count: int, size: tuple[int, int], seed: int = 0) -> list[list[
 
 
 def reads(operator, box: list[float], cells: tuple[int, int], stride: float, bins: int) -> torch.Tensor:
-    """What each output is made of: [bins, bins, H, W], from maps of which each is 1 in one cell and 0 in all others."""
+    """Compute the weights of all cells in each bin, [bins, bins, H, W], by pooling maps that are 1 in a single cell."""
     height, width = cells
     maps = torch.eye(height * width, dtype=torch.float64).reshape(1, -1, height, width)
     rois = torch.tensor([[0, *box]], dtype=torch.float64)
@@ -39,13 +48,13 @@ def reads(operator, box: list[float], cells: tuple[int, int], stride: float, bin
 
 
 def test_the_example_of_the_textbooks() -> None:
-    found = regions(EXAMPLE_BOX, EXAMPLE_SIZE, 32, 7, READINGS)
+    found = pooled_regions(EXAMPLE_BOX, EXAMPLE_SIZE, 32, 7, READINGS)
     assert found["floor"].edges == (0, 0, 640, 640)
     assert found["floor"].offsets == (0, 0, -25, -25)
     assert found["round"].edges == (0, 0, 704, 704)
     assert found["round"].offsets == (0, 0, 39, 39)
     assert found["align"].edges == pytest.approx((0, 0, 665, 665), abs=1e-9)
-    assert [in_words(found[name].worst) for name in READINGS] == ["25 px short", "39 px too far", "0 px off"]
+    assert [format_offset(found[name].worst) for name in READINGS] == ["25 px short", "39 px too far", "0 px off"]
     assert found["align"].x.cells == pytest.approx(20.78125)
     widths = [high - low for low, high in found["align"].x.bins]
     assert widths == pytest.approx([95] * 7)  # 2.97 cells
@@ -59,7 +68,7 @@ def test_snapped_bins_are_the_cells_that_roi_pool_reads(quantization: str, strid
     cells = tuple(math.ceil(side / stride) for side in size)
     operator = partial(ops.roi_pool, quantization=quantization)
     for box in random_boxes(40, size, seed=stride):
-        region = regions(box, size, stride, bins, {"": Snapped(quantization)})[""]
+        region = pooled_regions(box, size, stride, bins, {"": Snapped(quantization)})[""]
         touched = reads(operator, box, cells, stride, bins) > 0
         for i, (y1, y2) in enumerate(region.y.bins):
             for j, (x1, x2) in enumerate(region.x.bins):
@@ -76,10 +85,10 @@ def test_sampled_bins_are_where_roi_align_reads(sampling_ratio: int, aligned: bo
     operator = partial(ops.roi_align, sampling_ratio=sampling_ratio, aligned=aligned)
     y, x = ((torch.arange(count) + 0.5) * stride for count in cells)
     for box in random_boxes(20, (64, 80), seed=3):
-        box = [edge + stride for edge in box]  # away from the border, where cells stand for what is beyond it
+        box = [edge + stride for edge in box]  # away from the border, whose cells are also read for points beyond it
         if min(box[2] - box[0], box[3] - box[1]) < stride or max(box[2] / 96, box[3] / 80) > 0.85:
             continue
-        region = regions(box, size, stride, bins, {"": Sampled(sampling_ratio, aligned)})[""]
+        region = pooled_regions(box, size, stride, bins, {"": Sampled(sampling_ratio, aligned)})[""]
         weights = reads(operator, box, cells, stride, bins)
         per_x, per_y = (len(axis.points) // bins for axis in (region.x, region.y))
         for i, j in ((0, 0), (1, 2), (2, 1)):
@@ -87,17 +96,17 @@ def test_sampled_bins_are_where_roi_align_reads(sampling_ratio: int, aligned: bo
             near_x = (torch.tensor(px)[:, None] - x).abs() < stride - 1e-6
             near_y = (torch.tensor(py)[:, None] - y).abs() < stride - 1e-6
             assert torch.equal(weights[i, j] > 1e-9, near_y.any(0)[:, None] & near_x.any(0))
-            # the mean of what is read lies in the middle of the bin
+            # the centre of mass of the weights is the bin's centre
             assert float((weights[i, j].sum(0) * x).sum()) == pytest.approx(sum(region.x.bins[j]) / 2, abs=1e-4)
             assert float((weights[i, j].sum(1) * y).sum()) == pytest.approx(sum(region.y.bins[i]) / 2, abs=1e-4)
 
 
-def test_roi_align_is_off_by_nothing_and_unshifted_by_half_a_cell() -> None:
+def test_the_error_of_roi_align_is_0_and_half_a_cell_without_the_shift() -> None:
     for stride in (4, 7, 32):
         for box in random_boxes(30, (200, 300), seed=stride):
             if min(box[2] - box[0], box[3] - box[1]) < stride:
                 continue  # without the shift, RoIs are made at least one cell wide
-            found = regions(box, (200, 300), stride, 7, {"yes": Sampled(), "no": Sampled(aligned=False)})
+            found = pooled_regions(box, (200, 300), stride, 7, {"yes": Sampled(), "no": Sampled(aligned=False)})
             assert found["yes"].error < 1e-9
             assert found["no"].error == pytest.approx(stride / 2)
 
@@ -123,7 +132,7 @@ def test_roi_align_is_off_by_nothing_and_unshifted_by_half_a_cell() -> None:
 )
 def test_bad_rois(box: list[float], stride: float, bins: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        regions(box, EXAMPLE_SIZE, stride, bins, READINGS)
+        pooled_regions(box, EXAMPLE_SIZE, stride, bins, READINGS)
 
 
 def test_bad_operators() -> None:
@@ -135,12 +144,12 @@ def test_bad_operators() -> None:
 
 def test_gradients() -> None:
     map, box = gradients.random_map(10, 1).double(), [1.1, 0.9, 8.9, 8.9]
-    pooled = gradients.received(ops.roi_pool, map, box, 2, [0, 1])
+    pooled = gradients.output_gradient(ops.roi_pool, map, box, 2, [0, 1])
     assert int((pooled != 0).sum()) == 1
     inside = map[1:6, 5:10]
     assert float(map[pooled == 1]) == float(inside.max())
-    region = regions(box, (10, 10), 1, 2, {"": Sampled()})[""]
-    average = gradients.received(partial(ops.roi_align, sampling_ratio=2, aligned=True), map, box, 2, [0, 1])
+    region = pooled_regions(box, (10, 10), 1, 2, {"": Sampled()})[""]
+    average = gradients.output_gradient(partial(ops.roi_align, sampling_ratio=2, aligned=True), map, box, 2, [0, 1])
     expected = torch.zeros(10, 10, dtype=torch.float64)
     for x in region.x.points[2:]:
         for y in region.y.points[:2]:
@@ -149,24 +158,26 @@ def test_gradients() -> None:
                     dx, dy = abs(column + 0.5 - x), abs(row + 0.5 - y)
                     expected[row, column] += max(1 - dx, 0) * max(1 - dy, 0) / 4
     assert torch.allclose(average, expected, atol=1e-12)
-    one = gradients.received(partial(ops.roi_align, sampling_ratio=2, aligned=True, mode="max"), map, box, 2, [0, 1])
+    one = gradients.output_gradient(
+        partial(ops.roi_align, sampling_ratio=2, aligned=True, mode="max"), map, box, 2, [0, 1]
+    )
     assert int((one != 0).sum()) == 4
     assert float(one.sum()) == pytest.approx(1)
     with pytest.raises(ValueError, match="bin must be"):
-        gradients.received(ops.roi_pool, map, box, 2, [0, 2])
+        gradients.output_gradient(ops.roi_pool, map, box, 2, [0, 2])
 
 
 def test_the_drawn_house_fills_its_box() -> None:
-    image = example.house().float()
+    image = example.draw_house().float()
     assert tuple(image.shape[1:]) == EXAMPLE_SIZE
     right = int(EXAMPLE_BOX[2])
     wall = image[:, 400, right - 1]
     assert (wall - image[:, 400, right]).abs().max() > 20
-    assert torch.equal(wall, image[:, 400, right - 25])  # what the textbook misses is the house's own
+    assert torch.equal(wall, image[:, 400, right - 25])  # the part that textbook RoIPool misses belongs to the house
 
 
 def truth(*boxes: list[float], **flags: list[int]) -> dict:
-    """COCO's format: boxes x1, y1, x2, y2 in one image of 100 x 80."""
+    """Write boxes x1, y1, x2, y2 in one image of 100 x 80 in COCO's format."""
     annotations = [
         {
             "id": i,
@@ -180,19 +191,19 @@ def truth(*boxes: list[float], **flags: list[int]) -> dict:
     return {"images": [{"id": 1, "height": 80, "width": 100}], "annotations": annotations}
 
 
-def test_objects_that_count() -> None:
+def test_crowds_and_ignored_objects_are_left_out() -> None:
     boxes = [[0, 0, 10, 10], [5, 5, 20, 30], [90, 70, 110, 90], [50, 50, 50, 60], [1, 1, 5, 5]]
-    found = errors.true_objects(truth(*boxes, iscrowd=[0, 1, 0, 0, 0], ignore=[0, 0, 0, 0, 1]))
+    found = errors.ground_truth_boxes(truth(*boxes, iscrowd=[0, 1, 0, 0, 0], ignore=[0, 0, 0, 0, 1]))
     assert found.boxes.tolist() == [[0, 0, 10, 10], [90, 70, 100, 80]]
     assert found.sides.tolist() == [10, 10]
     assert found.sizes.tolist() == [[80, 100]] * 2
     with pytest.raises(ValueError, match="no objects"):
-        errors.true_objects(truth([5, 5, 5, 5]))
+        errors.ground_truth_boxes(truth([5, 5, 5, 5]))
 
 
 def test_errors_worked_by_hand() -> None:
     # On cells of 16 px: x from 10 to 42 is 0.625 to 2.625; y from 20 to 60 is 1.25 to 3.75.
-    objects = errors.true_objects(truth([10, 20, 42, 60]))
+    objects = errors.ground_truth_boxes(truth([10, 20, 42, 60]))
     strides = np.array([16.0])
     measured = {
         name: errors.quantisation_errors(reading, objects, strides, 7, lambda size: size)[0]
@@ -202,14 +213,14 @@ def test_errors_worked_by_hand() -> None:
     assert measured["round"] == pytest.approx((6 + 22 + 4 + 20) / 4)
     assert measured["floor"] == pytest.approx((10 + 10 + 4 + 12) / 4)
     assert measured["align"] < 1e-12
-    doubled = errors.quantisation_errors(READINGS["round"], objects, 2 * strides, 7, errors.resizing([160], None))
+    doubled = errors.quantisation_errors(READINGS["round"], objects, 2 * strides, 7, errors.make_resize([160], None))
     assert doubled[0] == pytest.approx(measured["round"])  # twice the image on twice the stride
 
 
 def test_errors_are_how_far_the_operators_cells_reach() -> None:
     size, stride = (80, 100), 8
     boxes = random_boxes(30, size, seed=5)
-    objects = errors.true_objects(truth(*boxes))
+    objects = errors.ground_truth_boxes(truth(*boxes))
     values = errors.quantisation_errors(READINGS["round"], objects, np.full(len(boxes), 8.0), 4, lambda s: s)
     for box, value in zip(boxes, values, strict=True):
         touched = (reads(ops.roi_pool, box, (10, 13), stride, 4) > 0).any(0).any(0)
@@ -221,26 +232,26 @@ def test_errors_are_how_far_the_operators_cells_reach() -> None:
 
 
 def test_levels_follow_the_resized_image() -> None:
-    objects = errors.true_objects(truth([0, 0, 50, 50], [0, 0, 10, 10]))
+    objects = errors.ground_truth_boxes(truth([0, 0, 50, 50], [0, 0, 10, 10]))
     assign = partial(ops.assign_levels, canonical_size=100)
-    assert errors.levels(objects, [4, 8, 16, 32], assign, lambda size: size).tolist() == [1, 0]
-    assert errors.levels(objects, [4, 8, 16, 32], assign, errors.resizing([160], None)).tolist() == [2, 0]
+    assert errors.assign_to_strides(objects, [4, 8, 16, 32], assign, lambda size: size).tolist() == [1, 0]
+    assert errors.assign_to_strides(objects, [4, 8, 16, 32], assign, errors.make_resize([160], None)).tolist() == [2, 0]
     assert errors.level_names([4, 32]) == ["P2", "P5"]
     with pytest.raises(ValueError, match="one size"):
-        errors.resizing([480, 800], 1333)
+        errors.make_resize([480, 800], 1333)
 
 
 def test_the_table(tmp_path: Path) -> None:
-    objects = errors.true_objects(truth(*random_boxes(60, (80, 100), seed=9)))
-    level = errors.levels(objects, [4, 8], partial(ops.assign_levels, canonical_size=100), lambda size: size)
-    found = list(errors.measure(READINGS, objects, [4, 8], level, 7, lambda size: size))
+    objects = errors.ground_truth_boxes(truth(*random_boxes(60, (80, 100), seed=9)))
+    level = errors.assign_to_strides(objects, [4, 8], partial(ops.assign_levels, canonical_size=100), lambda size: size)
+    found = list(errors.measure_errors(READINGS, objects, [4, 8], level, 7, lambda size: size))
     assert [(e.operator, e.pooled_from) for e in found[:3]] == [
         ("floor", "stride 4"),
         ("floor", "stride 8"),
         ("floor", "FPN"),
     ]
     assert np.array_equal(found[2].values, np.where(level == 0, found[0].values, found[1].values))
-    rows = errors.table(found, objects, errors.size_names([16, 32]), level, ["P2", "P3"])
+    rows = errors.tabulate_errors(found, objects, errors.size_bins([16, 32]), level, ["P2", "P3"])
     own = {(row.pooled_from, row.size): row for row in rows if row.operator == "round"}
     assert sum(own["FPN", size].objects for size in ("[0,16)", "[16,32)", "[32,inf)")) == len(objects)
     assert own["P2", "all"].objects + own["P3", "all"].objects == len(objects)
@@ -248,17 +259,17 @@ def test_the_table(tmp_path: Path) -> None:
     small = objects.areas < 16**2
     assert own["stride 8", "[0,16)"].q90_px == pytest.approx(np.quantile(values[small], 0.9))
     assert own["stride 8", "[0,16)"].median_share == pytest.approx(np.median((values / objects.sides)[small]))
-    errors.write(rows, tmp_path / "new" / "errors.csv")
+    errors.write_csv(rows, tmp_path / "new" / "errors.csv")
     with (tmp_path / "new" / "errors.csv").open(newline="") as file:
         read = list(csv.DictReader(file))
     assert len(read) == len(rows)
     assert read[0]["size"] == "all"
-    with pytest.raises(ValueError, match="rising"):
-        errors.size_names([16, 8])
+    with pytest.raises(ValueError, match="increasing"):
+        errors.size_bins([16, 8])
 
 
 def planted(seed: int = 0) -> tuple[np.ndarray, list[int], dict[str, np.ndarray]]:
-    """Errors of 600 objects in 60 images; one run is hurt by them, the other is not."""
+    """Draw errors of 600 objects in 60 images, and IoUs of two runs: only those of "pool" fall with the error."""
     rng = np.random.default_rng(seed)
     share = rng.uniform(0, 0.4, 600)
     noise = rng.normal(0, 0.02, 600)
@@ -268,43 +279,43 @@ def planted(seed: int = 0) -> tuple[np.ndarray, list[int], dict[str, np.ndarray]
 
 def test_costs_find_a_planted_loss() -> None:
     share, images, ious = planted()
-    parts = costs.by_error(share, images, ious)
+    parts = costs.measure_by_error(share, images, ious)
     assert [part.objects for part in parts] == [60] * 10
     assert all(a.high <= b.low for a, b in pairwise(parts))
-    assert parts[0].found["pool"].value == 1
-    assert parts[-1].found["pool"].value == 0
+    assert parts[0].recall["pool"].value == 1
+    assert parts[-1].recall["pool"].value == 0
     for part in parts:
         chosen = (share >= part.low) & (share <= part.high)
-        assert part.overlap["align"].value == pytest.approx(ious["align"][chosen].mean())
-        assert part.found["align"].value == 1
-        estimate = part.overlap["pool"]
+        assert part.mean_iou["align"].value == pytest.approx(ious["align"][chosen].mean())
+        assert part.recall["align"].value == 1
+        estimate = part.mean_iou["pool"]
         assert estimate.low is not None
         assert estimate.high is not None
         assert estimate.low <= estimate.value <= estimate.high
-    middle = parts[4].overlap["pool"]
+    middle = parts[4].mean_iou["pool"]
     expected = 0.95 - share[(share >= parts[4].low) & (share <= parts[4].high)].mean()
     assert middle.value == pytest.approx(expected, abs=0.02)
 
 
 def test_objects_of_one_error_stay_together() -> None:
     share = np.array([0.1] * 8 + [0.2] * 4)
-    parts = costs.by_error(share, list(range(12)), {"a": np.full(12, 0.9)}, parts=4)
+    parts = costs.measure_by_error(share, list(range(12)), {"a": np.full(12, 0.9)}, parts=4)
     assert [(part.low, part.high, part.objects) for part in parts] == [(0.1, 0.1, 8), (0.2, 0.2, 4)]
 
 
 def test_costs_without_matches_and_bad_input() -> None:
     share, images, ious = planted()
-    nothing = costs.by_error(share, images, {"none": np.full(600, np.nan)}, parts=2)
-    assert math.isnan(nothing[0].overlap["none"].value)
-    assert nothing[0].overlap["none"].low is None
-    assert nothing[0].found["none"].value == 0
+    nothing = costs.measure_by_error(share, images, {"none": np.full(600, np.nan)}, parts=2)
+    assert math.isnan(nothing[0].mean_iou["none"].value)
+    assert nothing[0].mean_iou["none"].low is None
+    assert nothing[0].recall["none"].value == 0
     with pytest.raises(ValueError, match="for each of 600"):
-        costs.by_error(share, images[:-1], ious)
+        costs.measure_by_error(share, images[:-1], ious)
     with pytest.raises(ValueError, match="cannot be sorted into 700"):
-        costs.by_error(share, images, ious, parts=700)
+        costs.measure_by_error(share, images, ious, parts=700)
 
 
-def test_runs_are_called_by_what_differs_in_their_paths() -> None:
+def test_runs_are_named_by_the_parts_of_their_paths_that_differ() -> None:
     paths = [Path(f"sweep/runs/{arm}/shapes/{seed}") for arm, seed in (("pool", 0), ("align", 1))]
     assert names(paths) == ["pool/0", "align/1"]
     assert names([Path("a"), Path("b/c")]) == ["a", "b/c"]
@@ -312,6 +323,6 @@ def test_runs_are_called_by_what_differs_in_their_paths() -> None:
 
 
 def test_the_worst_offset_keeps_its_sign() -> None:
-    region: Region = regions([10, 20, 42, 60], (80, 100), 16, 7, {"": Snapped()})[""]
+    region: Region = pooled_regions([10, 20, 42, 60], (80, 100), 16, 7, {"": Snapped()})[""]
     assert region.offsets == (-6, 4, 22, 20)
     assert region.worst == 22

@@ -9,7 +9,11 @@ import torchvision
 from omegaconf import OmegaConf
 
 from detector.config import build
-from detector.weights import checkpoints
+from detector.config.conventions import with_conventions
+from detector.config.resolve import with_classes
+from detector.config.trained import open_checkpoint
+from detector.weights.checkpoints import FORMAT, portable
+from detector.weights.trust import check_targets
 from tests.conftest import CLASSES, compose_config
 
 HARMLESS = "ops.multiscale_roi_align"
@@ -43,7 +47,7 @@ def node(target: str, **arguments: Any) -> dict[str, Any]:
         "detector.data.image.read_image",
         "detector.data.shapes.generate",
         "detector.data.coco.json.load",
-        "detector.evaluation.base.Evaluator.write",
+        "detector.evaluation.collector.Collector.write",
         "detector.models.pretrained.read",
         "detector.models.pretrained.torch.load",
         "detector.models.pretrained.Path",
@@ -61,11 +65,11 @@ def node(target: str, **arguments: Any) -> dict[str, Any]:
     ],
 )
 def test_targets_that_are_no_part_of_a_detector_are_refused(target: str) -> None:
-    checkpoints.check_targets(node(HARMLESS), "x.ckpt")
+    check_targets(node(HARMLESS), "x.ckpt")
     with pytest.raises(ValueError, match=r"x\.ckpt"):
-        checkpoints.check_targets(node(target), "x.ckpt")
+        check_targets(node(target), "x.ckpt")
     with pytest.raises(ValueError, match=r"x\.ckpt"):
-        checkpoints.check_targets({"deep": [{"list": [node(target)]}]}, "x.ckpt")
+        check_targets({"deep": [{"list": [node(target)]}]}, "x.ckpt")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +91,7 @@ def test_targets_that_are_no_part_of_a_detector_are_refused(target: str) -> None
 )
 def test_what_would_be_computed_read_or_written_elsewhere_is_refused(config: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"x\.ckpt"):
-        checkpoints.check_targets(config, "x.ckpt")
+        check_targets(config, "x.ckpt")
 
 
 @pytest.mark.parametrize(
@@ -98,67 +102,65 @@ def test_what_would_be_computed_read_or_written_elsewhere_is_refused(config: dic
     ],
 )
 def test_every_own_configuration_passes(choice: str) -> None:
-    config = build.compose_model(compose_config(choice), CLASSES)
-    portable = checkpoints.portable(config)
-    checkpoints.check_targets(portable, "own")
-    assert (
-        portable["dataset"]["train"].get("root", portable["dataset"]["train"].get("images")).startswith("${data_dir}")
-    )
-    again = OmegaConf.create(portable)
+    config = with_classes(compose_config(choice), CLASSES)
+    plain = portable(config)
+    check_targets(plain, "own")
+    assert plain["dataset"]["train"].get("root", plain["dataset"]["train"].get("images")).startswith("${data_dir}")
+    again = OmegaConf.create(plain)
     assert OmegaConf.to_container(again.model, resolve=True) == OmegaConf.to_container(config.model, resolve=True)
 
 
 def test_a_checkpoint_needs_no_other_weights(tmp_path: Path) -> None:
     name = "backbone=resnet18_fpn"
-    body = build.build_model(build.compose_model(compose_config(name), CLASSES)).backbone.body
+    body = build.build_model(with_classes(compose_config(name), CLASSES)).backbone.body
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "weights.pth")
     configs = []
     for key in ("backbone.weights", "backbone.module.body.weights"):
-        config = build.compose_model(compose_config(name, f"{key}={tmp_path}/weights.pth"), CLASSES)
+        config = with_classes(compose_config(name, f"{key}={tmp_path}/weights.pth"), CLASSES)
         loaded = build.build_model(config).backbone.body
         assert not torch.equal(loaded.layer1[0].conv1.weight, body.layer1[0].conv1.weight)
         configs.append(config)
     (tmp_path / "weights.pth").unlink()
     for config in configs:
-        portable = checkpoints.portable(config)
-        checkpoints.check_targets(portable, "own")
-        build.build_model(OmegaConf.create(portable))
+        plain = portable(config)
+        check_targets(plain, "own")
+        build.build_model(OmegaConf.create(plain))
 
 
 def test_the_data_may_move(tmp_path: Path) -> None:
-    portable = OmegaConf.create(checkpoints.portable(build.compose_model(compose_config("data_dir=here"), CLASSES)))
-    assert portable.dataset.train.root == "here/shapes_coco"
-    portable.data_dir = str(tmp_path)
-    assert portable.dataset.train.root == f"{tmp_path}/shapes_coco"
+    moved = OmegaConf.create(portable(with_classes(compose_config("data_dir=here"), CLASSES)))
+    assert moved.dataset.train.root == "here/shapes_coco"
+    moved.data_dir = str(tmp_path)
+    assert moved.dataset.train.root == f"{tmp_path}/shapes_coco"
 
 
 def test_other_classes_than_the_dataset_has_are_refused() -> None:
     with pytest.raises(ValueError, match="leave it out"):
-        build.compose_model(compose_config("classes=[a,b]"), CLASSES)
+        with_classes(compose_config("classes=[a,b]"), CLASSES)
 
 
 def test_the_cause_is_said_with_its_key() -> None:
-    config = compose_config("model.proposer.matcher.positive=0.1")
-    with pytest.raises(ValueError, match=r"0 < negative <= positive.*model\.proposer\.matcher"):
-        build.build_model(build.compose_model(config, CLASSES))
+    config = compose_config("model.proposer.matcher.high_threshold=0.1")
+    with pytest.raises(ValueError, match=r"0 < low_threshold <= high_threshold.*model\.proposer\.matcher"):
+        build.build_model(with_classes(config, CLASSES))
     config = compose_config("model.proposer.anchors.ratios=[1.0]")
     with pytest.raises(ValueError, match="3 anchors a cell"):
-        build.build_model(build.compose_model(config, CLASSES))
+        build.build_model(with_classes(config, CLASSES))
 
 
 def test_a_tuple_hides_nothing() -> None:
     hidden = node("detector.data.shapes.ShapesDataset", root="/anywhere")
     with pytest.raises(ValueError, match=r"mean.*under `dataset` only"):
-        checkpoints.check_targets({"model": {"normalize": {"mean": (hidden,)}}}, "x.ckpt")
+        check_targets({"model": {"normalize": {"mean": (hidden,)}}}, "x.ckpt")
     with pytest.raises(ValueError, match="_args_"):
-        checkpoints.check_targets({"list": ({"_args_": [1]},)}, "x.ckpt")
+        check_targets({"list": ({"_args_": [1]},)}, "x.ckpt")
 
 
 def test_no_dataset_is_built_within_a_model() -> None:
     inside = {"_target_": "detector.data.shapes.ShapesDataset", "root": "${data_dir}/shapes"}
-    checkpoints.check_targets({"dataset": {"train": inside}}, "x.ckpt")
+    check_targets({"dataset": {"train": inside}}, "x.ckpt")
     with pytest.raises(ValueError, match=r"model\.x\._target_.*under `dataset` only"):
-        checkpoints.check_targets({"model": {"x": inside}}, "x.ckpt")
+        check_targets({"model": {"x": inside}}, "x.ckpt")
 
 
 def torchvision_file(folder: Path) -> str:
@@ -170,7 +172,7 @@ def torchvision_file(folder: Path) -> str:
 def test_weights_bring_their_conventions_and_the_user_has_the_last_word(tmp_path: Path) -> None:
     source = torchvision_file(tmp_path)
     overrides = [f"weights={source}", "experiment=nuclei", "norm.eps=0.5", "dataset.rois=7"]
-    config = build.in_conventions(compose_config(*overrides), overrides)
+    config = with_conventions(compose_config(*overrides), overrides)[0]
     assert config.dataset.name == "nuclei"
     assert config.dataset.canonical_size == 54
     assert (config.norm.eps, config.dataset.rois) == (0.5, 7)
@@ -179,11 +181,11 @@ def test_weights_bring_their_conventions_and_the_user_has_the_last_word(tmp_path
     assert config.model.proposer.anchors.measured is True
     overrides = [f"weights={source}", "backbone=vgg17"]
     with pytest.raises(ValueError, match="needs experiment=torchvision_fasterrcnn_resnet50_fpn"):
-        build.in_conventions(compose_config(overrides[0]), overrides)
+        with_conventions(compose_config(overrides[0]), overrides)
 
 
 def test_a_model_of_others_is_the_same_whatever_dataset_it_is_shown(tmp_path: Path) -> None:
-    trained = build.open_checkpoint(torchvision_file(tmp_path))
+    trained = open_checkpoint(torchvision_file(tmp_path))
     trained.config.dataset = compose_config("dataset=custom").dataset
     anchors = trained.config.model.proposer.anchors
     assert list(anchors.sizes) == [32, 64, 128, 256, 512]
@@ -191,9 +193,9 @@ def test_a_model_of_others_is_the_same_whatever_dataset_it_is_shown(tmp_path: Pa
     assert not trained.own
     assert trained.named
     assert trained.config.norm.eps == 1e-5
-    assert build.open_checkpoint(torchvision_file(tmp_path), norm_eps=0.0).config.norm.eps == 0.0
+    assert open_checkpoint(torchvision_file(tmp_path), norm_eps=0.0).config.norm.eps == 0.0
     with pytest.raises(ValueError, match=r"norm_eps=0\.1: checkpoint .* leave it out"):
-        build.open_checkpoint("last.ckpt", norm_eps=0.1)
-    torch.save({"aligned_rcnn": {"format": checkpoints.FORMAT, "config": {}}, "state_dict": {}}, tmp_path / "own.pth")
+        open_checkpoint("last.ckpt", norm_eps=0.1)
+    torch.save({"aligned_rcnn": {"format": FORMAT, "config": {}}, "state_dict": {}}, tmp_path / "own.pth")
     with pytest.raises(ValueError, match=r"own\.pth.*suffix \.ckpt"):
-        build.open_checkpoint(tmp_path / "own.pth")
+        open_checkpoint(tmp_path / "own.pth")

@@ -9,7 +9,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from detector.config import build
-from detector.evaluation import CocoEvaluator
+from detector.config.resolve import with_classes
+from detector.evaluation import CocoMetric, Collector
 from detector.types import Batch
 from tests.conftest import CLASSES, ROOT, random_batch
 
@@ -50,7 +51,7 @@ class Table:
         with open_dict(config):
             for group, name in choice.items():
                 config[group] = self.nodes[group, name].copy()
-        return build.compose_model(config, CLASSES)
+        return with_classes(config, CLASSES)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_groups_are_independent(table: Table) -> None:
     choice |= {"mask_head": "mlp", "box_loss": "giou", "norm": "group"}
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         composed = compose("train", overrides=[f"{group}={name}" for group, name in choice.items()])
-    assert table.config(choice) == build.compose_model(composed, CLASSES)
+    assert table.config(choice) == with_classes(composed, CLASSES)
 
 
 @pytest.mark.slow
@@ -159,7 +160,7 @@ def test_a_covering_selection_trains_and_evaluates(table: Table) -> None:
             "annotations": [{"id": 1, "image_id": 0, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}],
             "categories": [{"id": i, "name": name} for i, name in enumerate(CLASSES)],
         }
-        evaluator = CocoEvaluator(truth, list(range(len(CLASSES))))
-        evaluator.update(batch.ids, found, batch.original_sizes)
-        assert 0 <= evaluator.results()["box/AP"] <= 1
+        collector = Collector(truth, list(range(len(CLASSES))))
+        collector.update(batch.ids, found, batch.original_sizes)
+        assert 0 <= CocoMetric(collector).results()["box/AP"] <= 1
         assert all(o.masks is not None for o in found) is (row["model"] in MASKS), row

@@ -7,7 +7,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from detector.config import build
-from detector.weights import checkpoints
+from detector.config.resolve import with_classes
+from detector.weights.checkpoints import portable
+from detector.weights.trust import check_targets
 from tests.conftest import CLASSES, ROOT, compose_config, random_batch
 
 CONFIGS = ROOT / "configs"
@@ -19,14 +21,14 @@ def choices(group: str) -> list[str]:
 
 
 def complete(*overrides: str) -> DictConfig:
-    return build.compose_model(compose_config(*overrides), CLASSES)
+    return with_classes(compose_config(*overrides), CLASSES)
 
 
 def test_every_folder_is_a_known_group() -> None:
     groups = {p.name for p in CONFIGS.iterdir() if p.is_dir()}
     assert groups == {
         *("dataset", "norm", "backbone", "pooler", "model", "schedule", "trainer", "logger", "experiment"),
-        *("box_loss", "mask_head", "mask_loss", "study"),
+        *("box_loss", "mask_head", "mask_loss", "study", "hydra"),
     }
     assert {p.stem for p in CONFIGS.glob("*.yaml")} == {
         *("train", "evaluate", "predict", "data", "proposals", "ablate", "alignment"),
@@ -76,7 +78,7 @@ def test_norms(norm: str) -> None:
     kind = {"batch": "BatchNorm2d", "frozen": "FrozenBatchNorm2d", "sync": "SyncBatchNorm", "group": "GroupNorm"}[norm]
     backbone = build.instantiate(config.backbone.module)
     assert {type(m).__name__ for m in backbone.modules() if "Norm" in type(m).__name__} == {kind}
-    checkpoints.check_targets(checkpoints.portable(config), "own")
+    check_targets(portable(config), "own")
 
 
 @pytest.mark.parametrize("dataset", choices("dataset"))

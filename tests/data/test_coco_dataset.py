@@ -79,7 +79,7 @@ def test_images_without_objects(tmp_path):
     assert len(CocoDataset(folder, path, keep_empty=False)) == 1
     data["annotations"] = data["annotations"][2:]
     path.write_text(json.dumps(data))
-    with pytest.raises(ValueError, match=r"set\.json.*object to learn"):
+    with pytest.raises(ValueError, match=r"set\.json.*object to train on"):
         CocoDataset(folder, path, keep_empty=False)
 
 

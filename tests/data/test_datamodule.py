@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from detector.data.augment import Augment
-from detector.data.datamodule import DetectionDataModule, collate
+from detector.data.collate import collate
+from detector.data.datamodule import DetectionDataModule
 from detector.data.stream import InOrder, Stream, place
 from detector.types import Batch, Sample, Target
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from detector.data.augment import Augment
-from detector.data.datamodule import DetectionDataModule, collate
-from detector.data.proposal_files import ImageProposals, attach, read, write
+from detector.data.collate import collate
+from detector.data.datamodule import DetectionDataModule
+from detector.data.proposal_files import ImageProposals, attach_proposals, read_proposals, write_proposals
 from detector.types import Sample, Target
 
 SIZE = (40, 60)
@@ -54,9 +55,9 @@ def test_what_is_written_is_read_to_the_last_bit(ending: str, ids: tuple[int | s
     path = tmp_path / "deep" / f"proposals{ending}"
     train = [some("train", image, count, count) for image, count in zip(ids, (5, 1, 40), strict=True)]
     val = [some("val", ids[0], 3, 9)]  # the same id in another split is another image
-    write(path, [*train, *val])
+    write_proposals(path, [*train, *val])
     for split, images in (("train", train), ("val", val)):
-        found = read(path, split)
+        found = read_proposals(path, split)
         assert list(found.rows) == [image.id for image in images]
         for image in images:
             assert found[image.id].dtype == torch.float32
@@ -68,20 +69,20 @@ def test_no_half_of_a_file_is_left(tmp_path: Path) -> None:
     before = [some("train", 1, 2)]
     for ending in (".npz", ".json"):
         path = tmp_path / f"proposals{ending}"
-        write(path, before)
+        write_proposals(path, before)
         with pytest.raises(AttributeError):
-            write(path, [*before, None])  # type: ignore[list-item]
-        assert torch.equal(read(path, "train")[1], before[0].boxes)
+            write_proposals(path, [*before, None])  # type: ignore[list-item]
+        assert torch.equal(read_proposals(path, "train")[1], before[0].boxes)
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_an_image_may_have_none_in_an_npz(tmp_path: Path) -> None:
     images = [some("val", i, count) for i, count in ((1, 0), (2, 2), (3, 0), (4, 1), (5, 0))]
-    write(tmp_path / "p.npz", images)
-    found = read(tmp_path / "p.npz", "val")
+    write_proposals(tmp_path / "p.npz", images)
+    found = read_proposals(tmp_path / "p.npz", "val")
     assert [len(found[i]) for i in range(1, 6)] == [0, 2, 0, 1, 0]
     with pytest.raises(ValueError, match="numbers and strings"):
-        write(tmp_path / "p.npz", [some("val", 1, 1), some("val", "a", 1)])
+        write_proposals(tmp_path / "p.npz", [some("val", 1, 1), some("val", "a", 1)])
 
 
 def entry(image: Any, box: Any, **more: Any) -> dict[str, Any]:
@@ -94,17 +95,17 @@ def test_the_best_come_first_and_equals_stay_in_order(tmp_path: Path) -> None:
     rows = [entry(image, [i, i, 5, 6], score=score) for i, (image, score) in enumerate(scores)]
     path.write_text(json.dumps(rows))
     for split in ("train", "val"):  # without splits it serves both
-        found = read(path, split)
+        found = read_proposals(path, split)
         assert found[1].tolist() == [[i, i, i + 5, i + 6] for i in (5, 2, 0, 3)]
         assert found[2][:, 0].tolist() == [1, 4]
     path.write_text(json.dumps([{k: v for k, v in row.items() if k != "score"} for row in rows]))
-    assert read(path, "val")[1][:, 0].tolist() == [0, 2, 3, 5]
+    assert read_proposals(path, "val")[1][:, 0].tolist() == [0, 2, 3, 5]
     arrays = {"ids": np.array([1, 2]), "counts": np.array([2, 3]), "boxes": np.arange(20.0).reshape(5, 4)}
     np.savez(tmp_path / "p.npz", scores=np.array([0.1, 0.5, 0.6, 0.9, 0.7]), **arrays)
-    found = read(tmp_path / "p.npz", "train")
+    found = read_proposals(tmp_path / "p.npz", "train")
     assert (found[1][:, 0].tolist(), found[2][:, 0].tolist()) == ([4, 0], [12, 16, 8])
     np.savez(tmp_path / "p.npz", **arrays)
-    assert read(tmp_path / "p.npz", "train")[2][:, 0].tolist() == [8, 12, 16]
+    assert read_proposals(tmp_path / "p.npz", "train")[2][:, 0].tolist() == [8, 12, 16]
 
 
 GOOD = entry(1, [0, 0, 5, 5], score=0.5)
@@ -135,7 +136,7 @@ def test_faulty_json_is_named(content: Any, words: list[str], tmp_path: Path) ->
     path = tmp_path / "p.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(ValueError, match=r"p\.json") as raised:
-        read(path, "train")
+        read_proposals(path, "train")
     assert all(word in str(raised.value) for word in words), raised.value
 
 
@@ -165,10 +166,10 @@ NPZ: dict[str, Any] = {"ids": [3, 5], "counts": [1, 1], "boxes": [[0.0, 0, 5, 5]
 )
 def test_faulty_npz_is_named(changes: dict[str, Any], words: list[str], tmp_path: Path) -> None:
     np.savez(tmp_path / "good.npz", **NPZ)
-    assert len(read(tmp_path / "good.npz", "train")[5]) == 1
+    assert len(read_proposals(tmp_path / "good.npz", "train")[5]) == 1
     np.savez(tmp_path / "p.npz", **{k: v for k, v in {**NPZ, **changes}.items() if v is not None})
     with pytest.raises(ValueError, match=r"p\.npz") as raised:
-        read(tmp_path / "p.npz", "train")
+        read_proposals(tmp_path / "p.npz", "train")
     assert all(word in str(raised.value) for word in words), raised.value
 
 
@@ -193,7 +194,7 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
     (tmp_path / "e.npz").write_bytes(b"")
     for name in "abcde":
         with pytest.raises(ValueError, match=rf"{name}\.npz.*plain numbers"):
-            read(tmp_path / f"{name}.npz", "train")
+            read_proposals(tmp_path / f"{name}.npz", "train")
     assert not (tmp_path / "harmed").exists()
 
 
@@ -201,19 +202,19 @@ def test_files_of_other_names_are_refused(tmp_path: Path) -> None:
     for name in ("p.pkl", "p", "last.ckpt"):
         (tmp_path / name).write_bytes(b"")
         with pytest.raises(ValueError, match=r"\*\.npz or \*\.json"):
-            read(tmp_path / name, "train")
+            read_proposals(tmp_path / name, "train")
         with pytest.raises(ValueError, match=r"\*\.npz or \*\.json"):
-            write(tmp_path / name, [])
+            write_proposals(tmp_path / name, [])
     with pytest.raises(FileNotFoundError, match=r"missing\.npz"):
-        read(tmp_path / "missing.npz", "train")
+        read_proposals(tmp_path / "missing.npz", "train")
     with pytest.raises(ValueError, match="needs proposals=FILE"):
-        attach(Images(1), None, "train")
+        attach_proposals(Images(1), None, "train")
 
 
 def test_samples_carry_what_of_the_proposals_lies_in_the_image(tmp_path: Path) -> None:
     boxes = torch.tensor([[-3.0, -4, 5.5, 6], [50, 30, 70, 50], [60, 0, 80, 10], [1, 1, 1, 9], [2, 3, 4, 5]])
-    write(tmp_path / "p.npz", [ImageProposals("val", "b", boxes, torch.ones(5)), some("val", "a", 3)])
-    data = attach(Images("a", "b"), tmp_path / "p.npz", "val")
+    write_proposals(tmp_path / "p.npz", [ImageProposals("val", "b", boxes, torch.ones(5)), some("val", "a", 3)])
+    data = attach_proposals(Images("a", "b"), tmp_path / "p.npz", "val")
     assert len(data) == 2
     assert (data.classes, data.category_ids, data.has_masks) == (("thing",), (1,), False)
     assert [i["id"] for i in data.ground_truth()["images"]] == ["a", "b"]
@@ -225,19 +226,19 @@ def test_samples_carry_what_of_the_proposals_lies_in_the_image(tmp_path: Path) -
 
 
 def test_images_that_a_file_lacks_are_named(tmp_path: Path) -> None:
-    write(tmp_path / "p.npz", [some("train", 1, 2), some("val", 2, 2)])
+    write_proposals(tmp_path / "p.npz", [some("train", 1, 2), some("val", 2, 2)])
     with pytest.raises(ValueError, match=r"p\.npz.* 2 of the dataset's 3 images .*\[2, 3\].* 1 images .*\[1\]"):
-        attach(Images(1, 2, 3), tmp_path / "p.npz", "train")
+        attach_proposals(Images(1, 2, 3), tmp_path / "p.npz", "train")
 
 
 def test_boxes_in_other_pixels_are_remarked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     near = [ImageProposals("val", i, torch.tensor([[-0.9, 0, 60.9, 40.9]]), torch.ones(1)) for i in (1, 2, 3)]
-    write(tmp_path / "p.npz", near)
-    attach(Images(1, 2, 3), tmp_path / "p.npz", "val")
+    write_proposals(tmp_path / "p.npz", near)
+    attach_proposals(Images(1, 2, 3), tmp_path / "p.npz", "val")
     assert not caplog.records
     far = [ImageProposals("val", i, torch.tensor([[0.0, 0, 90, 10]]), torch.ones(1)) for i in (1, 2)]
-    write(tmp_path / "p.npz", [*far, near[2]])
-    attach(Images(1, 2, 3), tmp_path / "p.npz", "val")
+    write_proposals(tmp_path / "p.npz", [*far, near[2]])
+    attach_proposals(Images(1, 2, 3), tmp_path / "p.npz", "val")
     assert "2 of 3 images" in caplog.text
 
 
@@ -268,10 +269,10 @@ def test_augmentation_moves_them_as_boxes_in_their_order() -> None:
 
 def test_batches_carry_them_also_through_workers(tmp_path: Path) -> None:
     images = [some("train", i, 3 + i, i) for i in range(4)]
-    write(tmp_path / "p.npz", [*images, *(ImageProposals("val", i.id, i.boxes, i.scores) for i in images)])
+    write_proposals(tmp_path / "p.npz", [*images, *(ImageProposals("val", i.id, i.boxes, i.scores) for i in images)])
     batches = []
     for workers in (0, 1):
-        train, val = (attach(Images(*range(4)), tmp_path / "p.npz", split) for split in ("train", "val"))
+        train, val = (attach_proposals(Images(*range(4)), tmp_path / "p.npz", split) for split in ("train", "val"))
         module = DetectionDataModule(
             train,
             val,

@@ -122,14 +122,14 @@ def test_an_occluded_side_ends_where_the_other_object_begins():
     rectangle = scene.CLASSES.index("rectangle")
     behind = scene.Shape(rectangle, 30.1, 30.2, 15.0, 10.0, 0.0)
     front = scene.Shape(rectangle, 40.0, 30.0, 4.75, 12.0, 0.0)
-    seen = scene.look([behind, front], 64)
+    seen = scene.visible_shapes([behind, front], 64)
     assert seen is not None
     assert seen[0].box == pytest.approx((15.1, 20.2, 45.1, 40.2))  # it reaches out on the other side
-    cut = scene.look([behind, scene.Shape(rectangle, 41.0, 30.0, 6.0, 12.0, 0.0)], 64)
+    cut = scene.visible_shapes([behind, scene.Shape(rectangle, 41.0, 30.0, 6.0, 12.0, 0.0)], 64)
     assert cut is not None
     assert cut[0].box == pytest.approx((15.1, 20.2, 35.0, 40.2))
     assert not (cut[0].mask(64) & cut[1].mask(64)).any()
-    assert scene.look([behind, scene.Shape(rectangle, 30.0, 30.0, 14.0, 9.5, 0.0)], 64) is None
+    assert scene.visible_shapes([behind, scene.Shape(rectangle, 30.0, 30.0, 14.0, 9.5, 0.0)], 64) is None
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detector.evaluation import CocoEvaluator, evaluators
+from detector.evaluation import CocoMetric, Collector
+from detector.masks import MaskOutput
 from detector.types import Objects
 
 SAMPLE = Path(__file__).resolve().parents[2] / "../shared/data/coco/annotations/instances_val2017.json"
@@ -66,17 +67,21 @@ def perfect(ground_truth: Truth, category_ids: Sequence[int]) -> dict[Any, Objec
 
 
 def measure(ground_truth: Truth, detections: dict[Any, Objects], **arguments: Any) -> dict[str, float]:
-    return filled(ground_truth, detections, **arguments).results()
+    return CocoMetric(filled(ground_truth, detections, **arguments)).results()
 
 
 def filled(
-    ground_truth: Truth, detections: dict[Any, Objects], ids: Sequence[int] = (3, 7), **arguments: Any
-) -> CocoEvaluator:
-    evaluator = CocoEvaluator(ground_truth, ids, **{"masks": True, **arguments})
+    ground_truth: Truth,
+    detections: dict[Any, Objects],
+    ids: Sequence[int] = (3, 7),
+    masks: bool = True,
+    size_bins: tuple[float, float] = (32, 96),
+) -> Collector:
+    collector = Collector(ground_truth, ids, size_bins, [MaskOutput()] if masks else [])
     sizes = {image["id"]: (image["height"], image["width"]) for image in ground_truth["images"]}
     for image, found in detections.items():
-        evaluator.update([image], [found], [sizes[image]])
-    return evaluator
+        collector.update([image], [found], [sizes[image]])
+    return collector
 
 
 SIMPLE: dict[Any, list[tuple[int, list[float]]]] = {
@@ -191,8 +196,8 @@ def test_names_as_image_ids(tmp_path: Path) -> None:
     found[10] = objects([[10, 10, 28, 40], [51, 40, 91, 79]], [0.8, 0.95], [0, 1])
     named = {f"{image:06d}": o for image, o in found.items()}
     assert measure(names, named) == measure(numbers, found)
-    evaluator = filled(names, named)
-    evaluator.write(tmp_path)
+    collector = filled(names, named)
+    collector.write(tmp_path)
     rows = json.loads((tmp_path / "predictions/box.json").read_text())
     assert [row["image_id"] for row in rows] == ["000001", "000001", "000002", "000010", "000010"]
 
@@ -244,9 +249,9 @@ def sample() -> Truth:
 def test_equal_to_pycocotools_on_real_annotations(sample: Truth, tmp_path: Path, kind: str) -> None:
     ids = [c["id"] for c in sample["categories"]]
     before = copy.deepcopy(sample)
-    evaluator = filled(sample, jittered(sample, ids, seed=3), ids=ids)
-    evaluator.write(tmp_path)
-    results = evaluator.results()
+    collector = filled(sample, jittered(sample, ids, seed=3), ids=ids)
+    collector.write(tmp_path)
+    results = CocoMetric(collector).results()
     assert sample == before  # the truth is not written to
     expected = by_pycocotools(sample, json.loads((tmp_path / f"predictions/{kind}.json").read_text()), kind)
     assert {name: results[name] for name in expected} == expected  # to the last digit
@@ -267,23 +272,23 @@ def test_order_parts_and_repetition_change_nothing(sample: Truth) -> None:
     ]
     parts[0].merge([pickle.loads(pickle.dumps(part.state())) for part in parts])
     assert parts[0].images == whole.images
-    assert parts[0].results() == whole.results()
+    assert CocoMetric(parts[0]).results() == CocoMetric(whole).results()
     parts[0].reset()
-    assert parts[0].results() == {}
+    assert CocoMetric(parts[0]).results() == {}
 
 
 def test_an_image_counts_once() -> None:
     ground_truth = truth(SIMPLE)
-    evaluator = filled(ground_truth, perfect(ground_truth, [3, 7]))
-    once = evaluator.results()
-    evaluator.update([1, 1], [objects([[0, 0, 5, 5]], [1.0], [1])] * 2, [(100, 120)] * 2)
-    assert evaluator.results() == once
+    collector = filled(ground_truth, perfect(ground_truth, [3, 7]))
+    once = CocoMetric(collector).results()
+    collector.update([1, 1], [objects([[0, 0, 5, 5]], [1.0], [1])] * 2, [(100, 120)] * 2)
+    assert CocoMetric(collector).results() == once
 
 
 def test_other_areas_from_the_same_detections() -> None:
     ground_truth = truth(SIMPLE)
-    evaluator = filled(ground_truth, perfect(ground_truth, [3, 7]))
-    comparison = evaluator.compare("box", {"all": (0, 1e10), "tiny": (0, 700), "rest": (700, 1e10)})
+    collector = filled(ground_truth, perfect(ground_truth, [3, 7]))
+    comparison = CocoMetric(collector).compare("box", {"all": (0, 1e10), "tiny": (0, 700), "rest": (700, 1e10)})
     assert comparison.eval["recall"].shape == (10, 2, 3, 3)
     assert comparison.eval["recall"][0, :, :, 2].tolist() == [[1, 1, 1], [1, -1, 1]]
     assert comparison.images == [1, 2, 4]
@@ -303,22 +308,20 @@ def test_other_areas_from_the_same_detections() -> None:
     ],
 )
 def test_detections_that_cannot_be_measured(change: Callable[[], tuple[Any, Any, Any]], message: str) -> None:
-    evaluator = CocoEvaluator(truth(SIMPLE), [3, 7], masks=True)
+    collector = Collector(truth(SIMPLE), [3, 7], outputs=[MaskOutput()])
     with pytest.raises(ValueError, match=message):
-        evaluator.update(*change())
+        collector.update(*change())
 
 
 def test_truths_and_settings_that_cannot_be_used() -> None:
     ground_truth = truth(SIMPLE)
     with pytest.raises(ValueError, match="ascending"):
-        CocoEvaluator(ground_truth, [3, 7], (96, 32))
+        Collector(ground_truth, [3, 7], (96, 32))
     with pytest.raises(ValueError, match=r"\[8\]"):
-        CocoEvaluator(ground_truth, [3, 8])
-    with pytest.raises(ValueError, match=r"unknown metrics \['coc'\]"):
-        evaluators(["coc"], ground_truth, [3, 7])
+        Collector(ground_truth, [3, 8])
     ground_truth["annotations"][0]["image_id"] = 77
     with pytest.raises(ValueError, match="image 77"):
-        CocoEvaluator(ground_truth, [3, 7])
+        Collector(ground_truth, [3, 7])
 
 
 def test_speed_on_150_images() -> None:
@@ -327,7 +330,7 @@ def test_speed_on_150_images() -> None:
         i: [(3, [*generator.uniform(0, 100, 2), *generator.uniform(6, 80, 2)]) for _ in range(7)] for i in range(150)
     }
     ground_truth = truth(boxes, size=(192, 192))
-    evaluator = filled(ground_truth, jittered(ground_truth, [3, 7], 0), masks=False)
+    collector = filled(ground_truth, jittered(ground_truth, [3, 7], 0), masks=False)
     start = time.process_time()
-    evaluator.results()
+    CocoMetric(collector).results()
     assert time.process_time() - start < 2

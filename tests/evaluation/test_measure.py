@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from detector.evaluation import CocoEvaluator
+from detector.evaluation import CocoMetric, Collector
 from detector.evaluation.bootstrap import average_precisions, resample
 from detector.evaluation.coco import Kind
-from detector.evaluation.measure import Measured, difference, measure, objects, precision_by
-from detector.evaluation.predictions import state
+from detector.evaluation.measure import Measured, difference, match_objects, measure, precision_by
+from detector.evaluation.predictions import detections_of
+from detector.masks import MaskOutput
 
 Truth = dict[str, Any]
 Rows = list[dict[str, Any]]
@@ -80,11 +81,16 @@ def predict(rng: np.random.Generator, truth: Truth, kind: Kind = "box", noise: f
     ]
 
 
+def coco_metric(truth: Truth, rows: Rows, kind: Kind) -> CocoMetric:
+    collector = Collector(truth, IDS, BINS, [MaskOutput()] if kind == "mask" else [])
+    collector.merge([detections_of(kind, rows, [image["id"] for image in truth["images"]], IDS)])
+    return CocoMetric(collector)
+
+
 def results(truth: Truth, rows: Rows, kind: Kind = "box") -> dict[str, float]:
-    """The evaluator's own metrics of one kind."""
-    evaluator = CocoEvaluator(truth, IDS, BINS, masks=kind == "mask")
-    evaluator.merge([state(kind, rows, [image["id"] for image in truth["images"]], IDS)])
-    return {n.removeprefix(f"{kind}/"): v for n, v in evaluator.results().items() if n.startswith(f"{kind}/")}
+    """The metrics of one kind, by `CocoMetric`."""
+    found = coco_metric(truth, rows, kind).results()
+    return {n.removeprefix(f"{kind}/"): v for n, v in found.items() if n.startswith(f"{kind}/")}
 
 
 def repeated(truth: Truth, rows: Rows, counts: list[int]) -> tuple[Truth, Rows]:
@@ -100,7 +106,7 @@ def repeated(truth: Truth, rows: Rows, counts: list[int]) -> tuple[Truth, Rows]:
 
 
 @pytest.mark.parametrize("kind", ["box", "mask"])
-def test_values_are_the_evaluators_to_the_last_digit(kind: Kind) -> None:
+def test_values_are_the_metrics_to_the_last_digit(kind: Kind) -> None:
     rng = np.random.default_rng(1)
     truth = random_scene(rng, 30)
     rows = predict(rng, truth, kind)
@@ -116,13 +122,11 @@ def test_values_are_the_evaluators_to_the_last_digit(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", ["box", "mask"])
-def test_weights_of_one_give_the_evaluators_precision(kind: Kind) -> None:
+def test_weights_of_one_give_the_metrics_precision(kind: Kind) -> None:
     rng = np.random.default_rng(2)
     truth = random_scene(rng, 30)
-    evaluator = CocoEvaluator(truth, IDS, BINS, masks=kind == "mask")
     rows = [{**row, "score": round(row["score"], 1)} for row in predict(rng, truth, kind)]  # many are equal
-    evaluator.merge([state(kind, rows, [image["id"] for image in truth["images"]], IDS)])
-    comparison = evaluator.compare(kind)
+    comparison = coco_metric(truth, rows, kind).compare(kind)
     expected = comparison.eval["precision"][..., -1]  # [IoU, recall, class, area]
     ones = average_precisions(comparison, np.ones((3, 30), dtype=np.int32))
     absent = expected[:, 0] == -1
@@ -166,7 +170,7 @@ def test_objects_and_their_ious_by_hand() -> None:
         {"image_id": "b", "category_id": 5, "bbox": [50.0, 10, 10, 4], "score": 0.9},  # IoU 0.4
         {"image_id": "b", "category_id": 5, "bbox": [60.0, 60, 7, 7], "score": 0.9},  # another class
     ]
-    found = objects(truth, rows)
+    found = match_objects(truth, rows)
     assert len(found) == 4
     table = sorted(zip(found.images, found.categories.tolist(), found.areas.tolist(), strict=True))
     assert table == [("a", 5, 1200.0), ("b", 2, 49.0), ("b", 5, 100.0), ("b", 5, 400.0)]
@@ -205,14 +209,14 @@ def test_nothing_found_and_nothing_to_find() -> None:
     missing = np.isnan(empty.samples["AP"])
     assert np.array_equal(missing, resample(2, 0, 50)[:, 0] == 0)  # resamples without the image that has the object
     assert missing.any()
-    assert np.isnan(objects(truth, []).ious).all()
+    assert np.isnan(match_objects(truth, []).ious).all()
     estimate = empty.estimates()["AP"]
     assert (estimate.low, estimate.high) == (0, 0)
     nothing = scene({1: [], 2: []})
     rows = [{"image_id": 1, "category_id": 2, "bbox": [5.0, 5, 10, 10], "score": 0.5}]
     measured = measure(nothing, rows, resamples=50)
     assert measured.values == measured.estimates() == difference(measured, measured) == {}
-    assert len(objects(nothing, rows)) == 0
+    assert len(match_objects(nothing, rows)) == 0
 
 
 def test_at_most_a_hundred_detections_of_an_image_count() -> None:

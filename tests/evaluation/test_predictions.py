@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from detector.evaluation import CocoEvaluator
+from detector.evaluation import CocoMetric, Collector
 from detector.evaluation.coco import Kind
-from detector.evaluation.predictions import read, state
+from detector.evaluation.predictions import detections_of, read_predictions
+from detector.masks import MaskOutput
 from detector.types import Objects
 
 IDS = [2, 5, 9]
@@ -27,9 +28,9 @@ TRUTH: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("masks", [False, True])
-def test_what_an_evaluator_writes_is_read_back(tmp_path: Path, masks: bool) -> None:
+def test_what_a_collector_writes_is_read_back(tmp_path: Path, masks: bool) -> None:
     rng = np.random.default_rng(6)
-    evaluator = CocoEvaluator(TRUTH, IDS, masks=masks)
+    collector = Collector(TRUTH, IDS, outputs=[MaskOutput()] if masks else [])
     for image in IMAGES:
         n = int(rng.integers(0, 9))
         corner = torch.tensor(rng.uniform(14, 26, (n, 2)))
@@ -39,14 +40,14 @@ def test_what_an_evaluator_writes_is_read_back(tmp_path: Path, masks: bool) -> N
             torch.tensor(rng.integers(0, 3, n)),
             torch.tensor(rng.random((n, 14, 14))).float().pow(0.1) if masks else None,
         )
-        evaluator.update([image], [found], [SIZE])
-    evaluator.write(tmp_path)
+        collector.update([image], [found], [SIZE])
+    collector.write(tmp_path)
     kinds: tuple[Kind, ...] = ("box", "mask") if masks else ("box",)
     for kind in kinds:
-        again = CocoEvaluator(TRUTH, IDS, masks=kind == "mask")
-        again.merge([state(kind, read(tmp_path / f"predictions/{kind}.json"), IMAGES, IDS)])
-        own = {name: value for name, value in evaluator.results().items() if name.startswith(kind)}
-        assert {name: again.results()[name] for name in own} == own
+        again = Collector(TRUTH, IDS, outputs=[MaskOutput()] if kind == "mask" else [])
+        again.merge([detections_of(kind, read_predictions(tmp_path / f"predictions/{kind}.json"), IMAGES, IDS)])
+        own = {name: value for name, value in CocoMetric(collector).results().items() if name.startswith(kind)}
+        assert {name: CocoMetric(again).results()[name] for name in own} == own
         assert 0 < own[f"{kind}/AP"] < 1
         (tmp_path / kind).mkdir()
         again.write(tmp_path / kind)
@@ -65,17 +66,17 @@ def test_what_an_evaluator_writes_is_read_back(tmp_path: Path, masks: bool) -> N
 def test_predictions_that_do_not_fit(change: dict[str, Any], message: str) -> None:
     row = {"image_id": 1, "category_id": 2, "bbox": [5.0, 5, 10, 10], "score": 0.5}
     with pytest.raises(ValueError, match=message):
-        state("box", [{**row, **change}], IMAGES, IDS)
+        detections_of("box", [{**row, **change}], IMAGES, IDS)
     with pytest.raises(ValueError, match="no segmentation"):
-        state("mask", [row], IMAGES, IDS)
+        detections_of("mask", [row], IMAGES, IDS)
 
 
 def test_files_that_hold_no_predictions(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no predictions at .*missing"):
-        read(tmp_path / "missing.json")
+        read_predictions(tmp_path / "missing.json")
     (tmp_path / "cut.json").write_text('[{"image_id"')
     with pytest.raises(ValueError, match=r"cut\.json is no JSON"):
-        read(tmp_path / "cut.json")
+        read_predictions(tmp_path / "cut.json")
     (tmp_path / "other.json").write_text(json.dumps({"box": []}))
     with pytest.raises(ValueError, match=r"other\.json must hold a list"):
-        read(tmp_path / "other.json")
+        read_predictions(tmp_path / "other.json")

@@ -32,6 +32,17 @@ def test_voc_alone() -> None:
     assert "AR100" not in shown
 
 
+def test_metrics_of_ones_own_and_further_outputs_are_shown() -> None:
+    shown = text({"own/[b]hit": 12.3456789, "own/hit/cat": 0.5, "env/torch": 1.0, "time/train": 3.0})
+    lines = [line.replace("│", " ").split() for line in shown.splitlines()]
+    assert ["own/[b]hit", "12.35"] in lines
+    assert not any(word in shown for word in ("cat", "env", "time", "nothing to measure"))
+    shown = text({"box/AP": 0.5, "keypoints/AP": 0.4, "keypoints/AP50": 0.6})
+    lines = [line.replace("│", " ").split() for line in shown.splitlines()]
+    assert ["keypoints", "40.0", "60.0", "-", "-", "-", "-", "-"] in lines
+    assert "Other" not in shown
+
+
 @pytest.mark.parametrize("classes", [1, 3, 4, 80])
 def test_every_class_is_shown_once_and_fits(classes: int) -> None:
     shown = text({"box/AP": 0.5} | {f"box/AP/class{i:02d}": i / 100 for i in range(classes)})

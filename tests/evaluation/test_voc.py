@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from detector.evaluation import VocEvaluator
+from detector.evaluation import Collector, VocMetric
 from detector.evaluation.voc import area_under, eleven_points
 from detector.types import Objects
 
@@ -70,24 +70,24 @@ def annotation(number: int, image: str, box: Box, difficult: bool, category: int
     }
 
 
-def evaluator(truths: dict[str, list[tuple[Box, bool]]]) -> VocEvaluator:
+def collector(truths: dict[str, list[tuple[Box, bool]]]) -> Collector:
     annotations = [
         annotation(i, image, box, difficult)
         for i, (image, box, difficult) in enumerate((m, b, d) for m, found in truths.items() for b, d in found)
     ]
     images = [{"id": image, "height": 500, "width": 500} for image in truths]
     categories = [{"id": 1, "name": "aeroplane"}, {"id": 2, "name": "bicycle"}]
-    return VocEvaluator({"images": images, "annotations": annotations, "categories": categories}, [1, 2])
+    return Collector({"images": images, "annotations": annotations, "categories": categories}, [1, 2])
 
 
 def measure(truths: dict[str, list[tuple[Box, bool]]], found: list[tuple[str, float, Box]]) -> dict[str, float]:
-    measured = evaluator(truths)
+    collected = collector(truths)
     for image in truths:
         own = [(score, box) for name, score, box in found if name == image]
         boxes = torch.tensor([[b[0] - 1, b[1] - 1, b[2], b[3]] for _, b in own], dtype=torch.float32).reshape(-1, 4)
         scores = torch.tensor([score for score, _ in own], dtype=torch.float32)
-        measured.update([image], [Objects(boxes, scores, torch.zeros(len(own), dtype=torch.int64))], [(500, 500)])
-    return measured.results()
+        collected.update([image], [Objects(boxes, scores, torch.zeros(len(own), dtype=torch.int64))], [(500, 500)])
+    return VocMetric(collected).results()
 
 
 def test_hand_worked() -> None:
@@ -163,10 +163,10 @@ def test_curves_by_hand() -> None:
 
 
 def test_written_predictions_are_cocos(tmp_path: Path) -> None:
-    measured = evaluator({"000005": [([3, 4, 12, 13], False)]})
+    collected = collector({"000005": [([3, 4, 12, 13], False)]})
     detections = Objects(torch.tensor([[2.0, 3, 12, 13]]), torch.tensor([0.1]), torch.tensor([0]))
-    measured.update(["000005"], [detections], [(500, 500)])
-    measured.write(tmp_path)
+    collected.update(["000005"], [detections], [(500, 500)])
+    collected.write(tmp_path)
     rows = json.loads((tmp_path / "predictions/box.json").read_text())
     score = float(np.float32(0.1))
     assert rows == [{"image_id": "000005", "category_id": 1, "bbox": [2.0, 3.0, 10.0, 10.0], "score": score}]

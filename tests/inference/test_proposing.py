@@ -7,28 +7,29 @@ from typing import Any
 
 import pytest
 import torch
+from detector.inference.proposing import adopt, propose
 from omegaconf import DictConfig, OmegaConf
 from torchvision.models import detection
 
 from detector.config import build
+from detector.config.resolve import with_classes
 from detector.inference.detector import Detector
-from detector.inference.proposing import adopt, propose
 from detector.models.rcnn import RCNN
-from detector.weights import checkpoints
+from detector.weights.checkpoints import FORMAT, config_of, load_checkpoint, portable, read_checkpoint
 from tests.conftest import CLASSES, compose_config, confident, random_batch
 
 SMALL = ["backbone.channels=16", "backbone.width=16", "trainer.precision=32-true"]
 
 
 def save(path: Path, model: RCNN, config: DictConfig) -> Path:
-    own = {"format": checkpoints.FORMAT, "config": checkpoints.portable(config)}
+    own = {"format": FORMAT, "config": portable(config)}
     torch.save({"state_dict": {f"model.{k}": v for k, v in model.state_dict().items()}, "aligned_rcnn": own}, path)
     return path
 
 
 def trained(path: Path, *overrides: str) -> RCNN:
     """A detector, and its checkpoint at `path`."""
-    config = build.compose_model(compose_config(*SMALL, *overrides), CLASSES)
+    config = with_classes(compose_config(*SMALL, *overrides), CLASSES)
     torch.manual_seed(5)
     model = confident(build.build_model(config))
     save(path, model, config)
@@ -38,7 +39,7 @@ def trained(path: Path, *overrides: str) -> RCNN:
 def adopted(source: Path, *overrides: str) -> tuple[RCNN, DictConfig]:
     config, state = adopt(compose_config("model=fast_rcnn", f"proposals={source}", *SMALL, *overrides))
     assert state is not None
-    config = build.compose_model(config, ["other", "classes"])
+    config = with_classes(config, ["other", "classes"])
     model = build.build_model(config)
     model.proposer.load_state_dict(state)
     return model, config
@@ -62,7 +63,9 @@ def test_a_checkpoint_lends_its_rpn(model: str, tmp_path: Path) -> None:
     other = ["backbone=resnet18_c5", "backbone.channels=512", "pooler=roipool", "dataset=voc07"]
     for overrides in ([], other):
         assert_same_proposals(source, adopted(tmp_path / "last.ckpt", *overrides)[0].eval())
-    assert adopted(tmp_path / "last.ckpt", *other)[0].proposer.rpn.train_limits.post_nms == 256  # its own, not VOC's
+    assert (
+        adopted(tmp_path / "last.ckpt", *other)[0].proposer.rpn.train_limits.post_nms_topk == 256
+    )  # its own, not VOC's
 
 
 def test_a_new_checkpoint_needs_only_itself(tmp_path: Path) -> None:
@@ -70,11 +73,11 @@ def test_a_new_checkpoint_needs_only_itself(tmp_path: Path) -> None:
     model, config = adopted(tmp_path / "rpn.ckpt")
     path = save(tmp_path / "last.ckpt", model, config)
     (tmp_path / "rpn.ckpt").unlink()
-    content = checkpoints.read(path)
-    saved = checkpoints.config_of(content)
+    content = read_checkpoint(path)
+    saved = config_of(content)
     assert not build.takes_proposals(saved)
     again = build.build_model(saved)
-    checkpoints.load(again, content, str(path))
+    load_checkpoint(again, content, str(path))
     assert_same_proposals(source, again.eval())
     config, state = adopt(saved)  # as where a run resumes
     assert (config, state) == (saved, None)
@@ -93,7 +96,7 @@ def test_torchvisions_detector_lends_its_rpn(tmp_path: Path) -> None:
     torch.save(detection.fasterrcnn_resnet50_fpn(weights_backbone=None).state_dict(), tmp_path / "state.pth")
     model, config = adopted(Path(f"torchvision:{name}:{tmp_path}/state.pth"))
     (tmp_path / "state.pth").unlink()
-    again = build.build_model(OmegaConf.create(checkpoints.portable(config)))
+    again = build.build_model(OmegaConf.create(portable(config)))
     assert again.proposer.rpn.anchors.measured
     assert again.proposer.size_divisibility == 32
     again.load_state_dict(model.state_dict())
@@ -154,11 +157,11 @@ def _is_computed(model: dict[str, Any]) -> None:
 def test_a_hostile_frozen_rpn_is_refused(change: Callable[[dict[str, Any]], None], tmp_path: Path) -> None:
     trained(tmp_path / "rpn.ckpt")
     path = save(tmp_path / "last.ckpt", *adopted(tmp_path / "rpn.ckpt"))
-    checkpoints.read(path)
+    read_checkpoint(path)
     content = torch.load(path, weights_only=True)
     change(content["aligned_rcnn"]["config"]["model"])
     torch.save(content, path)
-    for read in (checkpoints.read, adopted):
+    for read in (read_checkpoint, adopted):
         with pytest.raises(ValueError, match=r"last\.ckpt"):
             read(path)
     assert not Path("harmed").exists()
@@ -176,8 +179,8 @@ def test_proposals_are_told_in_pixels_of_the_images_on_disk(tmp_path: Path) -> N
     assert torch.equal(found[1].boxes, expected[1])
     assert [len(f.boxes) for f in found] == [len(f.scores) for f in found] == [128, 128]
     train = list(propose(detector, [batch], "train"))
-    few = list(propose(detector, [batch], "train", post_nms=9))
-    fewer = list(propose(detector, [batch], "val", pre_nms=1))  # of each of five levels
+    few = list(propose(detector, [batch], "train", post_nms_topk=9))
+    fewer = list(propose(detector, [batch], "val", pre_nms_topk=1))  # of each of five levels
     for most, nine, five in zip(train, few, fewer, strict=True):
         assert len(most.boxes) > 128
         assert torch.equal(nine.boxes, most.boxes[:9])
@@ -202,6 +205,6 @@ def test_without_an_rpn_there_is_nothing_to_predict_on_other_images(tmp_path: Pa
 
 def test_the_path_of_a_file_may_hang_on_the_datas(tmp_path: Path) -> None:
     config = compose_config("model=fast_rcnn", "data_dir=here", r"proposals=${data_dir}/proposals.npz")
-    saved = OmegaConf.create(checkpoints.portable(build.compose_model(config, CLASSES)))
+    saved = OmegaConf.create(portable(with_classes(config, CLASSES)))
     saved.data_dir = str(tmp_path)
     assert saved.proposals == f"{tmp_path}/proposals.npz"

@@ -8,6 +8,7 @@ from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from detector.config import build
+from detector.config.resolve import with_classes
 from detector.models.backbone import FPN, Norm, SingleLevel, frozen_batch_norm, group_norm
 from detector.models.resnet import ResNet
 from detector.models.vgg import VGG16
@@ -104,7 +105,7 @@ def test_norms_that_cannot_be() -> None:
 def test_a_detector_on_it_learns_everywhere_and_finds_what_it_finds(choice: str) -> None:
     width = [] if choice.endswith("c4") else ["backbone.width=32"]
     config = compose_config(f"backbone={choice}", "model=mask_rcnn", *width)
-    model = build.build_model(build.compose_model(config, CLASSES))
+    model = build.build_model(with_classes(config, CLASSES))
     torch.stack(list(model.loss(random_batch(2, 1)).values())).sum().backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
     model = confident(model)

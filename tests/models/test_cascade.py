@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from detector.config import build
+from detector.config.resolve import with_classes
 from detector.matching import IGNORED, BalancedSampler, Matcher
 from detector.models.box_head import BoxHead
 from detector.models.cascade import CascadeHeads, CascadeStage
@@ -25,7 +26,7 @@ WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 
 def box_head(shift: float = 0.0, scores: tuple[float, ...] = (0.0, 0.0, 0.0)) -> BoxHead:
     """Moves every box to the right by `shift` of its width, and gives every RoI these scores."""
-    head = BoxHead(nn.Flatten(), 4, CLASSES, smooth_l1, WEIGHTS, class_agnostic=True)
+    head = BoxHead(nn.Flatten(), 4, CLASSES, smooth_l1, WEIGHTS, cls_agnostic_bbox_reg=True)
     with torch.no_grad():
         for layer, bias in ((head.regress, (shift * WEIGHTS[0], 0.0, 0.0, 0.0)), (head.classify, scores)):
             layer.weight.zero_()
@@ -47,11 +48,11 @@ def cascade(*box_heads: BoxHead) -> CascadeHeads:
     return CascadeHeads(
         pooler(),
         first,
-        Select(score=0.0, nms=1.0),
+        Select(score_thresh=0.0, nms_thresh=1.0),
         Matcher(0.5, 0.5),
         BalancedSampler(16, 1.0),
         [CascadeStage(Matcher(0.6 + 0.1 * i, 0.6 + 0.1 * i), head) for i, head in enumerate(later)],
-        append_truth=False,
+        proposal_append_gt=False,
     )
 
 
@@ -132,11 +133,11 @@ def test_detections_are_the_last_boxes_with_the_mean_probability() -> None:
 
 def test_the_stages_share_what_they_send_to_the_features() -> None:
     proposals, targets = [torch.tensor([[10.0, 10.0, 30.0, 28.0]])], [truth([10.0, 10.0, 30.0, 30.0])]
-    first = BoxHead(nn.Flatten(), 4, CLASSES, smooth_l1, WEIGHTS, class_agnostic=True)
+    first = BoxHead(nn.Flatten(), 4, CLASSES, smooth_l1, WEIGHTS, cls_agnostic_bbox_reg=True)
     nn.init.normal_(first.regress.weight)
     heads = cascade(first, box_head(), box_head())  # the later ones have no weights, and send nothing
     alone = StandardHeads(
-        heads.box_pooler, first, heads.select, heads.matcher, heads.sampler, append_truth=heads.append_truth
+        heads.box_pooler, first, heads.select, heads.matcher, heads.sampler, proposal_append_gt=heads.proposal_append_gt
     )
     gradients = []
     for second_stage in (heads, alone):
@@ -176,7 +177,7 @@ def test_masks_are_learnt_on_the_first_rois_and_asked_for_the_last_boxes() -> No
 def test_the_settings_are_detectron2s_and_the_heads_are_three() -> None:
     model = small_model("model=cascade_rcnn")
     heads = [model.heads.box_head, *(stage.box_head for stage in model.heads.later)]
-    assert [head.weights for head in heads] == [(10, 10, 5, 5), (20, 20, 10, 10), (30, 30, 15, 15)]
+    assert [head.bbox_reg_weights for head in heads] == [(10, 10, 5, 5), (20, 20, 10, 10), (30, 30, 15, 15)]
     matchers = [model.heads.matcher, *(stage.matcher for stage in model.heads.later)]
     assert [(matcher.positive, matcher.negative) for matcher in matchers] == [(0.5, 0.5), (0.6, 0.6), (0.7, 0.7)]
     assert all(head.regressors == 1 for head in heads)
@@ -186,9 +187,9 @@ def test_the_settings_are_detectron2s_and_the_heads_are_three() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     config = compose_config("model=cascade_rcnn", "backbone=resnet18_c4")
     with pytest.raises(ValueError, match=r"use a backbone with FPN.*'model\.heads'"):
-        build.build_model(build.compose_model(config, NAMES))
-    with pytest.raises(ValueError, match="stage 1 of 3 must be class_agnostic"):
-        small_model("model=cascade_rcnn", "model.heads.box_head.class_agnostic=false")
-    config = compose_config("model=cascade_rcnn", "model.heads.later.1.box_head.class_agnostic=false")
-    assert config.model.heads.later[1].box_head.class_agnostic is False
-    small_model("model=cascade_rcnn", "model.heads.later.1.box_head.class_agnostic=false")  # nothing follows
+        build.build_model(with_classes(config, NAMES))
+    with pytest.raises(ValueError, match="stage 1 of 3 must be cls_agnostic_bbox_reg"):
+        small_model("model=cascade_rcnn", "model.heads.box_head.cls_agnostic_bbox_reg=false")
+    config = compose_config("model=cascade_rcnn", "model.heads.later.1.box_head.cls_agnostic_bbox_reg=false")
+    assert config.model.heads.later[1].box_head.cls_agnostic_bbox_reg is False
+    small_model("model=cascade_rcnn", "model.heads.later.1.box_head.cls_agnostic_bbox_reg=false")  # nothing follows

@@ -8,6 +8,7 @@ from torch import Tensor
 
 import ops
 from detector.config import build
+from detector.config.resolve import with_classes
 from detector.models.pooler import Pooler
 from tests.conftest import CLASSES, compose_config
 
@@ -35,7 +36,7 @@ def test_a_configured_detector_pools_from_the_map_that_is_asked_for() -> None:
         ("rfcn", "heads.pooler"),
     ):
         config = compose_config(f"model={model}", "backbone.roi_strides=[16]")
-        pooler = build.build_model(build.compose_model(config, CLASSES)).get_submodule(path)
+        pooler = build.build_model(with_classes(config, CLASSES)).get_submodule(path)
         assert isinstance(pooler, Pooler)
         assert (pooler.places, pooler.scales) == ([2], [1 / 16])
 

@@ -112,9 +112,9 @@ def test_the_frozen_rpn_proposes_what_its_detector_does() -> None:
     with torch.inference_mode():
         features = source.features(batch)
         expected = source.proposer(features, batch)
-        limit = source.proposer.train_limits.post_nms
+        limit = source.proposer.train_limits.post_nms_topk
         scored = part.scored(batch, source.proposer.test_limits)
-    assert [len(e) for e in expected] == [source.proposer.test_limits.post_nms] * 2
+    assert [len(e) for e in expected] == [source.proposer.test_limits.post_nms_topk] * 2
     for kept, own, (boxes, scores) in zip(expected, part([], batch), scored, strict=True):
         assert torch.equal(kept, own)
         assert torch.equal(kept, boxes)

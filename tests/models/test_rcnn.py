@@ -11,7 +11,7 @@ from detector.models.pooler import with_batch_index
 from detector.models.rcnn import Normalize
 from detector.models.roi_heads import in_parts
 from detector.types import Batch, Objects, Target
-from detector.weights import checkpoints
+from detector.weights.checkpoints import load_checkpoint
 from tests.conftest import CLASSES, compose_config, confident, learn, random_batch, small_model
 
 STAGES = {f"{name}{number}" for name in ("class", "box") for number in (1, 2, 3)}
@@ -104,7 +104,7 @@ def test_detections_are_as_promised(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_finding_nothing_gives_empty_tensors(name: str) -> None:
-    model = small_model(f"model={name}", "model.heads.select.score=0.999").eval()
+    model = small_model(f"model={name}", "model.heads.select.score_thresh=0.999").eval()
     for found in model(random_batch(1, 1)):
         assert found.boxes.shape == (0, 4)
         assert found.scores.shape == found.labels.shape == (0,)
@@ -183,7 +183,7 @@ def test_a_dataset_without_masks_cannot_train_a_mask_head() -> None:
 
 def sample(proposals: torch.Tensor, target: Target) -> Rois:
     heads = small_model().heads
-    return sample_rois([proposals], [target], heads.matcher, heads.sampler, len(CLASSES), heads.append_truth)[0]
+    return sample_rois([proposals], [target], heads.matcher, heads.sampler, len(CLASSES), heads.proposal_append_gt)[0]
 
 
 def test_crowds_are_not_learnt() -> None:
@@ -236,9 +236,9 @@ def test_the_same_seed_gives_the_same_losses() -> None:
 def test_a_checkpoint_of_another_model_is_refused() -> None:
     content = {"state_dict": {f"model.{k}": v for k, v in small_model().state_dict().items()}}
     with pytest.raises(ValueError, match="another model"):
-        checkpoints.load(small_model("model=mask_rcnn"), content, "x.ckpt")
+        load_checkpoint(small_model("model=mask_rcnn"), content, "x.ckpt")
     with pytest.raises(ValueError, match="another shape"):
-        checkpoints.load(small_model("backbone.channels=64"), content, "x.ckpt")
+        load_checkpoint(small_model("backbone.channels=64"), content, "x.ckpt")
     assert compose_config().model["_target_"] == "detector.models.rcnn.RCNN"
 
 

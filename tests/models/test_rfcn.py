@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import ops
 from detector.boxes import encode, iou
 from detector.config import build
+from detector.config.resolve import with_classes
 from detector.matching import BalancedSampler, Matcher
 from detector.models.losses import smooth_l1
 from detector.models.pooler import Pooler, with_batch_index
@@ -28,18 +29,18 @@ WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 def make(
     operator: Callable[..., Tensor],
     strides: tuple[int, ...] = (4,),
-    class_agnostic: bool = True,
+    cls_agnostic_bbox_reg: bool = True,
     sampled: int = 16,
     hard_examples: int | None = None,
 ) -> RFCNHeads:
-    maps = PositionSensitiveMaps(6, CLASSES, SIZE, width=8, class_agnostic=class_agnostic)
+    maps = PositionSensitiveMaps(6, CLASSES, SIZE, width=8, cls_agnostic_bbox_reg=cls_agnostic_bbox_reg)
     for value in maps.parameters():
         nn.init.normal_(value)
     pooler = Pooler(operator, partial(ops.assign_levels, canonical_size=24, canonical_level=3), SIZE, strides)
-    select = Select(score=0.0, nms=1.0)
+    select = Select(score_thresh=0.0, nms_thresh=1.0)
     sampler = BalancedSampler(sampled, 0.25)
     return RFCNHeads(
-        maps, pooler, select, Matcher(0.5, 0.5), sampler, smooth_l1, WEIGHTS, hard_examples, append_truth=True
+        maps, pooler, select, Matcher(0.5, 0.5), sampler, smooth_l1, WEIGHTS, hard_examples, proposal_append_gt=True
     )
 
 
@@ -49,9 +50,9 @@ def target(size: tuple[int, int], count: int, seed: int = 0) -> Target:
     return found
 
 
-@pytest.mark.parametrize("class_agnostic", [True, False])
-def test_each_bin_is_the_mean_of_its_cells_in_its_own_map_and_the_bins_vote(class_agnostic: bool) -> None:
-    heads = make(ops.multiscale_ps_roi_pool, class_agnostic=class_agnostic)
+@pytest.mark.parametrize("cls_agnostic_bbox_reg", [True, False])
+def test_each_bin_is_the_mean_of_its_cells_in_its_own_map_and_the_bins_vote(cls_agnostic_bbox_reg: bool) -> None:
+    heads = make(ops.multiscale_ps_roi_pool, cls_agnostic_bbox_reg=cls_agnostic_bbox_reg)
     feature = torch.randn(2, 6, 12, 16)
     maps = heads.maps(feature)
     # Of whole cells: a bin is 2 x 2 of them in the first, 2 wide and 1 high in the second, 1 x 3 in the third.
@@ -67,7 +68,7 @@ def test_each_bin_is_the_mean_of_its_cells_in_its_own_map_and_the_bins_vote(clas
                     votes[roi, output] += own[y : y + height, x : x + width].mean() / SIZE**2
     predicted = heads._predict([feature], boxes)
     torch.testing.assert_close(predicted.logits, votes[:, : CLASSES + 1])
-    regressors = 1 if class_agnostic else CLASSES
+    regressors = 1 if cls_agnostic_bbox_reg else CLASSES
     torch.testing.assert_close(predicted.deltas, votes[:, CLASSES + 1 :].reshape(3, regressors, 4))
 
 
@@ -187,13 +188,13 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match=r"at least 1.*size=0"):
         small_model("model=rfcn", "model.heads.maps.size=0")
     with pytest.raises(ValueError, match="use a backbone with DC5"):
-        build.build_model(build.compose_model(compose_config("model=rfcn", "backbone=resnet18_c4"), NAMES))
+        build.build_model(with_classes(compose_config("model=rfcn", "backbone=resnet18_c4"), NAMES))
 
 
 @pytest.mark.parametrize("backbone", ["resnet18_dc5", "vgg16"])
 def test_backbones_of_one_level(backbone: str) -> None:
     config = compose_config("model=rfcn", f"backbone={backbone}", "model.heads.maps.width=32")
-    model = build.build_model(build.compose_model(config, NAMES))
+    model = build.build_model(with_classes(config, NAMES))
     batch = random_batch(2, 0)
     assert torch.stack(list(model.loss(batch).values())).isfinite().all()
     with torch.inference_mode():

@@ -11,8 +11,10 @@ from torchvision.models.detection import roi_heads as their_heads
 
 from detector import masks, weights
 from detector.config import build
+from detector.config.compose import compose_config
+from detector.config.resolve import with_classes
 from detector.data.coco import CocoDataset
-from detector.data.datamodule import collate
+from detector.data.collate import collate
 from detector.matching import Sampled
 from detector.models.rcnn import RCNN
 from detector.types import Sample, Target
@@ -72,13 +74,13 @@ def pair(name: str, folder: Path) -> tuple[nn.Module, RCNN]:
     torch.save(theirs.state_dict(), file)
     foreign = weights.read(f"torchvision:{name}:{file}")
     assert foreign.classes is not None
-    proposals = ("test.pre_nms=200", "test.post_nms=150", "train.post_nms=100")
+    proposals = ("test.pre_nms_topk=200", "test.post_nms_topk=150", "train.post_nms_topk=100")
     overrides = [
         *foreign.conventions,
-        *(f"dataset.proposals.{number}" for number in proposals),
+        *(f"dataset.rpn.{number}" for number in proposals),
         *("dataset.rois=64", "dataset.detections=40"),
     ]
-    config = build.compose_model(build.compose_config(overrides), foreign.classes)
+    config = with_classes(compose_config(overrides), foreign.classes)
     ours = build.build_model(config)
     report = weights.load(ours, foreign, foreign.classes)
     assert not report.anew

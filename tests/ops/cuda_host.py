@@ -1,4 +1,4 @@
-"""The CUDA operators on the host: their own sources, compiled against `shim/` in place of CUDA's headers."""
+"""Run the CUDA operators on the host: their sources, compiled against `shim/` instead of CUDA's headers."""
 
 import ctypes
 import functools
@@ -30,7 +30,7 @@ _FLAGS = [
 
 
 def build(*flags: str) -> Path:
-    """The compiled library; `flags` are added to every command."""
+    """Compile the library and return its path; `flags` are added to every command."""
     compiler = compile.find_compiler()
     assert compiler is not None
     command = [*compile.host_command(compiler), *_FLAGS, *flags, "-I", str(SHIM), "-I", str(compile.CSRC)]
@@ -50,7 +50,7 @@ def build(*flags: str) -> Path:
 
 @functools.cache
 def load() -> ctypes.CDLL:
-    """Registers the operators as `torch.ops.aligned_rcnn_host`, under the schemas of the real ones."""
+    """Register the operators as `torch.ops.aligned_rcnn_host`, with the schemas of `torch.ops.aligned_rcnn`."""
     definitions = torch.library.Library("aligned_rcnn_host", "DEF")
     for name in OPERATORS:
         schema = str(getattr(torch.ops.aligned_rcnn, name).default._schema)
@@ -58,19 +58,19 @@ def load() -> ctypes.CDLL:
     path = build()
     torch.ops.load_library(path)
     library = ctypes.CDLL(str(path))
-    library.definitions = definitions  # lives as long as the library
+    library.definitions = definitions  # keeps the registration alive as long as the library
     return library
 
 
 def operator(name: str) -> Callable[..., Any]:
-    """A CUDA operator, on tensors of the CPU."""
+    """Return a CUDA operator that takes CPU tensors."""
     load()
     return getattr(torch.ops.aligned_rcnn_host, name)
 
 
 @contextmanager
 def reversed_threads() -> Iterator[None]:
-    """Runs the threads of a block from the last to the first."""
+    """Run the threads of each block in reverse order."""
     load().aligned_rcnn_reverse_threads(1)
     try:
         yield
@@ -79,7 +79,7 @@ def reversed_threads() -> Iterator[None]:
 
 
 def assert_same(actual: Tensor, expected: Tensor) -> None:
-    """The same bits, where the CPU's kernels fuse operations as the GPU's do; else the same within rounding."""
+    """Assert bitwise equality; near equality with the portable CPU variant, which does not fuse multiply-adds."""
     assert actual.dtype == expected.dtype
     if "portable" in ops.backend().reason and actual.is_floating_point():
         torch.testing.assert_close(actual, expected)
@@ -92,7 +92,7 @@ FORMATS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last
 
 
 def pyramid(channels: int, dtype: torch.dtype, memory_format: str, images: int = 2) -> list[Tensor]:
-    """Three levels with scales SCALES for images of 52 x 68; some values tie."""
+    """Draw three levels, of scales SCALES, for images of 52 x 68; values are rounded, so that some tie."""
     generator = torch.Generator().manual_seed(channels)
     maps = [torch.randn(images, channels, *shape, generator=generator) for shape in ((13, 17), (7, 9), (1, 1))]
     return [(m * 8).round().to(dtype).contiguous(memory_format=FORMATS[memory_format]) / 8 for m in maps]
@@ -102,13 +102,13 @@ SCALES = [0.25, 0.125, 0.0625]
 
 
 def on_cpu(name: str, features: list[Tensor], *arguments: object) -> tuple[Tensor, ...]:
-    """What the CPU's operator gives channels last: in NCHW its sums run in another order."""
-    # With a channel more, so that no map is in both memory formats at once.
+    """Run the CPU's operator channels last: in NCHW its order of summation is another."""
+    # One channel more, so that no map counts as both memory formats.
     last = [torch.cat((f, f[:, :1]), 1).contiguous(memory_format=torch.channels_last) for f in features]
     results = getattr(torch.ops.aligned_rcnn, name)(last, *arguments)
     return tuple(r[:, :-1] for r in (results if isinstance(results, tuple) else (results,)))
 
 
 def cotangent(output: Tensor) -> Tensor:
-    """A fixed random gradient of an output."""
+    """Draw a fixed random gradient of an output."""
     return torch.randn(output.shape, generator=torch.Generator().manual_seed(3)).to(output.dtype)

@@ -1,4 +1,4 @@
-"""What the tests of the operators share: every operator with its reference, and boxes of all kinds."""
+"""Shared by the tests of the operators: every operator with its reference, random boxes and hostile boxes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Case:
     reference: Pool
     linear: bool
     own_channels: bool = False
-    """each bin reads channels of its own: the input's are a multiple of the bins"""
+    """position-sensitive: the input's channels are a multiple of the number of bins"""
 
     def __str__(self) -> str:
         return self.name
@@ -62,16 +62,16 @@ CASES = [
     Case("crop", ops.roi_crop, reference.roi_crop, False),
     Case("crop-and-resize", ops.crop_and_resize, reference.crop_and_resize, True),
 ]
-"""Every operator in every way it can be asked for."""
+"""Every operator with every combination of its arguments."""
 SOME = [case for case in CASES if case.name in ("align-avg-2-half", "align-avg--1", "align-max-2", "pool-round")]
-"""One of each kind of kernel."""
+"""One case for each kernel."""
 PS = [case for case in CASES if case.own_channels]
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 
 
 def random_boxes(count: int, images: int, height: float, width: float, seed: int = 0, dtype=torch.float64) -> Tensor:
-    """Tensor[K, 5]: boxes on a map of `height` x `width`, a third of them crossing its border, some tiny."""
+    """Draw Tensor[K, 5] on a map of `height` x `width`; a third may cross its border, some are tiny."""
     generator = torch.Generator().manual_seed(seed)
     side = torch.tensor([width, height], dtype=torch.float64)
     first, second = torch.rand(2, count, 2, generator=generator, dtype=torch.float64) * side
@@ -86,7 +86,7 @@ def random_boxes(count: int, images: int, height: float, width: float, seed: int
 
 
 def hostile_boxes(count: int, seed: int = 0) -> Tensor:
-    """float32 Tensor[K, 5] of what a diverging network, or an enemy, might hand in."""
+    """Draw float32 Tensor[K, 5] with NaN, infinite, inverted, huge and far boxes, and images that do not exist."""
     generator = torch.Generator().manual_seed(seed)
     exponent = torch.rand(count, 5, generator=generator) * 45 - 6
     boxes = torch.randn(count, 5, generator=generator) * 10**exponent
@@ -99,7 +99,7 @@ def hostile_boxes(count: int, seed: int = 0) -> Tensor:
 
 
 def value_and_gradient(pool: Pool, input: Tensor, *arguments: object) -> tuple[Tensor, Tensor]:
-    """The output, and the input's gradient for one fixed random cotangent."""
+    """Compute the output, and the input's gradient for a fixed random gradient of the output."""
     leaf = input.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     output = pool(leaf, *arguments)
     generator = torch.Generator().manual_seed(11)

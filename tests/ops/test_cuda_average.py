@@ -1,4 +1,4 @@
-"""The CUDA kernels of the averages, run on the host, against those of the CPU: the same bits."""
+"""CUDA kernels of the averages, run on the host: bitwise equal to the CPU's."""
 
 import cuda_host
 import pytest
@@ -11,7 +11,7 @@ RULES = ["align", "align_half", "warp"]
 
 
 def check(features: list[Tensor], boxes: Tensor, levels: Tensor | None, scales: list[float], *rest: object) -> Tensor:
-    """Forward and backward against the CPU; returns the output."""
+    """Compare forward and backward with the CPU; return the output."""
     actual = operator("average")(features, boxes, levels, scales, *rest)
     (expected,) = on_cpu("average", features, boxes, levels, scales, *rest)
     assert_same(actual, expected)
@@ -63,7 +63,7 @@ def test_hostile_boxes(rule, sampling_ratio):
 
 
 def test_more_weights_than_shared_memory_holds():
-    """Adaptive sampling of RoIs thousands of cells long; and as many samples as may be asked for."""
+    """Adaptive sampling of RoIs thousands of cells long, and the largest sampling ratio."""
     boxes = torch.tensor([[0, -20.0, 0, 6050, 1], [0, 6000.0, 0.2, 30, 0.9], [0, 5.0, 0, 700, 1]])
     wide = torch.randn(1, 4, 1, 6000).to(memory_format=torch.channels_last)
     tall = wide.transpose(2, 3).to(memory_format=torch.channels_last)
@@ -80,7 +80,7 @@ def test_more_rois_than_are_listed_at_once():
 
 @pytest.mark.parametrize("count", [40, 300, 2000])
 def test_a_map_of_many_tiles_and_rois(count):
-    """Where one bit for each RoI and tile would take too much memory, tiles share them."""
+    """Where a bit for each RoI and tile would take too much memory, tiles are grouped."""
     features = [torch.randn(2, 1, 70, 90), torch.randn(2, 1, 35, 45)]
     tiles, words = 2 * (9 * 12 + 5 * 6), (count + 31) // 32
     assert tiles * words * 4 > cuda_host.BINNING_BYTES
@@ -109,7 +109,7 @@ def test_strided_and_expanded_maps_and_gradients():
         assert_same(actual, expected)
 
 
-def test_what_is_no_number_stays_where_it_is():
+def test_infinity_does_not_reach_cells_of_weight_0():
     """Infinite features and gradients reach no cell or bin whose weight is 0."""
     feature = torch.ones(1, 4, 9, 9)
     feature[:, :, 4, 4] = float("inf")
@@ -123,7 +123,7 @@ def test_what_is_no_number_stays_where_it_is():
     assert gradient.isnan().sum() == 4 * 9
 
 
-def test_nothing_to_do():
+def test_empty_inputs():
     for memory_format in FORMATS:
         (feature,) = pyramid(4, torch.float32, memory_format)[:1]
         for channels, images, rois in ((4, 2, 0), (4, 0, 2), (0, 2, 2)):

@@ -1,4 +1,4 @@
-"""The CUDA sources compile, for a GPU that need not be there."""
+"""The CUDA sources compile, without a GPU."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str
 
 
 def why_not() -> str | None:
-    """Why CUDA sources cannot be compiled here, or None."""
+    """Return why CUDA sources cannot be compiled here, or None."""
     if torch.version.cuda is None:
         return "this torch was built without CUDA"
     return None if compile_cuda.find_nvcc() else "there is no nvcc"
@@ -61,7 +61,7 @@ def test_the_environment_names_the_architectures(monkeypatch):
     assert compile_cuda.default_architectures() == ["8.0", "8.6", "9.0+PTX"]
 
 
-def test_without_anything_to_build_for(monkeypatch):
+def test_without_an_architecture(monkeypatch):
     monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
@@ -84,7 +84,7 @@ def test_a_torch_without_cuda(monkeypatch):
 
 
 def test_the_toolkit_is_the_one_that_nvcc_names(tmp_path):
-    """The compiler on the PATH may be a script that calls another."""
+    """The nvcc on the PATH may be a script that calls one elsewhere."""
     wrapper = tmp_path / "bin" / "nvcc"
     wrapper.parent.mkdir()
     wrapper.write_text('#!/bin/sh\necho "#$ _SPACE_= " >&2\necho "#$ TOP=/opt/toolkit/bin/.." >&2\n')
@@ -131,7 +131,7 @@ assert torch._C._dispatch_has_kernel_for_dispatch_key("aligned_rcnn::average", "
 """
 
 
-def test_without_operators_for_cuda_pure_pytorch_serves():
+def test_without_cuda_operators_pure_pytorch_runs():
     result = run("-c", WITHOUT_A_GPU, TORCH_CUDA_ARCH_LIST="")
     assert result.returncode == 0, result.stderr
     (warning,) = result.stdout.splitlines()

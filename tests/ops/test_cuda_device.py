@@ -1,4 +1,4 @@
-"""The operators on a GPU: they equal those of the CPU, and keep what CUDA and PyTorch ask of them."""
+"""The operators on a GPU: equal to the CPU's, without synchronisation, under streams, graphs and torch.compile."""
 
 import os
 import shutil
@@ -24,11 +24,11 @@ pytestmark = [
 ]
 
 KERNELS = [case for case in CASES if not case.name.startswith("crop")]
-"""Those with kernels of their own."""
+"""The cases with CUDA kernels of their own."""
 
 
 def on_gpu(case: Case) -> Callable[..., Tensor]:
-    """The case with its work done on the GPU, arguments and results on the CPU."""
+    """Run the case on the GPU, with arguments and results on the CPU."""
 
     def run(input: Tensor, boxes: Tensor, *rest: object) -> Tensor:
         return case.run(input.cuda(), boxes.cuda(), *rest).cpu()
@@ -37,7 +37,7 @@ def on_gpu(case: Case) -> Callable[..., Tensor]:
 
 
 def check(case: Case, input: Tensor, *arguments: object) -> None:
-    """Values and gradients within the rounding of sums that run in another order (NCHW)."""
+    """Values and gradients are equal within rounding; in NCHW the order of summation differs."""
     actual, gradient = value_and_gradient(on_gpu(case), input, *arguments)
     expected, expected_gradient = value_and_gradient(case.run, input, *arguments)
     assert actual.stride() == expected.stride()
@@ -67,7 +67,7 @@ def test_equals_the_cpu(dtype, memory_format, case: Case):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_the_averages_and_maxima_are_the_cpus_bits(dtype):
-    """Channels last, where sums run in one order everywhere."""
+    """Channels last, where the order of summation is the same on all devices."""
     features, boxes = pyramid(40, dtype, "channels_last"), random_boxes(30, 2, 52, 68)
     levels = torch.arange(30) % 4
     given = [feature.cuda() for feature in features], boxes.cuda(), levels.cuda()
@@ -145,7 +145,7 @@ def gpu_pyramid(channels: int = 16, memory_format: str = "channels_last") -> lis
 
 
 def pooled(features: list[Tensor], boxes: Tensor) -> Tensor:
-    """All kinds of kernels over a pyramid, levels by area."""
+    """Pool a pyramid with all kinds of kernels, levels assigned by area."""
     result = ops.multiscale_roi_align(features, boxes, 3, SCALES, 2, True)
     result = result + ops.multiscale_roi_align(features, boxes, 3, SCALES, -1, mode="max")
     return result + ops.multiscale_roi_pool(features, boxes, 3, SCALES)
@@ -275,7 +275,7 @@ def test_compute_sanitizer_finds_nothing(tool):
     if sanitizer is None:
         pytest.skip("there is no compute-sanitizer")
     command = [sanitizer, "--tool", tool, "--error-exitcode", "1", sys.executable, "-c", SANITIZED]
-    # Each allocation of its own: the sanitizer sees its bounds.
+    # No caching of allocations, so that the sanitizer sees their bounds.
     environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "PYTHONPATH": str(ROOT)}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout[-5000:]

@@ -1,4 +1,4 @@
-"""The CUDA kernels of the maxima, run on the host, against those of the CPU: the same bits."""
+"""CUDA kernels of the maxima, run on the host: bitwise equal to the CPU's."""
 
 import cuda_host
 import pytest
@@ -11,7 +11,7 @@ RULES = ["align", "align_half", "warp", "pool_round", "pool_floor"]
 
 
 def check(features: list[Tensor], boxes: Tensor, levels: Tensor | None, scales: list[float], *rest: object) -> Tensor:
-    """Forward and backward against the CPU; returns the output."""
+    """Compare forward and backward with the CPU; return the output."""
     actual, argmax = operator("maximum")(features, boxes, levels, scales, *rest)
     expected, expected_argmax = on_cpu("maximum", features, boxes, levels, scales, *rest)
     assert_same(actual, expected)
@@ -61,7 +61,7 @@ def test_hostile_boxes(rule):
 
 
 @pytest.mark.parametrize("rule", ["align", "pool_round"])
-def test_what_is_no_number(rule):
+def test_nan(rule):
     feature = torch.randn(1, 8, 9, 9)
     feature[:, ::2, 4, 4] = float("nan")
     feature[:, ::3, 2, 2] = float("inf")
@@ -83,7 +83,7 @@ def test_an_argmax_that_no_bin_can_have_reads_and_writes_nothing_else():
         assert gradient.isfinite().all()
 
 
-def test_nothing_to_do():
+def test_empty_inputs():
     (feature,) = pyramid(4, torch.float32, "nchw")[:1]
     for channels, images, rois in ((4, 2, 0), (4, 0, 2), (0, 2, 2)):
         maps = [feature[:images, :channels]]

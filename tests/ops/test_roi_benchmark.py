@@ -1,4 +1,4 @@
-"""The benchmark and the drawing: they run, and say what they measured."""
+"""The benchmark and the drawing run, and report what they measured."""
 
 import os
 import re

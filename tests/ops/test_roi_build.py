@@ -1,4 +1,4 @@
-"""Compilation on first use: once, whole or not at all, and a clear word when it cannot be."""
+"""Compilation on first use: once, never half-built, and with a clear message where it fails."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = "import runpy; print(runpy.run_path('ops/compile.py')['build']())"
-"""Builds without importing the package, which would build by itself."""
+"""Builds without importing the package, since the import would build."""
 STUB = """#!/bin/sh
 while [ "$1" != -o ]; do shift; done
 echo "$2" >> {log}
@@ -58,7 +58,7 @@ def run(code: str, **environment: str) -> tuple[int, str, str]:
 
 
 def stub_compiler(folder: Path, then: str = "") -> tuple[str, Path]:
-    """A compiler that notes each run and writes a file: what is tested is what happens around it."""
+    """Write a stand-in for the compiler that logs each run and writes a file, to test what happens around it."""
     log, script = folder / "runs", folder / "cxx"
     script.write_text(STUB.format(log=log, then=then))
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
@@ -125,7 +125,7 @@ assert x.grad.sum() == 27
     ],
     ids=["no compiler", "broken compiler", "no cache"],
 )
-def test_without_a_build_pure_pytorch_serves(environment, message, tmp_path):
+def test_without_a_build_pure_pytorch_runs(environment, message, tmp_path):
     environment = {"ALIGNED_RCNN_CACHE": str(tmp_path), **environment}
     code, output, error = run(WITHOUT, **environment)
     assert code == 0, error

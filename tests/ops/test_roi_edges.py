@@ -1,4 +1,4 @@
-"""The edges: RoIs that should not exist, maps and batches of any size, and the same bits every time."""
+"""Edge cases: invalid RoIs, maps and batches of any size, and bitwise equal results in every run."""
 
 import math
 
@@ -32,7 +32,7 @@ def test_rois_without_an_image_are_zero_and_change_nothing(case: Case, memory_fo
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_boxes_that_are_not_numbers_give_zeros(case: Case):
+def test_nan_and_infinite_boxes_give_zeros(case: Case):
     boxes = torch.tensor([[0, NAN, 1, 4, 4], [0, 1, 1, INF, 4], [0, -INF, 1, 4, 4], [0, 1, NAN, 4, NAN]])
     assert (case.run(torch.ones(1, 4, 6, 6), boxes, 2, 1.0) == 0).all()
 
@@ -40,7 +40,7 @@ def test_boxes_that_are_not_numbers_give_zeros(case: Case):
 @pytest.mark.parametrize("memory_format", FORMATS, ids=["nchw", "channels_last"])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_hostile_boxes_are_safe_and_cheap(case: Case, memory_format, monkeypatch):
-    """Boxes of up to 1e38 cells with adaptive grids: a loop over their samples would never end."""
+    """Boxes of up to 1e38 cells with adaptive grids: a loop over all their samples would never end."""
     input = torch.rand(2, 18, 8, 12).contiguous(memory_format=memory_format)
     boxes = hostile_boxes(400)
     output, gradient = value_and_gradient(case.run, input, boxes, (3, 2), 1.0)
@@ -69,7 +69,7 @@ def test_a_roi_far_larger_than_the_map_reads_all_of_it(case: Case):
 @pytest.mark.parametrize("memory_format", FORMATS, ids=["nchw", "channels_last"])
 @pytest.mark.parametrize("case", SOME, ids=str)
 def test_any_size(case: Case, memory_format):
-    """Channels off the vector's width, maps down to one cell, no RoIs, no images."""
+    """Channels that do not fill vectors, maps down to one cell, no RoIs, no images."""
     boxes = random_boxes(9, 2, 10, 10)
     for channels in (1, 7, 16, 33, 130):
         for height, width in ((1, 1), (17, 1), (6, 35)):

@@ -1,4 +1,4 @@
-"""Malformed arguments: each is refused at the door, by name and value."""
+"""Malformed arguments raise errors that name the argument and its value."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The operators inside PyTorch's machinery: operator checks, compile, export, tracing, autocast."""
+"""The operators under PyTorch's opcheck, compile, export, tracing and autocast."""
 
 import copy
 
@@ -53,7 +53,7 @@ def test_opcheck(memory_format, with_levels):
 
 
 class Head(nn.Module):
-    """A second stage in small: pool, then something elementwise."""
+    """A small RoI head: pooling, then an elementwise operation."""
 
     def __init__(self, mode: str) -> None:
         super().__init__()
@@ -207,7 +207,7 @@ def test_works_under_deterministic_algorithms():
 
 
 def test_the_features_are_not_kept_for_the_gradient():
-    """An in-place change after pooling does not spoil it: only boxes are saved."""
+    """Changing the features in place after pooling is allowed: only the boxes are saved for the gradient."""
     base = torch.rand(1, 4, 10, 10, requires_grad=True)
     feature = base * 1
     output = ops.roi_align(feature, torch.tensor([[0, 1.0, 1, 8, 8]]), 2)

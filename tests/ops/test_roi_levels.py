@@ -1,4 +1,4 @@
-"""Pyramids: which level a RoI is pooled from, and pooling all levels in one call."""
+"""Pyramids: level assignment, and pooling from all levels in one call."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The operators' values and gradients: by hand, in closed form, by the reference, and by torchvision."""
+"""Values and gradients of the operators: against values by hand, closed forms, the reference and torchvision."""
 
 import pytest
 import torch
@@ -101,7 +101,7 @@ def test_equal_to_the_reference(case: Case, memory_format, implementation):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("case", SOME + PS, ids=str)
 def test_every_dtype_is_the_reference_rounded_once(case: Case, dtype, memory_format, implementation):
-    """Values and gradients are sums in float32, rounded to the dtype at the end: half a unit in the last place off."""
+    """Sums are in float32 and rounded to the dtype at the end: the error is half a unit in the last place."""
     input = torch.randn(2, 42, 11, 13).to(dtype).contiguous(memory_format=memory_format)
     boxes = random_boxes(14, 2, 44, 52, dtype=torch.float32)
     actual, gradient = value_and_gradient(case.run, input, boxes, (3, 2), 0.25)
@@ -114,7 +114,7 @@ def test_every_dtype_is_the_reference_rounded_once(case: Case, dtype, memory_for
     (expected_gradient,) = torch.autograd.grad(expected, leaf, cotangent)
     unit = torch.finfo(dtype).eps / 2 if dtype != torch.float32 else 0.0
     torch.testing.assert_close(actual.double(), expected, rtol=unit, atol=1e-5)
-    if implementation == "compiled" or dtype == torch.float32:  # autograd rounds between RoIs on the pure path
+    if implementation == "compiled" or dtype == torch.float32:  # in pure PyTorch autograd rounds the sum after each RoI
         torch.testing.assert_close(gradient.double(), expected_gradient, rtol=unit, atol=2e-5)
 
 
@@ -151,7 +151,7 @@ def test_position_sensitive_equals_torchvision(sampling_ratio, memory_format):
 
 @pytest.mark.parametrize("aligned", [False, True])
 def test_sampling_equals_grid_sample(aligned):
-    """Inner RoIs, by torch's own affine grids: RoIAlign's points are centres of parts, the crops' reach the edges."""
+    """RoIs inside the map: RoIAlign samples centres of equal parts (align_corners=False), crops edge to edge (True)."""
     input = torch.randn(1, 4, 20, 24, dtype=torch.float64)
     x1, y1, x2, y2 = 3.2, 2.7, 19.9, 16.1
     box = torch.tensor([[0, x1, y1, x2, y2]], dtype=torch.float64)
@@ -220,8 +220,8 @@ def test_quantized_tensors_as_torchvision_takes_them(dtype):
     expected = torchvision.ops.roi_align(input, boxes, 5, aligned=True)
     assert actual.dtype == dtype
     difference = (actual.dequantize() - expected.dequantize()).abs()
-    assert difference.max() <= 0.5  # one step,
-    assert (difference > 0).float().mean() < 0.05  # where a value lies between two
+    assert difference.max() <= 0.5  # at most one step of the quantization,
+    assert (difference > 0).float().mean() < 0.05  # and that only for values midway between two
     with pytest.raises(ValueError, match="boxes must be a quantized tensor"):
         ops.roi_align(input, boxes.dequantize(), 5)
     two = torch.quantize_per_tensor(torch.ones(2, 2, 10, 10), 1.0, 0, dtype)
@@ -229,7 +229,7 @@ def test_quantized_tensors_as_torchvision_takes_them(dtype):
         ops.roi_align(two, boxes, 5)
 
 
-def test_the_maximum_lets_nan_through_and_pooling_does_not():
+def test_the_maximum_of_samples_propagates_nan_and_roi_pool_does_not():
     input = torch.zeros(1, 20, 6, 6)
     input[..., 3, 3] = float("nan")
     box = torch.tensor([[0, 1.0, 1.0, 5.0, 5.0]])

@@ -100,7 +100,7 @@ def test_on_a_frozen_rpn(tmp_path: Path, run: Run) -> None:
 
 def test_json_of_a_split_and_another_dataset(tmp_path: Path, run: Run) -> None:
     small = ["dataset=shapes_voc", "dataset.train.train=2", "dataset.train.val=3", "data_dir=data", "splits=[val]"]
-    arguments = [f"checkpoint={run.checkpoint}", *small, "post_nms=7", "batch_size=2", "output=deep/p.json"]
+    arguments = [f"checkpoint={run.checkpoint}", *small, "post_nms_topk=7", "batch_size=2", "output=deep/p.json"]
     done = run_script("proposals", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "deep" / "p.json").read_text())
@@ -119,7 +119,7 @@ def test_json_of_a_split_and_another_dataset(tmp_path: Path, run: Run) -> None:
         ("train", ["model=fast_rcnn", "proposals=p.npz", "dataset.train.train=9"], ["1 of the dataset's 9", "[9]"]),
         ("proposals", ["output=p.pkl"], ["p.pkl", "*.npz"]),
         ("proposals", ["output=p.npz", "splits=[test]"], ["splits", "test"]),
-        ("proposals", ["output=p.npz", "post_nms=0"], ["post_nms", "0"]),
+        ("proposals", ["output=p.npz", "post_nms_topk=0"], ["post_nms_topk", "0"]),
         ("proposals", ["output=p.npz", "checkpoint=gone.ckpt"], ["gone.ckpt"]),
         ("proposals", ["output=p.npz", "data_dir=nowhere", "dataset=coco"], ["nowhere"]),
         ("proposals", ["output=p.npz", "+nonsense=1"], ["nonsense"]),

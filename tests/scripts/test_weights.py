@@ -16,7 +16,7 @@ NAME = "maskrcnn_resnet50_fpn"
 SMALL = [
     *("schedule.steps=2", "schedule.batch_size=2", "workers=0", "trainer.log_every_n_steps=1"),
     *("dataset.train_augment.short_sizes=[96]", "dataset.val_augment.short_sizes=[96]"),
-    *("dataset.rois=16", "dataset.proposals.train.post_nms=32", "dataset.proposals.test.post_nms=16"),
+    *("dataset.rois=16", "dataset.rpn.train.post_nms_topk=32", "dataset.rpn.test.post_nms_topk=16"),
 ]
 
 

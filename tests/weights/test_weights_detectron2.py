@@ -12,6 +12,7 @@ from torch import Tensor
 
 from detector import weights
 from detector.config import build
+from detector.config.resolve import with_classes
 from detector.weights import detectron2
 from detector.weights.foreign import Foreign
 from tests.conftest import compose_config
@@ -29,7 +30,7 @@ def converted(shapes: Shapes, extra: Mapping[str, Tensor] | None = None) -> Fore
 def loaded(foreign: Foreign, num_classes: int = 80) -> weights.Report:
     """Into the model that the conventions describe, on no device: names and shapes are checked, nothing is computed."""
     classes = foreign.classes or [str(i) for i in range(num_classes)]
-    config = build.compose_model(compose_config(*foreign.conventions), classes)
+    config = with_classes(compose_config(*foreign.conventions), classes)
     with torch.device("meta"):
         model = build.build_model(config)
     return weights.load(model, replace(foreign, state={k: v.to("meta") for k, v in foreign.state.items()}), classes)
@@ -109,7 +110,7 @@ def test_the_same_numbers_come_out(kind: str) -> None:
             spread = (2 / value[0].numel()) ** 0.5 if value.ndim == 4 else 0.1
             state[name] = torch.rand(value.shape) + 0.5 if "var" in name else spread * torch.randn(value.shape)
     foreign = detectron2.convert(state, "file.pth")
-    model = build.build_model(build.compose_model(compose_config(*foreign.conventions), list("abc"))).eval()
+    model = build.build_model(with_classes(compose_config(*foreign.conventions), list("abc"))).eval()
     weights.load(model, foreign, list("abc"))
     image, pooled = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8), torch.randn(2, 1024, 14, 14)
     with torch.no_grad():
@@ -192,7 +193,7 @@ def test_buffers_of_other_preprocessing_and_anchors_become_conventions() -> None
             {"backbone.stride_in_1x1=false", "model.normalize.std=[58.395,57.12,57.375]"},
         ),
         ({"rpn_convs": 2}, {"model.proposer.head.depth=2"}),
-        ({"agnostic": True}, {"model.heads.box_head.class_agnostic=true", "mask_loss=class_agnostic"}),
+        ({"agnostic": True}, {"model.heads.box_head.cls_agnostic_bbox_reg=true", "mask_loss=class_agnostic"}),
         ({"num_classes": 8}, set()),
         ({"num_classes": 1}, set()),
     ],
@@ -223,7 +224,7 @@ def test_files_as_detectron2_writes_them(tmp_path: Path) -> None:
     expected = detectron2.convert(state, "").state
     content: dict[str, Any] = {"model": {k: v.numpy() for k, v in state.items()}, "__author__": "Detectron2 Model Zoo"}
     (tmp_path / "model.pkl").write_bytes(pickle.dumps(content))
-    found = weights.read(str(tmp_path / "model.pkl"))
+    found = weights.read_weights(str(tmp_path / "model.pkl"))
     assert found.source == str(tmp_path / "model.pkl")
     assert found.state.keys() == expected.keys()
     assert all(torch.equal(found.state[k], expected[k]) for k in expected)
@@ -232,7 +233,7 @@ def test_files_as_detectron2_writes_them(tmp_path: Path) -> None:
     torch.save(content, tmp_path / "model_0000007.pth")
     torch.save({f"module.{k}": v for k, v in state.items()}, tmp_path / "plain.pkl")
     for name in ("model_0000007.pth", "plain.pkl"):
-        found = weights.read(str(tmp_path / name))
+        found = weights.read_weights(str(tmp_path / name))
         assert all(torch.equal(found.state[k], expected[k]) for k in expected)
 
 
@@ -240,7 +241,7 @@ def test_files_of_other_kinds_are_named(tmp_path: Path) -> None:
     def refused(content: Any, words: str) -> None:
         (tmp_path / "x.pkl").write_bytes(pickle.dumps(content))
         with pytest.raises(ValueError, match=words):
-            weights.read(str(tmp_path / "x.pkl"))
+            weights.read_weights(str(tmp_path / "x.pkl"))
 
     zero = torch.zeros(2).numpy()
     refused({"blobs": {"conv1_w": zero}, "cfg": ""}, "Caffe2")
@@ -249,7 +250,7 @@ def test_files_of_other_kinds_are_named(tmp_path: Path) -> None:
     refused({"model": {"stem.conv1.weight": zero}, "__author__": "MSRA"}, "neither Faster nor Mask R-CNN")
     refused({"model": {"stem.conv1.weight": "text"}, "__author__": "MSRA"}, "an array was expected")
     with pytest.raises(FileNotFoundError, match="no such file"):
-        weights.read(str(tmp_path / "none.pkl"))
+        weights.read_weights(str(tmp_path / "none.pkl"))
 
 
 def test_parts_that_are_not_here_are_named() -> None:

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from detector import weights
 from detector.config import build
+from detector.config.resolve import with_classes
 from detector.models.rcnn import RCNN
-from detector.weights import Foreign, checkpoints
+from detector.weights import Foreign
+from detector.weights.checkpoints import FORMAT, portable
 from tests.conftest import CLASSES, compose_config, small_model
 
 PREDICTORS = ["heads.box_head.classify", "heads.box_head.regress", "heads.mask_head.predictor.10"]
@@ -19,7 +21,7 @@ PREDICTORS = ["heads.box_head.classify", "heads.box_head.regress", "heads.mask_h
 def model_of(classes: Sequence[str], *overrides: str, seed: int = 0) -> RCNN:
     config = compose_config("model=mask_rcnn", "backbone.channels=32", "backbone.width=64", *overrides)
     torch.manual_seed(seed)
-    return build.build_model(build.compose_model(config, classes))
+    return build.build_model(with_classes(config, classes))
 
 
 def foreign_of(model: RCNN, classes: list[str] | None, conventions: Sequence[str] = ()) -> Foreign:
@@ -94,7 +96,7 @@ def test_predictors_of_other_classes_are_made_anew(theirs: list[str] | None, our
 
 @pytest.mark.parametrize("mask", ["fcn", "mlp"])
 def test_layers_of_all_classes_are_kept(mask: str) -> None:
-    options = ["model.heads.box_head.class_agnostic=true", "mask_loss=class_agnostic", f"mask_head={mask}"]
+    options = ["model.heads.box_head.cls_agnostic_bbox_reg=true", "mask_loss=class_agnostic", f"mask_head={mask}"]
     foreign = foreign_of(model_of(list("abcde"), *options, seed=1), list("abcde"))
     model = model_of(["x", "y"], *options, seed=2)
     assert weights.load(model, foreign, ["x", "y"]).anew == PREDICTORS[:1]
@@ -106,7 +108,7 @@ def test_layers_of_all_classes_are_kept(mask: str) -> None:
 
 def test_for_other_classes_the_predictors_may_be_of_another_kind() -> None:
     foreign = foreign_of(model_of(list("abc"), seed=1), list("abc"))
-    model = model_of(["x", "y"], "model.heads.box_head.class_agnostic=true", "mask_loss=class_agnostic", seed=2)
+    model = model_of(["x", "y"], "model.heads.box_head.cls_agnostic_bbox_reg=true", "mask_loss=class_agnostic", seed=2)
     assert weights.load(model, foreign, ["x", "y"]).anew == PREDICTORS
     model = model_of(list("abc"), "mask_loss=class_agnostic", seed=2)
     with pytest.raises(ValueError, match=r"predictor\.10\.bias is \[3\] and the model's \[1\]"):
@@ -142,16 +144,16 @@ def test_what_does_not_fit_is_named_with_the_way_out() -> None:
 
 
 def test_a_run_of_this_project_is_read_and_loaded(tmp_path: Path) -> None:
-    config = build.compose_model(compose_config("backbone.channels=32", "backbone.width=64"), CLASSES)
+    config = with_classes(compose_config("backbone.channels=32", "backbone.width=64"), CLASSES)
     torch.manual_seed(3)
     trained = build.build_model(config)
     content = {
         "state_dict": {f"model.{k}": v for k, v in trained.state_dict().items()},
-        "aligned_rcnn": {"format": checkpoints.FORMAT, "config": checkpoints.portable(config)},
+        "aligned_rcnn": {"format": FORMAT, "config": portable(config)},
     }
     for name in ("last.ckpt", "renamed.pth"):
         torch.save(content, tmp_path / name)
-        foreign = weights.read(str(tmp_path / name))
+        foreign = weights.read_weights(str(tmp_path / name))
         assert (foreign.classes, foreign.conventions) == (CLASSES, [])
         model = small_model(seed=4)
         assert weights.load(model, foreign, CLASSES).anew == []
@@ -162,18 +164,18 @@ def test_damaged_and_hostile_files_of_torch_are_named(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     torch.save({"model": torch.nn.Linear(2, 2)}, path)
     with pytest.raises(ValueError, match=r"x\.pth.*cannot be read as data"):
-        weights.read(str(path))
+        weights.read_weights(str(path))
     torch.save({"model": {"a": torch.zeros(1000)}}, path)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"x\.pth.*cannot be read as data"):
-        weights.read(str(path))
+        weights.read_weights(str(path))
     for content, words in ([torch.zeros(2)], "dictionary"), ({"epoch": 3}, "no state dict"), ({}, "no state dict"):
         torch.save(content, path)
         with pytest.raises(ValueError, match=words):
-            weights.read(str(path))
+            weights.read_weights(str(path))
     torch.save({"conv1.weight": torch.zeros(2)}, path)
     with pytest.raises(ValueError, match="neither Faster nor Mask R-CNN"):
-        weights.read(str(path))
+        weights.read_weights(str(path))
 
 
 KINDS = {

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from detector import weights
 from detector.config import build
+from detector.config.resolve import with_classes
 from detector.models.rcnn import RCNN
 from detector.weights.torchvision import NAMES, convert
 from tests.conftest import compose_config
@@ -32,7 +33,7 @@ def state_of(name: str, num_classes: int = 91) -> dict[str, Tensor]:
 
 
 def ours(conventions: list[str], classes: list[str]) -> RCNN:
-    return build.build_model(build.compose_model(compose_config(*conventions), classes))
+    return build.build_model(with_classes(compose_config(*conventions), classes))
 
 
 def published(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -159,13 +160,13 @@ def test_files_on_disk_are_taken_and_none_is_fetched_unasked(hub: Path, monkeypa
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
     with pytest.raises(FileNotFoundError, match=rf"{re.escape(str(path))}.*https://.*258fb6c6\.pth.*:download"):
-        weights.read(f"torchvision:{name}")
+        weights.read_weights(f"torchvision:{name}")
     assert fetched == []
-    found = weights.read(f"torchvision:{name}:download")
+    found = weights.read_weights(f"torchvision:{name}:download")
     assert fetched == [("https://download.pytorch.org/models/fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", "258fb6c6")]
     assert found.num_classes == 2
     for source in (f"torchvision:{name}", f"torchvision:{name}:download", f"torchvision:{name}:{path}"):
-        again = weights.read(source)
+        again = weights.read_weights(source)
         assert again.source == source
         assert all(torch.equal(again.state[k], found.state[k]) for k in found.state)
     assert len(fetched) == 1
@@ -177,25 +178,25 @@ def test_a_download_that_fails_says_what_to_do(hub: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
     with pytest.raises(OSError, match=r"no route.*put it at"):
-        weights.read("torchvision:maskrcnn_resnet50_fpn_v2:download")
+        weights.read_weights("torchvision:maskrcnn_resnet50_fpn_v2:download")
 
 
 def test_what_is_asked_for_and_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="fasterrcnn_resnet50_fpn_v2, maskrcnn"):
-        weights.read("torchvision:retinanet_resnet50_fpn")
+        weights.read_weights("torchvision:retinanet_resnet50_fpn")
     with pytest.raises(FileNotFoundError, match=r"no file '/none\.pth'"):
-        weights.read("torchvision:maskrcnn_resnet50_fpn:/none.pth")
+        weights.read_weights("torchvision:maskrcnn_resnet50_fpn:/none.pth")
     path = tmp_path / "x.pth"
     model = theirs("maskrcnn_resnet50_fpn", num_classes=2)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))], 0.1, momentum=0.9)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 5])
     content = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "lr_scheduler": schedule.state_dict()}
     torch.save(content | {"args": Namespace(epochs=26), "epoch": 3}, path)
-    assert weights.read(f"torchvision:maskrcnn_resnet50_fpn:{path}").num_classes == 1
+    assert weights.read_weights(f"torchvision:maskrcnn_resnet50_fpn:{path}").num_classes == 1
     with pytest.raises(ValueError, match=r"it looks like torchvision:maskrcnn_resnet50_fpn$"):
-        weights.read(f"torchvision:fasterrcnn_resnet50_fpn:{path}")
+        weights.read_weights(f"torchvision:fasterrcnn_resnet50_fpn:{path}")
     with pytest.raises(ValueError, match=rf"ask for torchvision:maskrcnn_resnet50_fpn:{re.escape(str(path))}"):
-        weights.read(str(path))
+        weights.read_weights(str(path))
     keypoints = state_of("keypointrcnn_resnet50_fpn", num_classes=2)
     with pytest.raises(ValueError, match="belong to no part"):
         convert(keypoints, "fasterrcnn_resnet50_fpn", "x")

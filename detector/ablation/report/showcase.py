@@ -14,10 +14,11 @@ from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as coco_mask
 
 from detector.ablation.collect import predicted_kinds, predictions_file, validation_set
-from detector.evaluation.base import ImageDetections, ImageId
 from detector.evaluation.coco import Kind
-from detector.evaluation.measure import TrueObjects, objects
-from detector.evaluation.predictions import read, state
+from detector.evaluation.collector import ImageDetections, ImageId
+from detector.evaluation.measure import MatchedObjects, match_objects
+from detector.evaluation.predictions import detections_of, read_predictions
+from detector.masks import MaskOutput
 from detector.training.folder import configuration
 from detector.types import DetectionDataset, Objects, Sample, Target
 from detector.visualize import draw
@@ -47,7 +48,7 @@ class Case:
         return self.second - self.first
 
 
-def cases(first: TrueObjects, second: TrueObjects, most: int = MOST) -> list[Case]:
+def cases(first: MatchedObjects, second: MatchedObjects, most: int = MOST) -> list[Case]:
     """Rank images by the absolute difference of their mean IoU, the largest first, and return the first `most`.
 
     An unmatched object counts as 0: if it were left out, images where only one run has matches would not be ranked.
@@ -121,13 +122,13 @@ def showcase(
         raise ValueError(f"runs can be shown side by side on the same dataset only; these are on {' and '.join(names)}")
     dataset = validation_set(Path(first))
     truth = dataset.ground_truth()
-    predictions = [read(predictions_file(Path(run), kind)) for run in (first, second)]
-    one, other = (objects(truth, rows, kind) for rows in predictions)
+    predictions = [read_predictions(predictions_file(Path(run), kind)) for run in (first, second)]
+    one, other = (match_objects(truth, rows, kind) for rows in predictions)
     chosen = cases(one, other, most)
     if not chosen:
         return []
     ids = [image["id"] for image in truth["images"]]
-    found = [state(kind, rows, ids, dataset.category_ids) for rows in predictions]
+    found = [detections_of(kind, rows, ids, dataset.category_ids) for rows in predictions]
     samples = _samples(dataset, [case.image for case in chosen], ids)
     if kind == "box":
         samples = [replace(sample, target=replace(sample.target, masks=None)) for sample in samples]
@@ -163,11 +164,12 @@ def _drawable(found: ImageDetections) -> Objects | Target:
     boxes, labels = torch.from_numpy(found.boxes.astype(np.float32)), torch.from_numpy(found.labels)
     boxes[:, 2:] += boxes[:, :2]
     scores = torch.from_numpy(found.scores.astype(np.float32))
-    if not found.masks:
+    masks = found.shapes.get(MaskOutput.name)
+    if not masks:
         return Objects(boxes, scores, labels)
     plain = torch.zeros(len(boxes), dtype=torch.bool)
-    masks = torch.from_numpy(coco_mask.decode(found.masks)).permute(2, 0, 1).bool()
-    return Target(boxes, labels, plain, plain, masks).select(scores >= THRESHOLD)
+    pixels = torch.from_numpy(coco_mask.decode(masks)).permute(2, 0, 1).bool()
+    return Target(boxes, labels, plain, plain, pixels).select(scores >= THRESHOLD)
 
 
 Pictures = list[tuple[str, Image.Image]]

@@ -1,7 +1,7 @@
-// Averages, forward: RoIAlign and RoIWarp as weighted sums over cells.
+// Averages, forward: weighted sums over cells.
 //
-// A block makes a few bins of one RoI. It writes the weights of their rows and columns to shared memory, those that
-// fall on one cell merged; then groups of lanes take a bin each, a lane 16 bytes of channels at a time.
+// A block pools some bins of one RoI. It writes the weights of their rows and columns, added up by cell, to shared
+// memory; then each group of lanes pools one bin at a time, each lane 16 bytes of channels at a time.
 #pragma once
 
 #include "rois.cuh"
@@ -9,16 +9,16 @@
 namespace aligned_rcnn::cuda {
 
 constexpr int kThreads = 256;
-constexpr int kMaxBinsWide = 32;  // a block's bins: at most so many beside each other
-constexpr int kBinsOfBlock = 64;  // and about so many in all
+constexpr int kMaxBinsWide = 32;  // most bins of a block in a row
+constexpr int kBinsOfBlock = 64;  // about the most in all
 constexpr int kTableBytes = 32 << 10;
 
-// How the bins of a RoI are shared out among blocks, and what a block stores.
+// How the bins of a RoI are divided among blocks, and the size of a block's tables.
 struct AveragePlan {
-  int high, wide;      // bins of a block
-  int down, across;    // blocks of a RoI
-  int entries;         // weights that shared memory holds
-  int entries_of_bin;  // where every bin has at most so many, they lie so far apart; else 0
+  int high, wide;      // bins per block, down and across
+  int down, across;    // blocks per RoI, down and across
+  int entries;         // capacity of the table of weights
+  int entries_of_bin;  // fixed number of table entries per bin; 0: bins are packed one behind the other
 };
 
 template <class T>
@@ -37,11 +37,11 @@ AveragePlan plan_average(const Query<T>& query) {
   return plan;
 }
 
-// Some bins of one RoI.
+// The bins that one block pools, all of one RoI.
 struct Bins {
   int64_t k;
-  int y, x;        // the first
-  int high, wide;  // how many
+  int y, x;        // row and column of the first bin
+  int high, wide;  // number of rows and columns
 };
 
 __device__ inline Bins bins_of(int64_t item, const AveragePlan& plan, int pooled_height, int pooled_width) {
@@ -57,7 +57,7 @@ struct Span {
   int begin, end;
 };
 
-// Fills the tables of all bins, rows before columns; false where they do not fit (the same for all threads).
+// Fills the tables of a block's bins, rows before columns. Returns false in all threads if the weights do not fit.
 template <bool Fixed, class T>
 __device__ bool fill_tables(const Query<T>& query, const Pyramid& pyramid, const AveragePlan& plan, const Bins& bins,
                             int level, Span* spans, int* counts, Tap<T>* entries) {
@@ -110,7 +110,7 @@ __device__ inline void add_weighted(T weight, const S* from, T (&sum)[N]) {
   }
 }
 
-// Adds up what bin (y, x) of a block looks at; `map` is the first cell's channel.
+// Adds the weighted cells of bin (y, x) of a block to `sum`; `map` points to the channel in the map's first cell.
 template <class S, int N, bool Fixed, class T>
 __device__ inline void sum_bin(const Query<T>& query, const Pyramid& pyramid, const Bins& bins, int level, bool stored,
                                const Span* spans, const Tap<T>* entries, int y, int x, const S* map, T (&sum)[N]) {
@@ -126,7 +126,7 @@ __device__ inline void sum_bin(const Query<T>& query, const Pyramid& pyramid, co
         add_weighted<N>(row.weight * column.weight, line + column.index * channels, sum);
       }
     }
-  } else {  // more weights than fit: a RoI of thousands of cells, sampled in each
+  } else {  // the weights did not fit: an adaptive grid on thousands of cells
     const Axis<T> rows = axis_of(query, pyramid, level, bins.k, Side::rows);
     const Axis<T> columns = axis_of(query, pyramid, level, bins.k, Side::columns);
     for_each_tap(rows, bins.y + y, [&](int row, T row_weight) {
@@ -150,7 +150,7 @@ __global__ void __launch_bounds__(kThreads) average_kernel(const Pyramid pyramid
     const Bins bins = bins_of(item, plan, query.pooled_height, query.pooled_width);
     const Site site = site_of(query, pyramid, bins.k);
     const bool stored = fill_tables<Fixed>(query, pyramid, plan, bins, site.level, spans, counts, entries);
-    const int level = site.level < 0 ? 0 : site.level;  // without a level there are no weights: nothing is read
+    const int level = site.level < 0 ? 0 : site.level;  // a RoI without a map has no weights, so nothing is read
     const S* map = map_of<const S>(pyramid, level, site.image);
     for (int bin = threadIdx.y; bin < bins.high * bins.wide; bin += blockDim.y) {
       const int y = bin / bins.wide, x = bin % bins.wide;
@@ -161,12 +161,12 @@ __global__ void __launch_bounds__(kThreads) average_kernel(const Pyramid pyramid
         store_rounded(sum, to + c);
       }
     }
-    __syncthreads();  // the tables are free for the next item
+    __syncthreads();  // before the next item overwrites the tables
   }
 }
 
-// Position-sensitive: bin (ph, pw) of channel c is the average of channel (c * PH + ph) * PW + pw of the features. A
-// lane takes a channel.
+// Position-sensitive: bin (ph, pw) of channel c is the average of channel (c * PH + ph) * PW + pw of the features. Each
+// lane pools one channel at a time.
 template <class S>
 __global__ void __launch_bounds__(kThreads) ps_average_kernel(const Pyramid pyramid, const Query<compute_t<S>> query,
                                                               const AveragePlan plan, int64_t items, S* out) {
@@ -193,7 +193,7 @@ __global__ void __launch_bounds__(kThreads) ps_average_kernel(const Pyramid pyra
         store_rounded(sum, out + (bins.k * all_bins + number) * pooled_channels + c);
       }
     }
-    __syncthreads();  // the tables are free for the next item
+    __syncthreads();  // before the next item overwrites the tables
   }
 }
 

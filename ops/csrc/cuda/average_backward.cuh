@@ -1,21 +1,21 @@
 // Averages, backward: each tile of a gradient gathers from the RoIs that touch it, and is written once.
 //
-// A thread sums a column of a tile for 16 bytes of channels. The weights of a few RoIs at a time go to shared memory,
-// by bin and by cell of the tile, with a bit for each bin that touches a row or a column.
+// A thread sums one column of a tile for 16 bytes of channels. The weights of a batch of RoIs are in shared memory, by
+// bin and by cell of the tile, with bit masks of the bins that touch the tile's rows and each of its columns.
 #pragma once
 
 #include "binning.cuh"
 
 namespace aligned_rcnn::cuda {
 
-constexpr int kGatherBytes = 24 << 10;  // tables of the RoIs at hand
-constexpr int kMaxBatch = 16;           // RoIs at hand
-constexpr int kMaxBins = 32;            // bins of an axis at a time: as many as a word has bits
+constexpr int kGatherBytes = 24 << 10;  // size of a batch's weights
+constexpr int kMaxBatch = 16;           // most RoIs in a batch
+constexpr int kMaxBins = 32;            // most bins of an axis at a time: the bits of a mask
 
 struct GatherPlan {
   int high, wide;  // bins at a time
   int batch;       // RoIs at a time
-  int64_t chunks;  // blocks that share a tile's channels
+  int64_t chunks;  // work items per tile, each with its own channels
 };
 
 template <class T>
@@ -24,7 +24,7 @@ GatherPlan plan_gather(const Query<T>& query) {
   plan.wide = query.pooled_width < kMaxBins ? query.pooled_width : kMaxBins;
   plan.high = query.pooled_height < kMaxBins ? query.pooled_height : kMaxBins;
   if (plan.wide < query.pooled_width) {
-    plan.high = 1;  // bins row by row, and below RoI by RoI: sums run in one order whatever the number of bins
+    plan.high = 1;  // row by row, and one RoI at a time (below): the order of summation stays the same
   }
   const int fit = kGatherBytes / ((plan.high + plan.wide) * kTile * static_cast<int>(sizeof(T)));
   plan.batch = fit < kMaxBatch ? fit : kMaxBatch;
@@ -34,13 +34,13 @@ GatherPlan plan_gather(const Query<T>& query) {
   return plan;
 }
 
-// The samples of a bin, of those in reach, that may touch the cells of a tile from `begin` on: a bisection again.
+// The samples of a bin within reach that may touch the tile's cells from `begin` on, found by bisection.
 template <class T>
 __device__ inline Range samples_near(const Axis<T>& axis, int bin, int begin) {
   Range range = samples_in_reach(axis, bin);
   const bool rising = axis.bin >= T(0);
   const T low = static_cast<T>(begin) - T(1), high = static_cast<T>(begin) + T(kTile);
-  const bool open = begin + kTile >= axis.size;  // beyond the last cell there is none that could be another tile's
+  const bool open = begin + kTile >= axis.size;  // the last tile: points beyond its last cell read that cell
   if (range.end - range.begin <= 4) {
     return range;
   }
@@ -79,12 +79,13 @@ __device__ inline void for_each_tap_in_tile(const Axis<T>& axis, int bin, int be
   }
 }
 
-// The tables of some RoIs for one tile. Bins count from the first at hand, rows before columns.
+// The weights of a batch of RoIs for one tile. Bins are numbered from the first of those at a time, rows before
+// columns.
 template <class T>
 struct GatherTables {
-  uint32_t* row_bins;     // [batch]: which bins touch the tile's rows
-  uint32_t* column_bins;  // [batch, kTile]: which bins touch a column
-  T* weights;             // [batch, high + wide, kTile]: of a bin for a row or column; 0: none
+  uint32_t* row_bins;     // [batch]: mask of the bins that touch the tile's rows
+  uint32_t* column_bins;  // [batch, kTile]: masks of the bins that touch each column
+  T* weights;             // [batch, high + wide, kTile]: a bin's weight for a row or column of the tile, or 0
 
   __device__ GatherTables(SharedMemory& shared, const GatherPlan& plan)
       : row_bins(shared.take<uint32_t>(plan.batch)),
@@ -96,7 +97,7 @@ struct GatherTables {
            shared_bytes<T>(plan.batch * (plan.high + plan.wide) * kTile);
   }
 
-  // Fills them for the RoIs list[0 .. count), bins from (ph, pw) on: `high` and `wide` of them.
+  // Fills the tables for the RoIs list[0 .. count) and their `high` x `wide` bins from (ph, pw) on.
   __device__ void fill(const Query<T>& query, const Pyramid& pyramid, const Tile& tile, const int64_t* list, int count,
                        int ph, int pw, int high, int wide) {
     const int thread = threadIdx.y * blockDim.x + threadIdx.x, threads = blockDim.x * blockDim.y;
@@ -136,7 +137,7 @@ template <class T, int N>
 __device__ inline void add_to_rows(const T* row_weights, T column_weight, const T (&value)[N], T (&sums)[kTile][N]) {
 #pragma unroll
   for (int row = 0; row < kTile; ++row) {
-    if (row_weights[row] != T(0)) {  // or a value that is no number would reach cells it does not touch
+    if (row_weights[row] != T(0)) {  // since 0 * NaN is NaN
       const T weight = row_weights[row] * column_weight;
 #pragma unroll
       for (int i = 0; i < N; ++i) {
@@ -146,7 +147,7 @@ __device__ inline void add_to_rows(const T* row_weights, T column_weight, const 
   }
 }
 
-// Writes a column of a tile, where the map has it.
+// Writes a column of a tile, clipped to the map.
 template <class S, int N>
 __device__ inline void store_tile(const Pyramid& pyramid, const Tile& tile, int x, int64_t c,
                                   const compute_t<S> (&sums)[kTile][N]) {
@@ -162,7 +163,7 @@ __device__ inline void store_tile(const Pyramid& pyramid, const Tile& tile, int 
   }
 }
 
-// PositionSensitive: channel (c * PH + ph) * PW + pw of the gradient takes from bin (ph, pw) of channel c alone.
+// PositionSensitive: channel (c * PH + ph) * PW + pw of the gradient gathers from bin (ph, pw) of channel c only.
 template <class S, int N, bool PositionSensitive>
 __global__ void __launch_bounds__(256)
     average_backward_kernel(const Pyramid pyramid, const Query<compute_t<S>> query, const Tiles tiles,
@@ -208,7 +209,7 @@ __global__ void __launch_bounds__(256)
                 }
               }
             }
-            __syncthreads();  // the tables are free for the next RoIs
+            __syncthreads();  // before the next batch overwrites the tables
           }
         }
       }

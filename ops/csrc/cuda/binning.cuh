@@ -1,14 +1,14 @@
-// Which RoIs touch which tiles of a gradient.
+// Bins RoIs into the tiles of a gradient that they touch.
 //
-// Every tile is written by one block, which visits the RoIs that touch it in the order of their indices: results are
-// the same every time. What a block must know is one bit for each RoI and group of tiles.
+// Each tile is written by one block, which visits the RoIs that touch it in the order of their indices: results are
+// deterministic. The bins are bit masks: one bit for each RoI and group of tiles.
 #pragma once
 
 #include "rois.cuh"
 
 namespace aligned_rcnn::cuda {
 
-// The cells that any bin of an axis looks at.
+// The range of cells that the bins of an axis read.
 template <class T>
 __device__ inline Range cells_touched(const Axis<T>& axis, int bins) {
   Range touched{INT32_MAX, 0};
@@ -19,7 +19,7 @@ __device__ inline Range cells_touched(const Axis<T>& axis, int bins) {
   for (int bin = 0; bin < bins; ++bin) {
     if (samples_points(axis.rule)) {
       const Range samples = samples_in_reach(axis, bin);
-      if (samples.begin < samples.end) {  // the samples between the first and the last lie between them
+      if (samples.begin < samples.end) {  // points are monotone: the first and the last sample bound the others
         const Place<T> first = place_of(sample_point(axis, bin, samples.begin), axis.size);
         const Place<T> last = place_of(sample_point(axis, bin, samples.end - 1), axis.size);
         include(first.low, first.low + (first.fraction == T(0) ? 1 : 2));
@@ -37,7 +37,7 @@ __device__ inline Range cells_touched(const Axis<T>& axis, int bins) {
 
 constexpr int kBinningWarps = 8;
 
-// A warp for each RoI: its lanes share the groups that it touches.
+// One warp per RoI; its lanes divide the groups of tiles that the RoI touches.
 template <class T>
 __global__ void __launch_bounds__(32 * kBinningWarps)
     binning_kernel(const Pyramid pyramid, const Query<T> query, const Binning binning) {
@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(32 * kBinningWarps)
           groups.first[site.level] + site.image * groups.rows[site.level] * groups.columns[site.level];
       for (int64_t i = threadIdx.x; i < down * across; i += 32) {
         const int64_t group = first + (top + i / across) * groups.columns[site.level] + left + i % across;
-        // Of all orders the result is the same.
+        // An atomic, but the result does not depend on the order.
         atomicOr(binning.touched + group * binning.words + k / 32, 1u << (k % 32));
       }
     }
@@ -97,14 +97,14 @@ __device__ inline Tile tile_of(const Tiles& tiles, int levels, int64_t number) {
   return tile;
 }
 
-// A block lists the RoIs of so many words at a time.
+// The words of the bit mask whose RoIs a block lists at a time.
 constexpr int kListedWords = 32;
 constexpr int kListed = 32 * kListedWords;
 
 inline size_t list_bytes() { return shared_bytes<uint32_t>(kListedWords) + shared_bytes<int64_t>(kListed); }
 
-// Lists the RoIs that touch a tile, of those from word `begin` on: their indices, rising; returns their number. All
-// threads call it, and find the list whole.
+// Lists the RoIs of up to kListedWords words from `begin` on that touch a tile, by rising index, and returns their
+// number. All threads of a block must call it; on return the list is complete for all.
 __device__ inline int list_rois(const Binning& binning, const Tile& tile, int64_t begin, uint32_t* kept,
                                 int64_t* list) {
   const int thread = threadIdx.y * blockDim.x + threadIdx.x, threads = blockDim.x * blockDim.y;
@@ -128,7 +128,7 @@ __device__ inline int list_rois(const Binning& binning, const Tile& tile, int64_
   __syncthreads();
   int total = 0;
   for (int w = 0; w < words; ++w) {
-    if (w % threads == thread) {  // this word's RoIs come after those of the words before
+    if (w % threads == thread) {  // behind the RoIs of the words before
       int at = total;
       for (uint32_t bits = kept[w]; bits != 0; bits &= bits - 1) {
         list[at++] = (begin + w) * 32 + __ffs(static_cast<int>(bits)) - 1;

@@ -1,4 +1,4 @@
-// What does not depend on the features' type.
+// The parts that do not depend on the features' element type.
 #include "transpose.cuh"
 
 namespace aligned_rcnn::cuda {
@@ -17,7 +17,7 @@ Tiles make_tiles(const Pyramid& pyramid, int shift) {
 }
 
 Binning plan_binning(const Pyramid& pyramid, int64_t rois) {
-  constexpr int kWidestShift = 28;  // a group is a map
+  constexpr int kWidestShift = 28;  // at most one group per map
   Binning binning{0, make_tiles(pyramid, 0), divide_up(rois, 32), nullptr, nullptr};
   while (binning.shift < kWidestShift &&
          binning.groups.total * binning.words * static_cast<int64_t>(sizeof(uint32_t)) > ALIGNED_RCNN_BINNING_BYTES) {

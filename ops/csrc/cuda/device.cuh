@@ -1,7 +1,7 @@
-// What the kernels use of CUDA beyond the language: numbers of 16 bits, loads of 16 bytes, shared memory, launches.
+// CUDA's library as far as the kernels use it: 16-bit floats, 16-byte loads and stores, shared memory, launches.
 //
-// The tests compile the kernels for the host as well, against headers of the same names that run a block's threads in
-// turn: so nothing else of CUDA is used.
+// The tests also compile the kernels for the host, against headers of the same names that run a block's threads in
+// turn; these implement nothing else of CUDA.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -28,18 +28,18 @@ __device__ inline void narrow(double value, double& to) { to = value; }
 __device__ inline void narrow(float value, Half& to) { to.bits = __half_as_ushort(__float2half_rn(value)); }
 __device__ inline void narrow(float value, BFloat16& to) { to.bits = __bfloat16_as_ushort(__float2bfloat16_rn(value)); }
 
-// a * b + c, rounded once: as the CPU's kernels do it.
+// a * b + c, rounded once, as in the CPU's kernels.
 __device__ inline float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
 __device__ inline double multiply_add(double a, double b, double c) { return fma(a, b, c); }
 
-// N neighbouring elements, read and written at once; those that fill whole 16 bytes must lie at a multiple
-// of 16 bytes.
+// N consecutive elements that are read and written together. If their size is a multiple of 16 bytes, so must be their
+// address.
 template <class S, int N>
 struct Pack {
   S value[N];
 };
 
-// How many elements 16 bytes are.
+// The number of elements in 16 bytes.
 template <class S>
 constexpr int kWide = 16 / static_cast<int>(sizeof(S));
 
@@ -97,7 +97,7 @@ __device__ inline void store_rounded(const T (&value)[N], S* to) {
 
 #if defined(__CUDACC__)
 
-// The block's shared memory, as large as the launch asked for.
+// The block's dynamic shared memory; its size is an argument of the launch.
 __device__ inline unsigned char* shared_memory() {
   extern __shared__ uint4 aligned_rcnn_shared[];
   return reinterpret_cast<unsigned char*>(aligned_rcnn_shared);
@@ -126,7 +126,7 @@ inline void clear(void* memory, size_t bytes, void* stream) {
 
 #endif
 
-// Shared memory given out piece by piece, aligned for any type; the host adds up the same pieces with `shared_bytes`.
+// Allocates pieces of shared memory, aligned for any type; the host adds up their sizes with `shared_bytes`.
 class SharedMemory {
  public:
   __device__ SharedMemory() : next_(shared_memory()) {}
@@ -147,12 +147,12 @@ constexpr size_t shared_bytes(int64_t count) {
   return (count * sizeof(E) + 15) / 16 * 16;
 }
 
-// Blocks beyond this take their work in turns.
+// The most blocks of a launch; with more work items, each block processes several.
 constexpr int64_t kMaxBlocks = int64_t(1) << 30;
 
 constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// The lanes that share a cell's channels: a power of two, up to a warp.
+// The number of lanes that divide a cell's channels: a power of two, at most a warp.
 inline int lanes_for(int64_t vectors) {
   int lanes = 1;
   while (lanes < 32 && lanes < vectors) {

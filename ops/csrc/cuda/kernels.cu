@@ -1,4 +1,4 @@
-// The kernels for features of one type: compiled once for each (ELEMENT names the one at hand).
+// The kernels for one element type, ELEMENT; compiled once for each.
 #include "average.cuh"
 #include "average_backward.cuh"
 #include "maximum.cuh"

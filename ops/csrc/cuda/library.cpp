@@ -1,4 +1,4 @@
-// Registers the CUDA operators. What needs a device to run is here, and nothing else.
+// Registers the CUDA operators. Only this file needs a device, so that the tests can run the others on the host.
 #include <cuda_runtime.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
@@ -23,7 +23,7 @@ const Tensor& first(const std::vector<Tensor>& tensors) {
   return tensors[0];
 }
 
-// The operator, with the device of its first argument made current.
+// Runs an operator with the device of its first argument as the current one.
 template <auto Operator>
 struct OnDevice;
 template <class Result, class First, class... Rest, Result (*Operator)(First, Rest...)>

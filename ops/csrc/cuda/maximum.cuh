@@ -1,19 +1,19 @@
-// Maxima, forward: RoIPool, and the maximum over RoIAlign's samples; with the place that each was found at.
+// Maxima, forward: RoIPool, and the maximum over RoIAlign's samples, with the sample or cell that attains each.
 #pragma once
 
 #include "average.cuh"
 
 namespace aligned_rcnn::cuda {
 
-constexpr float kLowest = -3.40282346638528859812e+38f;  // RoIPool starts from the lowest float, whatever the type
+constexpr float kLowest = -3.40282346638528859812e+38f;  // RoIPool starts at the lowest float, for doubles too
 
-// What a bin looks at along an axis: some of its samples, or cells.
+// The places of a bin on an axis: its samples within reach, or its cells.
 template <class T>
-__device__ inline Range looks_at(const Axis<T>& axis, int bin) {
+__device__ inline Range places_of_bin(const Axis<T>& axis, int bin) {
   return samples_points(axis.rule) ? samples_in_reach(axis, bin) : cells_of(axis, bin);
 }
 
-// The value between up to four cells; those of weight 0 are not read.
+// Interpolates between up to four cells; cells of weight 0 are not read: they may lie off the map or hold NaN.
 template <int N, class S, class T>
 __device__ inline void interpolate(const S* cell, T fy, T fx, int64_t row_stride, int64_t channels, T (&value)[N]) {
   load_widened(cell, value);
@@ -33,9 +33,9 @@ __device__ inline void interpolate(const S* cell, T fy, T fx, int64_t row_stride
   }
 }
 
-// Sampling takes the first sample that attains the maximum and lets NaN through; where samples are out of reach of the
-// map, the maximum is at least 0. Pooling never takes a NaN. argmax: a sample's number in its bin, or a cell's
-// y * width + x; -1 where no cell takes the gradient.
+// Of samples (Interpolates), the first that attains the maximum counts, NaN propagates, and the maximum is at least 0
+// where some samples are out of reach. Of cells, NaN is never taken. argmax: the number of the sample in its bin, or
+// the cell's y * width + x; -1: nothing gets the gradient.
 template <class S, int N, bool Interpolates>
 __global__ void __launch_bounds__(kThreads)
     maximum_kernel(const Pyramid pyramid, const Query<compute_t<S>> query, const AveragePlan plan, int64_t items,
@@ -49,13 +49,13 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t item = blockIdx.x; item < items; item += gridDim.x) {
     const Bins bins = bins_of(item, plan, query.pooled_height, query.pooled_width);
     const Site site = site_of(query, pyramid, bins.k);
-    const int level = site.level < 0 ? 0 : site.level;  // without a level the ranges are empty: nothing is read
+    const int level = site.level < 0 ? 0 : site.level;  // a RoI without a map has empty ranges, so nothing is read
     const LevelMap& level_map = pyramid.levels[level];
     for (int b = thread; b < bins.high + bins.wide; b += threads) {
       const bool row = b < bins.high;
       const int64_t k = bins.k;
       const Axis<T> axis = axis_of(query, pyramid, level, k, row ? Side::rows : Side::columns);
-      ranges[b] = site.level < 0 ? Range{0, 0} : looks_at(axis, row ? bins.y + b : bins.x + b - bins.high);
+      ranges[b] = site.level < 0 ? Range{0, 0} : places_of_bin(axis, row ? bins.y + b : bins.x + b - bins.high);
       if (b == 0 || b == bins.high) {
         axes[row ? 0 : 1] = axis;
       }
@@ -120,7 +120,7 @@ __global__ void __launch_bounds__(kThreads)
         store(arg, argmax + at + c);
       }
     }
-    __syncthreads();  // the ranges are free for the next item
+    __syncthreads();  // before the next item overwrites the ranges
   }
 }
 

@@ -1,4 +1,4 @@
-// Maxima, backward: tiles gather as for averages. Each bin and channel has one place that takes its gradient.
+// Maxima, backward: tiles gather as for averages; the gradient of each bin and channel goes to one sample or cell.
 #pragma once
 
 #include "average_backward.cuh"
@@ -6,7 +6,7 @@
 
 namespace aligned_rcnn::cuda {
 
-// Of some RoIs, for one tile: their axes, what their bins look at, and which bins touch the tile.
+// The axes of a batch of RoIs, the places of their bins, and masks of the bins that touch a tile (see GatherTables).
 template <class T>
 struct PlaceTables {
   uint32_t* row_bins;     // [batch]
@@ -41,7 +41,7 @@ struct PlaceTables {
       const bool row = b < high;
       const int bin = row ? ph + b : pw + b - high;
       const Axis<T> axis = axis_of(query, pyramid, tile.level, list[roi], row ? Side::rows : Side::columns);
-      ranges[i] = looks_at(axis, bin);
+      ranges[i] = places_of_bin(axis, bin);
       if (b == 0 || b == high) {
         axes[roi * 2 + (row ? 0 : 1)] = axis;
       }
@@ -72,7 +72,7 @@ struct PlaceTables {
   }
 };
 
-// The part of a place's gradient that falls on one cell of an axis.
+// The weight of a cell in a place on an axis.
 template <class T>
 __device__ inline T share_of(Place<T> place, int cell) {
   if (cell == place.low) {
@@ -146,7 +146,7 @@ __global__ void __launch_bounds__(256)
                 }
               }
             }
-            __syncthreads();  // the tables are free for the next RoIs
+            __syncthreads();  // before the next batch overwrites the tables
           }
         }
       }

@@ -1,4 +1,4 @@
-// The CUDA operators: from tensors to launches. No CUDA header is needed, and nothing waits for the device.
+// The CUDA operators: from tensors to launches. It needs no CUDA header, and the host does not wait for the device.
 #include "operators.h"
 
 #include "pyramid.h"
@@ -6,7 +6,7 @@
 namespace aligned_rcnn::cuda {
 namespace {
 
-// Forward, whatever the operator: its maps, boxes and RoIs' levels, as the launches take them.
+// The arguments of a forward operator, converted for the launches.
 template <class S>
 struct Inputs {
   using T = compute_t<S>;
@@ -35,7 +35,7 @@ Features checked_features(const Tensors& features, const Tensor& boxes, const Le
   return Features(features);
 }
 
-// An output of the operators, made channels last and returned in the features' memory format.
+// An output, written channels last and returned in the features' memory format.
 struct Output {
   Tensor made, returned;
   bool channels_last;
@@ -83,7 +83,8 @@ std::tuple<Tensor, Tensor> maximum_of(const Features& features, const Tensor& bo
   return {output.finish(sizeof(S), inputs.stream), argmax.finish(sizeof(int32_t), inputs.stream)};
 }
 
-// Backward, whatever the operator: `launch` fills gradients of zero or more cells, channels last.
+// Backward of any operator: allocates the gradients of all levels, channels last, which `launch` fills, and returns
+// them in the features' memory format.
 template <class S, class Launch>
 Tensors gradients(const Tensor& grad, const Tensor& boxes, const Levels& levels, const Sizes& sizes,
                   const Scales& scales, int64_t sampling_ratio, const std::string& rule, bool channels_last,
@@ -120,7 +121,7 @@ Tensors gradients(const Tensor& grad, const Tensor& boxes, const Levels& levels,
   return results;
 }
 
-// An output's gradient, or what goes with it, channels last.
+// An output's gradient, or its argmax, channels last.
 Tensor pooled_gradient(const Tensor& given, const Tensor& boxes, int64_t channels) {
   return output_gradient(given, boxes, channels, true);
 }

@@ -1,4 +1,4 @@
-// The CUDA operators as torch calls them; library.cpp registers them. See ../library.cpp for what they compute.
+// The CUDA operators; library.cpp registers them, and ../library.cpp says what they compute.
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>
@@ -30,11 +30,11 @@ Tensors ps_average_backward(Tensor grad, Tensor boxes, Levels levels, Sizes size
 Tensors maximum_backward(Tensor grad, Tensor argmax, Tensor boxes, Levels levels, Sizes sizes, Scales scales,
                          int64_t sampling_ratio, std::string rule, bool channels_last);
 
-// The stream that the operators' work on this tensor's device goes to.
+// The current stream of the tensor's device.
 void* stream_of(const Tensor& tensor);
 
 }  // namespace aligned_rcnn::cuda
 
-// All operators, for whoever registers them: X(name).
+// Applies X(name) to all operators, to register them.
 #define ALIGNED_RCNN_CUDA_OPERATORS(X) \
   X(average) X(average_backward) X(ps_average) X(ps_average_backward) X(maximum) X(maximum_backward)

@@ -1,4 +1,4 @@
-// Tensors on their way to the launches and back: checks, memory, and the way between NCHW and channels last.
+// Checks, allocation and conversion between NCHW and channels last, around the launches.
 #pragma once
 
 #include "../arguments.h"
@@ -19,7 +19,7 @@ Query<T> query_of(const aligned_rcnn::Query<T>& query) {
           query.pooled_height, query.pooled_width, query.sampling_ratio};
 }
 
-// What the CPU's operators do not have to ask.
+// CUDA only: the kernels take the levels by value.
 inline void check_levels(size_t count) {
   STD_TORCH_CHECK(count <= kMaxLevels, "at most ", kMaxLevels, " levels on CUDA; got ", count);
 }
@@ -29,14 +29,15 @@ inline void check_device(const Tensor& tensor, const Tensor& expected, const cha
                   name, " must be on the device of the first tensor");
 }
 
-// The levels for a kernel: `tensors` channels last.
+// Describes the levels to the kernels; `tensors` are channels last.
 template <class S>
 Pyramid pyramid_of(const std::vector<Tensor>& tensors, const std::vector<double>& scales) {
   Pyramid pyramid{static_cast<int>(tensors.size()), tensors[0].size(1), true, {}};
   pyramid.aligned = pyramid.channels * sizeof(S) % 16 == 0;
   for (size_t i = 0; i < tensors.size(); ++i) {
     const Tensor& tensor = tensors[i];
-    STD_TORCH_CHECK(tensor.size(2) < INT32_MAX && tensor.size(3) < INT32_MAX, "maps must have fewer rows and columns");
+    STD_TORCH_CHECK(tensor.size(2) < INT32_MAX && tensor.size(3) < INT32_MAX,
+                    "maps must have fewer than 2^31 - 1 rows and columns");
     pyramid.levels[i] = {tensor.const_data_ptr(), tensor.size(0), static_cast<int>(tensor.size(2)),
                          static_cast<int>(tensor.size(3)), scales[i]};
     pyramid.aligned = pyramid.aligned && at_16_bytes(tensor.const_data_ptr());
@@ -44,7 +45,7 @@ Pyramid pyramid_of(const std::vector<Tensor>& tensors, const std::vector<double>
   return pyramid;
 }
 
-// Copies tensors of [A, B, ...] to [A, ..., B] (to_last) or back: both are contiguous apart from that.
+// Copies contiguous tensors from NCHW to channels last (to_last), or back.
 inline void transpose_all(const std::vector<Tensor>& from, const std::vector<Tensor>& to, bool to_last, int size,
                           void* stream) {
   std::vector<Matrices> matrices;
@@ -56,7 +57,7 @@ inline void transpose_all(const std::vector<Tensor>& from, const std::vector<Ten
   transpose(matrices.data(), static_cast<int>(matrices.size()), size, stream);
 }
 
-// The same tensors channels last: themselves, or copies.
+// Converts tensors to channels last, without a copy if they are `already`.
 inline std::vector<Tensor> channels_last_of(const std::vector<Tensor>& tensors, bool already, int size, void* stream) {
   if (already) {
     return tensors;

@@ -1,4 +1,4 @@
-// Where a RoI lies, as every kernel asks it; and the weights of its bins, as tables in shared memory.
+// The map and the axes of a RoI, for all kernels.
 #pragma once
 
 #include "device.cuh"
@@ -6,7 +6,7 @@
 
 namespace aligned_rcnn::cuda {
 
-// The level of a RoI and its image; level -1 where one of them does not exist.
+// The level and the image of a RoI; level -1 if one of them does not exist.
 struct Site {
   int level;
   int64_t image;
@@ -38,7 +38,7 @@ __device__ inline Axis<T> axis_of(const Query<T>& query, const Pyramid& pyramid,
                       rows ? map.height : map.width);
 }
 
-// The first cell of one image of a level, channels last.
+// The first element of one image of a level, channels last.
 template <class S>
 __device__ inline S* map_of(const Pyramid& pyramid, int level, int64_t image) {
   const LevelMap& map = pyramid.levels[level];

@@ -1,5 +1,4 @@
-// Matrices transposed through tiles in shared memory: between NCHW and channels last, both ways, all levels in a
-// launch.
+// Transposes matrices through squares in shared memory: NCHW to channels last and back, all levels in one launch.
 #pragma once
 
 #include "device.cuh"
@@ -11,14 +10,15 @@ constexpr int kSquare = 32;
 
 struct Transposition {
   int count;
-  int64_t squares;                                                  // in all
-  int64_t first[kMaxLevels], down[kMaxLevels], across[kMaxLevels];  // squares: before, and of one matrix
+  int64_t squares;                               // in total
+  int64_t first[kMaxLevels];                     // number of the first square
+  int64_t down[kMaxLevels], across[kMaxLevels];  // squares of one matrix
   Matrices matrices[kMaxLevels];
 };
 
 template <class E>
 __global__ void __launch_bounds__(256) transpose_kernel(const Transposition work) {
-  E* square = reinterpret_cast<E*>(shared_memory());  // a row is one element longer, against bank conflicts
+  E* square = reinterpret_cast<E*>(shared_memory());  // padded by one element per row, against bank conflicts
   constexpr int kPitch = kSquare + 1;
   for (int64_t item = blockIdx.x; item < work.squares; item += gridDim.x) {
     int m = 0;

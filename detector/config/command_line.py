@@ -1,0 +1,90 @@
+"""Run a script from its command line.
+
+Only the standard library is imported before `--help` is answered, and no torch before the configuration is composed, so
+that help and mistakes are answered at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+from detector.config.help import CONFIGS, help_text
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+"""Environment variable of Hydra: with 1, errors are raised and not printed."""
+
+
+def run(name: str, target: str, prepare: Callable[[list[str]], list[str]] | None = None) -> None:
+    """Run a script: answer `--help`, compose the configuration, call `target` with it; once for each job of `-m`.
+
+    All options of Hydra work. A mistake in the command line becomes one message on standard error and exit code 1; with
+    HYDRA_FULL_ERROR=1 the traceback is shown instead.
+
+    Args:
+        name: the script's configuration, `configs/NAME.yaml`.
+        target: the function that does the work, `package.module.function`, a `detector.config.cli.Work`. It is imported
+            when the configuration is composed, since torch and Lightning take seconds.
+        prepare: rewrites the overrides before Hydra reads them.
+    """
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(help_text(name))
+        return
+    _run(name, target, prepare)
+
+
+def _run(name: str, target: str, prepare: Callable[[list[str]], list[str]] | None) -> None:
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from detector.config.cli import command, finish
+    from detector.config.mistakes import explain
+    from detector.config.overrides import quoted, separate, tolerant
+    from detector.config.show import show
+
+    full = os.environ.get(FULL_ERROR)
+    overrides: list[str] = []
+    try:
+        parsed, options, overrides = separate(sys.argv[1:])
+        name = parsed.config_name or name
+        multirun = parsed.multirun or "hydra.mode=MULTIRUN" in overrides
+        overrides = [quoted(override, multirun) for override in overrides]
+        overrides = tolerant(overrides if prepare is None else prepare(overrides))
+        task = command(target, full)
+        sys.argv[1:] = [*overrides, *options]
+        if parsed.cfg == "job" and parsed.package is None and not multirun:
+            # A run whose work is to print, in a folder that is there, so that none is made.
+            task = functools.partial(show, resolve=parsed.resolve)
+            folder = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
+            options = [f"--config-dir={parsed.config_dir}"] if parsed.config_dir else []
+            sys.argv[1:] = [*overrides, *folder, *options]
+        with environment(FULL_ERROR, "1"):  # Hydra raises its errors, which are told in other words below
+            hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)(task)()
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if full == "1":
+            raise
+        print(f"error: {explain(error, name, overrides)}", file=sys.stderr)
+        sys.exit(1)
+    finish()
+
+
+@contextlib.contextmanager
+def environment(variable: str, value: str | None) -> Iterator[None]:
+    """Set an environment variable (None: unset it) for a while."""
+    before = os.environ.get(variable)
+    _put(variable, value)
+    try:
+        yield
+    finally:
+        _put(variable, before)
+
+
+def _put(variable: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(variable, None)
+    else:
+        os.environ[variable] = value

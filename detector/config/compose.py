@@ -1,0 +1,86 @@
+"""Compose configurations and launch jobs with Hydra."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+SEARCH_PATH = "hydra.searchpath="
+"""Overrides that add a user's own configuration folders; each composition needs them again."""
+
+
+def current_job() -> int:
+    """Return the number of the job that a launcher has started."""
+    return int(HydraConfig.get().job.num)
+
+
+def launcher() -> list[str]:
+    """Return the overrides of this command line that choose and configure Hydra's launcher."""
+    return [o for o in HydraConfig.get().overrides.hydra if o.startswith(("hydra/launcher", "hydra.launcher"))]
+
+
+def override(key: str, value: object) -> str:
+    """Write `key=value` in Hydra's grammar, quoting values with special characters."""
+    text = str(value)
+    if re.fullmatch(r"[\w./~-]+", text):
+        return f"{key}={text}"
+    return f"{key}='{text.replace(chr(39), chr(92) + chr(39))}'"
+
+
+def key_of(override: str) -> str:
+    """Return the key that an override sets: `norm.eps` of `++norm.eps=1e-5`, `pooler` of `pooler@a.b=roipool`."""
+    return override.lstrip("+~").split("=")[0].split("@")[0]
+
+
+def search_path() -> list[str]:
+    """Return the overrides of this command line that extend Hydra's search path."""
+    if not HydraConfig.initialized():
+        return []
+    return [o for o in HydraConfig.get().overrides.hydra if o.lstrip("+").startswith(SEARCH_PATH)]
+
+
+def compose_config(overrides: Sequence[str], name: str = "train") -> DictConfig:
+    """Compose `configs/NAME.yaml` with overrides, inside `hydra.main` or outside of it.
+
+    Raises:
+        HydraException: a key or a choice does not exist.
+    """
+    if GlobalHydra.instance().is_initialized():
+        return compose(name, overrides=[*search_path(), *overrides])
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return compose(name, overrides=list(overrides))
+
+
+def launch(
+    task: Callable[[DictConfig], None], jobs: Sequence[Sequence[str]], folder: Path, launching: Sequence[str] = ()
+) -> None:
+    """Run jobs of `configs/train.yaml` by one of Hydra's launchers; called inside `hydra.main`.
+
+    Args:
+        task: called with the configuration of each job.
+        jobs: the overrides of each job; `hydra.sweep.subdir` among them names its folder, and those of `search_path`
+            must be given again.
+        folder: parent of the jobs' folders.
+        launching: overrides that choose and configure the launcher, such as `hydra/launcher=joblib`.
+
+    Raises:
+        HydraException: there is no such launcher.
+        Exception: whatever a job raised.
+    """
+    loader = GlobalHydra.instance().config_loader()
+    overrides = ["hydra.mode=MULTIRUN", override("hydra.sweep.dir", folder), *launching]
+    config = loader.load_configuration("train", overrides, run_mode=RunMode.MULTIRUN)
+    context = HydraContext(config_loader=loader, callbacks=Callbacks(config))
+    plugin = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
+    for result in plugin.launch([list(job) for job in jobs], initial_job_idx=0):
+        _ = result.return_value  # raises what the job raised

@@ -1,0 +1,199 @@
+"""Explain mistakes in overrides: unknown keys and choices, with those that were probably meant."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from detector.config.help import CONFIGS
+from detector.config.overrides import parse
+
+_KEY = re.compile(
+    r"Could not (?:override|delete from config\.|delete) '([^']+)'"
+    r"|Multiple values for (\S+)\. To"
+    r"|An item is already at '([^']+)'"
+)
+_MERGING = re.compile(r"Error merging override (.*)")
+_ADVICE = re.compile(
+    r"To append to your |Set the environment |See https|Config search path|\tprovider=|full_key|\s*\w+_type="
+)
+
+
+def explain(error: Exception, name: str, overrides: Sequence[str] = ()) -> str:
+    """Say in one message what is wrong with a command line that Hydra has refused.
+
+    Args:
+        error: what Hydra, or what reads the command line before it, has raised.
+        name: of the configuration, `configs/NAME.yaml`.
+        overrides: what was composed.
+    """
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = error.missing_cfg_file.removesuffix(".yaml").rpartition("/")
+        if not group:
+            return f"there is no configs/{choice}.yaml"
+        return unknown_choice(group, choice, error.options or _choices(group, name, overrides))
+    if isinstance(error, MissingMandatoryValue):
+        return f"give {error.full_key}=..."
+    if "Config group override must be" in str(error):
+        given = next(o for o in overrides if _names_nothing(o))
+        choices = ", ".join(_choices(key_of(given), name, overrides))
+        return f"{given}: give a name, or leave it out. Choices: {choices}"
+    if not isinstance(error, HydraException | OmegaConfBaseException):
+        return str(error)
+    key = _refused(error)
+    if key and ("Multiple values" in str(error) or "already at" in str(error)):
+        given = next((o for o in overrides if o.startswith("+") and key_of(o) == key), f"+{key}=...")
+        return f"{given}: {key} is there already; give {given.lstrip('+')}"
+    if key:
+        return unknown_key(key, _known(name, overrides))
+    if merging := _MERGING.search(str(error)):
+        return f"{merging[1]}: {_first(error.__cause__ or error)}"
+    return _first(error)
+
+
+def _names_nothing(override: str) -> bool:
+    """Whether an override chooses of a group what is no name, such as `pooler=3`."""
+    parsed = parse(override)
+    named = parsed is None or isinstance(parsed.value(), str | list)
+    return not named and (CONFIGS / key_of(override)).is_dir()
+
+
+def _refused(error: Exception) -> str | None:
+    """The key that Hydra names in an error."""
+    match = _KEY.search(str(error))
+    return next(filter(None, match.groups())) if match else None
+
+
+def _first(error: BaseException) -> str:
+    """The message of an error without advice on Hydra."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not _ADVICE.match(line)]
+    cause = _first(error.__cause__) if error.__cause__ is not None else ""
+    return " ".join(lines) or cause or type(error).__name__
+
+
+def key_of(override: str) -> str:
+    """Return the key that an override sets."""
+    return override.lstrip("+~").partition("=")[0]
+
+
+def unknown_choice(group: str, choice: str, choices: Sequence[str]) -> str:
+    """Say that a group has no such choice, which one was probably meant, and which there are."""
+    near = get_close_matches(choice, choices, n=1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    return f"{group}={choice}: {meant}Choices: {', '.join(choices)}"
+
+
+def unknown_key(key: str, known: DictConfig | dict[str, Any]) -> str:
+    """Say that a key does not exist, and which one was probably meant; else which there are.
+
+    Args:
+        key: with dots.
+        known: the configuration.
+    """
+    whole: Any = OmegaConf.to_container(known, resolve=False) if isinstance(known, DictConfig) else known
+    parts = key.replace("@", ".").split(".")
+    if near := next(_near(parts, whole, whole, ""), None) or _elsewhere(parts, whole):
+        return f"unknown key {key!r}; did you mean {near}?"
+    node = whole
+    place: list[str] = []
+    for part in parts:
+        below = _followed(node, whole).get(part) if isinstance(_followed(node, whole), dict) else None
+        if not isinstance(_followed(below, whole), dict):
+            break
+        node, place = below, [*place, part]
+    names = [str(name) for name in _followed(node, whole) if name != "hydra"]
+    return f"unknown key {key!r}; {'.'.join(place) or 'the configuration'} has {', '.join(names)}"
+
+
+def _followed(node: Any, whole: dict[str, Any]) -> Any:
+    """What a reference such as `${backbone.module}` leads to."""
+    while isinstance(node, str) and (match := re.fullmatch(r"\$\{([\w.]+)\}", node)):
+        node = whole
+        for part in match[1].split("."):
+            node = _followed(node, whole)
+            node = node.get(part) if isinstance(node, dict) else None
+    return node
+
+
+def _near(parts: list[str], node: Any, whole: dict[str, Any], place: str) -> Iterator[str]:
+    """Keys like this one, the likeliest first: part by part from the top."""
+    if not parts:
+        yield place
+        return
+    node = _followed(node, whole)
+    if not isinstance(node, dict):
+        return
+    names = {str(name) for name in node}
+    first, *rest = parts
+    for name in [first] if first in names else get_close_matches(first, sorted(names), n=3):
+        yield from _near(rest, node[name], whole, f"{place}.{name}" if place else name)
+
+
+def _elsewhere(parts: list[str], whole: dict[str, Any]) -> str | None:
+    """The key of this name in a part of the configuration (`lr`: `schedule.optimizer.lr`), the least deep one."""
+    found = [
+        (len(path), ".".join(path))
+        for path, value in _paths(whole, [])
+        if path[-len(parts) :] == parts and path[0] != "hydra" and not str(value).startswith("${")
+    ]
+    return min(found)[1] if found else None
+
+
+def _paths(node: Any, place: list[str]) -> Iterator[tuple[list[str], Any]]:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield [*place, str(name)], value
+            yield from _paths(value, [*place, str(name)])
+
+
+def _known(name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """The configuration, with those of the overrides that it takes."""
+    kept = [first for override in overrides if (first := _first_of_sweep(override)) is not None]
+    while True:
+        try:
+            return _compose(name, kept)
+        except (HydraException, ValueError) as error:
+            key = _refused(error)
+            fewer = [o for o in kept if key is not None and key_of(o) != key]
+            if not kept:
+                return {}
+            kept = fewer if len(fewer) < len(kept) else []
+
+
+def _first_of_sweep(override: str) -> str | None:
+    parsed = parse(override)
+    if parsed is None or not parsed.is_sweep_override():
+        return override
+    return None if not parsed.is_discrete_sweep() else f"{key_of(override)}={next(parsed.sweep_string_iterator())}"
+
+
+def _compose(name: str, overrides: list[str]) -> dict[str, Any]:
+    if GlobalHydra.instance().is_initialized():
+        config = compose(name, overrides=overrides, return_hydra_config=True)
+    else:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            config = compose(name, overrides=overrides, return_hydra_config=True)
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
+    return plain
+
+
+def _choices(group: str, name: str, overrides: Sequence[str]) -> list[str]:
+    searched = [o for o in overrides if o.startswith("hydra.searchpath")]
+
+    def options() -> list[str]:
+        loader = GlobalHydra.instance().config_loader()
+        return loader.get_group_options(group, ObjectType.CONFIG, config_name=name, overrides=searched)
+
+    if GlobalHydra.instance().is_initialized():
+        return options()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return options()

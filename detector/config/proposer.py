@@ -1,0 +1,69 @@
+"""Make the RPN of a trained detector, frozen, the proposer of another model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from detector.config.build import build_model, takes_proposals
+from detector.config.trained import open_checkpoint
+from detector.data.proposal_files import NEEDED, READERS
+from detector.models.proposals import FrozenProposals, freeze
+from detector.weights.checkpoints import portable
+
+FROZEN = "detector.models.proposals.FrozenProposals"
+
+
+def borrowed_rpn(config: DictConfig) -> tuple[Any, Mapping[str, Tensor]] | None:
+    """Describe the frozen RPN of the detector that `config.proposals` names.
+
+    It is described by plain data, so that the new run needs only its own checkpoint from then on.
+
+    Args:
+        config: composed; `proposals` is None, a file of proposals, or a checkpoint.
+
+    Returns:
+        the node for `model.proposer` and the state of that part; None where `proposals` is not a checkpoint.
+
+    Raises:
+        ValueError: `proposals` is missing, does not go with this model, or is neither a file of proposals nor a
+            detector with an RPN.
+    """
+    source = config.get("proposals")
+    if not takes_proposals(config):
+        if source is not None and not has_frozen(config):  # a resumed run's model already has the frozen RPN
+            ways = "model=fast_rcnn, model=fast_mask_rcnn, or model/proposer=given beside another"
+            raise ValueError(f"proposals={source}: this model has an RPN of its own; take {ways}")
+        return None
+    if source is None:
+        raise ValueError(NEEDED)
+    if Path(source).suffix in READERS:
+        return None
+    try:
+        trained = open_checkpoint(source)
+    except (ValueError, FileNotFoundError) as error:
+        kinds = f"a file of proposals (*{', *'.join(READERS)}) or a trained detector"
+        raise ValueError(f"proposals={source}: {kinds} was expected; {error}") from error
+    if takes_proposals(trained.config):
+        raise ValueError(f"proposals={source}: this detector has no RPN either; give one of model=faster_rcnn")
+    model = build_model(trained.config)
+    trained.load(model)
+    proposer: FrozenProposals = freeze(model, trained.config.backbone.size_divisibility)
+    parts = portable(trained.config)["model"]
+    node = {
+        "_target_": FROZEN,
+        "normalize": parts["normalize"],
+        "backbone": parts["backbone"],
+        "rpn": parts["proposer"],
+        "size_divisibility": proposer.size_divisibility,
+    }
+    return (parts["proposer"] if has_frozen(trained.config) else node), proposer.state_dict()
+
+
+def has_frozen(config: DictConfig) -> bool:
+    """Return whether the model's proposals come from the frozen RPN of another detector."""
+    return bool(OmegaConf.select(config, "model.proposer._target_") == FROZEN)

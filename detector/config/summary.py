@@ -1,0 +1,40 @@
+"""Count what a dataset holds (`scripts/data.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from detector.config.build import build_dataset
+from detector.data.summary import summarise
+
+
+def print_summary(config: DictConfig, overrides: Sequence[str], folder: Path, console: Console) -> None:
+    """Read both splits of a dataset, which checks them, and print a table of counts.
+
+    Args:
+        config: composed from `configs/data.yaml`.
+        overrides, folder: not used; see `detector.config.cli.Work`.
+        console: where the table is printed.
+
+    Raises:
+        ValueError, OSError: the data is missing or malformed.
+    """
+    del overrides, folder
+    small, large = config.dataset.size_bins
+    splits = {name: summarise(build_dataset(config, name), (small, large)) for name in ("train", "val")}
+    table = Table(title=f"{config.dataset.name}: small up to {small}², large from {large}² px", title_justify="left")
+    table.add_column("")
+    for name in splits:
+        table.add_column(name, justify="right")
+    for field in ("images", "empty", "objects", "ignored"):
+        table.add_row(field, *(str(getattr(split, field)) for split in splits.values()))
+    for field in ("small", "medium", "large"):
+        table.add_row(field, *(f"{getattr(split, field):.1%}" for split in splits.values()))
+    for name in splits["train"].per_class:
+        table.add_row(name, *(str(split.per_class.get(name, 0)) for split in splits.values()))
+    console.print(table)

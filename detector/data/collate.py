@@ -1,0 +1,51 @@
+"""Collate samples into padded batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from detector.types import Batch, Sample
+
+
+def collate(samples: Sequence[Sample], stride: int = 32) -> Batch:
+    """Pad samples with zeros at the right and at the bottom to one size and stack them.
+
+    That size is the largest height and the largest width, each rounded up to a multiple of `stride`.
+
+    Raises:
+        ValueError: some samples have proposals, and others have none.
+    """
+    height = _round_up(max(s.size[0] for s in samples), stride)
+    width = _round_up(max(s.size[1] for s in samples), stride)
+    images = torch.zeros((len(samples), 3, height, width), dtype=torch.uint8)
+    for image, sample in zip(images, samples, strict=True):
+        h, w = sample.size
+        image[:, :h, :w] = sample.image
+    proposals = [s.proposals for s in samples if s.proposals is not None]
+    if proposals and len(proposals) < len(samples):
+        raise ValueError(f"{len(proposals)} of the {len(samples)} samples of a batch have proposals; all must, or none")
+    return Batch(
+        images,
+        [s.size for s in samples],
+        [s.original_size for s in samples],
+        [s.id for s in samples],
+        [s.target for s in samples],
+        proposals or None,
+    )
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+class Collate:
+    """Call `collate` with a fixed stride; a class, so that it can be pickled for the loader's workers."""
+
+    def __init__(self, stride: int) -> None:
+        self.stride = stride
+
+    def __call__(self, samples: list[Sample]) -> Batch:
+        """Collate a list of samples; see `collate`."""
+        return collate(samples, self.stride)

@@ -1,0 +1,96 @@
+"""Detect objects in image files (`scripts/predict.py`)."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import track
+
+from detector.data.image import read_image
+from detector.inference.detector import Detector
+from detector.types import Objects, Output, Size
+from detector.visualize import draw
+
+EXTENSIONS = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+
+
+def image_files(path: Path) -> list[Path]:
+    """List the image at `path`, or the images in that folder.
+
+    Raises:
+        FileNotFoundError, ValueError: there are none.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise FileNotFoundError(f"input {str(path)!r}: no such file or folder")
+    images = sorted(p for p in path.iterdir() if p.suffix.lower() in EXTENSIONS)
+    if not images:
+        raise ValueError(f"input {str(path)!r}: the folder holds no image ({' '.join(sorted(EXTENSIONS))})")
+    return images
+
+
+def plain_detections(
+    objects: Objects, classes: Sequence[str], size: Size, outputs: Sequence[Output] = ()
+) -> list[dict[str, object]]:
+    """Return detections as plain data: class, score, box (x, y, width, height), and what further heads add.
+
+    Args:
+        objects: the detections of one image.
+        classes: names by label.
+        size: height and width of the image.
+        outputs: of the model's further heads, such as masks as COCO's run-length codes.
+    """
+    xywh = [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in objects.boxes.tolist()]
+    rows: list[dict[str, object]] = [
+        {"class": classes[label], "score": score, "bbox": box}
+        for label, score, box in zip(objects.labels.tolist(), objects.scores.tolist(), xywh, strict=True)
+    ]
+    for output in outputs:
+        for row, shape in zip(rows, output(objects, size), strict=True):
+            row[output.key] = shape
+    return rows
+
+
+def predict(config: DictConfig, overrides: Sequence[str], folder: Path, console: Console) -> None:
+    """Draw the detections on each image and write all of them to `detections.json`.
+
+    Args:
+        config: composed from `configs/predict.yaml`.
+        overrides, folder: not used; see `detector.config.cli.Work`.
+        console: where progress is shown.
+
+    Raises:
+        ValueError, OSError: the input, the checkpoint or an image is at fault; images that can be read are done.
+    """
+    del overrides, folder
+    images, output = image_files(Path(config.input)), Path(config.output)
+    if not isinstance(config.threshold, int | float) or not 0 <= config.threshold <= 1:
+        raise ValueError(f"threshold must be a score from 0 to 1, not {config.threshold!r}")
+    if output.is_file() or output.resolve() == images[0].resolve().parent:
+        raise ValueError(f"output {str(output)!r}: give a folder of its own, apart from the images")
+    detector = Detector(config.checkpoint, config.device, config.precision, config.norm_eps, config.trust)
+    output.mkdir(parents=True, exist_ok=True)
+    stems = Counter(path.stem for path in images)
+    found: dict[str, list[dict[str, object]]] = {}
+    unread: list[str] = []
+    for path in track(images, "Detecting", console=console):
+        try:
+            image = read_image(path)
+        except (ValueError, OSError) as error:
+            unread.append(str(error))
+            continue
+        objects = detector([image])[0]
+        size = (image.shape[1], image.shape[2])
+        found[path.name] = plain_detections(objects, detector.classes, size, detector.model.heads.outputs)
+        name = path.stem if stems[path.stem] == 1 else path.name
+        draw(image, objects, detector.classes, config.threshold).save(output / f"{name}.png")
+    (output / "detections.json").write_text(json.dumps(found, indent=1) + "\n")
+    console.print(f"{sum(map(len, found.values()))} detections in {len(found)} images: {output}/detections.json")
+    if unread:
+        raise ValueError(f"{len(unread)} of {len(images)} images could not be read: {'; '.join(unread[:3])}")

@@ -1,0 +1,206 @@
+"""Evaluate a detector on the validation split, and write what a run's folder holds of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+import torchvision
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, Trainer
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+import ops
+from detector.config.build import build_collector, build_metrics, instantiate
+from detector.config.resolve import Resolved, resolve
+from detector.data.collate import collate
+from detector.data.datamodule import DetectionDataModule
+from detector.evaluation import Collector, Metric, render
+from detector.training.callbacks import Progress
+from detector.training.task import DetectionTask
+from detector.types import DetectionDataset, Objects
+from detector.visualize import contact_sheet
+
+log = logging.getLogger(__name__)
+
+
+def evaluate_checkpoint(config: DictConfig, overrides: Sequence[str], folder: Path, console: Console) -> None:
+    """Evaluate a checkpoint on the dataset of its training, or on another one.
+
+    Args:
+        config: composed from `configs/evaluate.yaml`.
+        overrides: from the command line.
+        folder: the run's; it is made.
+        console: where the table is printed.
+
+    Raises:
+        ValueError, OSError: the configuration, the checkpoint or the data is at fault.
+    """
+    resolved = resolve(config, overrides, splits=("val",))
+    assert resolved.trained is not None
+    final, val = resolved.config, resolved.datasets["val"]
+    model = instantiate(final.model)
+    resolved.trained.load(model)
+    collector = build_collector(model.heads.outputs, val, final.dataset.size_bins)
+    task = DetectionTask(model, collector=collector, metrics=build_metrics(final.dataset.metrics, collector))
+    evaluate(resolved, folder, console, task)
+
+
+def evaluate(
+    resolved: Resolved, folder: Path, console: Console, task: DetectionTask, trainer: Trainer | None = None
+) -> dict[str, Any]:
+    """Evaluate a detector: prints the table, writes `metrics.json`, `predictions/` and `pictures/`.
+
+    Args:
+        resolved: the final configuration, with the validation split.
+        folder: the run's folder.
+        console: where the table is printed.
+        task: the detector with its weights, collector and metrics.
+        trainer: the one that trained; a second one would start the other processes of a distributed run again.
+
+    Returns:
+        what `metrics.json` holds.
+    """
+    config = resolved.config
+    began = time.perf_counter()
+    if trainer is None:
+        trainer = make_trainer(config.trainer, folder, logger=False, enable_checkpointing=False)
+    data = datamodule(resolved)
+    if task.measured_at is None or task.measured_at != trainer.global_step:
+        trainer.validate(task, data, verbose=False, weights_only=True)  # else the last validation had these weights
+    metrics: dict[str, Any] = dict(task.results)
+    metrics |= environment(trainer.strategy.root_device) | {"env/precision": config.trainer.precision}
+    metrics["env/parameters"] = str(sum(p.numel() for p in task.model.parameters()))
+    metrics["time/evaluation"] = time.perf_counter() - began
+    if trainer.is_global_zero:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "config.yaml").exists():
+            OmegaConf.save(config, folder / "config.yaml", resolve=True)
+        assert task.collector is not None
+        task.collector.write(folder)
+        write_metrics(folder, metrics)
+        console.print(render(task.results, tuple(config.dataset.size_bins)))
+        task.to(trainer.strategy.root_device)  # Lightning has moved it back to the CPU
+        with trainer.precision_plugin.forward_context():
+            _picture(folder / "pictures" / "predictions.png", task, data)
+        console.print(f"Written to {folder}: metrics.json, predictions/, pictures/predictions.png")
+    return metrics
+
+
+def make_trainer(options: DictConfig, folder: Path, callbacks: Sequence[Callback] = (), **kwargs: Any) -> Trainer:
+    """Make Lightning's trainer.
+
+    Args:
+        options: `config.trainer`, Lightning's arguments.
+        folder: the run's.
+        callbacks: beside the progress bar.
+        kwargs: further arguments of Lightning's.
+
+    Raises:
+        ValueError: Lightning refuses an option, or the device is none that the operators run on.
+    """
+    given: dict[str, Any] = OmegaConf.to_container(options, resolve=True)  # type: ignore[assignment]
+    given["accelerator"] = accelerator(str(options.accelerator))
+    bar = [Progress()] if given.get("enable_progress_bar", True) else []
+    try:
+        return Trainer(
+            default_root_dir=folder,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,  # the stream of batches is divided among processes by position
+            enable_model_summary=False,
+            callbacks=[*bar, *callbacks],
+            **given,
+            **kwargs,
+        )
+    except MisconfigurationException as error:
+        raise ValueError(f"trainer: {error}") from error
+
+
+def accelerator(name: str) -> str:
+    """Return Lightning's accelerator; `auto` is CUDA's GPU or the CPU, never Apple's GPU, which has no float64.
+
+    Raises:
+        ValueError: Apple's GPU is asked for, on which the operators do not run.
+    """
+    cuda = torch.cuda.is_available()
+    if name == "auto":
+        return "gpu" if cuda else "cpu"
+    if name == "mps" or (name == "gpu" and not cuda and torch.backends.mps.is_available()):
+        raise ValueError(f"trainer.accelerator={name}: the operators run on CPUs and CUDA's GPUs; take trainer=cpu")
+    return name
+
+
+def datamodule(resolved: Resolved) -> DetectionDataModule:
+    """Make the batches of the splits that were opened."""
+    config = resolved.config
+    return DetectionDataModule(
+        train=resolved.datasets.get("train"),
+        val=resolved.datasets["val"],
+        train_augment=instantiate(config.dataset.train_augment),
+        val_augment=instantiate(config.dataset.val_augment),
+        batch_size=config.schedule.batch_size,
+        val_batch_size=config.schedule.val_batch_size,
+        steps=config.schedule.steps * config.trainer.get("accumulate_grad_batches", 1),
+        workers=config.workers,
+        seed=config.seed,
+        stride=config.backbone.size_divisibility,
+    )
+
+
+def measurable(collector: Collector, metrics: Sequence[Metric], dataset: DetectionDataset) -> list[str]:
+    """List the metrics that the ground truth allows: those it gives where nothing is detected."""
+    nothing = Objects(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 1, 1))
+    images = dataset.ground_truth()["images"]
+    sizes = [(i["height"], i["width"]) for i in images]
+    collector.update([i["id"] for i in images], [nothing] * len(images), sizes)
+    names = [name for metric in metrics for name in metric.results()]
+    collector.reset()
+    return names
+
+
+def _picture(path: Path, task: DetectionTask, data: DetectionDataModule, count: int = 8) -> None:
+    """Draw detections beside the ground truth, on images spread over the validation split."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count = min(count, len(data.val))
+    rows = []
+    task.eval()
+    for i in range(count):
+        sample = data.val[i * len(data.val) // count]
+        batch = collate([data.val_augment(sample, 0)], data.stride)
+        with torch.inference_mode():
+            found = task.model(batch.to(task.device))[0].to("cpu")
+        rows.append((sample.image, sample.target, found))
+    contact_sheet(rows, data.val.classes, path)
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """Describe where numbers were measured, under `env/`: versions, device, commit (absent outside a git checkout)."""
+    facts = {
+        "env/python": sys.version.split()[0],
+        "env/torch": torch.__version__,
+        "env/torchvision": torchvision.__version__,
+        "env/lightning": lightning.__version__,
+        "env/device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "env/threads": str(torch.get_num_threads()),
+        "env/ops": ops.backend().name,
+    }
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        facts["env/commit"] = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        log.debug("not a git checkout: no env/commit")
+    return facts
+
+
+def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Write `metrics.json`."""
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1, sort_keys=True) + "\n")

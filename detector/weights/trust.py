@@ -1,0 +1,173 @@
+"""What the configuration in a checkpoint may build."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+
+import ops
+
+DATA_DIR = "${data_dir}"
+"""The only interpolation in a checkpoint: datasets lie under it, and can be moved."""
+
+FACTORIES = frozenset(
+    {
+        "detector.data.augment.Augment",
+        "detector.data.coco.CocoDataset",
+        "detector.data.custom.custom",
+        "detector.data.shapes.ShapesDataset",
+        "detector.data.voc.VocDataset",
+        "detector.evaluation.coco.CocoMetric",
+        "detector.evaluation.voc.VocMetric",
+        "detector.masks.MaskOutput",
+        "detector.masks.paste",
+        "detector.masks.paste_on_whole_pixels",
+        "detector.matching.BalancedSampler",
+        "detector.matching.Matcher",
+        "detector.models.backbone.frozen_batch_norm",
+        "detector.models.backbone.group_norm",
+        "detector.models.extracted.torchvision_model",
+        "detector.models.losses.giou",
+        "detector.models.losses.smooth_l1",
+        "detector.models.mask_head.ClassAgnostic",
+        "detector.models.mask_head.Sigmoid",
+        "detector.models.mask_head.Softmax",
+        "detector.models.rpn.Limits",
+        "detector.models.selection.Select",
+        "detector.training.optim.cosine",
+        "detector.training.optim.multistep",
+    }
+)
+"""Functions and classes a checkpoint may build, besides the operators of `ops`, `nn.Module`s and optimisers."""
+
+MODULES = ("detector.models.", "torch.nn.modules.", "torchvision.ops.")
+"""Packages whose `nn.Module`s a checkpoint may build."""
+
+_trusted: set[str] = set()
+
+
+def allow(packages: Iterable[str]) -> None:
+    """Let checkpoints build parts of these Python packages, in this process (`trust=[mypackage]`).
+
+    Args:
+        packages: names as in `import`, such as `mypackage` or `mypackage.detection`.
+
+    Raises:
+        ValueError: a name is no package's.
+    """
+    names = [packages] if isinstance(packages, str) else list(packages)
+    for name in names:
+        if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
+            raise ValueError(f"trust={names}: give names of Python packages, such as trust=[mypackage]")
+    _trusted.update(names)
+
+
+def _within(module: str, packages: Iterable[str]) -> bool:
+    return any(module == package or module.startswith(package + ".") for package in packages)
+
+
+def _allowed(target: str) -> bool:
+    """Whether `target` names a public class or function that may be built.
+
+    Not the name alone is checked, but where the object that it leads to is defined: a module that imports `os` does not
+    lend it its name.
+    """
+    module, _, name = target.rpartition(".")
+    if target in FACTORIES:
+        return True
+    if module == "ops":
+        return name in ops.__all__
+    if _within(module, _trusted):
+        found = getattr(importlib.import_module(module), name)
+        return callable(found) and _within(str(getattr(found, "__module__", "")), _trusted)
+    if not module.startswith(("detector.models", "torch.nn", "torch.optim", "torchvision.ops")) or "._" in target:
+        return False
+    found = getattr(importlib.import_module(module), name)
+    if not isinstance(found, type):
+        return False
+    if issubclass(found, nn.Module):
+        return found.__module__.startswith(MODULES)
+    return issubclass(found, torch.optim.Optimizer | LRScheduler) and found.__module__.startswith("torch.optim.")
+
+
+def check_targets(config: Mapping[str, Any], source: str, begins: bool = False) -> None:
+    """Refuse a configuration unless a checkpoint may build every `_target_` in it.
+
+    Args:
+        config: plain data, resolved but for `${data_dir}`.
+        source: where it comes from, for messages.
+        begins: it is that of a run that begins, whose checkpoints could otherwise not be read.
+
+    Raises:
+        ValueError: naming the target and its key, and how to allow it.
+    """
+    for key, value in _strings(config):
+        if "${" in value.replace(DATA_DIR, ""):
+            raise ValueError(f"{source}: {key} = {value!r} would be computed when read; only {DATA_DIR} may be")
+        if key.rpartition(".")[2].strip() != "_target_":
+            continue
+        try:
+            allowed = _allowed(value)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"{source}: nothing is called {value!r} (at {key}) in this version") from error
+        if not allowed:
+            raise ValueError(_refusal(value, key, source, begins))
+        if value.startswith("detector.data.") and not key.startswith("dataset."):
+            raise ValueError(f"{source}: {key} = {value!r}: datasets are built under `dataset` only")
+    for key, node in _nodes(config):
+        if "_args_" in node:
+            raise ValueError(f"{source}: {key}._args_: arguments go by their names")
+        target = node.get("_target_")
+        if target is not None and isinstance(node.get("weights"), str | Mapping):
+            raise ValueError(f"{source}: {key}.weights = {node['weights']!r}: a checkpoint brings its own weights")
+        if target == "detector.data.shapes.ShapesDataset" and not _inside(node.get("root")):
+            raise ValueError(f"{source}: {key}.root = {node.get('root')!r}: shapes are drawn under {DATA_DIR} only")
+
+
+def _refusal(target: str, key: str, source: str, begins: bool) -> str:
+    package = target.split(".")[0]
+    if begins:
+        return (
+            f"{key} = {target!r} is no part of this project, torch or torchvision, and checkpoints build only what is "
+            f"trusted: add trust=[{package}] if you trust the package, here and wherever the checkpoint is read"
+        )
+    own = ("detector", "ops", "torch", "torchvision", "builtins", "os", "sys", "subprocess", "hydra", "lightning", "")
+    way = "" if package in own else f" (if you trust the package {package!r}: trust=[{package}])"
+    return (
+        f"{source}: its configuration asks for {target!r} (at {key}), which is no part of a detector of this project, "
+        f"torch or torchvision; it is refused and nothing of it was run{way}"
+    )
+
+
+def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every string within plain data, with its path."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, Mapping):
+        for k, v in value.items():
+            yield from _strings(v, f"{key}.{k}" if key else str(k))
+    elif isinstance(value, Sequence):
+        for i, v in enumerate(value):
+            yield from _strings(v, f"{key}[{i}]")
+
+
+def _nodes(value: Any, key: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every mapping within plain data, with its path."""
+    if isinstance(value, Mapping):
+        yield key, value
+        for k, v in value.items():
+            yield from _nodes(v, f"{key}.{k}" if key else str(k))
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for i, v in enumerate(value):
+            yield from _nodes(v, f"{key}[{i}]")
+
+
+def _inside(path: Any) -> bool:
+    """Whether a path lies under `data_dir`."""
+    return isinstance(path, str) and path.startswith(DATA_DIR + "/") and ".." not in Path(path).parts

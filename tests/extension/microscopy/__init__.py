@@ -1,0 +1,1 @@
+"""A user's package: one part of each kind, none of which this repository knows."""

@@ -1,0 +1,80 @@
+"""What `--help` of each script prints: quickly, of keys that exist, with examples that work."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from detector.config.help import CONFIGS, default, header, help_text
+from tests.conftest import ROOT, compose_config
+from tests.scripts.conftest import run_script
+
+NAMES = ["train", "evaluate", "predict", "proposals", "data", "ablate", "alignment"]
+HEAVY = ("torch", "lightning", "hydra", "omegaconf", "numpy", "rich", "matplotlib")
+
+
+@pytest.mark.parametrize("name", [*NAMES, "benchmark"])
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_is_answered_before_anything_heavy_is_imported(name: str, option: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-X", "importtime", str(ROOT / "scripts" / f"{name}.py"), option]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "usage: " in done.stdout
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "argparse" in imported or "yaml" in imported
+    assert imported.isdisjoint(HEAVY)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_keys_of_the_help_exist(name: str) -> None:
+    head = header(name)
+    config = compose_config(name=name)
+    groups = {folder.name for folder in CONFIGS.iterdir() if folder.is_dir()}
+    shown = help_text(name)
+    assert 2 <= len(head.keys) <= 10
+    for key in head.keys:
+        assert f"  {key}=" in shown
+        if key in groups:
+            continue
+        if key.startswith("hydra"):
+            assert key in ("hydra.run.dir", "hydra/launcher")
+            continue
+        parent, _, last = key.rpartition(".")
+        node = OmegaConf.select(config, parent) if parent else config
+        assert last in list(node)  # DictConfig's own `in` is false for a missing value
+        assert default(name, key)[1], f"no comment beside {key}"
+        if not OmegaConf.is_missing(node, last):
+            assert OmegaConf.create(f"value: {default(name, key)[0]}").value == node[last]
+
+
+def test_defaults_are_those_of_the_files() -> None:
+    assert default("train", "schedule.steps") == ("1200", "optimiser steps")
+    assert default("train", "pooler.levels")[0] == "fpn"  # of a file that the pooler's is based on
+    assert default("evaluate", "checkpoint")[0] == "???"
+    text = help_text("train")
+    assert "\n  pooler=roialign " in text
+    assert "\n  data_dir=data  " in text
+    assert all(len(line) <= 120 for line in text.splitlines())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_examples_compose(name: str, tmp_path: Path) -> None:
+    examples = header(name).examples
+    assert len(examples) == 2
+    for example in examples:
+        program, script, *arguments = shlex.split(example)
+        assert (program, script) == ("python", f"scripts/{name}.py")
+        done = run_script(name, *arguments, "--cfg", "job", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("# Choices\n")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "scripts").glob("*.py")), ids=lambda path: path.stem)
+def test_each_script_has_help(path: Path) -> None:
+    assert path.stem in (*NAMES, "benchmark")
