@@ -60,7 +60,8 @@ def _run(name: str, target: str, prepare: Callable[[list[str]], list[str]] | Non
             # A run whose work is to print, in a folder that is there, so that none is made.
             task = functools.partial(show, resolve=parsed.resolve)
             folder = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
-            options = [f"--config-dir={parsed.config_dir}"] if parsed.config_dir else []
+            places = {"--config-dir": parsed.config_dir, "--config-path": parsed.config_path}
+            options = [f"{option}={place}" for option, place in places.items() if place is not None]
             sys.argv[1:] = [*overrides, *folder, *options]
         with environment(FULL_ERROR, "1"):  # Hydra raises its errors, which are told in other words below
             hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)(task)()

@@ -30,7 +30,8 @@ class Augment:
     """Crop, flip, rotate, jitter the colours of and resize a sample, in this order; without arguments a no-op.
 
     Boxes are transformed as continuous coordinates, without rounding, and clipped to the crop; objects and proposals
-    outside the crop are dropped. `original_size` stays the size of the file.
+    outside the crop are dropped. `original_size` stays the size of the file. What `target.extra` holds is selected with
+    its objects, but not transformed: data with positions, such as keypoints, need an augmentation of their own.
 
     Args:
         short_sizes: the shorter side is resized to one of these, drawn at random, in pixels; None keeps the size.

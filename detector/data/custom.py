@@ -39,9 +39,9 @@ def custom(
     absolute = path.absolute()
     if path.suffix == ".txt" and absolute.parent.parent.name == "ImageSets":
         folder = absolute.parent.parent.parent
-        wanted = masks and absolute.parent.name == "Segmentation"
+        with_masks = masks and absolute.parent.name == "Segmentation"
         sets = [(folder.name, path.stem)]
-        return VocDataset(folder.parent, sets, classes=classes, keep_empty=keep_empty, masks=wanted, limit=limit)
+        return VocDataset(folder.parent, sets, classes=classes, keep_empty=keep_empty, masks=with_masks, limit=limit)
     raise ValueError(
         f"{path}: annotations must be a COCO file, *.json, or a list of a VOC folder, FOLDER/ImageSets/Main/*.txt"
     )

@@ -75,6 +75,12 @@ class WithProposals:
         boxes = box_ops.clip(self.proposals[sample.id], sample.size)
         return replace(sample, proposals=boxes[(boxes[:, 2:] > boxes[:, :2]).all(1)])
 
+    def __getattr__(self, name: str) -> Any:
+        # What else the dataset has for further heads, such as `has_keypoints`.
+        if name.startswith("has_"):
+            return getattr(self.dataset, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     @property
     def has_masks(self) -> bool:
         """Whether samples carry masks."""

@@ -34,8 +34,8 @@ def summarise(dataset: DetectionDataset, size_bins: Sequence[float]) -> Summary:
         size_bins: two sides in pixels; an object is small below the square of the first, large from the square of the
             second on.
     """
-    truth = dataset.ground_truth()
-    counted = [a for a in truth["annotations"] if not a.get("iscrowd") and not a.get("ignore")]
+    ground_truth = dataset.ground_truth()
+    counted = [a for a in ground_truth["annotations"] if not a.get("iscrowd") and not a.get("ignore")]
     names = dict(zip(dataset.category_ids, dataset.classes, strict=True))
     classes = Counter(names[a["category_id"]] for a in counted)
     low, high = (side * side for side in size_bins)
@@ -43,10 +43,10 @@ def summarise(dataset: DetectionDataset, size_bins: Sequence[float]) -> Summary:
     sizes = Counter("small" if area < low else "large" if area >= high else "medium" for area in areas)
     shares = {size: sizes[size] / max(len(counted), 1) for size in ("small", "medium", "large")}
     return Summary(
-        images=len(truth["images"]),
-        empty=len(truth["images"]) - len({a["image_id"] for a in truth["annotations"]}),
+        images=len(ground_truth["images"]),
+        empty=len(ground_truth["images"]) - len({a["image_id"] for a in ground_truth["annotations"]}),
         objects=len(counted),
-        ignored=len(truth["annotations"]) - len(counted),
+        ignored=len(ground_truth["annotations"]) - len(counted),
         per_class={name: classes[name] for name in dataset.classes},
         **shares,
     )

@@ -54,10 +54,10 @@ class VocMetric(Metric):
         for image in self.collector.images:
             found = self.collector.detections(image)
             own = found.labels == label
-            truths, difficult = self._ground_truth(image, label)
+            objects, difficult = self._ground_truth(image, label)
             counted += int((~difficult).sum())
             order = np.argsort(-found.scores[own], kind="stable")
-            for detection, hit in zip(order, _assign(found.boxes[own][order], truths, difficult), strict=True):
+            for detection, hit in zip(order, _assign(found.boxes[own][order], objects, difficult), strict=True):
                 if hit is not None:
                     scores.append(found.scores[own][detection])
                     hits.append(hit)
@@ -83,12 +83,12 @@ def _iou(boxes: Floats, others: Floats) -> Floats:
     return ratio
 
 
-def _assign(detections: Floats, truths: Floats, difficult: NDArray[np.bool_]) -> Sequence[bool | None]:
+def _assign(detections: Floats, objects: Floats, difficult: NDArray[np.bool_]) -> Sequence[bool | None]:
     """Label the detections of one image and class, best first: true positive, false positive, or None for ignored."""
-    if not len(truths):
+    if not len(objects):
         return [False] * len(detections)
-    overlaps = _iou(detections, truths)
-    found = np.zeros(len(truths), dtype=bool)
+    overlaps = _iou(detections, objects)
+    found = np.zeros(len(objects), dtype=bool)
     hits: list[bool | None] = []
     for overlap, best in zip(overlaps.max(1), overlaps.argmax(1), strict=True):
         if overlap < MATCH:

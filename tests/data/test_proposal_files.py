@@ -1,5 +1,6 @@
 """Proposals from files, and what becomes of them on their way to the model."""
 
+import copy
 import json
 import os
 import pickle
@@ -223,6 +224,20 @@ def test_samples_carry_what_of_the_proposals_lies_in_the_image(tmp_path: Path) -
     assert sample.proposals.tolist() == [[0, 0, 5.5, 6], [50, 30, 60, 40], [2, 3, 4, 5]]
     storage = sample.proposals.untyped_storage().nbytes()
     assert storage < 5 * 16 + 1  # of its own: a worker would send the whole file's
+
+
+def test_a_dataset_with_proposals_tells_what_else_it_has(tmp_path: Path) -> None:
+    write_proposals(tmp_path / "p.npz", [some("val", "a", 3)])
+
+    class Pointed(Images):
+        has_points = True
+
+    data = attach_proposals(Pointed("a"), tmp_path / "p.npz", "val")
+    assert data.has_points is True
+    assert not hasattr(data, "has_tracks")
+    assert not hasattr(data, "points")
+    copied = copy.deepcopy(data)
+    assert copied.has_points is True
 
 
 def test_images_that_a_file_lacks_are_named(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ class Centre:
 
     name = "centre"
     key = "point"
+    needs = "points"
 
     def __call__(self, objects: Objects, size: Size) -> list[list[float]]:
         assert size == SIZE
@@ -99,7 +100,7 @@ def filled(*outputs: Any) -> Collector:
 
 def built(collector: Collector, metrics: list[Any]) -> list[Metric]:
     nodes = build.metric_nodes(OmegaConf.create(metrics))
-    return [build.instantiate(node, collector=collector) for node in nodes]
+    return build.build_metrics(OmegaConf.create({"dataset": {"metrics": nodes}}).dataset.metrics, collector)
 
 
 def test_shapes_are_encoded_once_for_any_number_of_metrics(tmp_path: Path) -> None:
@@ -153,7 +154,7 @@ def test_metrics_by_words_and_by_nodes() -> None:
     with pytest.raises(ValueError, match=rf"unknown metric \{{'limit': 3\}}; .*{known}"):
         built(collector, [{"limit": 3}])
     with pytest.raises(ValueError, match=rf"must be a list, such as \[coco\], not 'coco'; .*{known}"):
-        build.metric_nodes("coco")  # type: ignore[arg-type]
+        build.metric_nodes("coco")
     with pytest.raises(ValueError, match=r"limit.*dataset\.metrics"):
         built(collector, ["coco", {"_target_": f"{__name__}.Nearby"}])
 

@@ -1,10 +1,10 @@
-// CUDA on the host, as far as the operators' kernels use it: their sources compile against this header as they are, and
-// run without a GPU.
+// The part of CUDA that the operators' kernels use, on the host: their unchanged sources compile against this header
+// and run without a GPU.
 //
-// Blocks run one after the other; a block's threads are fibers that run in turn from barrier to barrier. Stricter than
-// a GPU where that finds faults: a block's shared memory is of exactly the size asked for, filled with NaN before use;
-// a launch beyond CUDA's limits, or a barrier that some threads do not reach, throws; and the order of the threads can
-// be reversed, so that a missing barrier shows as another result.
+// Blocks run one after the other; a block's threads are fibers that run in turn from barrier to barrier. It is stricter
+// than a GPU, to find faults: shared memory has exactly the requested size and is filled with NaN; a launch beyond
+// CUDA's limits, or a barrier that some threads do not reach, throws; and the order of threads can be reversed, so that
+// a missing barrier changes the result.
 #pragma once
 
 #include <algorithm>

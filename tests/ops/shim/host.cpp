@@ -1,5 +1,5 @@
-// Runs kernels block by block on the host, and registers the CUDA operators on tensors of the CPU: as
-// aligned_rcnn_host, whose schemas the tests define.
+// Runs kernels block by block on the host, and registers the CUDA operators for CPU tensors as aligned_rcnn_host, whose
+// schemas the tests define.
 #include <torch/csrc/stable/library.h>
 #include <ucontext.h>
 
@@ -16,7 +16,7 @@ namespace {
 
 constexpr size_t kStack = 256 << 10;
 
-bool reversed = false;  // threads run from the last to the first
+bool reversed = false;  // run the threads from the last to the first
 std::unique_ptr<unsigned char, decltype(&std::free)> shared(nullptr, std::free);
 
 enum class State { runs, waits, done };
