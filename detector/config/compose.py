@@ -14,7 +14,9 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+from detector.config.help import CONFIGS
+from detector.config.overrides import quote
+
 SEARCH_PATH = "hydra.searchpath="
 """Overrides that add a user's own configuration folders; each composition needs them again."""
 
@@ -32,9 +34,7 @@ def launcher() -> list[str]:
 def override(key: str, value: object) -> str:
     """Write `key=value` in Hydra's grammar, quoting values with special characters."""
     text = str(value)
-    if re.fullmatch(r"[\w./~-]+", text):
-        return f"{key}={text}"
-    return f"{key}='{text.replace(chr(39), chr(92) + chr(39))}'"
+    return f"{key}={text}" if re.fullmatch(r"[\w./-]+", text) else f"{key}={quote(text)}"
 
 
 def key_of(override: str) -> str:
