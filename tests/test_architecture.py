@@ -17,7 +17,7 @@ ROOMS = {
     "inference": {"models", "data", "weights", "config"},
     "training": {"models", "data", "evaluation", "weights", "config", "inference"},
     "alignment": {"data", "evaluation", "config", "training"},
-    "ablation": {"evaluation", "config", "training"},
+    "ablation": {"evaluation", "weights", "config", "training"},
 }
 """The rooms of `detector`, from the ground up, and which of those below each may import; all may import loose files."""
 LOOSE = {"__init__", "boxes", "masks", "matching", "types", "visualize"}

@@ -20,8 +20,8 @@ from detector.ablation.records import Records
 from detector.ablation.report.showcase import showcases
 from detector.ablation.study import Job, Study, find_reusable, pending_jobs, select, write_command
 from detector.config.cli import command, console
-from detector.config.command_line import FULL_ERROR
 from detector.config.compose import current_job, launch, override
+from detector.config.variables import FULL_ERROR
 from detector.training.run import train
 
 

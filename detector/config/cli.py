@@ -17,9 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from detector.config.command_line import FULL_ERROR, environment
 from detector.config.help import default
 from detector.config.mistakes import explain
+from detector.config.variables import FULL_ERROR, environment
 
 console = Console()
 _failures: list[str] = []

@@ -6,16 +6,13 @@ that help and mistakes are answered at once.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from detector.config.help import CONFIGS, help_text
-
-FULL_ERROR = "HYDRA_FULL_ERROR"
-"""Environment variable of Hydra: with 1, errors are raised and not printed."""
+from detector.config.variables import FULL_ERROR, environment
 
 
 def run(name: str, target: str, prepare: Callable[[list[str]], list[str]] | None = None) -> None:
@@ -71,21 +68,3 @@ def _run(name: str, target: str, prepare: Callable[[list[str]], list[str]] | Non
         print(f"error: {explain(error, name, overrides)}", file=sys.stderr)
         sys.exit(1)
     finish()
-
-
-@contextlib.contextmanager
-def environment(variable: str, value: str | None) -> Iterator[None]:
-    """Set an environment variable (None: unset it) for a while."""
-    before = os.environ.get(variable)
-    _put(variable, value)
-    try:
-        yield
-    finally:
-        _put(variable, before)
-
-
-def _put(variable: str, value: str | None) -> None:
-    if value is None:
-        os.environ.pop(variable, None)
-    else:
-        os.environ[variable] = value
