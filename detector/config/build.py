@@ -71,25 +71,38 @@ def check_heads(model: DictConfig, backbone: DictConfig) -> None:
 
 
 def build_dataset(config: DictConfig, split: str) -> DetectionDataset:
-    """Open the `train` or `val` split, with the proposals that a model without an RPN needs (`config.proposals`).
+    """Open the `train` or `val` split; see `open_split`."""
+    return open_split(config.dataset[split], split, OmegaConf.select(config, "model"), config.get("proposals"))
+
+
+def open_split(
+    node: DictConfig, split: str, model: DictConfig | None = None, proposals: str | None = None
+) -> DetectionDataset:
+    """Open a split of a dataset, with what the model needs of it.
+
+    Args:
+        node: of the split.
+        split: `train` or `val`.
+        model: the model's node; masks are read only for one with a head that needs them.
+        proposals: a file, which a model without an RPN needs.
 
     Raises:
         ValueError, OSError: the data is missing or malformed.
     """
-    node = config.dataset[split]
-    unread = {name: False for name in OPTIONAL if name in node and name not in needs(config)}
+    wanted = needs(model)
+    unread = {name: False for name in OPTIONAL if name in node and name not in wanted}
     dataset: DetectionDataset = instantiate(node, **unread)
-    return attach_proposals(dataset, config.get("proposals"), split) if takes_proposals(config) else dataset
+    return attach_proposals(dataset, proposals, split) if takes_proposals(model) else dataset
 
 
 OPTIONAL = ("masks",)
 """Annotations that datasets read only for a head that learns from them."""
 
 
-def needs(config: DictConfig) -> set[str]:
-    """Return the annotations that the model's further heads learn from, such as `masks`."""
-    heads = OmegaConf.select(config, "model.heads.further") or {}
-    return {name for head in heads.values() for name in getattr(get_class(head["_target_"]), "needs", ())}
+def needs(model: DictConfig | None) -> set[str]:
+    """Return the annotations that a model's further heads learn from, such as `masks`."""
+    heads = OmegaConf.select(model, "heads.further") if model is not None else None
+    return {name for head in (heads or {}).values() for name in getattr(get_class(head["_target_"]), "needs", ())}
 
 
 def check_needs(wanted: Iterable[str], train: DetectionDataset) -> None:
@@ -125,9 +138,9 @@ def metric_nodes(metrics: Any) -> list[dict[str, Any]]:
     return nodes
 
 
-def takes_proposals(config: DictConfig) -> bool:
-    """Return whether the model has no RPN and takes the proposals that come with the images."""
-    return bool(OmegaConf.select(config, "model.proposer._target_") == GIVEN)
+def takes_proposals(model: DictConfig | None) -> bool:
+    """Return whether a model has no RPN and takes the proposals that come with the images."""
+    return model is not None and OmegaConf.select(model, "proposer._target_") == GIVEN
 
 
 def build_collector(outputs: Iterable[Output], dataset: DetectionDataset, size_bins: Sequence[float]) -> Collector:

@@ -71,7 +71,7 @@ def command(work: Work | str, full_error: str | None = None) -> Callable[[DictCo
         overrides, folder = list(settings.overrides.task), Path(settings.runtime.output_dir)
         with environment(FULL_ERROR, full_error):
             try:
-                _check_given(config)
+                _check_given(settings.job.config_name, [str(k) for k in config if OmegaConf.is_missing(config, k)])
                 function = _imported(work) if isinstance(work, str) else work
                 _prepare(str(settings.job.config_name), config.get("trust"), overrides)
                 function(config, overrides, folder, console)
@@ -102,10 +102,8 @@ def _prepare(name: str, trust: Iterable[str] | None, overrides: Sequence[str]) -
     check_additions(name, overrides)
 
 
-def _check_given(config: DictConfig) -> None:
+def _check_given(name: str | None, missing: Sequence[str]) -> None:
     """Refuse a command line without a key that the script needs, such as `checkpoint`."""
-    name = HydraConfig.get().job.config_name if HydraConfig.initialized() else None
-    missing = [str(key) for key in config if OmegaConf.is_missing(config, key)]
     if missing and name:
         raise ValueError("; ".join(f"give {key}=...: {default(name, key)[1]}" for key in missing))
 

@@ -18,24 +18,24 @@ from detector.weights.checkpoints import portable
 FROZEN = "detector.models.proposals.FrozenProposals"
 
 
-def borrowed_rpn(config: DictConfig) -> tuple[Any, Mapping[str, Tensor]] | None:
-    """Describe the frozen RPN of the detector that `config.proposals` names.
+def borrowed_rpn(source: str | None, model: DictConfig) -> tuple[Any, Mapping[str, Tensor]] | None:
+    """Describe the frozen RPN of the detector that `proposals=` names.
 
     It is described by plain data, so that the new run needs only its own checkpoint from then on.
 
     Args:
-        config: composed; `proposals` is None, a file of proposals, or a checkpoint.
+        source: None, a file of proposals, or a checkpoint.
+        model: the node of the new model.
 
     Returns:
-        the node for `model.proposer` and the state of that part; None where `proposals` is not a checkpoint.
+        the node for `model.proposer` and the state of that part; None where `source` is not a checkpoint.
 
     Raises:
-        ValueError: `proposals` is missing, does not go with this model, or is neither a file of proposals nor a
+        ValueError: `source` is missing, does not go with this model, or is neither a file of proposals nor a
             detector with an RPN.
     """
-    source = config.get("proposals")
-    if not takes_proposals(config):
-        if source is not None and not has_frozen(config):  # a resumed run's model already has the frozen RPN
+    if not takes_proposals(model):
+        if source is not None and not has_frozen(model):  # a resumed run's model already has the frozen RPN
             ways = "model=fast_rcnn, model=fast_mask_rcnn, or model/proposer=given beside another"
             raise ValueError(f"proposals={source}: this model has an RPN of its own; take {ways}")
         return None
@@ -48,11 +48,11 @@ def borrowed_rpn(config: DictConfig) -> tuple[Any, Mapping[str, Tensor]] | None:
     except (ValueError, FileNotFoundError) as error:
         kinds = f"a file of proposals (*{', *'.join(READERS)}) or a trained detector"
         raise ValueError(f"proposals={source}: {kinds} was expected; {error}") from error
-    if takes_proposals(trained.config):
+    if takes_proposals(trained.config.model):
         raise ValueError(f"proposals={source}: this detector has no RPN either; give one of model=faster_rcnn")
-    model = build_model(trained.config)
-    trained.load(model)
-    proposer: FrozenProposals = freeze(model, trained.config.backbone.size_divisibility)
+    detector = build_model(trained.config)
+    trained.load(detector)
+    proposer: FrozenProposals = freeze(detector, trained.config.backbone.size_divisibility)
     parts = portable(trained.config)["model"]
     node = {
         "_target_": FROZEN,
@@ -61,9 +61,9 @@ def borrowed_rpn(config: DictConfig) -> tuple[Any, Mapping[str, Tensor]] | None:
         "rpn": parts["proposer"],
         "size_divisibility": proposer.size_divisibility,
     }
-    return (parts["proposer"] if has_frozen(trained.config) else node), proposer.state_dict()
+    return (parts["proposer"] if has_frozen(trained.config.model) else node), proposer.state_dict()
 
 
-def has_frozen(config: DictConfig) -> bool:
-    """Return whether the model's proposals come from the frozen RPN of another detector."""
-    return bool(OmegaConf.select(config, "model.proposer._target_") == FROZEN)
+def has_frozen(model: DictConfig) -> bool:
+    """Return whether a model's proposals come from the frozen RPN of another detector."""
+    return bool(OmegaConf.select(model, "proposer._target_") == FROZEN)

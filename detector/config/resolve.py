@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +11,12 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from detector.config.build import build_dataset, check_heads, check_needs, metric_nodes, needs, takes_proposals
+from detector.config.build import check_heads, check_needs, metric_nodes, needs, open_split, takes_proposals
 from detector.config.compose import key_of
 from detector.config.conventions import with_conventions
 from detector.config.proposer import borrowed_rpn
 from detector.config.trained import Trained, open_checkpoint
+from detector.data.stream import default_workers
 from detector.types import DetectionDataset
 from detector.weights import Foreign
 from detector.weights.checkpoints import config_of, portable, read_checkpoint
@@ -77,27 +77,31 @@ def resolve(config: DictConfig, overrides: Sequence[str] = (), splits: Sequence[
         final = _applied(config, trained, overrides)
     elif config.resume not in (None, AUTO):
         final = _resumed(config, overrides)
-    else:
+    elif config.weights is not None:
         final, initial = with_conventions(config, overrides)
+    else:
+        final = config
     OmegaConf.set_struct(final, False)
     final.trainer.precision = precision(str(final.trainer.precision), str(final.trainer.accelerator))
     final.workers = default_workers() if final.workers is None else final.workers
     final.trust = list(config.get("trust") or ())
     final.dataset.metrics = metric_nodes(final.dataset.metrics)
-    _check_words(final)
+    check_levels(final.get("pooler"))
     check_heads(final.model, final.backbone)
     if trained is None:
-        _check_numbers(final)
-    borrowed = borrowed_rpn(final) if trained is None else None
-    if borrowed is not None:
-        final.model.proposer, proposer = borrowed
-    if trained is None:
+        check_numbers(OmegaConf.to_container(final, resolve=True))
+        if (borrowed := borrowed_rpn(final.get("proposals"), final.model)) is not None:
+            final.model.proposer, proposer = borrowed
         check_targets(portable(final), "this run", begins=True)
-    datasets = {split: build_dataset(final, split) for split in splits}
-    if "train" in datasets and trained is None:
-        check_needs(needs(final), datasets["train"])
+    datasets = {split: open_split(final.dataset[split], split, final.model, final.proposals) for split in splits}
+    if "train" in datasets:
+        check_needs(needs(final.model), datasets["train"])
     for dataset in datasets.values():
-        _settle_classes(final, dataset, trained, str(config.get("checkpoint")))
+        if trained is not None:
+            names = trained_classes(trained, dataset.classes, str(config.checkpoint), final.dataset.name)
+        else:
+            names = dataset_classes(final.classes, dataset.classes)
+        final.classes, final.num_classes = names, len(names)
     OmegaConf.set_struct(final, True)
     OmegaConf.set_readonly(final, True)
     return Resolved(final, portable(final), datasets, trained, initial, proposer)
@@ -123,7 +127,7 @@ def _applied(config: DictConfig, trained: Trained, overrides: Sequence[str]) -> 
         if not (trained.own or any(o.startswith("dataset.val_augment") for o in overrides)):
             final.dataset.val_augment = resized
     if config.get("proposals") is not None:
-        if not takes_proposals(final):
+        if not takes_proposals(final.model):
             raise ValueError(
                 f"proposals={config.proposals}: checkpoint {config.checkpoint!r} has an RPN, and needs none"
             )
@@ -169,15 +173,6 @@ def precision(name: str, accelerator: str) -> str:
     return "bf16-mixed" if fast else "32-true"
 
 
-def default_workers() -> int:
-    """Return the number of loader processes: the cores but one, at least 1 and at most 2.
-
-    Small images take a few milliseconds each, so that on two cores one worker keeps up, and a second would take the
-    training's threads away. More pays where images are large, or where a GPU trains.
-    """
-    return min(max((os.cpu_count() or 1) - 1, 1), 2)
-
-
 def with_classes(config: DictConfig, classes: Sequence[str]) -> DictConfig:
     """Return a copy of a configuration with the names and the number of its dataset's classes.
 
@@ -186,51 +181,66 @@ def with_classes(config: DictConfig, classes: Sequence[str]) -> DictConfig:
     """
     config = config.copy()
     OmegaConf.set_readonly(config, False)
-    _set_classes(config, classes)
-    _check_words(config)
+    check_levels(config.get("pooler"))
+    config.classes = dataset_classes(config.classes, classes)
+    config.num_classes = len(classes)
     return config
 
 
-def _set_classes(config: DictConfig, classes: Sequence[str]) -> None:
-    if config.classes is not None and list(config.classes) != list(classes):
-        raise ValueError(f"classes is {list(config.classes)}, but the dataset has {list(classes)}; leave it out")
-    config.classes = list(classes)
-    config.num_classes = len(classes)
+def dataset_classes(given: Sequence[str] | None, classes: Sequence[str]) -> list[str]:
+    """Return the dataset's classes.
+
+    Raises:
+        ValueError: the configuration names others.
+    """
+    if given is not None and list(given) != list(classes):
+        raise ValueError(f"classes is {list(given)}, but the dataset has {list(classes)}; leave it out")
+    return list(classes)
 
 
-def _settle_classes(config: DictConfig, dataset: DetectionDataset, trained: Trained | None, checkpoint: str) -> None:
-    if trained is None:
-        _set_classes(config, dataset.classes)
-        return
-    if not trained.named and len(dataset.classes) == len(config.classes):
-        config.classes = list(dataset.classes)
-    if list(dataset.classes) != list(config.classes):
-        here, there = set(dataset.classes), set(config.classes)
+def trained_classes(trained: Trained, classes: Sequence[str], checkpoint: str, dataset: str) -> list[str]:
+    """Return the classes of a trained detector, which must be those of the dataset.
+
+    Raises:
+        ValueError: the dataset has others, or another order.
+    """
+    known = list(trained.config.classes)
+    if list(classes) != known and (trained.named or len(classes) != len(known)):
+        here, there = set(classes), set(known)
         raise ValueError(
-            f"checkpoint {checkpoint!r} knows {len(there)} classes, the dataset {config.dataset.name} has {len(here)}; "
-            f"not in the dataset: {sorted(there - here)[:5]}, not in the checkpoint: {sorted(here - there)[:5]}; give "
-            "the dataset that it was trained for, with the classes in the same order"
+            f"checkpoint {checkpoint!r} knows {len(there)} classes, the dataset {dataset} has {len(here)}; not in the "
+            f"dataset: {sorted(there - here)[:5]}, not in the checkpoint: {sorted(here - there)[:5]}; give the dataset "
+            "that it was trained for, with the classes in the same order"
         )
+    return list(classes)
 
 
-def _check_words(config: DictConfig) -> None:
-    words = OmegaConf.select(config, "pooler.rounding_by")
-    if words is not None and config.pooler.levels not in words:
-        raise ValueError(f"pooler.levels must be one of {', '.join(words)}, not {config.pooler.levels!r}")
+def check_levels(pooler: DictConfig | None) -> None:
+    """Refuse an unknown rule for a RoI's level."""
+    words = None if pooler is None else pooler.get("rounding_by")
+    if pooler is not None and words is not None and pooler.levels not in words:
+        raise ValueError(f"pooler.levels must be one of {', '.join(words)}, not {pooler.levels!r}")
 
 
-def _check_numbers(config: DictConfig) -> None:
-    """Refuse numbers that no part would look at before the training is under way."""
-    if not isinstance(config.seed, int) or not 0 <= config.seed < 2**32:
-        raise ValueError(f"seed must be a whole number from 0 to 2^32 - 1, not {config.seed!r}")
+def check_numbers(config: Any) -> None:
+    """Refuse numbers that no part would look at before the training is under way.
+
+    Args:
+        config: resolved, plain data.
+    """
+    seed, trainer, schedule = config["seed"], config["trainer"], config["schedule"]
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be a whole number from 0 to 2^32 - 1, not {seed!r}")
     counts = ("steps", "batch_size", "val_batch_size", "validate_every", "checkpoint_every")
-    for name in (*(f"schedule.{name}" for name in counts), "trainer.accumulate_grad_batches"):
-        value = OmegaConf.select(config, name)
+    for name, value in (
+        *((f"schedule.{name}", schedule[name]) for name in counts),
+        ("trainer.accumulate_grad_batches", trainer.get("accumulate_grad_batches")),
+    ):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
-    if config.trainer.get("gradient_clip_algorithm") not in (None, "norm"):
+    if trainer.get("gradient_clip_algorithm") not in (None, "norm"):
         raise ValueError("trainer.gradient_clip_algorithm: gradients are clipped by norm; leave it out")
-    if config.trainer.precision == "16-mixed" and config.schedule.optimizer.get("fused"):
+    if trainer["precision"] == "16-mixed" and schedule["optimizer"].get("fused"):
         raise ValueError("trainer.precision=16-mixed needs schedule.optimizer.fused=false; or take bf16-mixed")
-    if Path(config.data_dir).is_file():
-        raise ValueError(f"data_dir={config.data_dir} is a file; give the folder where datasets lie or shall lie")
+    if Path(config["data_dir"]).is_file():
+        raise ValueError(f"data_dir={config['data_dir']} is a file; give the folder where datasets lie or shall lie")

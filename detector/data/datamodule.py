@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import lightning
@@ -10,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from detector.data.collate import Collate
-from detector.data.stream import Augmentation, Augmented, InOrder, Stream, one_thread
+from detector.data.stream import Augmentation, Augmented, InOrder, Stream, default_workers, one_thread
 from detector.types import DetectionDataset, Sample
 
 
@@ -53,9 +52,7 @@ class DetectionDataModule(lightning.LightningDataModule):
         batch_size: images of a training batch, over all processes.
         val_batch_size: images of a validation batch of one process. Images of different sizes are padded to the
             largest, which changes their features at the border; 1 avoids that.
-        workers: processes that load images; None: one less than the cores, at least 1 and at most 2. Small images take
-            a few milliseconds each, so on two cores one worker suffices, and a second takes threads from the training.
-            More of them help where images are large, or training runs on a GPU.
+        workers: processes that load images; None: `default_workers()`.
         stride: the padded height and width are multiples of it.
         seed: of the order and of the augmentation.
 
@@ -92,7 +89,7 @@ class DetectionDataModule(lightning.LightningDataModule):
         self.train, self.val = train, val
         self.train_augment, self.val_augment = train_augment, val_augment
         self.steps, self.batch_size, self.val_batch_size = steps, batch_size, val_batch_size
-        self.workers = min(max((os.cpu_count() or 1) - 1, 1), 2) if workers is None else workers
+        self.workers = default_workers() if workers is None else workers
         self.stride, self.seed = stride, seed
 
     def train_dataloader(self) -> TrainLoader:

@@ -5,6 +5,7 @@ The samples of a run are one endless stream of epochs, each another permutation 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -98,3 +99,12 @@ class InOrder(Dataset[Sample]):
 def one_thread(_worker: int) -> None:
     """Limit a worker of the loader to one thread, since there are several workers."""
     torch.set_num_threads(1)
+
+
+def default_workers() -> int:
+    """Return the number of loader processes: the cores but one, at least 1 and at most 2.
+
+    Small images take a few milliseconds each, so that on two cores one worker keeps up, and a second would take the
+    training's threads away. More pays where images are large, or where a GPU trains.
+    """
+    return min(max((os.cpu_count() or 1) - 1, 1), 2)

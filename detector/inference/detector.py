@@ -53,7 +53,7 @@ class Detector:
     def _load(self, resolved: Resolved, device: str, checkpoint: str) -> None:
         config, trained = resolved.config, resolved.trained
         assert trained is not None
-        if takes_proposals(config):
+        if takes_proposals(config.model):
             raise ValueError(
                 f"checkpoint {checkpoint!r} works on proposals from a file, and these images have none; train it with "
                 "proposals=RUN/checkpoints/last.ckpt, whose RPN then is a part of it"

@@ -52,16 +52,34 @@ def evaluate_checkpoint(config: DictConfig, overrides: Sequence[str], folder: Pa
     resolved.trained.load(model)
     collector = build_collector(model.heads.outputs, val, final.dataset.size_bins)
     task = DetectionTask(model, collector=collector, metrics=build_metrics(final.dataset.metrics, collector))
-    evaluate(resolved, folder, console, task)
+    augment = instantiate(final.dataset.val_augment)
+    data = DetectionDataModule(
+        train=None,
+        val=val,
+        train_augment=augment,
+        val_augment=augment,
+        steps=1,
+        batch_size=1,
+        val_batch_size=final.schedule.val_batch_size,
+        workers=final.workers,
+        stride=final.backbone.size_divisibility,
+    )
+    evaluate(resolved, data, folder, console, task)
 
 
 def evaluate(
-    resolved: Resolved, folder: Path, console: Console, task: DetectionTask, trainer: Trainer | None = None
+    resolved: Resolved,
+    data: DetectionDataModule,
+    folder: Path,
+    console: Console,
+    task: DetectionTask,
+    trainer: Trainer | None = None,
 ) -> dict[str, Any]:
     """Evaluate a detector: prints the table, writes `metrics.json`, `predictions/` and `pictures/`.
 
     Args:
-        resolved: the final configuration, with the validation split.
+        resolved: the final configuration.
+        data: with the validation split.
         folder: the run's folder.
         console: where the table is printed.
         task: the detector with its weights, collector and metrics.
@@ -74,7 +92,6 @@ def evaluate(
     began = time.perf_counter()
     if trainer is None:
         trainer = make_trainer(config.trainer, folder, logger=False, enable_checkpointing=False)
-    data = datamodule(resolved)
     if task.measured_at is None or task.measured_at != trainer.global_step:
         trainer.validate(task, data, verbose=False, weights_only=True)  # else the last validation had these weights
     metrics: dict[str, Any] = dict(task.results)
@@ -137,23 +154,6 @@ def accelerator(name: str) -> str:
     if name == "mps" or (name == "gpu" and not cuda and torch.backends.mps.is_available()):
         raise ValueError(f"trainer.accelerator={name}: the operators run on CPUs and CUDA's GPUs; take trainer=cpu")
     return name
-
-
-def datamodule(resolved: Resolved) -> DetectionDataModule:
-    """Make the batches of the splits that were opened."""
-    config = resolved.config
-    return DetectionDataModule(
-        train=resolved.datasets.get("train"),
-        val=resolved.datasets["val"],
-        train_augment=instantiate(config.dataset.train_augment),
-        val_augment=instantiate(config.dataset.val_augment),
-        batch_size=config.schedule.batch_size,
-        val_batch_size=config.schedule.val_batch_size,
-        steps=config.schedule.steps * config.trainer.get("accumulate_grad_batches", 1),
-        workers=config.workers,
-        seed=config.seed,
-        stride=config.backbone.size_divisibility,
-    )
 
 
 def measurable(collector: Collector, metrics: Sequence[Metric], dataset: DetectionDataset) -> list[str]:

@@ -17,8 +17,9 @@ from rich.console import Console
 import ops
 from detector.config.build import build_collector, build_metrics, instantiate
 from detector.config.resolve import AUTO, Resolved, resolve
+from detector.data.datamodule import DetectionDataModule
 from detector.training.callbacks import Clock, CsvLogger, Interruption, Levels
-from detector.training.evaluate import datamodule, evaluate, make_trainer, measurable, write_metrics
+from detector.training.evaluate import evaluate, make_trainer, measurable, write_metrics
 from detector.training.folder import COMMAND, train_command
 from detector.training.resume import checkpoint_to_resume, run_folder_of
 from detector.training.task import DetectionTask
@@ -84,7 +85,19 @@ def fit(
         ValueError, OSError: the configuration or the data is at fault; before the first step.
     """
     config, val = resolved.config, resolved.datasets["val"]
-    data = datamodule(resolved)
+    batches = config.trainer.get("accumulate_grad_batches", 1)  # of a step
+    data = DetectionDataModule(
+        train=resolved.datasets["train"],
+        val=val,
+        train_augment=instantiate(config.dataset.train_augment),
+        val_augment=instantiate(config.dataset.val_augment),
+        steps=config.schedule.steps * batches,
+        batch_size=config.schedule.batch_size,
+        val_batch_size=config.schedule.val_batch_size,
+        workers=config.workers,
+        stride=config.backbone.size_divisibility,
+        seed=config.seed,
+    )
     backend = ops.backend()
     console.print(f"Operators: {backend.name} ({backend.reason}); precision: {config.trainer.precision}")
     data_ready = time.perf_counter()
@@ -138,8 +151,7 @@ def fit(
         max_steps=config.schedule.steps,
         max_epochs=-1,
         gradient_clip_val=config.schedule.clip,
-        val_check_interval=min(config.schedule.validate_every, config.schedule.steps)
-        * config.trainer.get("accumulate_grad_batches", 1),
+        val_check_interval=min(config.schedule.validate_every, config.schedule.steps) * batches,
         check_val_every_n_epoch=None,
         logger=[CsvLogger(folder, start), *loggers],
         callbacks=callbacks,
@@ -151,7 +163,7 @@ def fit(
     trainer.fit(task, data, ckpt_path=resume, weights_only=True)
     trainer.save_checkpoint(last, weights_only=False)
     trained = time.perf_counter()
-    result = evaluate(resolved, folder, console, task, trainer)
+    result = evaluate(resolved, data, folder, console, task, trainer)
     keep_best(best, last, result, trainer)
     result |= {"time/data": data_ready - clock.began, "time/training": clock.before + trained - data_ready}
     result["time/total"] = clock.before + time.perf_counter() - clock.began

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from detector.inference.proposing import adopt, propose
 from omegaconf import DictConfig, OmegaConf
 from torchvision.models import detection
 
 from detector.config import build
+from detector.config.proposer import borrowed_rpn
 from detector.config.resolve import with_classes
 from detector.inference.detector import Detector
+from detector.inference.propose import propose
 from detector.models.rcnn import RCNN
 from detector.weights.checkpoints import FORMAT, config_of, load_checkpoint, portable, read_checkpoint
 from tests.conftest import CLASSES, compose_config, confident, random_batch
@@ -34,6 +35,16 @@ def trained(path: Path, *overrides: str) -> RCNN:
     model = confident(build.build_model(config))
     save(path, model, config)
     return model
+
+
+def adopt(config: DictConfig) -> tuple[DictConfig, Any]:
+    """The configuration with the frozen RPN that `proposals` names, and its state; None for none."""
+    borrowed = borrowed_rpn(config.get("proposals"), config.model)
+    if borrowed is None:
+        return config, None
+    OmegaConf.set_struct(config, False)
+    config.model.proposer, state = borrowed
+    return config, state
 
 
 def adopted(source: Path, *overrides: str) -> tuple[RCNN, DictConfig]:
@@ -75,7 +86,7 @@ def test_a_new_checkpoint_needs_only_itself(tmp_path: Path) -> None:
     (tmp_path / "rpn.ckpt").unlink()
     content = read_checkpoint(path)
     saved = config_of(content)
-    assert not build.takes_proposals(saved)
+    assert not build.takes_proposals(saved.model)
     again = build.build_model(saved)
     load_checkpoint(again, content, str(path))
     assert_same_proposals(source, again.eval())

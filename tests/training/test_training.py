@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from omegaconf import OmegaConf
 
-from detector.training.run import _accelerator, keep_best, precision
+from detector.config.resolve import precision
+from detector.training.evaluate import accelerator as _accelerator
+from detector.training.run import keep_best
 
 
 @pytest.mark.parametrize(("final", "kept"), [(0.4, "best"), (0.5, "best"), (0.6, "last")])
@@ -42,12 +43,9 @@ def test_the_precision_is_what_the_device_is_good_at(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu is not None)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: gpu)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    config = OmegaConf.create({"trainer": {"accelerator": accelerator, "precision": "auto"}})
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and gpu is None)
     fast = amx if on_cpu else bool(gpu)
-    assert precision(config) == ("bf16-mixed" if fast else "32-true")
-    config.trainer.precision = 16
-    assert precision(config) == "16-mixed"
-    config.trainer.precision = "half"
+    assert precision("auto", accelerator) == ("bf16-mixed" if fast else "32-true")
+    assert precision("16", accelerator) == "16-mixed"
     with pytest.raises(ValueError, match="not 'half'"):
-        precision(config)
+        precision("half", accelerator)
