@@ -16,7 +16,7 @@ from detector.models.rcnn import RCNN
 from detector.types import DetectionDataset, Output
 
 STANDARD_HEADS = "detector.models.roi_heads.StandardHeads"
-GIVEN = "detector.models.proposals.GivenProposals"
+GIVEN_PROPOSALS = "detector.models.proposals.GivenProposals"
 
 
 def instantiate(config: Any, **kwargs: Any) -> Any:
@@ -89,17 +89,17 @@ def open_split(
     Raises:
         ValueError, OSError: the data is missing or malformed.
     """
-    wanted = needs(model)
-    unread = {name: False for name in OPTIONAL if name in node and name not in wanted}
+    wanted = needed_annotations(model)
+    unread = {name: False for name in OPTIONAL_ANNOTATIONS if name in node and name not in wanted}
     dataset: DetectionDataset = instantiate(node, **unread)
     return attach_proposals(dataset, proposals, split) if takes_proposals(model) else dataset
 
 
-OPTIONAL = ("masks",)
+OPTIONAL_ANNOTATIONS = ("masks",)
 """Annotations that datasets read only for a head that learns from them."""
 
 
-def needs(model: DictConfig | None) -> set[str]:
+def needed_annotations(model: DictConfig | None) -> set[str]:
     """Return the annotations that a model's further heads learn from, such as `masks`."""
     heads = OmegaConf.select(model, "heads.further") if model is not None else None
     return {name for head in (heads or {}).values() for name in getattr(get_class(head["_target_"]), "needs", ())}
@@ -140,7 +140,7 @@ def metric_nodes(metrics: Any) -> list[dict[str, Any]]:
 
 def takes_proposals(model: DictConfig | None) -> bool:
     """Return whether a model has no RPN and takes the proposals that come with the images."""
-    return model is not None and OmegaConf.select(model, "proposer._target_") == GIVEN
+    return model is not None and OmegaConf.select(model, "proposer._target_") == GIVEN_PROPOSALS
 
 
 def build_collector(outputs: Iterable[Output], dataset: DetectionDataset, size_bins: Sequence[float]) -> Collector:

@@ -17,9 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from detector.config.help import default
+from detector.config.help import default_and_comment
 from detector.config.mistakes import explain
-from detector.config.variables import FULL_ERROR, environment
+from detector.config.variables import FULL_ERROR, environment_variable
 
 console = Console()
 _failures: list[str] = []
@@ -69,7 +69,7 @@ def command(work: Work | str, full_error: str | None = None) -> Callable[[DictCo
         # Asked before the work is done, which may start a multirun of its own.
         multirun = settings.mode == RunMode.MULTIRUN
         overrides, folder = list(settings.overrides.task), Path(settings.runtime.output_dir)
-        with environment(FULL_ERROR, full_error):
+        with environment_variable(FULL_ERROR, full_error):
             try:
                 _check_given(settings.job.config_name, [str(k) for k in config if OmegaConf.is_missing(config, k)])
                 function = _imported(work) if isinstance(work, str) else work
@@ -96,16 +96,16 @@ def _imported(name: str) -> Work:
 def _prepare(name: str, trust: Iterable[str] | None, overrides: Sequence[str]) -> None:
     """Trust the packages that the user names, and refuse added keys that nothing reads."""
     from detector.config.conventions import check_additions  # they import torch
-    from detector.weights.trust import allow
+    from detector.weights.trust import trust_packages
 
-    allow(trust or ())
+    trust_packages(trust or ())
     check_additions(name, overrides)
 
 
 def _check_given(name: str | None, missing: Sequence[str]) -> None:
     """Refuse a command line without a key that the script needs, such as `checkpoint`."""
     if missing and name:
-        raise ValueError("; ".join(f"give {key}=...: {default(name, key)[1]}" for key in missing))
+        raise ValueError("; ".join(f"give {key}=...: {default_and_comment(name, key)[1]}" for key in missing))
 
 
 def finish() -> None:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 
 from detector.config.help import CONFIGS, help_text
-from detector.config.variables import FULL_ERROR, environment
+from detector.config.variables import FULL_ERROR, environment_variable
 
 
 def run(name: str, target: str, prepare: Callable[[list[str]], list[str]] | None = None) -> None:
@@ -40,17 +40,17 @@ def _run(name: str, target: str, prepare: Callable[[list[str]], list[str]] | Non
 
     from detector.config.cli import command, finish
     from detector.config.mistakes import explain
-    from detector.config.overrides import quoted, separate, tolerant
+    from detector.config.overrides import allow_new_keys, quote_override, split_options
     from detector.config.show import show
 
     full = os.environ.get(FULL_ERROR)
     overrides: list[str] = []
     try:
-        parsed, options, overrides = separate(sys.argv[1:])
+        parsed, options, overrides = split_options(sys.argv[1:])
         name = parsed.config_name or name
         multirun = parsed.multirun or "hydra.mode=MULTIRUN" in overrides
-        overrides = [quoted(override, multirun) for override in overrides]
-        overrides = tolerant(overrides if prepare is None else prepare(overrides))
+        overrides = [quote_override(override, multirun) for override in overrides]
+        overrides = allow_new_keys(overrides if prepare is None else prepare(overrides))
         task = command(target, full)
         sys.argv[1:] = [*overrides, *options]
         if parsed.cfg == "job" and parsed.package is None and not multirun:
@@ -60,7 +60,7 @@ def _run(name: str, target: str, prepare: Callable[[list[str]], list[str]] | Non
             places = {"--config-dir": parsed.config_dir, "--config-path": parsed.config_path}
             options = [f"{option}={place}" for option, place in places.items() if place is not None]
             sys.argv[1:] = [*overrides, *folder, *options]
-        with environment(FULL_ERROR, "1"):  # Hydra raises its errors, which are told in other words below
+        with environment_variable(FULL_ERROR, "1"):  # Hydra raises its errors, which are told in other words below
             hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)(task)()
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         if full == "1":

@@ -15,7 +15,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from detector.config.help import CONFIGS
-from detector.config.overrides import quote
+from detector.config.overrides import quote_value
 
 SEARCH_PATH = "hydra.searchpath="
 """Overrides that add a user's own configuration folders; each composition needs them again."""
@@ -34,7 +34,7 @@ def launcher() -> list[str]:
 def override(key: str, value: object) -> str:
     """Write `key=value` in Hydra's grammar, quoting values with special characters."""
     text = str(value)
-    return f"{key}={text}" if re.fullmatch(r"[\w./-]+", text) else f"{key}={quote(text)}"
+    return f"{key}={text}" if re.fullmatch(r"[\w./-]+", text) else f"{key}={quote_value(text)}"
 
 
 def key_of(override: str) -> str:

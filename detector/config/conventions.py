@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from detector.config.compose import compose_config, key_of
 from detector.config.mistakes import unknown_key
-from detector.config.overrides import tolerant
-from detector.weights import Foreign, read_weights
+from detector.config.overrides import allow_new_keys
+from detector.weights import PretrainedWeights, read_weights
 
 
 def check_additions(name: str, overrides: Sequence[str]) -> None:
@@ -32,7 +32,7 @@ def check_additions(name: str, overrides: Sequence[str]) -> None:
     others = [o for o in overrides if not o.startswith("+")]
     known = compose_config(others, name)
     if known.get("weights") is not None:
-        known, _ = with_conventions(known, others)
+        known, _ = apply_conventions(known, others)
     for override in added:
         key = override.lstrip("+").split("=")[0]
         parent, _, last = key.rpartition(".")
@@ -54,7 +54,7 @@ def _takes(node: DictConfig, key: str) -> bool:
     return key in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
-def with_conventions(config: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, Foreign | None]:
+def apply_conventions(config: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, PretrainedWeights | None]:
     """Compose the configuration that `config.weights` needs, where the overrides do not say otherwise.
 
     Settings of the preset for a part that the user has replaced by one without such a key are left out.
@@ -71,17 +71,17 @@ def with_conventions(config: DictConfig, overrides: Sequence[str]) -> tuple[Dict
     """
     if config.weights is None:
         return config, None
-    foreign = read_weights(str(config.weights))
+    pretrained = read_weights(str(config.weights))
     given = {key_of(o): o for o in overrides}
-    needed = [o for o in foreign.conventions if key_of(o) not in given or "experiment=" in o]
+    needed = [o for o in pretrained.conventions if key_of(o) not in given or "experiment=" in o]
     if not needed:
-        return config, foreign
+        return config, pretrained
     presets = [o.partition("=")[2] for o in needed if key_of(o) == "experiment"]
     asked = given.get("experiment", "").partition("=")[2].strip("[]").split(",")
     asked = [name.strip() for name in asked if name.strip() not in ("", "null", *presets)]
-    others = tolerant(["weights=", *(o for o in needed if key_of(o) != "experiment")])[1:]
+    others = allow_new_keys(["weights=", *(o for o in needed if key_of(o) != "experiment")])[1:]
     # `+key`, which Hydra asks for where a key does not exist, overrides a key that the preset has.
-    own = [re.sub(r"^\+(?!\+)", "++", o) for o in tolerant(overrides) if key_of(o) != "experiment"]
+    own = [re.sub(r"^\+(?!\+)", "++", o) for o in allow_new_keys(overrides) if key_of(o) != "experiment"]
     try:
         plain = compose_config([*([f"experiment=[{','.join(asked)}]"] if asked else []), *own])
         # The user's experiments come second: the later one wins.
@@ -91,7 +91,7 @@ def with_conventions(config: DictConfig, overrides: Sequence[str]) -> tuple[Dict
     OmegaConf.set_struct(config, False)
     _prune(config, plain)
     OmegaConf.set_struct(config, True)
-    return config, foreign
+    return config, pretrained
 
 
 def _prune(config: DictConfig, plain: DictConfig) -> None:

@@ -37,7 +37,7 @@ class Header:
     keys: list[str]
 
 
-def header(name: str) -> Header:
+def read_header(name: str) -> Header:
     """Read the first comment lines of `configs/NAME.yaml`."""
     lines = _file(name).read_text(encoding="utf-8").splitlines()
     comments = [line[2:].strip() for line in lines[: next(i for i, line in enumerate(lines) if line[:1] != "#")]]
@@ -51,7 +51,7 @@ def header(name: str) -> Header:
 
 def help_text(name: str) -> str:
     """Write what `scripts/NAME.py --help` prints: usage, the keys that matter most with their defaults, examples."""
-    head = header(name)
+    head = read_header(name)
     rows = [_row(name, key) for key in head.keys]
     column = min(max(len(left) for left, _, _ in rows), 28) + 2
     parts = [head.summary, "", f"usage: {head.usage}", "", "Keys, with their defaults:"]
@@ -78,11 +78,11 @@ def _row(name: str, key: str) -> tuple[str, str, list[str]]:
                 comment,
                 sorted(p.stem for p in (CONFIGS / group).glob("*.yaml")),
             )
-    value, comment = default(name, key)
+    value, comment = default_and_comment(name, key)
     return f"{key}={value.replace('???', '...')}", f"{comment} (required)" if value == "???" else comment, []
 
 
-def default(name: str, key: str) -> tuple[str, str]:
+def default_and_comment(name: str, key: str) -> tuple[str, str]:
     """Return the default of a key of `configs/NAME.yaml` as it is written there, and the comment beside it."""
     return _value(name, key.split("."))
 

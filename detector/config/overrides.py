@@ -18,7 +18,7 @@ _KEY = re.compile(r"[+~]{0,2}[\w$][\w$./@:-]*")
 _CONTAINER = re.compile(r"\s*[\[{'\"]")
 
 
-def separate(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
+def split_options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
     """Separate Hydra's options from overrides; options may stand anywhere.
 
     Returns:
@@ -45,14 +45,14 @@ def parse(override: str) -> Override | None:
         return None
 
 
-def quote(value: str) -> str:
+def quote_value(value: str) -> str:
     """Quote a value, so that Hydra reads it as this very string (but for `${...}`, which stays an interpolation)."""
     mark = "'" if '"' in value and "'" not in value else '"'
     # Hydra takes backslashes as such, but before a quote and at the end.
     return mark + re.sub(rf"(\\*)({mark}|$)", lambda m: m[1] * 2 + (m[2] and "\\" + m[2]), value) + mark
 
 
-def quoted(override: str, multirun: bool = False) -> str:
+def quote_override(override: str, multirun: bool = False) -> str:
     """Quote the value of an override where Hydra's grammar cannot read it: a file called `photos (1)`, or `x=1.jpg`.
 
     Values that it reads stay as they are, such as lists, dictionaries and sweeps.
@@ -68,7 +68,7 @@ def quoted(override: str, multirun: bool = False) -> str:
     key, equals, value = override.partition("=")
     if not _KEY.fullmatch(key) or not (equals or key.startswith("~")):
         raise ValueError(f"{override!r} is no key=value; a value with blanks needs quotes: 'key=a b'")
-    as_string = f"{key}={quote(value)}"
+    as_string = f"{key}={quote_value(value)}"
     parsed = parse(override)
     if parsed is None:
         sweep = multirun and re.search(r",|^\w+\(", value) is not None
@@ -89,7 +89,7 @@ def quoted(override: str, multirun: bool = False) -> str:
     return override
 
 
-def tolerant(overrides: Sequence[str]) -> list[str]:
+def allow_new_keys(overrides: Sequence[str]) -> list[str]:
     """Let overrides set keys that only the preset of `weights=` brings.
 
     Hydra composes before the weights are read, and takes `++key=value` for a key that is not there yet.

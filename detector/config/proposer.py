@@ -13,7 +13,7 @@ from detector.config.build import build_model, takes_proposals
 from detector.config.trained import open_checkpoint
 from detector.data.proposal_files import NEEDED, READERS
 from detector.models.proposals import FrozenProposals, freeze
-from detector.weights.checkpoints import portable
+from detector.weights.checkpoints import portable_config
 
 FROZEN = "detector.models.proposals.FrozenProposals"
 
@@ -53,7 +53,7 @@ def borrowed_rpn(source: str | None, model: DictConfig) -> tuple[Any, Mapping[st
     detector = build_model(trained.config)
     trained.load(detector)
     proposer: FrozenProposals = freeze(detector, trained.config.backbone.size_divisibility)
-    parts = portable(trained.config)["model"]
+    parts = portable_config(trained.config)["model"]
     node = {
         "_target_": FROZEN,
         "normalize": parts["normalize"],

@@ -11,28 +11,35 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from detector.config.build import check_heads, check_needs, metric_nodes, needs, open_split, takes_proposals
+from detector.config.build import (
+    check_heads,
+    check_needs,
+    metric_nodes,
+    needed_annotations,
+    open_split,
+    takes_proposals,
+)
 from detector.config.compose import key_of
-from detector.config.conventions import with_conventions
+from detector.config.conventions import apply_conventions
 from detector.config.proposer import borrowed_rpn
 from detector.config.trained import Trained, open_checkpoint
 from detector.data.stream import default_workers
 from detector.types import DetectionDataset
-from detector.weights import Foreign
-from detector.weights.checkpoints import config_of, portable, read_checkpoint
-from detector.weights.trust import allow, check_targets
+from detector.weights import PretrainedWeights
+from detector.weights.checkpoints import checkpoint_config, portable_config, read_checkpoint
+from detector.weights.trust import check_targets, trust_packages
 
 AUTO = "auto"
 """`resume=auto`: go on with what the run's folder holds."""
-MOVABLE = ("data_dir", "workers", "trainer", "logger", "resume", "trust", "hydra")
+MOVABLE_KEYS = ("data_dir", "workers", "trainer", "logger", "resume", "trust", "hydra")
 """Keys that a resumed run may change: where it runs, not what it computes."""
-FIXED = ("precision", "accumulate_grad_batches")
+FIXED_TRAINER_KEYS = ("precision", "accumulate_grad_batches")
 """Keys of the trainer that change what is computed; a resumed run keeps them."""
-PLACE = ("accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar", "log_every_n_steps")
+MACHINE_TRAINER_KEYS = ("accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar", "log_every_n_steps")
 """Keys of the trainer that say where a run runs, not what it computes."""
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """Lightning's names of precisions, and the dtype of autocast."""
-SHORT = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+PRECISION_ALIASES = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 """Lightning's short names."""
 
 
@@ -48,7 +55,7 @@ class Resolved:
     """the splits that were opened, by name"""
     trained: Trained | None = None
     """the trained detector of `checkpoint=`"""
-    initial: Foreign | None = None
+    initial: PretrainedWeights | None = None
     """the weights that a new run begins with (`weights=`)"""
     proposer: Mapping[str, Tensor] | None = None
     """the state of a frozen RPN (`proposals=CHECKPOINT`)"""
@@ -70,19 +77,19 @@ def resolve(config: DictConfig, overrides: Sequence[str] = (), splits: Sequence[
     Raises:
         ValueError, OSError: the configuration, a checkpoint or the data is at fault.
     """
-    allow(config.get("trust") or ())
+    trust_packages(config.get("trust") or ())
     trained = initial = proposer = None
     if "checkpoint" in config:
         trained = open_checkpoint(config.checkpoint, config.norm_eps)
-        final = _applied(config, trained, overrides)
+        final = _trained_config(config, trained, overrides)
     elif config.resume not in (None, AUTO):
-        final = _resumed(config, overrides)
+        final = _resumed_config(config, overrides)
     elif config.weights is not None:
-        final, initial = with_conventions(config, overrides)
+        final, initial = apply_conventions(config, overrides)
     else:
         final = config
     OmegaConf.set_struct(final, False)
-    final.trainer.precision = precision(str(final.trainer.precision), str(final.trainer.accelerator))
+    final.trainer.precision = resolve_precision(str(final.trainer.precision), str(final.trainer.accelerator))
     final.workers = default_workers() if final.workers is None else final.workers
     final.trust = list(config.get("trust") or ())
     final.dataset.metrics = metric_nodes(final.dataset.metrics)
@@ -92,10 +99,10 @@ def resolve(config: DictConfig, overrides: Sequence[str] = (), splits: Sequence[
         check_numbers(OmegaConf.to_container(final, resolve=True))
         if (borrowed := borrowed_rpn(final.get("proposals"), final.model)) is not None:
             final.model.proposer, proposer = borrowed
-        check_targets(portable(final), "this run", begins=True)
+        check_targets(portable_config(final), "this run", new_run=True)
     datasets = {split: open_split(final.dataset[split], split, final.model, final.proposals) for split in splits}
     if "train" in datasets:
-        check_needs(needs(final.model), datasets["train"])
+        check_needs(needed_annotations(final.model), datasets["train"])
     for dataset in datasets.values():
         if trained is not None:
             names = trained_classes(trained, dataset.classes, str(config.checkpoint), final.dataset.name)
@@ -104,10 +111,10 @@ def resolve(config: DictConfig, overrides: Sequence[str] = (), splits: Sequence[
         final.classes, final.num_classes = names, len(names)
     OmegaConf.set_struct(final, True)
     OmegaConf.set_readonly(final, True)
-    return Resolved(final, portable(final), datasets, trained, initial, proposer)
+    return Resolved(final, portable_config(final), datasets, trained, initial, proposer)
 
 
-def _applied(config: DictConfig, trained: Trained, overrides: Sequence[str]) -> DictConfig:
+def _trained_config(config: DictConfig, trained: Trained, overrides: Sequence[str]) -> DictConfig:
     """The configuration of a trained detector as a script runs it."""
     final = trained.config
     if "trainer" in config:
@@ -135,25 +142,27 @@ def _applied(config: DictConfig, trained: Trained, overrides: Sequence[str]) -> 
     return final
 
 
-def _resumed(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+def _resumed_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """The configuration in the checkpoint, with the overrides that may change."""
-    final = config_of(read_checkpoint(config.resume))
+    final = checkpoint_config(read_checkpoint(config.resume))
     overrides = [o for o in overrides if not o.startswith("resume=")]
     keys = [key_of(o) for o in overrides]
-    refused = {f"trainer.{name}" for name in FIXED}
-    fixed = [o for o, key in zip(overrides, keys, strict=True) if key.split(".")[0] not in MOVABLE or key in refused]
+    refused = {f"trainer.{name}" for name in FIXED_TRAINER_KEYS}
+    fixed = [
+        o for o, key in zip(overrides, keys, strict=True) if key.split(".")[0] not in MOVABLE_KEYS or key in refused
+    ]
     if fixed:
         raise ValueError(f"resume takes the run's own configuration; leave out {' '.join(fixed)}")
     final.logger = config.logger
     if "trainer" in keys:
-        final.trainer = {**config.trainer, **{name: final.trainer[name] for name in FIXED}}
+        final.trainer = {**config.trainer, **{name: final.trainer[name] for name in FIXED_TRAINER_KEYS}}
     for key in keys:
         if key != "trainer" and not key.startswith("hydra"):
             OmegaConf.update(final, key, OmegaConf.select(config, key), force_add=True)
     return final
 
 
-def precision(name: str, accelerator: str) -> str:
+def resolve_precision(name: str, accelerator: str) -> str:
     """Return the precision in Lightning's long name.
 
     `auto` is bf16-mixed where the device multiplies matrices in it (GPUs since Ampere, CPUs with AMX), else 32-true.
@@ -161,11 +170,11 @@ def precision(name: str, accelerator: str) -> str:
     Raises:
         ValueError: there is no such precision.
     """
-    name = SHORT.get(name, name)
+    name = PRECISION_ALIASES.get(name, name)
     if name in PRECISIONS:
         return name
     if name != AUTO:
-        raise ValueError(f"precision must be one of auto, {', '.join((*PRECISIONS, *SHORT))}, not {name!r}")
+        raise ValueError(f"precision must be one of auto, {', '.join((*PRECISIONS, *PRECISION_ALIASES))}, not {name!r}")
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

@@ -25,10 +25,10 @@ def show(config: DictConfig, resolve: bool = False) -> None:
     # Hydra goes through the defaults list from its end.
     chosen = reversed(list(HydraConfig.get().runtime.choices.items()))
     choices = {group: choice for group, choice in chosen if not group.startswith("hydra/")}
-    sys.stdout.write(text(config, choices, resolve))
+    sys.stdout.write(format_config(config, choices, resolve))
 
 
-def text(config: DictConfig, choices: dict[str, Any], resolve: bool = False) -> str:
+def format_config(config: DictConfig, choices: dict[str, Any], resolve: bool = False) -> str:
     """Write a configuration as YAML: the choices as comments, then the keys, then those that follow from others."""
     lines = ["# Choices"]
     lines += [f"#   {group}={'null' if choice is None else choice}" for group, choice in choices.items()]

@@ -11,7 +11,7 @@ from torch import nn
 
 from detector import weights
 from detector.config.compose import compose_config
-from detector.weights.checkpoints import config_of, load_checkpoint, portable, read_checkpoint
+from detector.weights.checkpoints import checkpoint_config, load_checkpoint, portable_config, read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -43,26 +43,26 @@ def open_checkpoint(source: str | Path, norm_eps: float | None = None) -> Traine
         if norm_eps is not None:
             raise ValueError(f"norm_eps={norm_eps}: checkpoint {str(source)!r} has its own; leave it out")
         content = read_checkpoint(source)
-        return Trained(config_of(content), lambda model: load_checkpoint(model, content, str(source)))
-    foreign = weights.read_weights(str(source))
-    if not foreign.conventions:
+        return Trained(checkpoint_config(content), lambda model: load_checkpoint(model, content, str(source)))
+    pretrained = weights.read_weights(str(source))
+    if not pretrained.conventions:
         raise ValueError(f"checkpoint {str(source)!r} is one of this project's: give its name the suffix .ckpt")
-    config = compose_config([*foreign.conventions, *([] if norm_eps is None else [f"norm.eps={norm_eps}"])])
+    config = compose_config([*pretrained.conventions, *([] if norm_eps is None else [f"norm.eps={norm_eps}"])])
     config.trainer.precision = "32-true"  # the precision they were published for
-    names = [name for name in foreign.classes or [] if name != weights.PLACEHOLDER]
-    config.classes = names or [str(i) for i in range(foreign.num_classes)]
+    names = [name for name in pretrained.classes or [] if name != weights.PLACEHOLDER]
+    config.classes = names or [str(i) for i in range(pretrained.num_classes)]
     config.num_classes = len(config.classes)
     # Resolved, as in a checkpoint of this project: the model does not depend on the dataset it is evaluated on.
-    config = OmegaConf.create(portable(config))
-    return Trained(config, lambda model: _load_all(model, foreign, config.classes), own=False, named=bool(names))
+    config = OmegaConf.create(portable_config(config))
+    return Trained(config, lambda model: _load_all(model, pretrained, config.classes), own=False, named=bool(names))
 
 
 def _is_foreign(source: str) -> bool:
     return source.startswith("torchvision:") or source.endswith((".pkl", ".pth"))
 
 
-def _load_all(model: nn.Module, foreign: weights.Foreign, classes: Sequence[str]) -> None:
-    named = foreign if foreign.classes else replace(foreign, classes=list(classes))
-    report = weights.load(model, named, list(classes))
-    if report.anew:
+def _load_all(model: nn.Module, pretrained: weights.PretrainedWeights, classes: Sequence[str]) -> None:
+    named = pretrained if pretrained.classes else replace(pretrained, classes=list(classes))
+    report = weights.load_weights(model, named, list(classes))
+    if report.reinitialized:
         raise ValueError(f"{report}: it cannot tell these classes apart without being trained for them")

@@ -11,7 +11,7 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 @contextlib.contextmanager
-def environment(variable: str, value: str | None) -> Iterator[None]:
+def environment_variable(variable: str, value: str | None) -> Iterator[None]:
     """Set an environment variable (None: unset it) for a while."""
     before = os.environ.get(variable)
     _put(variable, value)

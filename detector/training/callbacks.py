@@ -98,7 +98,7 @@ class Progress(RichProgressBar):
         return "Training"
 
 
-class Levels(Callback):
+class RoILevels(Callback):
     """Prints how many RoIs each level of the pyramid has given, once after the first steps and once at the end."""
 
     def __init__(self, after: int = 50) -> None:

@@ -95,7 +95,7 @@ def evaluate(
     if task.measured_at is None or task.measured_at != trainer.global_step:
         trainer.validate(task, data, verbose=False, weights_only=True)  # else the last validation had these weights
     metrics: dict[str, Any] = dict(task.results)
-    metrics |= environment(trainer.strategy.root_device) | {"env/precision": config.trainer.precision}
+    metrics |= describe_environment(trainer.strategy.root_device) | {"env/precision": config.trainer.precision}
     metrics["env/parameters"] = str(sum(p.numel() for p in task.model.parameters()))
     metrics["time/evaluation"] = time.perf_counter() - began
     if trainer.is_global_zero:
@@ -156,7 +156,7 @@ def accelerator(name: str) -> str:
     return name
 
 
-def measurable(collector: Collector, metrics: Sequence[Metric], dataset: DetectionDataset) -> list[str]:
+def available_metrics(collector: Collector, metrics: Sequence[Metric], dataset: DetectionDataset) -> list[str]:
     """List the metrics that the ground truth allows: those it gives where nothing is detected."""
     nothing = Objects(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 1, 1))
     images = dataset.ground_truth()["images"]
@@ -182,7 +182,7 @@ def _picture(path: Path, task: DetectionTask, data: DetectionDataModule, count: 
     contact_sheet(rows, data.val.classes, path)
 
 
-def environment(device: torch.device) -> dict[str, str]:
+def describe_environment(device: torch.device) -> dict[str, str]:
     """Describe where numbers were measured, under `env/`: versions, device, commit (absent outside a git checkout)."""
     facts = {
         "env/python": sys.version.split()[0],

@@ -29,7 +29,7 @@ def command_of(folder: Path) -> str | None:
     return file.read_text(encoding="utf-8").strip() if file.is_file() else None
 
 
-def names(folders: Sequence[Path]) -> list[str]:
+def short_names(folders: Sequence[Path]) -> list[str]:
     """Name each of several runs by the parts of its path in which they differ, or by the whole path."""
     if len({len(folder.parts) for folder in folders}) > 1 or len(set(folders)) < len(folders):
         return [str(folder) for folder in folders]
@@ -38,7 +38,7 @@ def names(folders: Sequence[Path]) -> list[str]:
     return ["/".join(folder.parts[level] for level in differ) for folder in folders]
 
 
-def finished(folder: Path) -> bool:
+def is_finished(folder: Path) -> bool:
     """Return whether the run in a folder is finished: `metrics.json` is written last."""
     try:
         return "time/total" in json.loads((folder / "metrics.json").read_text())
@@ -46,7 +46,7 @@ def finished(folder: Path) -> bool:
         return False
 
 
-def configuration(folder: Path) -> DictConfig:
+def read_config(folder: Path) -> DictConfig:
     """Read a run's `config.yaml`.
 
     Raises:

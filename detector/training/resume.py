@@ -10,8 +10,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from detector.config.resolve import MOVABLE, PLACE
-from detector.training.folder import configuration, finished
+from detector.config.resolve import MACHINE_TRAINER_KEYS, MOVABLE_KEYS
+from detector.training.folder import is_finished, read_config
 
 
 def run_folder_of(checkpoint: Path) -> Path:
@@ -43,14 +43,14 @@ def checkpoint_to_resume(folder: Path, asked: Any, console: Console) -> tuple[bo
     """
     last = folder / "checkpoints" / "last.ckpt"
     if (folder / "config.yaml").is_file():
-        held = OmegaConf.to_container(configuration(folder), resolve=True)
+        held = OmegaConf.to_container(read_config(folder), resolve=True)
         changed = sorted(differences(held, asked))
         if changed:
             raise ValueError(
                 f"{folder} holds a run with other values of {', '.join(changed[:5])}: give a folder of its own "
                 "(hydra.run.dir), or remove that one"
             )
-        if finished(folder):
+        if is_finished(folder):
             console.print(f"{folder}: done before", soft_wrap=True)
             return True, None
     if last.is_file() and not zipfile.is_zipfile(last):
@@ -70,8 +70,10 @@ def differences(one: Any, other: Any) -> set[str]:
 
 def _computed(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration without what may change."""
-    kept = {key: value for key, value in config.items() if key not in MOVABLE or key == "data_dir"}
-    return kept | {"trainer": {name: value for name, value in config["trainer"].items() if name not in PLACE}}
+    kept = {key: value for key, value in config.items() if key not in MOVABLE_KEYS or key == "data_dir"}
+    return kept | {
+        "trainer": {name: value for name, value in config["trainer"].items() if name not in MACHINE_TRAINER_KEYS}
+    }
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

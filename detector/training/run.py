@@ -18,12 +18,12 @@ import ops
 from detector.config.build import build_collector, build_metrics, instantiate
 from detector.config.resolve import AUTO, Resolved, resolve
 from detector.data.datamodule import DetectionDataModule
-from detector.training.callbacks import Clock, CsvLogger, Interruption, Levels
-from detector.training.evaluate import evaluate, make_trainer, measurable, write_metrics
+from detector.training.callbacks import Clock, CsvLogger, Interruption, RoILevels
+from detector.training.evaluate import available_metrics, evaluate, make_trainer, write_metrics
 from detector.training.folder import COMMAND, train_command
 from detector.training.resume import checkpoint_to_resume, run_folder_of
 from detector.training.task import DetectionTask
-from detector.weights import departures
+from detector.weights import changed_settings
 from detector.weights.checkpoints import load_checkpoint, read_checkpoint
 from detector.weights.initial import load_initial
 
@@ -105,7 +105,7 @@ def fit(
     model = instantiate(config.model)
     collector = build_collector(model.heads.outputs, val, config.dataset.size_bins)
     metrics = build_metrics(config.dataset.metrics, collector)
-    _check_monitor(config.schedule.monitor, measurable(collector, metrics, val))
+    _check_monitor(config.schedule.monitor, available_metrics(collector, metrics, val))
     task = DetectionTask(
         model=model,
         optimizer=instantiate(config.schedule.optimizer),
@@ -122,7 +122,7 @@ def fit(
         start = content["global_step"]
     else:
         initial = resolved.initial
-        changed = [] if initial is None or initial.config is None else departures(config, initial.config)
+        changed = [] if initial is None or initial.config is None else changed_settings(config, initial.config)
         lines = load_initial(
             model, initial, config.classes, changed, OmegaConf.to_container(config.backbone, resolve=True)
         )
@@ -139,7 +139,7 @@ def fit(
     callbacks: list[Callback] = [
         clock,
         Interruption(last, console),
-        Levels(after=min(50, config.schedule.steps)),
+        RoILevels(after=min(50, config.schedule.steps)),
         LearningRateMonitor("step"),
         best,
         ModelCheckpoint(last.parent, "last", every_n_train_steps=every, enable_version_counter=False),

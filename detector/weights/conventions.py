@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from detector.weights.foreign import CLASSIFY, MASK, REGRESS, TRUNK, layers
+from detector.weights.conversion import CLASSIFY, MASK, REGRESS, TRUNK, layers
 
 MEAN, STD = (123.675, 116.28, 103.53), (1.0, 1.0, 1.0)
 """Of the zoo, in the order red, green, blue."""
@@ -33,7 +33,7 @@ BODIES = {
 """By the number of blocks in the second and third residual stage, groups, and channels of the first stage."""
 
 
-def architecture(state: Mapping[str, Tensor], source: str) -> list[str]:
+def infer_architecture(state: Mapping[str, Tensor], source: str) -> list[str]:
     """Infer the preset, and overrides where the model differs from it.
 
     Args:
@@ -117,7 +117,7 @@ def _mask_head(state: Mapping[str, Tensor], kind: str) -> list[str]:
     return overrides
 
 
-def preprocessing(mean: Tensor | None, std: Tensor | None) -> tuple[bool, list[str]]:
+def infer_preprocessing(mean: Tensor | None, std: Tensor | None) -> tuple[bool, list[str]]:
     """Tell whether the model takes images in RGB order, and make overrides for unusual means and deviations.
 
     Args:
@@ -134,7 +134,7 @@ def preprocessing(mean: Tensor | None, std: Tensor | None) -> tuple[bool, list[s
     return rgb, overrides
 
 
-def anchors(cells: Sequence[Tensor]) -> list[str]:
+def infer_anchors(cells: Sequence[Tensor]) -> list[str]:
     """Make overrides for unusual anchors.
 
     Args:

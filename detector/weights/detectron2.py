@@ -15,20 +15,31 @@ from torch import Tensor
 
 from detector.data.voc import CLASSES as VOC
 from detector.weights import conventions, unpickle
-from detector.weights.foreign import CLASSIFY, MASK, PLACEHOLDER, REGRESS, TRUNK, Foreign, Rule, rename, some, unflatten
+from detector.weights.conversion import (
+    CLASSIFY,
+    MASK,
+    PLACEHOLDER,
+    REGRESS,
+    TRUNK,
+    PretrainedWeights,
+    Rule,
+    abbreviate,
+    rename_tensors,
+    unflatten,
+)
 from detector.weights.torchvision import categories
 
 COCO = tuple(name for name in categories("fasterrcnn_resnet50_fpn") if name != PLACEHOLDER)
 """COCO's classes in the order of their ids, Detectron2's rows; VOC's are in alphabetical order, as here."""
 
 
-def from_pickle(path: Path) -> dict[str, Tensor]:
+def read_zoo_file(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a `.pkl` file of Detectron2's model zoo.
 
     Raises:
         ValueError: the file is of another format.
     """
-    content = unpickle.read(path)
+    content = unpickle.read_pickle(path)
     if not isinstance(content, dict):
         raise ValueError(f"weights {str(path)!r}: a dictionary was expected, the file holds a {type(content).__name__}")
     if not isinstance(content.get("model"), dict) or "__author__" not in content:
@@ -48,7 +59,7 @@ def from_pickle(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def recognise(state: Mapping[str, Any]) -> bool:
+def is_detectron2(state: Mapping[str, Any]) -> bool:
     """Tell from the names of a state dict whether it is of a two-stage detector of Detectron2."""
     names = [key.removeprefix("module.") for key in state]
     return all(
@@ -57,7 +68,7 @@ def recognise(state: Mapping[str, Any]) -> bool:
     )
 
 
-def convert(state: Mapping[str, Tensor], source: str) -> Foreign:
+def convert(state: Mapping[str, Tensor], source: str) -> PretrainedWeights:
     """Convert a state dict of Detectron2, flipping the first convolution from BGR to RGB where needed.
 
     What it tells of the model becomes overrides: depth and kind of the backbone, masks, norms and, where the file has
@@ -68,23 +79,23 @@ def convert(state: Mapping[str, Tensor], source: str) -> Foreign:
         ValueError: it has layers that this project does not have, or lacks some.
     """
     state = {key.removeprefix("module."): value for key, value in state.items()}
-    if not recognise(state):
+    if not is_detectron2(state):
         raise ValueError(
             f"weights {source!r}: neither Faster nor Mask R-CNN of Detectron2 (no proposal_generator.rpn_head, or no "
-            f"roi_heads.box_predictor): {some(sorted(state))}"
+            f"roi_heads.box_predictor): {abbreviate(sorted(state))}"
         )
     mean, std = state.pop("pixel_mean", None), state.pop("pixel_std", None)
     cells = [state.pop(key) for key in sorted(state) if ".anchor_generator.cell_anchors." in key]
-    new = rename(state, _rules(state), source)
-    overrides = conventions.architecture(new, source)
+    new = rename_tensors(state, _rules(state), source)
+    overrides = conventions.infer_architecture(new, source)
     unflatten(new, new["proposer.head.convs.0.weight"].shape[1], source)
-    rgb, normalise = conventions.preprocessing(mean, std)
+    rgb, normalise = conventions.infer_preprocessing(mean, std)
     if not rgb:
         stem = "backbone.body.stem.0.weight"
         new[stem] = new[stem].flip(1)
-    overrides += normalise + conventions.anchors(cells)
+    overrides += normalise + conventions.infer_anchors(cells)
     classes = {len(COCO): list(COCO), len(VOC): list(VOC)}.get(len(new[CLASSIFY + ".weight"]) - 1)
-    return Foreign(new, overrides, classes, source)
+    return PretrainedWeights(new, overrides, classes, source)
 
 
 def _rules(state: Mapping[str, Tensor]) -> list[Rule]:

@@ -9,30 +9,30 @@ import torch
 from torch import Tensor, nn
 
 from detector.models.heads import FurtherHead
-from detector.weights.foreign import PLACEHOLDER, Foreign, some
+from detector.weights.conversion import PLACEHOLDER, PretrainedWeights, abbreviate
 
 COUNTER = ".num_batches_tracked"
 """A batch norm's counter: no parameter, and used by none of the norms here."""
 
 
 @dataclass(frozen=True)
-class Report:
+class LoadReport:
     """Report what was loaded; as text, one line to print."""
 
     source: str
     loaded: int
     """number of tensors"""
-    anew: list[str] = field(default_factory=list)
+    reinitialized: list[str] = field(default_factory=list)
     """layers that keep their initial weights"""
     reason: str = ""
     """why they do"""
 
     def __str__(self) -> str:
         text = f"weights: {self.loaded} tensors from {self.source}"
-        return f"{text}; made anew for {self.reason}: {', '.join(self.anew)}" if self.anew else text
+        return f"{text}; made anew for {self.reason}: {', '.join(self.reinitialized)}" if self.reinitialized else text
 
 
-def load(model: nn.Module, foreign: Foreign, classes: Sequence[str]) -> Report:
+def load_weights(model: nn.Module, pretrained: PretrainedWeights, classes: Sequence[str]) -> LoadReport:
     """Load weights into a model.
 
     The predictors' rows are reordered by the names of the classes, if the weights have the same classes as the model;
@@ -42,35 +42,35 @@ def load(model: nn.Module, foreign: Foreign, classes: Sequence[str]) -> Report:
 
     Args:
         model: built with the conventions of the weights, for `classes`.
-        foreign: the weights.
+        pretrained: the weights.
         classes: names of the model's classes.
 
     Raises:
         ValueError: the weights are of another model; the message names what does not fit.
     """
     own, further = model.state_dict(), _further(model)
-    state = {k: v for k, v in foreign.state.items() if k in own or not k.endswith(COUNTER)}
+    state = {k: v for k, v in pretrained.state.items() if k in own or not k.endswith(COUNTER)}
     if not any(k.startswith("proposer.head.") for k in own):  # given proposals, or a frozen RPN
         state = {k: v for k, v in state.items() if not k.startswith("proposer.")}
         state |= {k: v for k, v in own.items() if k.startswith("proposer.")}
-    theirs = _dependent(state, foreign.num_classes, further)
-    anew = theirs | _dependent(own, len(classes), further)
-    rows = _rows(foreign, classes)
+    theirs = _dependent(state, pretrained.num_classes, further)
+    reinitialized = theirs | _dependent(own, len(classes), further)
+    rows = _rows(pretrained, classes)
     if rows is None:
-        state = {k: v for k, v in state.items() if _module(k) not in anew}
+        state = {k: v for k, v in state.items() if _module(k) not in reinitialized}
     else:
-        anew = set()
+        reinitialized = set()
         last = set(_classifiers(state))
         state |= {
-            k: _reorder(v, rows, foreign.num_classes, _module(k) in last)
+            k: _reorder(v, rows, pretrained.num_classes, _module(k) in last)
             for k, v in state.items()
             if _module(k) in theirs
         }
-    wanted = {k: v for k, v in own.items() if not k.endswith(COUNTER) and _module(k) not in anew}
-    _check(foreign, state, wanted | {k: v for k, v in own.items() if k in state})
+    wanted = {k: v for k, v in own.items() if not k.endswith(COUNTER) and _module(k) not in reinitialized}
+    _check(pretrained, state, wanted | {k: v for k, v in own.items() if k in state})
     model.load_state_dict(own | state)
-    made = sorted({_module(k) for k in own} & anew)
-    return Report(foreign.source, len(state), made, _reason(foreign, classes) if made else "")
+    made = sorted({_module(k) for k in own} & reinitialized)
+    return LoadReport(pretrained.source, len(state), made, _reason(pretrained, classes) if made else "")
 
 
 def _module(key: str) -> str:
@@ -107,15 +107,15 @@ def _dependent(state: Mapping[str, Tensor], num_classes: int, further: Mapping[s
     return found
 
 
-def _rows(foreign: Foreign, classes: Sequence[str]) -> list[int] | None:
+def _rows(pretrained: PretrainedWeights, classes: Sequence[str]) -> list[int] | None:
     """Find the row of each of `classes` in the weights; None if the classes differ."""
-    if foreign.classes is None:
-        return list(range(len(classes))) if foreign.num_classes == len(classes) else None
-    if list(classes) == foreign.classes:
+    if pretrained.classes is None:
+        return list(range(len(classes))) if pretrained.num_classes == len(classes) else None
+    if list(classes) == pretrained.classes:
         return list(range(len(classes)))
-    if sorted(name for name in foreign.classes if name != PLACEHOLDER) != sorted(classes):
+    if sorted(name for name in pretrained.classes if name != PLACEHOLDER) != sorted(classes):
         return None
-    return [foreign.classes.index(name) for name in classes]
+    return [pretrained.classes.index(name) for name in classes]
 
 
 def _reorder(value: Tensor, rows: Sequence[int], num_classes: int, background: bool) -> Tensor:
@@ -125,37 +125,37 @@ def _reorder(value: Tensor, rows: Sequence[int], num_classes: int, background: b
     return torch.cat((by_class[list(rows)].flatten(0, 1), value[num_classes * each :]))
 
 
-def _reason(foreign: Foreign, classes: Sequence[str]) -> str:
-    names = [name for name in foreign.classes or [] if name != PLACEHOLDER]
-    count = len(names) if names else foreign.num_classes
+def _reason(pretrained: PretrainedWeights, classes: Sequence[str]) -> str:
+    names = [name for name in pretrained.classes or [] if name != PLACEHOLDER]
+    count = len(names) if names else pretrained.num_classes
     if count != len(classes):
         return f"{len(classes)} classes instead of {count}"
-    return f"other classes ({some(classes)} instead of {some(names)})"
+    return f"other classes ({abbreviate(classes)} instead of {abbreviate(names)})"
 
 
-def _check(foreign: Foreign, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+def _check(pretrained: PretrainedWeights, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
     """Raise ValueError, naming what does not fit.
 
     Args:
-        foreign: for the message.
+        pretrained: for the message.
         state: to be loaded.
         own: the model's state dict, without layers that keep their initial weights.
     """
     faults = []
     if missing := sorted(own.keys() - state.keys()):
-        faults.append(f"{len(missing)} tensors missing ({some(missing)})")
+        faults.append(f"{len(missing)} tensors missing ({abbreviate(missing)})")
     if left := sorted(state.keys() - own.keys()):
-        faults.append(f"{len(left)} left over ({some(left)})")
+        faults.append(f"{len(left)} left over ({abbreviate(left)})")
     shapes = [
         f"{key} is {list(state[key].shape)} and the model's {list(own[key].shape)}"
         for key in sorted(own.keys() & state.keys())
         if state[key].shape != own[key].shape
     ]
     if shapes:
-        faults.append(f"{len(shapes)} of another shape ({some(shapes, 2)})")
+        faults.append(f"{len(shapes)} of another shape ({abbreviate(shapes, 2)})")
     if faults:
         way = "take its run's configuration"
-        if foreign.conventions:
-            way = f"they need {' '.join(foreign.conventions)}, and no other layers: leave out such choices as "
+        if pretrained.conventions:
+            way = f"they need {' '.join(pretrained.conventions)}, and no other layers: leave out such choices as "
             way += "model=, backbone=, norm=, mask_head="
-        raise ValueError(f"weights {foreign.source!r} are of another model: {'; '.join(faults)}; {way}")
+        raise ValueError(f"weights {pretrained.source!r} are of another model: {'; '.join(faults)}; {way}")

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from detector.weights import detectron2, torchvision
 from detector.weights.checkpoints import read_checkpoint
-from detector.weights.foreign import Foreign
+from detector.weights.conversion import PretrainedWeights
 
 PREFIX = "torchvision:"
 
 
-def read_weights(source: str) -> Foreign:
+def read_weights(source: str) -> PretrainedWeights:
     """Read the weights that `source` names. Nothing in a file is executed.
 
     Args:
@@ -35,7 +35,7 @@ def read_weights(source: str) -> Foreign:
         ValueError: it is damaged, hostile, or of a detector that this project has no parts for.
     """
     if source.startswith(PREFIX):
-        return _torchvision(source)
+        return _read_torchvision(source)
     path = Path(source)
     if not path.is_file():
         raise FileNotFoundError(
@@ -43,42 +43,42 @@ def read_weights(source: str) -> Foreign:
             f"{PREFIX}{torchvision.NAMES[0]}"
         )
     if path.suffix == ".ckpt":
-        return _own(path)
-    if path.suffix == ".pkl" and not _archive(path):
-        return detectron2.convert(detectron2.from_pickle(path), source)
-    content = _content(path)
+        return _read_own(path)
+    if path.suffix == ".pkl" and not _is_torch_archive(path):
+        return detectron2.convert(detectron2.read_zoo_file(path), source)
+    content = _read_content(path)
     if "aligned_rcnn" in content:
-        return _own(path)
-    state = _state(content, source)
-    if not detectron2.recognise(state) and (name := torchvision.recognise(state)):
+        return _read_own(path)
+    state = _state_dict(content, source)
+    if not detectron2.is_detectron2(state) and (name := torchvision.infer_name(state)):
         raise ValueError(f"weights {source!r}: a state dict of torchvision's; ask for {PREFIX}{name}:{source}")
     return detectron2.convert(state, source)
 
 
-def _torchvision(source: str) -> Foreign:
+def _read_torchvision(source: str) -> PretrainedWeights:
     name, _, file = source.removeprefix(PREFIX).partition(":")
-    torchvision.check(name)
-    path = torchvision.published(name, download=file == "download") if file in ("", "download") else Path(file)
+    torchvision.check_name(name)
+    path = torchvision.published_file(name, download=file == "download") if file in ("", "download") else Path(file)
     if not path.is_file():
         raise FileNotFoundError(f"weights {source!r}: no file {file!r}")
-    return torchvision.convert(_state(_content(path), source), name, source)
+    return torchvision.convert(_state_dict(_read_content(path), source), name, source)
 
 
-def _own(path: Path) -> Foreign:
+def _read_own(path: Path) -> PretrainedWeights:
     content = read_checkpoint(path)
     state = {k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")}
     config = content["aligned_rcnn"]["config"]
     classes = config.get("classes")
-    return Foreign(state, [], None if classes is None else list(classes), str(path), config)
+    return PretrainedWeights(state, [], None if classes is None else list(classes), str(path), config)
 
 
-def _archive(path: Path) -> bool:
+def _is_torch_archive(path: Path) -> bool:
     """Whether torch wrote the file, whatever its name."""
     with path.open("rb") as file:
         return file.read(4) == b"PK\x03\x04"
 
 
-def _content(path: Path) -> dict[str, Any]:
+def _read_content(path: Path) -> dict[str, Any]:
     """What torch wrote into a file, read as data only."""
     try:
         # torchvision's references keep their arguments beside the weights: a record, which does nothing.
@@ -95,7 +95,7 @@ def _content(path: Path) -> dict[str, Any]:
     return content
 
 
-def _state(content: dict[str, Any], source: str) -> dict[str, Tensor]:
+def _state_dict(content: dict[str, Any], source: str) -> dict[str, Tensor]:
     """The state dict in a checkpoint, or the content itself."""
     state = content["model"] if isinstance(content.get("model"), dict) else content
     if not state or not all(isinstance(value, Tensor) for value in state.values()):

@@ -52,7 +52,7 @@ MODULES = ("detector.models.", "torch.nn.modules.", "torchvision.ops.")
 _trusted: set[str] = set()
 
 
-def allow(packages: Iterable[str]) -> None:
+def trust_packages(packages: Iterable[str]) -> None:
     """Let checkpoints build parts of these Python packages, in this process (`trust=[mypackage]`).
 
     Args:
@@ -72,7 +72,7 @@ def _within(module: str, packages: Iterable[str]) -> bool:
     return any(module == package or module.startswith(package + ".") for package in packages)
 
 
-def _allowed(target: str) -> bool:
+def _is_allowed(target: str) -> bool:
     """Whether `target` names a public class or function that may be built.
 
     Not the name alone is checked, but where the object that it leads to is defined: a module that imports `os` does not
@@ -96,7 +96,7 @@ def _allowed(target: str) -> bool:
     return issubclass(found, torch.optim.Optimizer | LRScheduler) and found.__module__.startswith("torch.optim.")
 
 
-def check_targets(config: Mapping[str, Any], source: str, begins: bool = False) -> None:
+def check_targets(config: Mapping[str, Any], source: str, new_run: bool = False) -> None:
     """Refuse a configuration unless a checkpoint may build every `_target_` in it.
 
     Args:
@@ -113,11 +113,11 @@ def check_targets(config: Mapping[str, Any], source: str, begins: bool = False) 
         if key.rpartition(".")[2].strip() != "_target_":
             continue
         try:
-            allowed = _allowed(value)
+            allowed = _is_allowed(value)
         except (ImportError, AttributeError) as error:
             raise ValueError(f"{source}: nothing is called {value!r} (at {key}) in this version") from error
         if not allowed:
-            raise ValueError(_refusal(value, key, source, begins))
+            raise ValueError(_refusal(value, key, source, new_run))
         if value.startswith("detector.data.") and not key.startswith("dataset."):
             raise ValueError(f"{source}: {key} = {value!r}: datasets are built under `dataset` only")
     for key, node in _nodes(config):
@@ -130,9 +130,9 @@ def check_targets(config: Mapping[str, Any], source: str, begins: bool = False) 
             raise ValueError(f"{source}: {key}.root = {node.get('root')!r}: shapes are drawn under {DATA_DIR} only")
 
 
-def _refusal(target: str, key: str, source: str, begins: bool) -> str:
+def _refusal(target: str, key: str, source: str, new_run: bool) -> str:
     package = target.split(".")[0]
-    if begins:
+    if new_run:
         return (
             f"{key} = {target!r} is no part of this project, torch or torchvision, and checkpoints build only what is "
             f"trusted: add trust=[{package}] if you trust the package, here and wherever the checkpoint is read"

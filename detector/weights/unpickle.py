@@ -133,7 +133,7 @@ class _Unpickler(pickle.Unpickler):
         return found
 
 
-def read(path: Path) -> Any:
+def read_pickle(path: Path) -> Any:
     """The plain containers, numbers, strings and `Array`s that a pickle holds.
 
     Raises:

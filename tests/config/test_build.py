@@ -9,10 +9,10 @@ import torchvision
 from omegaconf import OmegaConf
 
 from detector.config import build
-from detector.config.conventions import with_conventions
+from detector.config.conventions import apply_conventions
 from detector.config.resolve import with_classes
 from detector.config.trained import open_checkpoint
-from detector.weights.checkpoints import FORMAT, portable
+from detector.weights.checkpoints import FORMAT, portable_config
 from detector.weights.trust import check_targets
 from tests.conftest import CLASSES, compose_config
 
@@ -103,7 +103,7 @@ def test_what_would_be_computed_read_or_written_elsewhere_is_refused(config: dic
 )
 def test_every_own_configuration_passes(choice: str) -> None:
     config = with_classes(compose_config(choice), CLASSES)
-    plain = portable(config)
+    plain = portable_config(config)
     check_targets(plain, "own")
     assert plain["dataset"]["train"].get("root", plain["dataset"]["train"].get("images")).startswith("${data_dir}")
     again = OmegaConf.create(plain)
@@ -122,13 +122,13 @@ def test_a_checkpoint_needs_no_other_weights(tmp_path: Path) -> None:
         configs.append(config)
     (tmp_path / "weights.pth").unlink()
     for config in configs:
-        plain = portable(config)
+        plain = portable_config(config)
         check_targets(plain, "own")
         build.build_model(OmegaConf.create(plain))
 
 
 def test_the_data_may_move(tmp_path: Path) -> None:
-    moved = OmegaConf.create(portable(with_classes(compose_config("data_dir=here"), CLASSES)))
+    moved = OmegaConf.create(portable_config(with_classes(compose_config("data_dir=here"), CLASSES)))
     assert moved.dataset.train.root == "here/shapes_coco"
     moved.data_dir = str(tmp_path)
     assert moved.dataset.train.root == f"{tmp_path}/shapes_coco"
@@ -172,7 +172,7 @@ def torchvision_file(folder: Path) -> str:
 def test_weights_bring_their_conventions_and_the_user_has_the_last_word(tmp_path: Path) -> None:
     source = torchvision_file(tmp_path)
     overrides = [f"weights={source}", "experiment=nuclei", "norm.eps=0.5", "dataset.rois=7"]
-    config = with_conventions(compose_config(*overrides), overrides)[0]
+    config = apply_conventions(compose_config(*overrides), overrides)[0]
     assert config.dataset.name == "nuclei"
     assert config.dataset.canonical_size == 54
     assert (config.norm.eps, config.dataset.rois) == (0.5, 7)
@@ -181,7 +181,7 @@ def test_weights_bring_their_conventions_and_the_user_has_the_last_word(tmp_path
     assert config.model.proposer.anchors.measured is True
     overrides = [f"weights={source}", "backbone=vgg17"]
     with pytest.raises(ValueError, match="needs experiment=torchvision_fasterrcnn_resnet50_fpn"):
-        with_conventions(compose_config(overrides[0]), overrides)
+        apply_conventions(compose_config(overrides[0]), overrides)
 
 
 def test_a_model_of_others_is_the_same_whatever_dataset_it_is_shown(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from detector.config.command_line import FULL_ERROR, run
 from detector.config.mistakes import explain, unknown_key
-from detector.config.overrides import parse, quote, quoted, separate, tolerant
-from detector.config.show import text
+from detector.config.overrides import allow_new_keys, parse, quote_override, quote_value, split_options
+from detector.config.show import format_config
 from tests.conftest import ROOT, compose_config
 
 STRINGS = [
@@ -62,37 +62,37 @@ def test_a_value_that_the_grammar_cannot_read_is_read_as_the_string_that_it_is(v
     assert parse(f"input={value}") is None
     for multirun in (False, True):
         if not (multirun and ("," in value or value.startswith("photos("))):
-            override = parse(quoted(f"input={value}", multirun))
+            override = parse(quote_override(f"input={value}", multirun))
             assert override is not None
             assert (override.key_or_group, override.value()) == ("input", value)
 
 
 @pytest.mark.parametrize("value", [*STRINGS, *AS_THEY_ARE, "", "null", "1", "[a]", "a\\"])
 def test_quoted_values_are_strings(value: str) -> None:
-    override = parse(f"key={quote(value)}")
+    override = parse(f"key={quote_value(value)}")
     assert override is not None
     assert override.value() == value
 
 
 @pytest.mark.parametrize("override", AS_THEY_ARE)
 def test_a_value_that_the_grammar_can_read_stays(override: str) -> None:
-    assert quoted(override) == override
-    assert quoted(override, multirun=True) == override
+    assert quote_override(override) == override
+    assert quote_override(override, multirun=True) == override
 
 
 @pytest.mark.parametrize("override", ["pooler=a,b", "seed=range(0,3)", "seed=choice(1,2)", "x=glob(*)", "x='a','b c'"])
 def test_sweeps_stay_and_need_m(override: str) -> None:
-    assert quoted(override, multirun=True) == override
+    assert quote_override(override, multirun=True) == override
     with pytest.raises(ValueError, match="give -m"):
-        quoted(override)
+        quote_override(override)
 
 
 @pytest.mark.parametrize(("value", "number"), [("2024", True), ("1e5", True), ("true", True), ("null", False)])
 def test_a_path_may_look_like_a_number(value: str, number: bool) -> None:
-    override = parse(quoted(f"input={value}"))
+    override = parse(quote_override(f"input={value}"))
     assert override is not None
     assert override.value() == (value if number else None)
-    assert quoted(f"threshold={value}") == f"threshold={value}"
+    assert quote_override(f"threshold={value}") == f"threshold={value}"
 
 
 @pytest.mark.parametrize(
@@ -111,30 +111,30 @@ def test_where_several_things_may_be_meant_the_message_shows_the_quotes(
     override: str, multirun: bool, shown: str
 ) -> None:
     with pytest.raises(ValueError, match=r"give|quote") as error:
-        quoted(override, multirun)
+        quote_override(override, multirun)
     assert shown in str(error.value)
 
 
 @pytest.mark.parametrize("argument", ["pooler", "(1)", "a b=1", "=1", "--", "roi align=2"])
 def test_what_is_no_key_and_value_is_refused(argument: str) -> None:
     with pytest.raises(ValueError, match="is no key=value"):
-        quoted(argument)
+        quote_override(argument)
 
 
 def test_options_may_stand_anywhere() -> None:
-    parsed, options, overrides = separate(["seed=1,2", "-m", "pooler=roipool", "--config-dir", "mine", "x=1"])
+    parsed, options, overrides = split_options(["seed=1,2", "-m", "pooler=roipool", "--config-dir", "mine", "x=1"])
     assert parsed.multirun
     assert parsed.config_dir == "mine"
     assert options == ["-m", "--config-dir", "mine"]
     assert overrides == ["seed=1,2", "pooler=roipool", "x=1"]
     with pytest.raises(ValueError, match=r"keys have no dashes \(pooler=roipool\)"):
-        separate(["--pooler=roipool"])
+        split_options(["--pooler=roipool"])
 
 
 def test_beside_weights_keys_may_be_those_of_its_preset() -> None:
     given = ["weights=w.pkl", "model.heads.select.score=0.1", "pooler=roialign", "hydra.run.dir=x", "seed=1"]
-    assert tolerant(given) == [given[0], "++model.heads.select.score=0.1", *given[2:]]
-    assert tolerant(given[1:]) == given[1:]
+    assert allow_new_keys(given) == [given[0], "++model.heads.select.score=0.1", *given[2:]]
+    assert allow_new_keys(given[1:]) == given[1:]
 
 
 def mistake(*overrides: str, name: str = "train") -> str:
@@ -195,7 +195,7 @@ def test_keys_that_only_some_parts_have_are_known_by_them() -> None:
 
 def test_the_configuration_is_shown_with_choices_first_and_derived_keys_last() -> None:
     config = compose_config("model=mask_rcnn", "pooler=roipool")
-    shown = text(config, {"dataset": "shapes", "pooler": "roipool", "experiment": None})
+    shown = format_config(config, {"dataset": "shapes", "pooler": "roipool", "experiment": None})
     lines = shown.splitlines()
     assert lines[:4] == ["# Choices", "#   dataset=shapes", "#   pooler=roipool", "#   experiment=null"]
     assert OmegaConf.create(shown) == config
@@ -209,11 +209,11 @@ def test_the_configuration_is_shown_with_choices_first_and_derived_keys_last() -
 
 def test_the_configuration_is_shown_resolved() -> None:
     config = compose_config("schedule.steps=7", name="train")
-    shown = OmegaConf.create(text(config, {}, resolve=True))
+    shown = OmegaConf.create(format_config(config, {}, resolve=True))
     assert shown.schedule.scheduler.steps == 7
     assert shown.model.backbone.channels == config.backbone.channels
     lost = compose_config(name="alignment")  # refers to a dataset that nobody has chosen
-    assert OmegaConf.create(text(lost, {}, resolve=True)).stride == 32
+    assert OmegaConf.create(format_config(lost, {}, resolve=True)).stride == 32
 
 
 class Called(Exception):

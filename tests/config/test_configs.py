@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from detector.config import build
 from detector.config.resolve import with_classes
-from detector.weights.checkpoints import portable
+from detector.weights.checkpoints import portable_config
 from detector.weights.trust import check_targets
 from tests.conftest import CLASSES, ROOT, compose_config, random_batch
 
@@ -79,7 +79,7 @@ def test_norms(norm: str) -> None:
     kind = {"batch": "BatchNorm2d", "frozen": "FrozenBatchNorm2d", "sync": "SyncBatchNorm", "group": "GroupNorm"}[norm]
     backbone = build.instantiate(config.backbone.module)
     assert {type(m).__name__ for m in backbone.modules() if "Norm" in type(m).__name__} == {kind}
-    check_targets(portable(config), "own")
+    check_targets(portable_config(config), "own")
 
 
 @pytest.mark.parametrize("dataset", choices("dataset"))

@@ -16,14 +16,14 @@ from detector.config.resolve import with_classes
 from detector.inference.detector import Detector
 from detector.inference.propose import propose
 from detector.models.rcnn import RCNN
-from detector.weights.checkpoints import FORMAT, config_of, load_checkpoint, portable, read_checkpoint
+from detector.weights.checkpoints import FORMAT, checkpoint_config, load_checkpoint, portable_config, read_checkpoint
 from tests.conftest import CLASSES, compose_config, confident, random_batch
 
 SMALL = ["backbone.channels=16", "backbone.width=16", "trainer.precision=32-true"]
 
 
 def save(path: Path, model: RCNN, config: DictConfig) -> Path:
-    own = {"format": FORMAT, "config": portable(config)}
+    own = {"format": FORMAT, "config": portable_config(config)}
     torch.save({"state_dict": {f"model.{k}": v for k, v in model.state_dict().items()}, "aligned_rcnn": own}, path)
     return path
 
@@ -85,7 +85,7 @@ def test_a_new_checkpoint_needs_only_itself(tmp_path: Path) -> None:
     path = save(tmp_path / "last.ckpt", model, config)
     (tmp_path / "rpn.ckpt").unlink()
     content = read_checkpoint(path)
-    saved = config_of(content)
+    saved = checkpoint_config(content)
     assert not build.takes_proposals(saved.model)
     again = build.build_model(saved)
     load_checkpoint(again, content, str(path))
@@ -107,7 +107,7 @@ def test_torchvisions_detector_lends_its_rpn(tmp_path: Path) -> None:
     torch.save(detection.fasterrcnn_resnet50_fpn(weights_backbone=None).state_dict(), tmp_path / "state.pth")
     model, config = adopted(Path(f"torchvision:{name}:{tmp_path}/state.pth"))
     (tmp_path / "state.pth").unlink()
-    again = build.build_model(OmegaConf.create(portable(config)))
+    again = build.build_model(OmegaConf.create(portable_config(config)))
     assert again.proposer.rpn.anchors.measured
     assert again.proposer.size_divisibility == 32
     again.load_state_dict(model.state_dict())
@@ -216,6 +216,6 @@ def test_without_an_rpn_there_is_nothing_to_predict_on_other_images(tmp_path: Pa
 
 def test_the_path_of_a_file_may_hang_on_the_datas(tmp_path: Path) -> None:
     config = compose_config("model=fast_rcnn", "data_dir=here", r"proposals=${data_dir}/proposals.npz")
-    saved = OmegaConf.create(portable(with_classes(config, CLASSES)))
+    saved = OmegaConf.create(portable_config(with_classes(config, CLASSES)))
     saved.data_dir = str(tmp_path)
     assert saved.proposals == f"{tmp_path}/proposals.npz"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from detector.config.resolve import precision
+from detector.config.resolve import resolve_precision
 from detector.training.evaluate import accelerator as _accelerator
 from detector.training.run import keep_best
 
@@ -45,7 +45,7 @@ def test_the_precision_is_what_the_device_is_good_at(
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and gpu is None)
     fast = amx if on_cpu else bool(gpu)
-    assert precision("auto", accelerator) == ("bf16-mixed" if fast else "32-true")
-    assert precision("16", accelerator) == "16-mixed"
+    assert resolve_precision("auto", accelerator) == ("bf16-mixed" if fast else "32-true")
+    assert resolve_precision("16", accelerator) == "16-mixed"
     with pytest.raises(ValueError, match="not 'half'"):
-        precision("half", accelerator)
+        resolve_precision("half", accelerator)

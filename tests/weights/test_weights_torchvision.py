@@ -64,13 +64,13 @@ def hub(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_tensor_is_used_once_and_fits(name: str) -> None:
     state = state_of(name)
-    foreign = convert(state, name, f"torchvision:{name}")
-    assert len(foreign.state) == len(state)
-    assert foreign.conventions == [f"experiment=torchvision_{name}", "norm.eps=1e-5"]
+    pretrained = convert(state, name, f"torchvision:{name}")
+    assert len(pretrained.state) == len(state)
+    assert pretrained.conventions == [f"experiment=torchvision_{name}", "norm.eps=1e-5"]
     with torch.device("meta"):
-        model = ours(foreign.conventions, COCO)
-    report = weights.load(model, foreign, COCO)
-    assert report.anew == []
+        model = ours(pretrained.conventions, COCO)
+    report = weights.load_weights(model, pretrained, COCO)
+    assert report.reinitialized == []
     counters = sum(key.endswith("num_batches_tracked") for key in state)
     assert report.loaded == len(model.state_dict()) == len(state) - (0 if name.endswith("_v2") else counters)
 
@@ -123,9 +123,9 @@ def test_the_same_numbers_come_out(name: str, epsilon: float) -> None:
                 module.weight.uniform_(0.01, 0.02)
                 module.bias.normal_(0, 0.1)
     state = their.state_dict()
-    foreign = convert(state if epsilon else published(state), name, name)
-    model = ours(foreign.conventions, COCO).eval()
-    weights.load(model, foreign, COCO)
+    pretrained = convert(state if epsilon else published(state), name, name)
+    model = ours(pretrained.conventions, COCO).eval()
+    weights.load_weights(model, pretrained, COCO)
     names = torchvision.models.get_model_weights(name).DEFAULT.meta["categories"]
     order = [names.index(c) for c in COCO]
     image, pooled, wide = torch.randn(1, 3, 64, 64), torch.randn(2, 256, 7, 7), torch.randn(2, 256, 14, 14)

@@ -29,7 +29,7 @@ Rule = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Foreign:
+class PretrainedWeights:
     """Weights from a file, in this project's names and order: RGB, the background's row last."""
 
     state: dict[str, Tensor]
@@ -48,7 +48,7 @@ class Foreign:
         return len(self.classes) if self.classes else len(self.state[CLASSIFY + ".weight"]) - 1
 
 
-def rename(state: Mapping[str, Tensor], rules: Sequence[Rule], source: str) -> dict[str, Tensor]:
+def rename_tensors(state: Mapping[str, Tensor], rules: Sequence[Rule], source: str) -> dict[str, Tensor]:
     """Rename tensors by the first rule that matches their module.
 
     Raises:
@@ -70,10 +70,10 @@ def rename(state: Mapping[str, Tensor], rules: Sequence[Rule], source: str) -> d
     if unknown:
         raise ValueError(
             f"weights {source!r}: {len(unknown)} of {len(state)} tensors belong to no part of a Faster or Mask R-CNN "
-            f"here: {some(unknown)}"
+            f"here: {abbreviate(unknown)}"
         )
     if absent := [module for module in REQUIRED if f"{module}.weight" not in result]:
-        raise ValueError(f"weights {source!r}: nothing in it becomes {some(absent)}; it is no whole detector")
+        raise ValueError(f"weights {source!r}: nothing in it becomes {abbreviate(absent)}; it is no whole detector")
     return result
 
 
@@ -108,6 +108,6 @@ def layers(state: Mapping[str, Tensor], prefix: str) -> list[str]:
     return sorted((k for k, index in found.items() if index.isdecimal()), key=lambda k: int(found[k]))
 
 
-def some(names: Sequence[str], most: int = 4) -> str:
+def abbreviate(names: Sequence[str], most: int = 4) -> str:
     """Format the first of `names`, for a message."""
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
