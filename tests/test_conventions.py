@@ -47,7 +47,7 @@ def composed(monkeypatch: pytest.MonkeyPatch) -> Composed:
 
 
 def begin(model: RCNN, config: build.DictConfig, pretrained: PretrainedWeights | None = None) -> list[str]:
-    """What a new run prints of its initial weights."""
+    """Load initial weights as a new run does; returns the lines that it prints."""
     changed = (
         [] if pretrained is None or pretrained.config is None else weights.changed_settings(config, pretrained.config)
     )

@@ -69,7 +69,7 @@ def differences(one: Any, other: Any) -> set[str]:
 
 
 def _computed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration without what may change."""
+    """Drop the keys of a configuration that say where a run runs, not what it computes."""
     kept = {key: value for key, value in config.items() if key not in MOVABLE_KEYS or key == "data_dir"}
     return kept | {
         "trainer": {name: value for name, value in config["trainer"].items() if name not in MACHINE_TRAINER_KEYS}

@@ -65,8 +65,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         or "state_dict" not in content
     ):
         raise ValueError(
-            f"checkpoint {str(path)!r} was not written by this project's train.py: it has no configuration (a .pth of "
-            "Detectron2 or torchvision needs another suffix, or torchvision:NAME:FILE)"
+            f"checkpoint {str(path)!r} was not written by this project's train.py: it has no configuration; "
+            "other weights are given as torchvision:NAME:FILE, or as Detectron2's .pkl and .pth files"
         )
     own = content["aligned_rcnn"]
     if own.get("format") != FORMAT or not isinstance(own.get("config"), dict):

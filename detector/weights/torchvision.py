@@ -80,7 +80,7 @@ def published_file(name: str, download: bool = False) -> Path:
 
 
 def categories(name: str) -> list[str]:
-    """Return the class names by row of torchvision's predictors, without background: COCO's ids 1 to 90, `N/A` if unused."""
+    """Return the names of COCO's ids 1 to 90 (`N/A` if unused): the predictors' rows after the background."""
     names: list[str] = torchvision.models.get_model_weights(name).DEFAULT.meta["categories"]
     return names[1:]
 

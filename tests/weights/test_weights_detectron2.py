@@ -250,7 +250,7 @@ def test_other_pickles_are_refused(tmp_path: Path) -> None:
     refused({"conv1_w": zero}, "Caffe2")
     refused([zero], "dictionary")
     refused({"model": {"stem.conv1.weight": zero}, "__author__": "MSRA"}, "neither Faster nor Mask R-CNN")
-    refused({"model": {"stem.conv1.weight": "text"}, "__author__": "MSRA"}, "an array was expected")
+    refused({"model": {"stem.conv1.weight": "text"}, "__author__": "MSRA"}, "expected an array")
     with pytest.raises(FileNotFoundError, match="no such file"):
         weights.read_weights(str(tmp_path / "none.pkl"))
 
@@ -264,7 +264,7 @@ def test_unsupported_layers_are_refused() -> None:
     with pytest.raises(ValueError, match=r"4 of \d+ tensors belong to no part.*box_head\.0\.fc1"):
         converted(cascade)
     deeper = shapes | {k.replace("res3.3", f"res3.{i}"): v for i in range(4, 9) for k, v in shapes.items()}
-    with pytest.raises(ValueError, match="no backbone here has such numbers"):
+    with pytest.raises(ValueError, match="no backbone of this project has these numbers"):
         converted(deeper)
     with pytest.raises(ValueError, match="no whole detector"):
         converted({k: v for k, v in shapes.items() if "objectness" not in k})

@@ -1,4 +1,4 @@
-"""Weights into a model: by name, as they are, or but for the predictors of other classes."""
+"""Loading weights: predictors follow the class names, or stay random for other classes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,14 +33,14 @@ def pretrained_of(model: RCNN, classes: list[str] | None, conventions: Sequence[
 
 
 def differences(model: RCNN, state: dict[str, Tensor]) -> list[str]:
-    """The layers whose tensors are not those of `state`."""
+    """List the layers whose tensors differ from `state`."""
     own = model.state_dict()
     assert own.keys() == state.keys()
     return sorted({k.rpartition(".")[0] for k in own if own[k].shape != state[k].shape or not own[k].equal(state[k])})
 
 
 @pytest.mark.parametrize("names", [None, CLASSES, ["a", "N/A", "b", "N/A"]])
-def test_the_same_classes_are_loaded_as_they_are(names: list[str] | None) -> None:
+def test_same_classes_load_every_tensor(names: list[str] | None) -> None:
     pretrained = pretrained_of(model_of(CLASSES, seed=1), names)
     model = model_of(CLASSES, seed=2)
     assert differences(model, pretrained.state)
@@ -50,7 +50,7 @@ def test_the_same_classes_are_loaded_as_they_are(names: list[str] | None) -> Non
 
 
 @pytest.mark.parametrize("head", [[], ["mask_head=mlp"], ["mask_loss=softmax"]], ids=str)
-def test_rows_follow_the_names_of_classes(head: list[str]) -> None:
+def test_predictor_rows_are_reordered_by_class_name(head: list[str]) -> None:
     theirs = ["N/A", "star", "circle", "N/A", "ring", "square"]
     pretrained = pretrained_of(model_of(theirs, *head, seed=1), theirs)
     model = model_of(CLASSES, *head, seed=2)
@@ -81,21 +81,22 @@ def test_rows_follow_the_names_of_classes(head: list[str]) -> None:
         (list("abcde"), ["x"], "1 classes instead of 5"),
     ],
 )
-def test_predictors_of_other_classes_are_made_anew(theirs: list[str] | None, ours: list[str], reason: str) -> None:
+def test_predictors_of_other_classes_stay_random(theirs: list[str] | None, ours: list[str], reason: str) -> None:
     pretrained = pretrained_of(model_of([str(i) for i in range(5)], seed=1), theirs)
     model = model_of(ours, seed=2)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     report = weights.load_weights(model, pretrained, ours)
     assert report.reinitialized == PREDICTORS
     assert str(report) == (
-        f"weights: {len(pretrained.state) - 6} tensors from file.pth; made anew for {reason}: {', '.join(PREDICTORS)}"
+        f"weights: {len(pretrained.state) - 6} tensors from file.pth; randomly initialized for {reason}: "
+        + ", ".join(PREDICTORS)
     )
     assert differences(model, pretrained.state) == PREDICTORS
     assert all(model.state_dict()[f"{name}.weight"].equal(before[f"{name}.weight"]) for name in PREDICTORS)
 
 
 @pytest.mark.parametrize("mask", ["fcn", "mlp"])
-def test_layers_of_all_classes_are_kept(mask: str) -> None:
+def test_class_agnostic_layers_are_loaded_for_other_classes(mask: str) -> None:
     options = ["model.heads.box_head.cls_agnostic_bbox_reg=true", "mask_loss=class_agnostic", f"mask_head={mask}"]
     pretrained = pretrained_of(model_of(list("abcde"), *options, seed=1), list("abcde"))
     model = model_of(["x", "y"], *options, seed=2)
@@ -106,7 +107,7 @@ def test_layers_of_all_classes_are_kept(mask: str) -> None:
     assert differences(model, pretrained.state) == PREDICTORS[:1]  # in another order
 
 
-def test_for_other_classes_the_predictors_may_be_of_another_kind() -> None:
+def test_predictors_of_another_kind_are_allowed_for_other_classes_only() -> None:
     pretrained = pretrained_of(model_of(list("abc"), seed=1), list("abc"))
     model = model_of(["x", "y"], "model.heads.box_head.cls_agnostic_bbox_reg=true", "mask_loss=class_agnostic", seed=2)
     assert weights.load_weights(model, pretrained, ["x", "y"]).reinitialized == PREDICTORS
@@ -115,7 +116,7 @@ def test_for_other_classes_the_predictors_may_be_of_another_kind() -> None:
         weights.load_weights(model, pretrained, list("abc"))
 
 
-def test_counters_are_no_weights() -> None:
+def test_num_batches_tracked_may_be_missing_or_left_over() -> None:
     counted = model_of(CLASSES, seed=1)
     uncounted = pretrained_of(counted, None)
     for key in [k for k in uncounted.state if k.endswith("num_batches_tracked")]:
@@ -128,14 +129,16 @@ def test_counters_are_no_weights() -> None:
     assert weights.load_weights(frozen, pretrained, CLASSES).loaded == len(frozen.state_dict()) < len(pretrained.state)
 
 
-def test_what_does_not_fit_is_named_with_the_way_out() -> None:
+def test_mismatched_tensors_are_named_with_the_way_out() -> None:
     conventions = ["experiment=detectron2_fpn", "model=mask_rcnn"]
     pretrained = pretrained_of(model_of(CLASSES), CLASSES, conventions)
     with pytest.raises(
         ValueError, match=r"12 left over \(heads\.further\.mask.*they need experiment=detectron2_fpn model="
     ):
         weights.load_weights(small_model("model=faster_rcnn"), pretrained, CLASSES)
-    with pytest.raises(ValueError, match=r"12 tensors missing \(heads\.further\.mask.*take its run's configuration"):
+    with pytest.raises(
+        ValueError, match=r"12 tensors missing \(heads\.further\.mask.*train with the configuration of the run"
+    ):
         weights.load_weights(model_of(CLASSES), pretrained_of(small_model("model=faster_rcnn"), CLASSES), CLASSES)
     with pytest.raises(
         ValueError, match=r"6 of another shape .*classify\.weight is \[5, 64\] and the model's \[5, 48\]"
@@ -143,7 +146,7 @@ def test_what_does_not_fit_is_named_with_the_way_out() -> None:
         weights.load_weights(model_of(CLASSES, "backbone.width=48"), pretrained, CLASSES)
 
 
-def test_a_run_of_this_project_is_read_and_loaded(tmp_path: Path) -> None:
+def test_checkpoints_of_this_project_are_read_and_loaded(tmp_path: Path) -> None:
     config = with_classes(compose_config("backbone.channels=32", "backbone.width=64"), CLASSES)
     torch.manual_seed(3)
     trained = build.build_model(config)
@@ -160,7 +163,7 @@ def test_a_run_of_this_project_is_read_and_loaded(tmp_path: Path) -> None:
         assert differences(model, trained.state_dict()) == []
 
 
-def test_damaged_and_hostile_files_of_torch_are_named(tmp_path: Path) -> None:
+def test_damaged_and_hostile_torch_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     torch.save({"model": torch.nn.Linear(2, 2)}, path)
     with pytest.raises(ValueError, match=r"x\.pth.*cannot be read as data"):
@@ -185,7 +188,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_classifier_of_a_model_follows_the_names(kind: str) -> None:
+def test_all_classifiers_are_reordered_by_class_name(kind: str) -> None:
     theirs = ["star", "circle", "ring", "square"]
     pretrained = pretrained_of(model_of(theirs, kind, seed=1), theirs)
     model = model_of(CLASSES, kind, seed=2)
@@ -198,7 +201,7 @@ def test_every_classifier_of_a_model_follows_the_names(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_classifier_of_a_model_is_made_anew_for_other_classes(kind: str) -> None:
+def test_all_classifiers_stay_random_for_other_classes(kind: str) -> None:
     pretrained = pretrained_of(model_of(["a", "b"], kind, seed=1), ["a", "b"])
     model = model_of(CLASSES, kind, seed=2)
     assert weights.load_weights(model, pretrained, CLASSES).reinitialized == KINDS[kind]

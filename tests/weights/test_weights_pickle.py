@@ -1,4 +1,4 @@
-"""Pickles of arrays: what is read, and what is refused without being run."""
+"""Pickled arrays are read; hostile pickles are refused, and their code is not run."""
 
 import os
 import pickle
@@ -25,7 +25,7 @@ def ran(what: str) -> str:
 
 
 class Reduced:
-    """Pickles as the call of a function."""
+    """An object that pickles as the call of a function."""
 
     def __init__(self, function: Any, *arguments: Any, state: Any = None) -> None:
         self.parts = (function, arguments, state) if state is not None else (function, arguments)
@@ -60,7 +60,7 @@ def test_arrays_are_read_as_numpy_reads_them(protocol: int, dtype: str, shape: t
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_arrays_in_other_orders_of_cells_and_bytes(protocol: int, tmp_path: Path) -> None:
+def test_fortran_order_and_big_endian_arrays_are_read(protocol: int, tmp_path: Path) -> None:
     array = np.arange(6, dtype="f4").reshape(2, 3)
     content = [np.asfortranarray(array), array.astype(">f4"), np.stack((array, array), -1)[..., 0], np.float32(2.5)]
     *found, scalar = unpickle.read_pickle(written(tmp_path, content, protocol))
@@ -69,14 +69,14 @@ def test_arrays_in_other_orders_of_cells_and_bytes(protocol: int, tmp_path: Path
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_containers_and_what_hangs_on_a_state_dict(protocol: int, tmp_path: Path) -> None:
+def test_containers_are_read_and_state_dict_metadata_is_dropped(protocol: int, tmp_path: Path) -> None:
     state = OrderedDict(a=1, b=(2.5, "text", None, True, {3}, frozenset({4})))
     state._metadata = {"": {"version": 1}}  # type: ignore[attr-defined]
     content = {"model": state, "__author__": "somebody", "bytes": b"\x00\xff"}
     assert unpickle.read_pickle(written(tmp_path, content, protocol)) == content
 
 
-def test_python_2_wrote_the_bytes_of_arrays_as_text(tmp_path: Path) -> None:
+def test_arrays_pickled_by_python_2_are_read(tmp_path: Path) -> None:
     # What numpy under Python 2 writes in protocol 2: SHORT_BINSTRING, which is read as latin1.
     raw = np.array([1.5, -2.0], "<f4").tobytes()
     code = (
@@ -118,13 +118,13 @@ def test_hostile_pickles_are_refused_and_not_run(content: Any, protocol: int, tm
         unpickle.read_pickle(path)
 
 
-def test_the_refusal_names_what_was_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"asks for (posix|nt)\.system.*nothing of it was run"):
+def test_refusal_names_the_function(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"asks for (posix|nt)\.system.*none of its code was run"):
         unpickle.read_pickle(written(tmp_path, HOSTILE["a command"]))
 
 
 def array(dtype: Any = "f4", shape: Any = (2,), raw: Any = b"\x00" * 8, fortran: Any = False) -> Reduced:
-    """A pickled array with any state, as numpy would never write it."""
+    """Pickle an array with any state, valid or not."""
     from numpy._core.multiarray import _reconstruct  # type: ignore[attr-defined]
 
     dtype = np.dtype(dtype) if isinstance(dtype, str) else dtype
@@ -146,15 +146,15 @@ def array(dtype: Any = "f4", shape: Any = (2,), raw: Any = b"\x00" * 8, fortran:
     ],
     ids=lambda _: None,  # numbered: an object's own text differs from process to process
 )
-def test_arrays_that_contradict_themselves_are_refused(content: Any, tmp_path: Path) -> None:
+def test_malformed_arrays_are_refused(content: Any, tmp_path: Path) -> None:
     found = unpickle.read_pickle(written(tmp_path, content))
     with pytest.raises(ValueError, match="array"):
         found.tensor()
     assert unpickle.read_pickle(written(tmp_path, array())).tensor().tolist() == [0.0, 0.0]
 
 
-def test_what_a_pickle_builds_upon_stays_as_it_was(tmp_path: Path) -> None:
-    """A pickle may set attributes of what it was given: classes here would then differ for the next file."""
+def test_pickles_cannot_modify_the_record_classes(tmp_path: Path) -> None:
+    """A pickle may set attributes of what it names: the records' classes would then differ for the next file."""
     for name in (b"cnumpy\nndarray\n", b"cnumpy\ndtype\n", b"c_codecs\nencode\n", b"ccollections\nOrderedDict\n"):
         with pytest.raises(ValueError, match="not readable"):
             unpickle.read_pickle(written(tmp_path, b"\x80\x02" + name + b"N}U\x06tensorK\x01s\x86b."))
@@ -162,13 +162,13 @@ def test_what_a_pickle_builds_upon_stays_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.999])
-def test_a_file_that_ends_early_is_named(share: float, tmp_path: Path) -> None:
+def test_truncated_files_are_refused(share: float, tmp_path: Path) -> None:
     whole = pickle.dumps({"model": {"a": np.zeros(1000, "f4")}}, 2)
     with pytest.raises(ValueError, match=r"weights\.pkl.*not readable"):
         unpickle.read_pickle(written(tmp_path, whole[: int(share * len(whole))]))
 
 
-def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:
+def test_files_that_are_no_pickle_are_refused(tmp_path: Path) -> None:
     for content in (b"version https://git-lfs.github.com/spec/v1\n", b"PK\x03\x04", bytes(64)):
         with pytest.raises(ValueError, match=r"weights\.pkl.*not readable"):
             unpickle.read_pickle(written(tmp_path, content))
