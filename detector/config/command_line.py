@@ -1,7 +1,7 @@
 """Run a script from its command line.
 
-Only the standard library is imported before `--help` is answered, and no torch before the configuration is composed, so
-that help and mistakes are answered at once.
+Help and mistakes must be answered at once: `--help` imports only the standard library and PyYAML, and torch is imported
+after the configuration is composed.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from detector.config.variables import FULL_ERROR, environment_variable
 
 
 def run(name: str, target: str, prepare: Callable[[list[str]], list[str]] | None = None) -> None:
-    """Run a script: answer `--help`, compose the configuration, call `target` with it; once for each job of `-m`.
+    """Run a script: answer `--help`, or compose the configuration and call `target` with it, once for each job of `-m`.
 
     All options of Hydra work. A mistake in the command line becomes one message on standard error and exit code 1; with
     HYDRA_FULL_ERROR=1 the traceback is shown instead.
 
     Args:
         name: the script's configuration, `configs/NAME.yaml`.
-        target: the function that does the work, `package.module.function`, a `detector.config.cli.Work`. It is imported
-            when the configuration is composed, since torch and Lightning take seconds.
-        prepare: rewrites the overrides before Hydra reads them.
+        target: import path of the main function, `package.module.function`, a `detector.config.cli.Work`. It is
+            imported after the configuration is composed, since torch and Lightning take seconds.
+        prepare: rewrites the overrides before Hydra parses them.
     """
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(help_text(name))
@@ -54,13 +54,13 @@ def _run(name: str, target: str, prepare: Callable[[list[str]], list[str]] | Non
         task = command(target, full)
         sys.argv[1:] = [*overrides, *options]
         if parsed.cfg == "job" and parsed.package is None and not multirun:
-            # A run whose work is to print, in a folder that is there, so that none is made.
+            # Prints only; the current folder is the run's, so that none is created.
             task = functools.partial(show, resolve=parsed.resolve)
             folder = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
             places = {"--config-dir": parsed.config_dir, "--config-path": parsed.config_path}
             options = [f"{option}={place}" for option, place in places.items() if place is not None]
             sys.argv[1:] = [*overrides, *folder, *options]
-        with environment_variable(FULL_ERROR, "1"):  # Hydra raises its errors, which are told in other words below
+        with environment_variable(FULL_ERROR, "1"):  # makes Hydra raise its errors, which are explained below
             hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)(task)()
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         if full == "1":

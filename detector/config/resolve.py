@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from detector.config.build import (
+    check_annotations,
     check_heads,
-    check_needs,
     metric_nodes,
     needed_annotations,
     open_split,
@@ -102,7 +102,7 @@ def resolve(config: DictConfig, overrides: Sequence[str] = (), splits: Sequence[
         check_targets(portable_config(final), "this run", new_run=True)
     datasets = {split: open_split(final.dataset[split], split, final.model, final.proposals) for split in splits}
     if "train" in datasets:
-        check_needs(needed_annotations(final.model), datasets["train"])
+        check_annotations(needed_annotations(final.model), datasets["train"])
     for dataset in datasets.values():
         if trained is not None:
             names = trained_classes(trained, dataset.classes, str(config.checkpoint), final.dataset.name)

@@ -45,8 +45,8 @@ def read_zoo_file(path: Path) -> dict[str, Tensor]:
     if not isinstance(content.get("model"), dict) or "__author__" not in content:
         raise ValueError(
             f"weights {str(path)!r}: not in the format of Detectron2's model zoo (keys `model` and `__author__`). "
-            "Files of Caffe2 and the first Detectron have other names and norms: load them with Detectron2 and save them "
-            "with its DetectionCheckpointer"
+            "Files of Caffe2 and the first Detectron have other names and norms: load them with Detectron2 and save "
+            "them with its DetectionCheckpointer"
         )
     state = {}
     for key, value in content["model"].items():

@@ -1,4 +1,4 @@
-"""The command line: values in quotes, mistakes explained, the configuration shown for a reader."""
+"""The command line: quoting of values, explanation of mistakes, `--cfg job`."""
 
 import os
 from pathlib import Path
@@ -58,7 +58,7 @@ AS_THEY_ARE = [
 
 
 @pytest.mark.parametrize("value", STRINGS)
-def test_a_value_that_the_grammar_cannot_read_is_read_as_the_string_that_it_is(value: str) -> None:
+def test_values_that_the_grammar_refuses_are_quoted(value: str) -> None:
     assert parse(f"input={value}") is None
     for multirun in (False, True):
         if not (multirun and ("," in value or value.startswith("photos("))):
@@ -75,13 +75,13 @@ def test_quoted_values_are_strings(value: str) -> None:
 
 
 @pytest.mark.parametrize("override", AS_THEY_ARE)
-def test_a_value_that_the_grammar_can_read_stays(override: str) -> None:
+def test_valid_values_are_not_quoted(override: str) -> None:
     assert quote_override(override) == override
     assert quote_override(override, multirun=True) == override
 
 
 @pytest.mark.parametrize("override", ["pooler=a,b", "seed=range(0,3)", "seed=choice(1,2)", "x=glob(*)", "x='a','b c'"])
-def test_sweeps_stay_and_need_m(override: str) -> None:
+def test_sweeps_need_multirun(override: str) -> None:
     assert quote_override(override, multirun=True) == override
     with pytest.raises(ValueError, match="give -m"):
         quote_override(override)
@@ -107,16 +107,14 @@ def test_a_path_may_look_like_a_number(value: str, number: bool) -> None:
         ("input=a,b.jpg", False, 'input="a,b.jpg"'),
     ],
 )
-def test_where_several_things_may_be_meant_the_message_shows_the_quotes(
-    override: str, multirun: bool, shown: str
-) -> None:
+def test_ambiguous_values_are_refused_with_the_right_quotes(override: str, multirun: bool, shown: str) -> None:
     with pytest.raises(ValueError, match=r"give|quote") as error:
         quote_override(override, multirun)
     assert shown in str(error.value)
 
 
 @pytest.mark.parametrize("argument", ["pooler", "(1)", "a b=1", "=1", "--", "roi align=2"])
-def test_what_is_no_key_and_value_is_refused(argument: str) -> None:
+def test_arguments_that_are_no_key_value_are_refused(argument: str) -> None:
     with pytest.raises(ValueError, match="is no key=value"):
         quote_override(argument)
 
@@ -131,14 +129,14 @@ def test_options_may_stand_anywhere() -> None:
         split_options(["--pooler=roipool"])
 
 
-def test_beside_weights_keys_may_be_those_of_its_preset() -> None:
+def test_keys_of_the_weights_preset_are_allowed() -> None:
     given = ["weights=w.pkl", "model.heads.select.score=0.1", "pooler=roialign", "hydra.run.dir=x", "seed=1"]
     assert allow_new_keys(given) == [given[0], "++model.heads.select.score=0.1", *given[2:]]
     assert allow_new_keys(given[1:]) == given[1:]
 
 
 def mistake(*overrides: str, name: str = "train") -> str:
-    """The explanation of what Hydra says of these overrides."""
+    """Return the explanation of Hydra's error on these overrides."""
     try:
         with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
             compose(name, overrides=list(overrides))
@@ -170,30 +168,30 @@ def mistake(*overrides: str, name: str = "train") -> str:
         ("hydra/launcher=slurm", "hydra/launcher=slurm: Choices: basic, joblib"),
         ("pooler=3", "pooler=3: give a name, or leave it out. Choices: crop_and_resize,"),
         ("experiment=null", "experiment=null: give a name, or leave it out. Choices: bccd,"),
-        ("+pooler=roipool", "+pooler=roipool: pooler is there already; give pooler=roipool"),
-        ("+seed=3", "+seed=3: seed is there already; give seed=3"),
+        ("+pooler=roipool", "+pooler=roipool: pooler exists already; give pooler=roipool"),
+        ("+seed=3", "+seed=3: seed exists already; give seed=3"),
     ],
 )
-def test_a_mistake_is_explained_by_what_was_meant(override: str, message: str) -> None:
+def test_mistakes_are_explained_with_suggestions(override: str, message: str) -> None:
     said = mistake("backbone=vgg16", override)
     assert message in said
     for advice in ("append", "+schedule", "Search path", "search path", "HYDRA", "struct", "full_key", "\n"):
         assert advice not in said
 
 
-def test_what_is_meant_depends_on_what_else_is_chosen() -> None:
+def test_suggestions_depend_on_the_other_choices() -> None:
     assert "did you mean pooler.quantization?" in mistake("pooler=roipool", "pooler.quantisation=floor")
     assert "pooler has" in mistake("pooler.quantisation=floor")
     assert "did you mean schedule.steps?" in mistake("schedule.step=5", "poler=x", "seed.x=1")
     assert "did you mean study.seeds?" in mistake("study.seed=[1]", name="ablate")
 
 
-def test_keys_that_only_some_parts_have_are_known_by_them() -> None:
+def test_keys_of_chosen_parts_are_known() -> None:
     known = compose_config("model=mask_rcnn")
     assert unknown_key("model.heads.mask_head.treshold", known).endswith("mask_head.threshold?")
 
 
-def test_the_configuration_is_shown_with_choices_first_and_derived_keys_last() -> None:
+def test_cfg_job_shows_choices_first_and_derived_keys_last() -> None:
     config = compose_config("model=mask_rcnn", "pooler=roipool")
     shown = format_config(config, {"dataset": "shapes", "pooler": "roipool", "experiment": None})
     lines = shown.splitlines()
@@ -207,7 +205,7 @@ def test_the_configuration_is_shown_with_choices_first_and_derived_keys_last() -
     assert model.index("score:") < model.index("detections: ${dataset.detections}")
 
 
-def test_the_configuration_is_shown_resolved() -> None:
+def test_cfg_job_resolves() -> None:
     config = compose_config("schedule.steps=7", name="train")
     shown = OmegaConf.create(format_config(config, {}, resolve=True))
     assert shown.schedule.scheduler.steps == 7
@@ -217,7 +215,7 @@ def test_the_configuration_is_shown_resolved() -> None:
 
 
 class Called(Exception):
-    """Carries what the script's main function was given."""
+    """Carry the arguments of the script's main function out of Hydra."""
 
 
 def call(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str, name: str = "predict") -> list[DictConfig]:
@@ -235,7 +233,7 @@ def call(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str, name: s
     return given
 
 
-def test_a_script_gets_the_values_that_the_shell_gave(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_scripts_get_the_values_of_the_shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (config,) = call(monkeypatch, tmp_path, "input=photos (1)/x=1.jpg", "checkpoint=/a/b c", "output=2024")
     assert (config.input, config.checkpoint, config.output) == ("photos (1)/x=1.jpg", "/a/b c", "2024")
 
@@ -255,7 +253,7 @@ def test_a_script_is_called_for_each_job(monkeypatch: pytest.MonkeyPatch, tmp_pa
         (["-m", "input=x", "checkpoint=y", "hydra/launcher=joblb"], "did you mean joblib?"),
     ],
 )
-def test_a_mistake_is_one_message(
+def test_mistakes_give_one_message(
     arguments: list[str],
     message: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -270,14 +268,14 @@ def test_a_mistake_is_one_message(
     assert said.count("\n") == 1
 
 
-def test_a_mistake_is_raised_where_tracebacks_are_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_mistakes_raise_with_full_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("sys.argv", ["predict.py", "treshold=1"])
     monkeypatch.setenv(FULL_ERROR, "1")
     with pytest.raises(Exception, match="treshold"):
         run("predict", print)
 
 
-def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def main(config: DictConfig) -> None:
         raise RuntimeError(f"{config.threshold}")
 
@@ -287,7 +285,7 @@ def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPa
         run("predict", main)
 
 
-def test_showing_a_configuration_makes_no_folder(
+def test_cfg_job_creates_no_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for option in (["--cfg", "job"], ["-c", "job", "--resolve"], ["--cfg=job"]):
