@@ -226,7 +226,7 @@ def test_what_a_folder_holds_goes_on_and_is_left_where_it_is_done(tmp_path: Path
     metrics.unlink()
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     said, again = measured()
-    assert "begins anew" in said
+    assert "the run starts over" in said
     assert again == first
     assert checkpoint.with_name("last.ckpt.broken").stat().st_size == 1000
     metrics.unlink()
