@@ -139,7 +139,7 @@ def _trained_config(config: DictConfig, trained: Trained, overrides: Sequence[st
     if config.get("proposals") is not None:
         if not takes_proposals(final.model):
             raise ValueError(
-                f"proposals={config.proposals}: checkpoint {config.checkpoint!r} has an RPN and needs none: leave it out"
+                f"proposals={config.proposals}: checkpoint {config.checkpoint!r} has an RPN, and needs none"
             )
         final.proposals = config.proposals
     return final
@@ -178,7 +178,8 @@ def resolve_precision(name: str, accelerator: str) -> str:
         return name
     if name != AUTO:
         raise ValueError(
-            f"trainer.precision must be one of auto, {', '.join((*PRECISIONS, *PRECISION_ALIASES))}, not {name!r}"
+            f"trainer.precision (precision in predict.py and proposals.py) must be one of "
+            f"{', '.join((AUTO, *PRECISIONS, *PRECISION_ALIASES))}, not {name!r}"
         )
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         fast = torch.cuda.is_bf16_supported(including_emulation=False)

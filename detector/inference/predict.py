@@ -67,7 +67,7 @@ def predict(config: DictConfig, overrides: Sequence[str], folder: Path, console:
         console: where progress is shown.
 
     Raises:
-        ValueError, OSError: the input or the checkpoint is invalid; or, after all others are done, images cannot be read.
+        ValueError, OSError: the input or the checkpoint is invalid; or images cannot be read (the others are done).
     """
     del overrides, folder
     images, output = image_files(Path(config.input)), Path(config.output)

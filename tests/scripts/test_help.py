@@ -1,4 +1,4 @@
-"""What `--help` of each script prints: quickly, of keys that exist, with examples that work."""
+"""`--help` of each script answers at once, lists keys that exist, and gives examples that work."""
 
 import os
 import shlex
@@ -53,9 +53,9 @@ def test_the_keys_of_the_help_exist(name: str) -> None:
             assert OmegaConf.create(f"value: {default_and_comment(name, key)[0]}").value == node[last]
 
 
-def test_defaults_are_those_of_the_files() -> None:
+def test_defaults_and_comments_are_read_from_the_files() -> None:
     assert default_and_comment("train", "schedule.steps") == ("1200", "optimiser steps")
-    assert default_and_comment("train", "pooler.levels")[0] == "fpn"  # of a file that the pooler's is based on
+    assert default_and_comment("train", "pooler.levels")[0] == "fpn"  # from a file in the defaults list of the pooler's
     assert default_and_comment("evaluate", "checkpoint")[0] == "???"
     text = help_text("train")
     assert "\n  pooler=roialign " in text
