@@ -1,4 +1,4 @@
-"""What happens beside the training: what is logged, shown and saved."""
+"""Callbacks and loggers of a training run."""
 
 from __future__ import annotations
 
@@ -23,9 +23,13 @@ log = logging.getLogger(__name__)
 
 
 class CsvLogger(Logger):
-    """Writes `metrics.csv` in a run's folder: a row a step, a column a metric; a resumed run goes on where it stopped.
+    """Write `metrics.csv` in a run's folder: one row per step, one column per metric; a resumed run appends.
 
-    Lightning's own logger wants an empty folder of its own.
+    Lightning's own logger needs an empty folder of its own.
+
+    Args:
+        folder: the run's.
+        start: the step that a resumed run goes on from; rows from there on are dropped.
     """
 
     def __init__(self, folder: Path, start: int = 0) -> None:
@@ -33,7 +37,7 @@ class CsvLogger(Logger):
         self.path = folder / "metrics.csv"
         self.rows: dict[int, dict[str, str]] = {}
         self.columns: list[str] = []
-        self.standing = 0  # rows that nothing will be added to, and where they end in the file
+        self.standing = 0  # rows that are complete, and where they end in the file
         self.end = 0
         if start and self.path.is_file():
             with self.path.open(newline="") as file:
@@ -51,7 +55,7 @@ class CsvLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the configuration is in `config.yaml`."""
+        """Log nothing: the configuration is in `config.yaml`."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -61,7 +65,7 @@ class CsvLogger(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Bring the file up to date: all but the last row stand; where a new metric has come up, write it anew."""
+        """Bring the file up to date: replace the last row, append new ones; with a new metric, write all rows again."""
         columns = ["step", *sorted({name for row in self.rows.values() for name in row} - {"step"})]
         rows = list(self.rows.values())
         fresh = columns != self.columns
@@ -79,17 +83,17 @@ class CsvLogger(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write what is left."""
+        """Write the remaining rows."""
         self.save()
 
 
 class Progress(RichProgressBar):
-    """One bar for the whole run, with short names for the losses."""
+    """Show one progress bar for the whole run, with short names of the losses."""
 
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """`loss/class` is shown as `class`."""
+        """Shorten `loss/class` to `class`."""
         items = super().get_metrics(trainer, pl_module).items()
         return {name.removeprefix("loss/"): value for name, value in items if name != "v_num"}
 
@@ -99,7 +103,7 @@ class Progress(RichProgressBar):
 
 
 class Levels(Callback):
-    """Prints how many RoIs each level of the pyramid has given, once after the first steps and once at the end."""
+    """Print the share of RoIs that each level is pooled from, after the first steps and at the end."""
 
     def __init__(self, after: int = 50) -> None:
         self.after = after
@@ -131,26 +135,23 @@ class Levels(Callback):
 
 
 class Clock(Callback):
-    """The time that a run has taken, over all the times that it was taken up again.
-
-    What was lost since a checkpoint is not counted.
-    """
+    """Count the time that a run takes over all its resumptions, without steps lost after a checkpoint."""
 
     def __init__(self) -> None:
         self.began = time.perf_counter()
         self.before = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Goes into the checkpoint."""
+        """Return what the checkpoint holds."""
         return {"seconds": self.before + time.perf_counter() - self.began}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Of the checkpoint that the run goes on from."""
+        """Take over the time in the checkpoint that the run resumes from."""
         self.before = float(state_dict["seconds"])
 
 
 class Interruption(Callback):
-    """On Ctrl-C, ends the step in work, saves it, and stops; a second Ctrl-C stops at once."""
+    """On Ctrl-C, finish the current step, save a checkpoint and stop; a second Ctrl-C stops at once."""
 
     def __init__(self, checkpoint: Path, console: Console) -> None:
         self.checkpoint, self.console = checkpoint, console
@@ -158,7 +159,7 @@ class Interruption(Callback):
         self.before: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take Ctrl-C over."""
+        """Handle Ctrl-C from now on."""
         if threading.current_thread() is threading.main_thread():
             self.before = signal.signal(signal.SIGINT, self._ask)
 
@@ -172,7 +173,7 @@ class Interruption(Callback):
             self._stop(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop, if asked to while the last step was validated; else give Ctrl-C back."""
+        """Stop, if asked to while the last step was validated; else restore the handler of Ctrl-C."""
         if self.asked:
             self._stop(trainer)
         elif self.before is not None:

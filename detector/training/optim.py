@@ -1,4 +1,4 @@
-"""What is optimised how, and learning rates over a run."""
+"""Parameter groups and learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, object]]:
-    """The trainable parameters in two groups: with weight decay, and without (biases, norms)."""
+    """Divide the trainable parameters into two groups: with weight decay, and without (biases, norms)."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     if not trainable:
         raise ValueError("the model has no trainable parameter: lower backbone.freeze_at")
@@ -23,12 +23,12 @@ def parameter_groups(model: nn.Module) -> list[dict[str, object]]:
 def multistep(
     optimizer: Optimizer, steps: int, milestones: Sequence[float], gamma: float, warmup: int, warmup_factor: float
 ) -> LambdaLR:
-    """The learning rate of Detectron's schedules.
+    """Schedule the learning rate in steps, as Detectron does (`WarmupMultiStepLR`).
 
     Args:
-        steps: of the whole run.
-        milestones: where it is multiplied by `gamma`, as shares of the run.
-        warmup: steps over which it rises linearly from `warmup_factor`; at most half the run.
+        steps: number of steps of the run.
+        milestones: where the rate is multiplied by `gamma`, as shares of the run.
+        warmup: steps over which the rate rises linearly from `warmup_factor`; at most half the run.
     """
 
     def factor(step: int) -> float:
@@ -39,7 +39,7 @@ def multistep(
 
 
 def cosine(optimizer: Optimizer, steps: int, warmup: int, warmup_factor: float = 0.01, final: float = 0.0) -> LambdaLR:
-    """Half a cosine (SGDR) from 1 down to `final` over `steps`, after a linear warm-up (at most half the run)."""
+    """Schedule the learning rate as half a cosine (SGDR) from 1 to `final`; the warm-up is at most half the run."""
 
     def factor(step: int) -> float:
         done = min(step / steps, 1.0)
