@@ -193,7 +193,7 @@ def test_what_is_meant_depends_on_what_else_is_chosen() -> None:
 
 def test_keys_that_only_some_parts_have_are_known_by_them() -> None:
     known = compose_config("model=mask_rcnn")
-    assert unknown_key("model.heads.mask_head.treshold", known).endswith("mask_head.threshold?")
+    assert unknown_key("model.heads.further.mask.treshold", known).endswith("further.mask.threshold?")
 
 
 def test_the_configuration_is_shown_with_choices_first_and_derived_keys_last() -> None:
@@ -207,7 +207,7 @@ def test_the_configuration_is_shown_with_choices_first_and_derived_keys_last() -
     assert order[-2:] == ["classes", "num_classes"]
     assert lines.index("# Keys") < lines.index("# Derived from others") == lines.index("classes: null") - 1
     model = shown[shown.index("\nmodel:") :].partition("\n# ")[0]
-    assert model.index("score:") < model.index("detections: ${dataset.detections}")
+    assert model.index("score_thresh:") < model.index("topk_per_image: ${dataset.detections}")
 
 
 def test_the_configuration_is_shown_resolved() -> None:
@@ -226,7 +226,7 @@ class Called(Exception):
 def call(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str, name: str = "predict") -> list[DictConfig]:
     given: list[DictConfig] = []
 
-    def main(config: DictConfig) -> None:
+    def main(config: DictConfig, *_: object) -> None:
         given.append(config.copy())
         assert os.environ.get(FULL_ERROR) is None
 
@@ -281,7 +281,7 @@ def test_a_mistake_is_raised_where_tracebacks_are_asked_for(monkeypatch: pytest.
 
 
 def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def main(config: DictConfig) -> None:
+    def main(config: DictConfig, *_: object) -> None:
         raise RuntimeError(f"{config.threshold}")
 
     monkeypatch.chdir(tmp_path)
