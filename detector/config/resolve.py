@@ -54,7 +54,12 @@ class Resolved:
     """the state of a frozen RPN (`proposals=CHECKPOINT`)"""
 
 
-def resolve(config: DictConfig, overrides: Sequence[str] = (), splits: Sequence[str] = ("train", "val")) -> Resolved:
+def resolve(
+    config: DictConfig,
+    overrides: Sequence[str] = (),
+    splits: Sequence[str] = ("train", "val"),
+    annotations: bool = True,
+) -> Resolved:
     """Resolve the configuration of a script: everything that is decided, is decided here.
 
     A new run takes the conventions of its initial weights; a resumed run (`resume=`) takes the configuration in its
@@ -66,6 +71,7 @@ def resolve(config: DictConfig, overrides: Sequence[str] = (), splits: Sequence[
         config: composed from `configs/train.yaml`, `evaluate.yaml`, `predict.yaml` or `proposals.yaml`.
         overrides: from the command line.
         splits: of the dataset that are opened; a training needs both.
+        annotations: whether to read what the model's further heads learn from, such as masks.
 
     Raises:
         ValueError, OSError: the configuration, a checkpoint or the data is at fault.
@@ -82,7 +88,8 @@ def resolve(config: DictConfig, overrides: Sequence[str] = (), splits: Sequence[
     else:
         final = config
     OmegaConf.set_struct(final, False)
-    final.trainer.precision = precision(str(final.trainer.precision), str(final.trainer.accelerator))
+    key = "precision" if "precision" in config else "trainer.precision"
+    final.trainer.precision = precision(str(final.trainer.precision), str(final.trainer.accelerator), key)
     final.workers = default_workers() if final.workers is None else final.workers
     final.trust = list(config.get("trust") or ())
     final.dataset.metrics = metric_nodes(final.dataset.metrics)
@@ -93,8 +100,9 @@ def resolve(config: DictConfig, overrides: Sequence[str] = (), splits: Sequence[
         if (borrowed := borrowed_rpn(final.get("proposals"), final.model)) is not None:
             final.model.proposer, proposer = borrowed
         check_targets(portable(final), "this run", begins=True)
-    datasets = {split: open_split(final.dataset[split], split, final.model, final.proposals) for split in splits}
-    if "train" in datasets:
+    model = final.model if annotations else None
+    datasets = {split: open_split(final.dataset[split], split, model, final.proposals) for split in splits}
+    if trained is None:
         check_needs(needs(final.model), datasets["train"])
     for dataset in datasets.values():
         if trained is not None:
@@ -153,7 +161,7 @@ def _resumed(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     return final
 
 
-def precision(name: str, accelerator: str) -> str:
+def precision(name: str, accelerator: str, key: str = "trainer.precision") -> str:
     """Return the precision in Lightning's long name.
 
     `auto` is bf16-mixed where the device multiplies matrices in it (GPUs since Ampere, CPUs with AMX), else 32-true.
@@ -165,7 +173,7 @@ def precision(name: str, accelerator: str) -> str:
     if name in PRECISIONS:
         return name
     if name != AUTO:
-        raise ValueError(f"precision must be one of auto, {', '.join((*PRECISIONS, *SHORT))}, not {name!r}")
+        raise ValueError(f"{key} must be one of auto, {', '.join((*PRECISIONS, *SHORT))}, not {name!r}")
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

@@ -157,6 +157,9 @@ def mistake(*overrides: str, name: str = "train") -> str:
         ("lr=0.1", "did you mean schedule.optimizer.lr?"),
         ("optimizer.lr=0.1", "did you mean schedule.optimizer.lr?"),
         ("enable_progress_bar=false", "did you mean trainer.enable_progress_bar?"),
+        ("dataset.proposals.test.pre_nms=9", "it is called dataset.rpn.test.pre_nms_topk since version 0.2"),
+        ("model.heads.select.score=0.1", "it is called model.heads.select.score_thresh since version 0.2"),
+        ("model.proposer.matcher.positive=1", "it is called model.proposer.matcher.high_threshold since version 0.2"),
         ("model.backbone.bdy.freeze_at=2", "did you mean model.backbone.body.freeze_at?"),
         ("hydra.run.dri=x", "did you mean hydra.run.dir?"),
         ("~schedule.clp", "did you mean schedule.clip?"),
@@ -190,7 +193,7 @@ def test_what_is_meant_depends_on_what_else_is_chosen() -> None:
 
 def test_keys_that_only_some_parts_have_are_known_by_them() -> None:
     known = compose_config("model=mask_rcnn")
-    assert unknown_key("model.heads.mask_head.treshold", known).endswith("mask_head.threshold?")
+    assert unknown_key("model.heads.further.mask.treshold", known).endswith("further.mask.threshold?")
 
 
 def test_the_configuration_is_shown_with_choices_first_and_derived_keys_last() -> None:
@@ -204,7 +207,7 @@ def test_the_configuration_is_shown_with_choices_first_and_derived_keys_last() -
     assert order[-2:] == ["classes", "num_classes"]
     assert lines.index("# Keys") < lines.index("# Derived from others") == lines.index("classes: null") - 1
     model = shown[shown.index("\nmodel:") :].partition("\n# ")[0]
-    assert model.index("score:") < model.index("detections: ${dataset.detections}")
+    assert model.index("score_thresh:") < model.index("topk_per_image: ${dataset.detections}")
 
 
 def test_the_configuration_is_shown_resolved() -> None:
@@ -223,7 +226,7 @@ class Called(Exception):
 def call(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str, name: str = "predict") -> list[DictConfig]:
     given: list[DictConfig] = []
 
-    def main(config: DictConfig) -> None:
+    def main(config: DictConfig, *_: object) -> None:
         given.append(config.copy())
         assert os.environ.get(FULL_ERROR) is None
 
@@ -278,7 +281,7 @@ def test_a_mistake_is_raised_where_tracebacks_are_asked_for(monkeypatch: pytest.
 
 
 def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def main(config: DictConfig) -> None:
+    def main(config: DictConfig, *_: object) -> None:
         raise RuntimeError(f"{config.threshold}")
 
     monkeypatch.chdir(tmp_path)
