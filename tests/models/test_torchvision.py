@@ -72,7 +72,7 @@ def pair(name: str, folder: Path) -> tuple[nn.Module, RCNN]:
     theirs = lively(torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=91, **few))
     file = folder / "weights.pth"
     torch.save(theirs.state_dict(), file)
-    foreign = weights.read(f"torchvision:{name}:{file}")
+    foreign = weights.read_weights(f"torchvision:{name}:{file}")
     assert foreign.classes is not None
     proposals = ("test.pre_nms_topk=200", "test.post_nms_topk=150", "train.post_nms_topk=100")
     overrides = [
