@@ -1,4 +1,4 @@
-"""Answer a question by many runs: python scripts/ablate.py study=pooler [hydra/launcher=joblib] [key=value ...].
+"""Run a study of many runs: python scripts/ablate.py study=pooler [hydra/launcher=joblib] [key=value ...].
 
 Compare two runs: python scripts/ablate.py --compare RUN RUN [--output FOLDER] [--trust PACKAGE ...].
 """

@@ -1,5 +1,7 @@
-"""Time this project beside torchvision, in one run, as a Markdown table: `python scripts/benchmark.py ops` times the
-RoI operators, `python scripts/benchmark.py step` a training step and an inference pass of whole detectors.
+"""Time this project against torchvision, as a Markdown table.
+
+`python scripts/benchmark.py ops` times the RoI operators; `python scripts/benchmark.py step` times a training step and
+an inference pass of whole detectors.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def torchvision_pool(workload: benchmark.Workload, boxes: list[Tensor]) -> benchmark.Pool:
-    """Build the pass of torchvision's multi-scale RoIAlign over a workload's features."""
+    """Return a function that pools a workload's features with torchvision's multi-scale RoIAlign."""
     from torchvision.ops import MultiScaleRoIAlign
 
     from ops import benchmark
@@ -29,11 +31,11 @@ def torchvision_pool(workload: benchmark.Workload, boxes: list[Tensor]) -> bench
 
 
 def main() -> int:
-    """Parse the command line and print the table; return 1 after a message if an argument is wrong."""
+    """Parse the command line and print the table; returns 1 after a message if an argument is invalid."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["ops", "step"], help="what to time")
     parser.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
-    parser.add_argument("--rounds", type=int, default=9, help="how often each call is timed (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=9, help="timed calls of each function (%(default)s)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     arguments = parser.parse_args()
 
@@ -48,7 +50,7 @@ def main() -> int:
         return 1
     cuda = torch.cuda.is_available()
     if arguments.device not in (None, "cpu", "cuda") or (arguments.device == "cuda" and not cuda):
-        print(f"error: --device {arguments.device} is not available on this machine; use cpu", file=sys.stderr)
+        print(f"error: --device {arguments.device} is not available; use --device cpu", file=sys.stderr)
         return 1
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

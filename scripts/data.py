@@ -1,4 +1,4 @@
-"""Check a dataset and count what it holds: python scripts/data.py dataset=... [data_dir=...]."""
+"""Check a dataset and count its objects: python scripts/data.py dataset=... [data_dir=...]."""
 
 from detector.config.command_line import run
 

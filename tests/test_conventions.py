@@ -11,11 +11,11 @@ from torch import Tensor
 from detector import weights
 from detector.config import build
 from detector.config import conventions as module
-from detector.config.conventions import check_additions, tolerant, with_conventions
+from detector.config.conventions import allow_new_keys, apply_conventions, check_additions
 from detector.config.resolve import with_classes
 from detector.models.rcnn import RCNN
-from detector.weights import TORCHVISION, Foreign
-from detector.weights.checkpoints import portable
+from detector.weights import TORCHVISION, PretrainedWeights
+from detector.weights.checkpoints import portable_config
 from detector.weights.initial import load_initial
 from detector.weights.torchvision import convert
 from tests.conftest import CLASSES, ROOT, compose_config, small_model
@@ -39,22 +39,24 @@ def composed(monkeypatch: pytest.MonkeyPatch) -> Composed:
     """The configuration in given conventions, with the user's overrides."""
 
     def composed(conventions: list[str], *overrides: str) -> build.DictConfig:
-        monkeypatch.setattr(module, "read_weights", lambda source: Foreign({}, conventions, None, source))
-        given = tolerant(["weights=x", *overrides])
-        return with_conventions(compose_config(*given), given)[0]
+        monkeypatch.setattr(module, "read_weights", lambda source: PretrainedWeights({}, conventions, None, source))
+        given = allow_new_keys(["weights=x", *overrides])
+        return apply_conventions(compose_config(*given), given)[0]
 
     return composed
 
 
-def begin(model: RCNN, config: build.DictConfig, foreign: Foreign | None = None) -> list[str]:
-    """What a new run prints of its initial weights."""
-    changed = [] if foreign is None or foreign.config is None else weights.departures(config, foreign.config)
+def begin(model: RCNN, config: build.DictConfig, pretrained: PretrainedWeights | None = None) -> list[str]:
+    """Load initial weights as a new run does; returns the lines that it prints."""
+    changed = (
+        [] if pretrained is None or pretrained.config is None else weights.changed_settings(config, pretrained.config)
+    )
     return load_initial(
-        model, foreign, list(config.classes), changed, build.OmegaConf.to_container(config.backbone, resolve=True)
+        model, pretrained, list(config.classes), changed, build.OmegaConf.to_container(config.backbone, resolve=True)
     )
 
 
-def foreign_of(name: str) -> Foreign:
+def pretrained_of(name: str) -> PretrainedWeights:
     """Names and shapes alone of torchvision's model."""
     with torch.device("meta"):
         state: dict[str, Tensor] = torchvision.models.get_model(name, weights=None, weights_backbone=None).state_dict()
@@ -79,10 +81,10 @@ def test_a_model_without_an_rpn_takes_what_concerns_it(composed: Composed, name:
     assert set(config.model.proposer) == set(plain.model.proposer)
     assert config.model.proposer.min_size == (0.0 if name == "norms" else 0.001)
     if name in TORCHVISION:
-        foreign = foreign_of(name)
+        pretrained = pretrained_of(name)
         with torch.device("meta"):
-            built = build.build_model(with_classes(config, foreign.classes or []))
-        assert not weights.load(built, foreign, foreign.classes or []).anew
+            built = build.build_model(with_classes(config, pretrained.classes or []))
+        assert not weights.load_weights(built, pretrained, pretrained.classes or []).reinitialized
 
 
 @pytest.mark.parametrize(
@@ -97,12 +99,12 @@ def test_a_model_without_an_rpn_takes_what_concerns_it(composed: Composed, name:
 def test_choices_of_other_layers_say_what_to_leave_out(composed: Composed, name: str, choice: str, key: str) -> None:
     config = composed(CONVENTIONS[name], choice)
     assert build.OmegaConf.select(config, key) is None
-    foreign = foreign_of(name)
+    pretrained = pretrained_of(name)
     with torch.device("meta"):
-        model = build.build_model(with_classes(config, foreign.classes or []))
+        model = build.build_model(with_classes(config, pretrained.classes or []))
     way = rf"they need experiment=torchvision_{name} .*leave out such choices as model=, backbone=, norm=, mask_head="
     with pytest.raises(ValueError, match=way):
-        weights.load(model, foreign, foreign.classes or [])
+        weights.load_weights(model, pretrained, pretrained.classes or [])
 
 
 @pytest.mark.parametrize("override", ["backbone.trunk.convs=2", "+backbone.trunk.convs=2", "++backbone.trunk.convs=2"])
@@ -112,18 +114,18 @@ def test_keys_of_the_preset_can_be_given(composed: Composed, override: str) -> N
 
 def test_only_keys_beside_weights_may_come_later() -> None:
     keys = ["a=1", "a.b=1", "+a.b=1", "hydra.run.dir=x", "-m", "a/b=c", "~a.b"]
-    assert tolerant(keys) == keys
-    assert tolerant(["weights=x", *keys]) == ["weights=x", "a=1", "++a.b=1", *keys[2:]]
+    assert allow_new_keys(keys) == keys
+    assert allow_new_keys(["weights=x", *keys]) == ["weights=x", "a=1", "++a.b=1", *keys[2:]]
 
 
 @pytest.mark.parametrize("override", ["schedule.optimizer.betas=[0.5,0.9]", "backbone.chanels=3", "dataset.x.y=1"])
 def test_keys_that_never_come_are_refused(composed: Composed, override: str) -> None:
     composed(CONVENTIONS["fasterrcnn_resnet50_fpn"])  # what `weights=x` is
-    given = tolerant(["weights=x", "schedule.optimizer.momentum=0.5"])
+    given = allow_new_keys(["weights=x", "schedule.optimizer.momentum=0.5"])
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         check_additions("train", given)
         with pytest.raises(ValueError, match=f"unknown key '{override.partition('=')[0]}'"):
-            check_additions("train", [*given, *tolerant(["weights=x", override])[1:]])
+            check_additions("train", [*given, *allow_new_keys(["weights=x", override])[1:]])
 
 
 def test_weights_of_a_run_say_where_the_new_one_departs() -> None:
@@ -131,23 +133,23 @@ def test_weights_of_a_run_say_where_the_new_one_departs() -> None:
     changes = ["norm.eps=0.25", "pooler=roialign_legacy", "dataset.canonical_size=33", "model.normalize.std=[2,2,2]"]
     changes += ["backbone.anchor_sizes=[[4],[9],[16],[32],[64]]", "model.heads.box_head.bbox_reg_weights=[1,1,1,1]"]
     own = with_classes(compose_config(*narrow), CLASSES)
-    trained = portable(with_classes(compose_config(*narrow, *changes), CLASSES))
+    trained = portable_config(with_classes(compose_config(*narrow, *changes), CLASSES))
     usual = {"norm.eps": "1e-05", "pooler.aligned": "true", "model.normalize.std": "[58.395,57.12,57.375]"}
     usual |= {"dataset.canonical_size": str(own.dataset.canonical_size)}
     usual |= {"backbone.anchor_sizes": str(list(own.dataset.anchor_sizes)).replace(" ", "")}
     usual |= {"model.heads.box_head.bbox_reg_weights": "[10.0,10.0,5.0,5.0]"}
     wanted = dict(change.split("=") for change in changes if "." in change) | {"pooler.aligned": "false"}
-    found = weights.departures(own, trained)
+    found = weights.changed_settings(own, trained)
     assert sorted(found) == sorted(f"{key}={wanted[key]} (here {usual[key]})" for key in wanted)
     again = with_classes(compose_config(*narrow, *(line.split(" ")[0] for line in found)), CLASSES)
-    assert weights.departures(again, trained) == []
-    assert weights.departures(own, portable(own)) == []
+    assert weights.changed_settings(again, trained) == []
+    assert weights.changed_settings(own, portable_config(own)) == []
 
 
 def test_weights_of_a_run_name_other_kinds_of_parts_alone() -> None:
     own = with_classes(compose_config(), CLASSES)
     other = with_classes(compose_config("norm=frozen", "norm.eps=0.5", "pooler=roipool"), CLASSES)
-    assert weights.departures(own, portable(other)) == [
+    assert weights.changed_settings(own, portable_config(other)) == [
         f"norm._target_={other.norm['_target_']} (here torch.nn.BatchNorm2d)",
         "pooler.operator._target_=ops.multiscale_roi_pool (here ops.multiscale_roi_align)",
     ]
@@ -156,13 +158,13 @@ def test_weights_of_a_run_name_other_kinds_of_parts_alone() -> None:
 def test_a_run_from_weights_prints_where_it_departs() -> None:
     narrow = ["backbone.channels=32", "backbone.width=64", "weights=run.ckpt"]
     config = with_classes(compose_config(*narrow), CLASSES)
-    trained = portable(with_classes(compose_config(*narrow, "norm.eps=0.25"), CLASSES))
-    foreign = Foreign(small_model(seed=1).state_dict(), [], CLASSES, "run.ckpt", trained)
-    loaded, warning = begin(small_model(), config, foreign)
-    assert loaded == f"weights: {len(foreign.state)} tensors from run.ckpt"
+    trained = portable_config(with_classes(compose_config(*narrow, "norm.eps=0.25"), CLASSES))
+    pretrained = PretrainedWeights(small_model(seed=1).state_dict(), [], CLASSES, "run.ckpt", trained)
+    loaded, warning = begin(small_model(), config, pretrained)
+    assert loaded == f"weights: {len(pretrained.state)} tensors from run.ckpt"
     assert "weights=run.ckpt was trained with norm.eps=0.25 (here 1e-05): give" in warning
     config.norm.eps = 0.25
-    assert begin(small_model(), config, foreign) == [loaded]
+    assert begin(small_model(), config, pretrained) == [loaded]
 
 
 @pytest.mark.parametrize(
@@ -183,5 +185,5 @@ def test_frozen_stages_of_random_weights_are_pointed_out(overrides: list[str], s
     warnings = begin(small_model(), with_classes(compose_config(*overrides), CLASSES))
     assert len(warnings) == (stages > 0)
     for line in warnings:
-        assert f"backbone.freeze_at={stages} keeps {stages} stages" in line
+        assert f"backbone.freeze_at={stages} freezes {stages} stages" in line
         assert "backbone.weights=imagenet" in line

@@ -9,7 +9,7 @@ import torch
 
 from detector.config import build
 from detector.config.resolve import with_classes
-from detector.weights.checkpoints import portable
+from detector.weights.checkpoints import portable_config
 from tests.conftest import CLASSES, ROOT, compose_config
 from tests.scripts.conftest import run_script
 
@@ -71,7 +71,7 @@ def test_a_rehearsal_changes_neither_the_images_nor_the_model(experiment: str) -
     assert (dry.dataset.train.limit, dry.dataset.val.limit, dry.backbone.weights) == (2, 2, None)
     for key in ("train_augment", "val_augment", "rois", "proposals", "anchor_sizes"):
         assert dry.dataset[key] == whole.dataset[key]
-    plain, other = (portable(with_classes(c, CLASSES))["model"] for c in (whole, dry))
+    plain, other = (portable_config(with_classes(c, CLASSES))["model"] for c in (whole, dry))
     assert plain["heads"]["select"].pop("score") == 0.05
     assert other["heads"]["select"].pop("score") == 0.0
     told = json.dumps(plain["heads"]["select"]), json.dumps(other["heads"]["select"])

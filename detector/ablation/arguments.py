@@ -15,7 +15,7 @@ def split_arguments(arguments: Sequence[str]) -> list[str]:
     Raises:
         ValueError: overrides are given both in `overrides=[...]` and beside it.
     """
-    from detector.config.overrides import quote  # it imports Hydra, which `--help` does without
+    from detector.config.overrides import quote_value  # it imports Hydra, which `--help` does without
 
     own = [a for a in arguments if a[:1] == "-" or "=" not in a or re.split(r"[./@=]", a.lstrip("+~"))[0] in KEYS]
     others = [a for a in arguments if a not in own]
@@ -23,5 +23,5 @@ def split_arguments(arguments: Sequence[str]) -> list[str]:
         raise ValueError(f"give {' '.join(others)} within overrides=[...], or give all overrides without it")
     if any(a.startswith("report=") for a in own) and not any(a.startswith("hydra.run.dir=") for a in own):
         own.append("hydra.run.dir=multirun/report")
-    quoted = [quote(a) for a in others]
+    quoted = [quote_value(a) for a in others]
     return [*own, f"overrides=[{','.join(quoted)}]"] if quoted else own

@@ -19,7 +19,7 @@ from detector.ablation.study import parse_study
 from detector.ablation.sweep import Sweep
 from detector.config.cli import console
 from detector.config.compose import launcher, override, search_path
-from detector.weights.trust import allow
+from detector.weights.trust import trust_packages
 
 LISTS = {"arms": "names", "datasets": "names", "reuse": "folders", "report": "folders", "trust": "packages"}
 """The keys that hold lists, and of what."""
@@ -86,7 +86,7 @@ def compare_runs(arguments: Sequence[str]) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        allow(options.trust)
+        trust_packages(options.trust)
         first, second = options.compare
         _print_report(compare(first, second, options.output), console)
     except (ValueError, TypeError, OSError) as error:

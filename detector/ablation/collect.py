@@ -21,7 +21,7 @@ from detector.config import build
 from detector.evaluation.coco import Kind
 from detector.evaluation.measure import Measured, difference, measure
 from detector.evaluation.predictions import read_predictions
-from detector.training.folder import configuration
+from detector.training.folder import read_config
 from detector.types import DetectionDataset
 
 VOC = "voc/mAP"
@@ -57,7 +57,7 @@ def validation_set(folder: Path) -> DetectionDataset:
     Only the dataset's part of the configuration is read, so that runs made before a model's keys were renamed can be
     measured.
     """
-    node = configuration(folder).dataset.val
+    node = read_config(folder).dataset.val
     unused = "masks" in node and "mask" not in predicted_kinds(folder)
     dataset: DetectionDataset = build.instantiate(node, **({"masks": False} if unused else {}))
     return dataset
@@ -71,7 +71,7 @@ def measure_run(folder: Path) -> dict[Kind, Measured]:
     Raises:
         ValueError: the folder holds no finished run, or no object of the validation set counts.
     """
-    config = configuration(folder)
+    config = read_config(folder)
     found: dict[Kind, Measured] = {}
     truth = None
     for kind in predicted_kinds(folder):
@@ -120,7 +120,7 @@ def collect_records(study: StudyInfo, runs: Sequence[FinishedRun]) -> Records:
     """
     found = {(run.arm, run.dataset, run.seed): measure_run(run.folder) for run in runs}
     places = {run.dataset: run.folder for run in runs}
-    bins = {name: [float(side) for side in configuration(place).dataset.size_bins] for name, place in places.items()}
+    bins = {name: [float(side) for side in read_config(place).dataset.size_bins] for name, place in places.items()}
     records = Records(replace(study, size_bins=bins))
     for run in runs:
         place = (study.name, run.arm, run.dataset, run.seed)
@@ -165,7 +165,7 @@ def _run(study: str, run: FinishedRun, images: int, metrics: Mapping[str, Any]) 
         commit=str(metrics.get("env/commit", "")),
         date=datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M"),
         seconds=round(metrics.get("time/total", metrics.get("time/evaluation", 0.0)), 1),
-        steps=int(configuration(run.folder).schedule.steps),
+        steps=int(read_config(run.folder).schedule.steps),
         images=images,
         params=int(metrics["env/parameters"]),
     )

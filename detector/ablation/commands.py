@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shlex
 
-from detector.config.resolve import MOVABLE, PLACE
+from detector.config.resolve import MACHINE_TRAINER_KEYS, MOVABLE_KEYS
 
 
 def _is_placement(key: str) -> bool:
     """Whether a key says where a run runs, such as `workers`, not what it computes; `data_dir` counts as what."""
     section, _, name = key.partition(".")
-    return section in set(MOVABLE) - {"data_dir", "trainer"} or (section == "trainer" and name in PLACE)
+    return section in set(MOVABLE_KEYS) - {"data_dir", "trainer"} or (
+        section == "trainer" and name in MACHINE_TRAINER_KEYS
+    )
 
 
 def chosen_overrides(command: str) -> frozenset[str]:

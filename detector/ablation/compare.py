@@ -13,8 +13,8 @@ from detector.ablation.records import write_records
 from detector.ablation.report.report import write_report
 from detector.ablation.report.showcase import showcases
 from detector.ablation.report.tables import slug
-from detector.config.resolve import FIXED, MOVABLE
-from detector.training.folder import command_of, configuration, names
+from detector.config.resolve import FIXED_TRAINER_KEYS, MOVABLE_KEYS
+from detector.training.folder import command_of, read_config, short_names
 
 
 def compare(first: Path, second: Path, output: Path) -> Path:
@@ -32,24 +32,24 @@ def compare(first: Path, second: Path, output: Path) -> Path:
     """
     info, runs = _study(first, second)
     write_records(output / "records", collect_records(info, runs))
-    one, other = names((first, second))
+    one, other = short_names((first, second))
     pictures = showcases(first, second, output, (one, other))
     return write_report([output / "records"], output / "report", pictures)
 
 
 def _study(first: Path, second: Path) -> tuple[StudyInfo, list[FinishedRun]]:
-    configs = [configuration(first), configuration(second)]
+    configs = [read_config(first), read_config(second)]
     datasets = list(dict.fromkeys(str(config.dataset.name) for config in configs))
     if len(datasets) > 1:
         raise ValueError(f"{first} and {second} were measured on {' and '.join(datasets)}: give runs on the same data")
     if _ground_truth(first) != _ground_truth(second):
         raise ValueError(f"{first} and {second} were measured on other images or objects: give runs on the same data")
     seeds = [int(config.seed) for config in configs]
-    labels = names((first, second))
+    labels = short_names((first, second))
     if len(set(seeds)) > 1:
         labels = [f"{label}, seed {seed}" for label, seed in zip(labels, seeds, strict=True)]
     commands = [command_of(first), command_of(second)]
-    alike = all(configs[0].trainer.get(name) == configs[1].trainer.get(name) for name in FIXED)
+    alike = all(configs[0].trainer.get(name) == configs[1].trainer.get(name) for name in FIXED_TRAINER_KEYS)
     choices = _choices(commands) if alike else [[], []]
     arms = {name: Arm(label, own) for name, label, own in zip(("first", "second"), labels, choices, strict=True)}
     dataset = slug(datasets[0])
@@ -79,7 +79,7 @@ def _choices(commands: Sequence[str | None]) -> list[list[str]]:
     chosen, keys = [], []
     for command in commands:
         own = {o.lstrip("+~").split("=")[0]: o for o in shlex.split(str(command))[2:]}
-        kept = {key: o for key, o in own.items() if key.split(".")[0] not in (*MOVABLE, "seed")}
+        kept = {key: o for key, o in own.items() if key.split(".")[0] not in (*MOVABLE_KEYS, "seed")}
         chosen.append(list(kept.values()))
         keys.append(set(kept))
     preset = any({"experiment", "weights"} & own for own in keys)

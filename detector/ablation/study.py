@@ -12,7 +12,7 @@ from detector.ablation import contrasts
 from detector.ablation.commands import chosen_overrides
 from detector.ablation.description import Arm, StudyInfo, parse_description
 from detector.config.compose import override
-from detector.training.folder import COMMAND, command_of, finished, train_command
+from detector.training.folder import COMMAND, command_of, is_finished, train_command
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def write_command(job: Job, folder: Path) -> None:
 
 def _is_measured(folder: Path) -> bool:
     """Whether a run is finished and measured."""
-    return finished(folder) and any(folder.glob("measured-*.npz"))
+    return is_finished(folder) and any(folder.glob("measured-*.npz"))
 
 
 def _overrides_of(folder: Path) -> frozenset[str]:

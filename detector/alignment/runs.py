@@ -53,7 +53,7 @@ def compare_runs(
     paths = [Path(run) for run in runs]
     if len(paths) < 2 or len(set(paths)) < len(paths):
         raise ValueError(f"runs must be at least two different folders, not {[str(path) for path in paths]}")
-    configs = [folders.configuration(path) for path in paths]
+    configs = [folders.read_config(path) for path in paths]
     first = configs[0]
     source = first if dataset is None else dataset
     if len({config.dataset.name for config in (source, *configs)}) > 1:
@@ -96,4 +96,4 @@ def compare_runs(
         replace(part, ap={name: values[i] or nothing for name, values in precise.items()})
         for i, part in enumerate(found_parts)
     ]
-    return with_ap, dict(zip(map(str, paths), folders.names(paths), strict=True))
+    return with_ap, dict(zip(map(str, paths), folders.short_names(paths), strict=True))

@@ -1,1 +1,1 @@
-"""From the command line to a final configuration, and from it to objects."""
+"""Resolve the command line into a final configuration, and build the objects that it describes."""

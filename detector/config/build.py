@@ -16,24 +16,24 @@ from detector.models.rcnn import RCNN
 from detector.types import DetectionDataset, Output
 
 STANDARD_HEADS = "detector.models.roi_heads.StandardHeads"
-GIVEN = "detector.models.proposals.GivenProposals"
+GIVEN_PROPOSALS = "detector.models.proposals.GivenProposals"
 
 
 def instantiate(config: Any, **kwargs: Any) -> Any:
-    """Build what `_target_` names, with all its parts.
+    """Call the `_target_` of a node, and those of the nodes in it.
 
     Args:
         config: a node of a configuration.
-        kwargs: further arguments of what it builds.
+        kwargs: further arguments of its `_target_`.
 
     Raises:
-        ValueError: an argument is missing or is refused; the message names the key.
+        ValueError: an argument is missing or invalid; the message names the key.
     """
     own = config._get_full_key(None)
     given = {f"{own}.{name}" if own else name for name in kwargs}
     if missing := sorted(OmegaConf.missing_keys(config) - given):
         raise ValueError(f"give {' '.join(f'{key}=...' for key in missing)}: there is no default")
-    # A copy: Hydra resolves interpolations in place, also in nodes that `config` only refers to.
+    # A copy, since Hydra resolves interpolations in place, also in nodes that `config` only refers to.
     plain = OmegaConf.to_container(config, resolve=True)
     try:
         return hydra_instantiate(plain, **kwargs, _convert_="all")
@@ -48,7 +48,7 @@ def build_model(config: DictConfig) -> RCNN:
     """Build the detector that `config.model` describes; `config.num_classes` must be known.
 
     Raises:
-        ValueError: a part does not fit, see `check_heads` too.
+        ValueError: an argument is invalid, or backbone and heads do not match (`check_heads`).
     """
     check_heads(config.model, config.backbone)
     model: RCNN = instantiate(config.model)
@@ -56,17 +56,16 @@ def build_model(config: DictConfig) -> RCNN:
 
 
 def check_heads(model: DictConfig, backbone: DictConfig) -> None:
-    """Refuse a backbone with heads of its own kind, such as C4, beside a model that brings others.
+    """Check that a model has the heads that its backbone requires, such as C4's.
 
     Raises:
-        ValueError: they do not go together.
+        ValueError: backbone and heads do not match.
     """
     own, used = backbone.get("heads"), OmegaConf.select(model, "heads._target_")
     if own not in (None, STANDARD_HEADS, used):
         raise ValueError(
-            f"this backbone goes with heads of its own kind, {own}, which run the rest of the network on each RoI, and "
-            f"the model's are {used}: use a backbone with FPN, C5 or DC5, or VGG16 (keys 'backbone.heads' and "
-            "'model.heads' of the configuration)"
+            f"backbone.heads={own}, which run the rest of the network on each RoI, do not go with "
+            f"model.heads={used}: use a backbone with FPN, C5 or DC5, or VGG16"
         )
 
 
@@ -78,51 +77,51 @@ def build_dataset(config: DictConfig, split: str) -> DetectionDataset:
 def open_split(
     node: DictConfig, split: str, model: DictConfig | None = None, proposals: str | None = None
 ) -> DetectionDataset:
-    """Open a split of a dataset, with what the model needs of it.
+    """Open a split of a dataset.
 
     Args:
-        node: of the split.
+        node: the split's node.
         split: `train` or `val`.
-        model: the model's node; masks are read only for one with a head that needs them.
-        proposals: a file, which a model without an RPN needs.
+        model: the model's node. Masks are read only for a model with a head that needs them.
+        proposals: a file of proposals, for a model without an RPN.
 
     Raises:
         ValueError, OSError: the data is missing or malformed.
     """
-    wanted = needs(model)
-    unread = {name: False for name in OPTIONAL if name in node and name not in wanted}
+    needed = needed_annotations(model)
+    unread = {name: False for name in OPTIONAL_ANNOTATIONS if name in node and name not in needed}
     dataset: DetectionDataset = instantiate(node, **unread)
     return attach_proposals(dataset, proposals, split) if takes_proposals(model) else dataset
 
 
-OPTIONAL = ("masks",)
-"""Annotations that datasets read only for a head that learns from them."""
+OPTIONAL_ANNOTATIONS = ("masks",)
+"""Annotations that a dataset reads only if a head needs them."""
 
 
-def needs(model: DictConfig | None) -> set[str]:
-    """Return the annotations that a model's further heads learn from, such as `masks`."""
+def needed_annotations(model: DictConfig | None) -> set[str]:
+    """Return the annotations that the further heads of a model need for training, such as `masks`."""
     heads = OmegaConf.select(model, "heads.further") if model is not None else None
     return {name for head in (heads or {}).values() for name in getattr(get_class(head["_target_"]), "needs", ())}
 
 
-def check_needs(wanted: Iterable[str], train: DetectionDataset) -> None:
-    """Refuse a training set without the annotations that a head learns from.
+def check_annotations(needed: Iterable[str], train: DetectionDataset) -> None:
+    """Check that a training set has the annotations that the model's heads need.
 
     Raises:
-        ValueError: naming them.
+        ValueError: annotations are missing; the message names them.
     """
-    if missing := sorted(name for name in wanted if not getattr(train, f"has_{name}", False)):
+    if missing := sorted(name for name in needed if not getattr(train, f"has_{name}", False)):
         raise ValueError(
-            f"model: its heads learn from {', '.join(missing)}, and dataset.train has none; use a model without them, "
-            "such as faster_rcnn"
+            f"the model's heads are trained with {', '.join(missing)}, but dataset.train has none: use a model without "
+            "such heads, as model=faster_rcnn"
         )
 
 
 def metric_nodes(metrics: Any) -> list[dict[str, Any]]:
-    """Turn a dataset's metrics, words of `METRICS` and nodes with a `_target_`, into nodes alone.
+    """Replace the words of `METRICS` in a dataset's list of metrics by nodes with a `_target_`.
 
     Raises:
-        ValueError: a word that is none of these, a node without a `_target_`, or no list.
+        ValueError: it is no list, or has an unknown word or a node without a `_target_`.
     """
     known = f"each of them is one of {', '.join(sorted(METRICS))}, or {{_target_: mypackage.MyMetric}}"
     if not isinstance(metrics, ListConfig):
@@ -139,17 +138,17 @@ def metric_nodes(metrics: Any) -> list[dict[str, Any]]:
 
 
 def takes_proposals(model: DictConfig | None) -> bool:
-    """Return whether a model has no RPN and takes the proposals that come with the images."""
-    return model is not None and OmegaConf.select(model, "proposer._target_") == GIVEN
+    """Return whether a model has no RPN and takes proposals from a file."""
+    return model is not None and OmegaConf.select(model, "proposer._target_") == GIVEN_PROPOSALS
 
 
 def build_collector(outputs: Iterable[Output], dataset: DetectionDataset, size_bins: Sequence[float]) -> Collector:
-    """Make the collector of detections on a dataset.
+    """Build the collector of detections on a dataset.
 
     Args:
-        outputs: of the model's further heads; those that the dataset has no ground truth for are left out.
-        dataset: with the ground truth.
-        size_bins: sides in pixels whose squares part small, medium and large objects.
+        outputs: outputs of the model's further heads; those without ground truth in the dataset are left out.
+        dataset: the evaluated dataset.
+        size_bins: square roots of the areas that separate small, medium and large objects, in pixels.
     """
     measured = [output for output in outputs if getattr(dataset, f"has_{output.needs}", False)]
     small, large = size_bins
@@ -157,5 +156,5 @@ def build_collector(outputs: Iterable[Output], dataset: DetectionDataset, size_b
 
 
 def build_metrics(nodes: ListConfig, collector: Collector) -> list[Metric]:
-    """Build the metrics of a dataset, all of which read one collector."""
+    """Build the metrics of a dataset, which share one collector."""
     return [instantiate(node, collector=collector) for node in nodes]

@@ -1,4 +1,4 @@
-"""Run a script's main function: one readable message and exit code 1 where the input is at fault."""
+"""Run a script's main function; invalid input ends it with one readable message and exit code 1."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from detector.config.help import default
+from detector.config.help import default_and_comment
 from detector.config.mistakes import explain
-from detector.config.variables import FULL_ERROR, environment
+from detector.config.variables import FULL_ERROR, environment_variable
 
 console = Console()
 _failures: list[str] = []
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's numbers of these settings, in malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in glibc's malloc.h
 
 
 def keep_memory(largest: int = 32 << 20) -> None:
-    """Let the C library keep freed blocks of memory for the next step.
+    """Make the C library keep freed memory for the next step.
 
-    Each training step allocates and frees blocks of the same sizes; given back to the kernel in between, each would be
-    zeroed page by page again. Only glibc has this setting; elsewhere nothing is done.
+    Each training step allocates and frees blocks of the same sizes. If they went back to the kernel in between, it
+    would zero their pages again each time. Only glibc has this setting; elsewhere this does nothing.
 
     Args:
-        largest: size in bytes of the largest blocks that are kept; glibc allows at most 32 MiB.
+        largest: size in bytes of the largest blocks to keep; glibc allows at most 32 MiB.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None and mallopt(_MMAP_THRESHOLD, largest):
@@ -42,23 +42,23 @@ def keep_memory(largest: int = 32 << 20) -> None:
 
 
 Work = Callable[[DictConfig, list[str], Path, Console], None]
-"""What a script does: (composed configuration, overrides, folder of the run, where to print)."""
+"""A script's main function: (composed configuration, overrides, folder of the run, console)."""
 
 
 def command(work: Work | str, full_error: str | None = None) -> Callable[[DictConfig], None]:
-    """Make a script's work the task of Hydra: errors of the input become messages.
+    """Wrap a script's main function as Hydra's task function.
 
-    ValueError, TypeError and OSError are how every part of the project says that its input is at fault. They become one
-    message on standard error and exit code 1; with HYDRA_FULL_ERROR=1 the traceback is shown instead. In a multirun
-    (`-m`) the other jobs go on; `finish` gives the exit code.
+    The whole project raises ValueError, TypeError or OSError for invalid input. They become one message on standard
+    error and exit code 1; with HYDRA_FULL_ERROR=1 the traceback is shown instead. In a multirun (`-m`) the other jobs
+    go on, and `finish` sets the exit code.
 
     Args:
-        work: a function, or where it can be imported from, `package.module.function`.
-        full_error: what the user has set HYDRA_FULL_ERROR to.
+        work: the main function, or its import path, `package.module.function`.
+        full_error: the user's value of HYDRA_FULL_ERROR.
     """
 
     def run(config: DictConfig) -> None:
-        # Warnings about what this project does on purpose; all others are shown.
+        # These warn about what this project does on purpose.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*lower value for log_every_n_steps.*")
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # a frozen RPN
@@ -66,10 +66,10 @@ def command(work: Work | str, full_error: str | None = None) -> Callable[[DictCo
         logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
         keep_memory()
         settings = HydraConfig.get()
-        # Asked before the work is done, which may start a multirun of its own.
+        # Read first, since the work may start a multirun of its own.
         multirun = settings.mode == RunMode.MULTIRUN
         overrides, folder = list(settings.overrides.task), Path(settings.runtime.output_dir)
-        with environment(FULL_ERROR, full_error):
+        with environment_variable(FULL_ERROR, full_error):
             try:
                 _check_given(settings.job.config_name, [str(k) for k in config if OmegaConf.is_missing(config, k)])
                 function = _imported(work) if isinstance(work, str) else work
@@ -78,7 +78,7 @@ def command(work: Work | str, full_error: str | None = None) -> Callable[[DictCo
             except (ValueError, TypeError, OSError, HydraException, OmegaConfBaseException) as error:
                 if full_error == "1":
                     raise
-                message = explain(error, "train")  # the configuration that the work has composed, if Hydra has raised
+                message = explain(error, "train")  # if Hydra has raised, the work has composed train.yaml
                 print(f"error: {message}", file=sys.stderr)
                 if not multirun:
                     sys.exit(1)
@@ -94,22 +94,22 @@ def _imported(name: str) -> Work:
 
 
 def _prepare(name: str, trust: Iterable[str] | None, overrides: Sequence[str]) -> None:
-    """Trust the packages that the user names, and refuse added keys that nothing reads."""
-    from detector.config.conventions import check_additions  # they import torch
-    from detector.weights.trust import allow
+    """Trust the user's packages, and check the keys added with `+`."""
+    from detector.config.conventions import check_additions  # these import torch, which `--help` does without
+    from detector.weights.trust import trust_packages
 
-    allow(trust or ())
+    trust_packages(trust or ())
     check_additions(name, overrides)
 
 
 def _check_given(name: str | None, missing: Sequence[str]) -> None:
-    """Refuse a command line without a key that the script needs, such as `checkpoint`."""
+    """Check that the required keys of a script, such as `checkpoint`, are given."""
     if missing and name:
-        raise ValueError("; ".join(f"give {key}=...: {default(name, key)[1]}" for key in missing))
+        raise ValueError("; ".join(f"give {key}=...: {default_and_comment(name, key)[1]}" for key in missing))
 
 
 def finish() -> None:
-    """End a script, with exit code 1 if a job of a multirun has failed."""
+    """Exit with code 1 if a job of a multirun has failed."""
     if _failures:
         print(f"{len(_failures)} runs of the sweep failed", file=sys.stderr)
         sys.exit(1)

@@ -1,7 +1,7 @@
 """Run a script from its command line.
 
-Only the standard library is imported before `--help` is answered, and no torch before the configuration is composed, so
-that help and mistakes are answered at once.
+Help and mistakes must be answered at once: `--help` imports only the standard library and PyYAML, and torch is imported
+after the configuration is composed.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from detector.config.help import CONFIGS, help_text
-from detector.config.variables import FULL_ERROR, environment
+from detector.config.variables import FULL_ERROR, environment_variable
 
 if TYPE_CHECKING:
     from detector.config.cli import Work
 
 
 def run(name: str, target: str | Work, prepare: Callable[[list[str]], list[str]] | None = None) -> None:
-    """Run a script: answer `--help`, compose the configuration, call `target` with it; once for each job of `-m`.
+    """Run a script: answer `--help`, or compose the configuration and call `target` with it, once for each job of `-m`.
 
     All options of Hydra work. A mistake in the command line becomes one message on standard error and exit code 1; with
     HYDRA_FULL_ERROR=1 the traceback is shown instead.
@@ -44,27 +44,27 @@ def _run(name: str, target: str | Work, prepare: Callable[[list[str]], list[str]
 
     from detector.config.cli import command, finish
     from detector.config.mistakes import explain
-    from detector.config.overrides import quoted, separate, tolerant
+    from detector.config.overrides import allow_new_keys, quote_override, split_options
     from detector.config.show import show
 
     full = os.environ.get(FULL_ERROR)
     overrides: list[str] = []
     try:
-        parsed, options, overrides = separate(sys.argv[1:])
+        parsed, options, overrides = split_options(sys.argv[1:])
         name = parsed.config_name or name
         multirun = parsed.multirun or "hydra.mode=MULTIRUN" in overrides
-        overrides = [quoted(override, multirun) for override in overrides]
-        overrides = tolerant(overrides if prepare is None else prepare(overrides))
+        overrides = [quote_override(override, multirun) for override in overrides]
+        overrides = allow_new_keys(overrides if prepare is None else prepare(overrides))
         task = command(target, full)
         sys.argv[1:] = [*overrides, *options]
         if parsed.cfg == "job" and parsed.package is None and not multirun:
-            # A run whose work is to print, in a folder that is there, so that none is made.
+            # Prints only; the current folder is the run's, so that none is created.
             task = functools.partial(show, resolve=parsed.resolve)
             folder = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
             places = {"--config-dir": parsed.config_dir, "--config-path": parsed.config_path}
             options = [f"{option}={place}" for option, place in places.items() if place is not None]
             sys.argv[1:] = [*overrides, *folder, *options]
-        with environment(FULL_ERROR, "1"):  # Hydra raises its errors, which are told in other words below
+        with environment_variable(FULL_ERROR, "1"):  # makes Hydra raise its errors, which are explained below
             hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)(task)()
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         if full == "1":

@@ -15,26 +15,26 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from detector.config.help import CONFIGS
-from detector.config.overrides import quote
+from detector.config.overrides import quote_value
 
 SEARCH_PATH = "hydra.searchpath="
-"""Overrides that add a user's own configuration folders; each composition needs them again."""
+"""Prefix of overrides that add a user's own configuration folders; each composition needs them again."""
 
 
 def current_job() -> int:
-    """Return the number of the job that a launcher has started."""
+    """Return the number of this job of a multirun."""
     return int(HydraConfig.get().job.num)
 
 
 def launcher() -> list[str]:
-    """Return the overrides of this command line that choose and configure Hydra's launcher."""
+    """Return the overrides on this command line that choose and configure Hydra's launcher."""
     return [o for o in HydraConfig.get().overrides.hydra if o.startswith(("hydra/launcher", "hydra.launcher"))]
 
 
 def override(key: str, value: object) -> str:
     """Write `key=value` in Hydra's grammar, quoting values with special characters."""
     text = str(value)
-    return f"{key}={text}" if re.fullmatch(r"[\w./-]+", text) else f"{key}={quote(text)}"
+    return f"{key}={text}" if re.fullmatch(r"[\w./-]+", text) else f"{key}={quote_value(text)}"
 
 
 def key_of(override: str) -> str:
@@ -43,7 +43,7 @@ def key_of(override: str) -> str:
 
 
 def search_path() -> list[str]:
-    """Return the overrides of this command line that extend Hydra's search path."""
+    """Return the overrides on this command line that extend Hydra's search path."""
     if not HydraConfig.initialized():
         return []
     return [o for o in HydraConfig.get().overrides.hydra if o.lstrip("+").startswith(SEARCH_PATH)]
@@ -64,18 +64,17 @@ def compose_config(overrides: Sequence[str], name: str = "train") -> DictConfig:
 def launch(
     task: Callable[[DictConfig], None], jobs: Sequence[Sequence[str]], folder: Path, launching: Sequence[str] = ()
 ) -> None:
-    """Run jobs of `configs/train.yaml` by one of Hydra's launchers; called inside `hydra.main`.
+    """Run jobs of `configs/train.yaml` with a launcher of Hydra; called inside `hydra.main`.
 
     Args:
         task: called with the configuration of each job.
-        jobs: the overrides of each job; `hydra.sweep.subdir` among them names its folder, and those of `search_path`
-            must be given again.
+        jobs: the overrides of each job, including `hydra.sweep.subdir`, the name of its folder, and `search_path()`.
         folder: parent of the jobs' folders.
         launching: overrides that choose and configure the launcher, such as `hydra/launcher=joblib`.
 
     Raises:
         HydraException: there is no such launcher.
-        Exception: whatever a job raised.
+        Exception: a job has raised it.
     """
     loader = GlobalHydra.instance().config_loader()
     overrides = ["hydra.mode=MULTIRUN", override("hydra.sweep.dir", folder), *launching]

@@ -1,14 +1,14 @@
 """Write the text of `--help` from a script's YAML file.
 
-The first comment lines of `configs/NAME.yaml` say what the script does and which keys are shown:
+The first comment lines of `configs/NAME.yaml` describe the script and list the keys to show:
 
     # Train a detector, then evaluate it.
     # Usage: python scripts/train.py [group=choice ...] [key=value ...]
     # Example: python scripts/train.py pooler=roialign
     # Keys: dataset schedule.steps seed
 
-The default of each key and the comment beside it are read from the files of `configs/`. PyYAML alone does that in a
-fraction of the time that Hydra takes to be imported.
+The default of each key and the comment beside it are read from the files of `configs/` with PyYAML, in a fraction of
+the time that importing Hydra takes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Header:
     keys: list[str]
 
 
-def header(name: str) -> Header:
+def read_header(name: str) -> Header:
     """Read the first comment lines of `configs/NAME.yaml`."""
     lines = _file(name).read_text(encoding="utf-8").splitlines()
     comments = [line[2:].strip() for line in lines[: next(i for i, line in enumerate(lines) if line[:1] != "#")]]
@@ -50,8 +50,8 @@ def header(name: str) -> Header:
 
 
 def help_text(name: str) -> str:
-    """Write what `scripts/NAME.py --help` prints: usage, the keys that matter most with their defaults, examples."""
-    head = header(name)
+    """Format the text of `scripts/NAME.py --help`: usage, the main keys with their defaults, examples."""
+    head = read_header(name)
     rows = [_row(name, key) for key in head.keys]
     column = min(max(len(left) for left, _, _ in rows), 28) + 2
     parts = [head.summary, "", f"usage: {head.usage}", "", "Keys, with their defaults:"]
@@ -70,7 +70,7 @@ def help_text(name: str) -> str:
 
 
 def _row(name: str, key: str) -> tuple[str, str, list[str]]:
-    """`key=default`, what the key means, and the choices of a group."""
+    """Return `key=default`, the meaning of the key, and the choices if it is a group."""
     for group, choice, comment in _defaults(name):
         if key == group:
             return (
@@ -78,17 +78,17 @@ def _row(name: str, key: str) -> tuple[str, str, list[str]]:
                 comment,
                 sorted(p.stem for p in (CONFIGS / group).glob("*.yaml")),
             )
-    value, comment = default(name, key)
+    value, comment = default_and_comment(name, key)
     return f"{key}={value.replace('???', '...')}", f"{comment} (required)" if value == "???" else comment, []
 
 
-def default(name: str, key: str) -> tuple[str, str]:
-    """Return the default of a key of `configs/NAME.yaml` as it is written there, and the comment beside it."""
+def default_and_comment(name: str, key: str) -> tuple[str, str]:
+    """Return the default of a key of `configs/NAME.yaml`, as written there, and the comment beside it."""
     return _value(name, key.split("."))
 
 
 def _value(name: str, key: list[str]) -> tuple[str, str]:
-    """The same of a key in parts, from a file or from those that its defaults list names."""
+    """Return default and comment of a key, split at its dots, from a file or the files in its defaults list."""
     text = _file(name).read_text(encoding="utf-8")
     node = _child(yaml.compose(text), key)
     if node is not None:
@@ -116,7 +116,7 @@ def _child(node: yaml.Node | None, key: list[str]) -> yaml.Node | None:
 
 
 def _defaults(name: str) -> Iterator[tuple[str, str, str]]:
-    """The entries of a file's defaults list: group (empty for a file of the same group), choice and comment."""
+    """Yield the entries of a file's defaults list: group (empty for the same group), choice and comment."""
     text = _file(name).read_text(encoding="utf-8")
     entries = _child(yaml.compose(text), ["defaults"])
     for entry in entries.value if isinstance(entries, yaml.SequenceNode) else ():

@@ -1,4 +1,4 @@
-"""Explain mistakes in overrides: unknown keys and choices, with those that were probably meant."""
+"""Explain mistakes in overrides: unknown keys and choices, with suggestions."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ _ADVICE = re.compile(
 
 
 def explain(error: Exception, name: str, overrides: Sequence[str] = ()) -> str:
-    """Say in one message what is wrong with a command line that Hydra has refused.
+    """Return one message on what is wrong with a command line.
 
     Args:
-        error: what Hydra, or what reads the command line before it, has raised.
-        name: of the configuration, `configs/NAME.yaml`.
-        overrides: what was composed.
+        error: raised by Hydra, or by the parsing before it.
+        name: the configuration, `configs/NAME.yaml`.
+        overrides: the overrides that were composed.
     """
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.removesuffix(".yaml").rpartition("/")
@@ -70,7 +70,7 @@ def explain(error: Exception, name: str, overrides: Sequence[str] = ()) -> str:
     key = _refused(error)
     if key and ("Multiple values" in str(error) or "already at" in str(error)):
         given = next((o for o in overrides if o.startswith("+") and key_of(o) == key), f"+{key}=...")
-        return f"{given}: {key} is there already; give {given.lstrip('+')}"
+        return f"{given}: {key} exists already; give {given.lstrip('+')}"
     if key:
         return unknown_key(key, _known(name, overrides))
     if merging := _MERGING.search(str(error)):
@@ -79,20 +79,20 @@ def explain(error: Exception, name: str, overrides: Sequence[str] = ()) -> str:
 
 
 def _names_nothing(override: str) -> bool:
-    """Whether an override chooses of a group what is no name, such as `pooler=3`."""
+    """Return whether an override gives a config group a value that is no name, such as `pooler=3`."""
     parsed = parse(override)
     named = parsed is None or isinstance(parsed.value(), str | list)
     return not named and (CONFIGS / key_of(override)).is_dir()
 
 
 def _refused(error: Exception) -> str | None:
-    """The key that Hydra names in an error."""
+    """Return the key in an error message of Hydra."""
     match = _KEY.search(str(error))
     return next(filter(None, match.groups())) if match else None
 
 
 def _first(error: BaseException) -> str:
-    """The message of an error without advice on Hydra."""
+    """Return an error message without advice on Hydra."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and not _ADVICE.match(line)]
     cause = _first(error.__cause__) if error.__cause__ is not None else ""
     return " ".join(lines) or cause or type(error).__name__
@@ -104,17 +104,17 @@ def key_of(override: str) -> str:
 
 
 def unknown_choice(group: str, choice: str, choices: Sequence[str]) -> str:
-    """Say that a group has no such choice, which one was probably meant, and which there are."""
+    """Return a message on an unknown choice of a group, with a suggestion and the list of choices."""
     near = get_close_matches(choice, choices, n=1)
     meant = f"did you mean {near[0]}? " if near else ""
     return f"{group}={choice}: {meant}Choices: {', '.join(choices)}"
 
 
 def unknown_key(key: str, known: DictConfig | dict[str, Any]) -> str:
-    """Say that a key does not exist, and which one was probably meant; else which there are.
+    """Return a message on an unknown key, with a suggestion or else the keys that exist.
 
     Args:
-        key: with dots.
+        key: the full key, with dots.
         known: the configuration.
     """
     whole: Any = OmegaConf.to_container(known, resolve=False) if isinstance(known, DictConfig) else known
@@ -136,7 +136,7 @@ def unknown_key(key: str, known: DictConfig | dict[str, Any]) -> str:
 
 
 def _followed(node: Any, whole: dict[str, Any]) -> Any:
-    """What a reference such as `${backbone.module}` leads to."""
+    """Follow references such as `${backbone.module}` to their value."""
     while isinstance(node, str) and (match := re.fullmatch(r"\$\{([\w.]+)\}", node)):
         node = whole
         for part in match[1].split("."):
@@ -157,7 +157,7 @@ def _exists(parts: Sequence[str], whole: dict[str, Any]) -> bool:
 
 
 def _near(parts: list[str], node: Any, whole: dict[str, Any], place: str) -> Iterator[str]:
-    """Keys like this one, the likeliest first: part by part from the top."""
+    """Yield similar keys, the closest first, matched part by part from the top."""
     if not parts:
         yield place
         return
@@ -171,7 +171,7 @@ def _near(parts: list[str], node: Any, whole: dict[str, Any], place: str) -> Ite
 
 
 def _elsewhere(parts: list[str], whole: dict[str, Any]) -> str | None:
-    """The key of this name in a part of the configuration (`lr`: `schedule.optimizer.lr`), the least deep one."""
+    """Return the shallowest key that ends in these parts (`lr`: `schedule.optimizer.lr`)."""
     found = [
         (len(path), ".".join(path))
         for path, value in _paths(whole, [])
@@ -188,7 +188,7 @@ def _paths(node: Any, place: list[str]) -> Iterator[tuple[list[str], Any]]:
 
 
 def _known(name: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """The configuration, with those of the overrides that it takes."""
+    """Compose the configuration with the valid ones of the overrides."""
     kept = [first for override in overrides if (first := _first_of_sweep(override)) is not None]
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Read the command line as Hydra does, and put values that its grammar cannot read in quotes."""
+"""Parse the command line as Hydra does, and quote values that its grammar cannot parse."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-PATHS = ("checkpoint", "data_dir", "image", "input", "output", "proposals", "resume", "weights")
-"""Keys whose values are names of files, also where such a name reads as a number (`input=2024`)."""
+PATH_KEYS = ("checkpoint", "data_dir", "image", "input", "output", "proposals", "resume", "weights")
+"""Keys whose values are paths, also if one looks like a number (`input=2024`)."""
 _KEY = re.compile(r"[+~]{0,2}[\w$][\w$./@:-]*")
 _CONTAINER = re.compile(r"\s*[\[{'\"]")
 
 
-def separate(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
-    """Separate Hydra's options from overrides; options may stand anywhere.
+def split_options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
+    """Separate Hydra's options from overrides, in any order.
 
     Returns:
-        the options as Hydra parses them, the arguments that they are, and the overrides.
+        the parsed options, the arguments they were parsed from, and the overrides.
 
     Raises:
         ValueError: there is no such option.
@@ -38,62 +38,62 @@ def separate(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str], l
 
 
 def parse(override: str) -> Override | None:
-    """Parse an override; None where Hydra's grammar cannot read it."""
+    """Parse an override; returns None if it does not fit Hydra's grammar."""
     try:
         return OverridesParser.create().parse_override(override)
     except HydraException:
         return None
 
 
-def quote(value: str) -> str:
-    """Quote a value, so that Hydra reads it as this very string (but for `${...}`, which stays an interpolation)."""
+def quote_value(value: str) -> str:
+    """Quote a value so that Hydra reads it as this string; `${...}` in it stays an interpolation."""
     mark = "'" if '"' in value and "'" not in value else '"'
-    # Hydra takes backslashes as such, but before a quote and at the end.
+    # Hydra reads backslashes literally, except before a quote and at the end.
     return mark + re.sub(rf"(\\*)({mark}|$)", lambda m: m[1] * 2 + (m[2] and "\\" + m[2]), value) + mark
 
 
-def quoted(override: str, multirun: bool = False) -> str:
-    """Quote the value of an override where Hydra's grammar cannot read it: a file called `photos (1)`, or `x=1.jpg`.
+def quote_override(override: str, multirun: bool = False) -> str:
+    """Quote the value of an override that Hydra's grammar cannot parse, such as a file called `photos (1)`.
 
-    Values that it reads stay as they are, such as lists, dictionaries and sweeps.
+    Values that it can parse stay unchanged, such as lists, dictionaries and sweeps.
 
     Args:
-        override: `key=value`, as the shell delivers it.
-        multirun: whether `-m` is given, with which values separated by commas are a sweep.
+        override: `key=value`, as it comes from the shell.
+        multirun: whether `-m` is given, which makes values separated by commas a sweep.
 
     Raises:
-        ValueError: it is no `key=value`; or the value is a malformed list, dictionary or sweep, or a sweep without
-            `-m`: the message shows the right quotes.
+        ValueError: it is no `key=value`, a malformed list, dictionary or sweep, or a sweep without `-m`. The message
+            shows the right quotes.
     """
     key, equals, value = override.partition("=")
     if not _KEY.fullmatch(key) or not (equals or key.startswith("~")):
-        raise ValueError(f"{override!r} is no key=value; a value with blanks needs quotes: 'key=a b'")
-    as_string = f"{key}={quote(value)}"
+        raise ValueError(f"{override!r} is no key=value; quote a value with blanks: 'key=a b'")
+    as_string = f"{key}={quote_value(value)}"
     parsed = parse(override)
     if parsed is None:
         sweep = multirun and re.search(r",|^\w+\(", value) is not None
         if sweep or _CONTAINER.match(value) or parse(as_string) is None:
             several = '"photos (1)","photos (2)"' if sweep else '["photos (1)","photos (2)"]'
             raise ValueError(
-                f"{override} cannot be read; if it is one value, quote it: {shlex.quote(as_string)}; "
-                f"if it is several, quote each that has brackets, commas or the like: '{key}={several}'"
+                f"{override} cannot be parsed; if it is one value, quote it: {shlex.quote(as_string)}; "
+                f"if it is several, quote each that has brackets, commas or other special characters: '{key}={several}'"
             )
         return as_string
     if parsed.is_sweep_override() and not multirun:
         raise ValueError(
-            f"{override} is several values: give -m for a run with each, {shlex.quote(f'{key}=[{value}]')} for a list, "
-            f"or {shlex.quote(as_string)} for one value"
+            f"{override} has several values: give -m for a run with each, {shlex.quote(f'{key}=[{value}]')} for a "
+            f"list, or {shlex.quote(as_string)} for one value"
         )
-    if equals and key in PATHS and isinstance(parsed.value(), int | float):
+    if equals and key in PATH_KEYS and isinstance(parsed.value(), int | float):
         return as_string
     return override
 
 
-def tolerant(overrides: Sequence[str]) -> list[str]:
-    """Let overrides set keys that only the preset of `weights=` brings.
+def allow_new_keys(overrides: Sequence[str]) -> list[str]:
+    """Change `key=value` to `++key=value` beside `weights=`, so that overrides may set keys of the weights' preset.
 
-    Hydra composes before the weights are read, and takes `++key=value` for a key that is not there yet.
-    `check_additions` then refuses those that never come.
+    Hydra composes before the weights are read, when keys of their preset do not exist yet. `check_additions` later
+    refuses keys that the preset does not have either.
     """
     if not any(override.startswith("weights=") for override in overrides):
         return list(overrides)

@@ -1,4 +1,4 @@
-"""Make the RPN of a trained detector, frozen, the proposer of another model."""
+"""Use the frozen RPN of a trained detector as the proposer of another model."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from detector.config.build import build_model, takes_proposals
 from detector.config.trained import open_checkpoint
 from detector.data.proposal_files import NEEDED, READERS
 from detector.models.proposals import FrozenProposals, freeze
-from detector.weights.checkpoints import portable
+from detector.weights.checkpoints import portable_config
 
 FROZEN = "detector.models.proposals.FrozenProposals"
 
 
 def borrowed_rpn(source: str | None, model: DictConfig) -> tuple[Any, Mapping[str, Tensor]] | None:
-    """Describe the frozen RPN of the detector that `proposals=` names.
+    """Return the configuration and weights of the frozen RPN of the detector that `proposals=` names.
 
-    It is described by plain data, so that the new run needs only its own checkpoint from then on.
+    The configuration is plain data, so that the new run later needs only its own checkpoint.
 
     Args:
-        source: None, a file of proposals, or a checkpoint.
-        model: the node of the new model.
+        source: a checkpoint, a file of proposals, or None.
+        model: the new model's node.
 
     Returns:
-        the node for `model.proposer` and the state of that part; None where `source` is not a checkpoint.
+        the node for `model.proposer` and its state dict; None if `source` is no checkpoint.
 
     Raises:
-        ValueError: `source` is missing, does not go with this model, or is neither a file of proposals nor a
-            detector with an RPN.
+        ValueError: `source` is missing, the model has an RPN of its own, or `source` is neither a file of proposals nor
+            a detector with an RPN.
     """
     if not takes_proposals(model):
-        if source is not None and not has_frozen(model):  # a resumed run's model already has the frozen RPN
-            ways = "model=fast_rcnn, model=fast_mask_rcnn, or model/proposer=given beside another"
-            raise ValueError(f"proposals={source}: this model has an RPN of its own; take {ways}")
+        if source is not None and not has_frozen(model):  # the model of a resumed run already has the frozen RPN
+            ways = "model=fast_rcnn, model=fast_mask_rcnn, or another model with model/proposer=given"
+            raise ValueError(f"proposals={source}: this model has an RPN of its own; use {ways}")
         return None
     if source is None:
         raise ValueError(NEEDED)
@@ -47,13 +47,15 @@ def borrowed_rpn(source: str | None, model: DictConfig) -> tuple[Any, Mapping[st
         trained = open_checkpoint(source)
     except (ValueError, FileNotFoundError) as error:
         kinds = f"a file of proposals (*{', *'.join(READERS)}) or a trained detector"
-        raise ValueError(f"proposals={source}: {kinds} was expected; {error}") from error
+        raise ValueError(f"proposals={source}: expected {kinds}; {error}") from error
     if takes_proposals(trained.config.model):
-        raise ValueError(f"proposals={source}: this detector has no RPN either; give one of model=faster_rcnn")
+        raise ValueError(
+            f"proposals={source}: this detector has no RPN either; give one that has, such as a faster_rcnn"
+        )
     detector = build_model(trained.config)
     trained.load(detector)
     proposer: FrozenProposals = freeze(detector, trained.config.backbone.size_divisibility)
-    parts = portable(trained.config)["model"]
+    parts = portable_config(trained.config)["model"]
     node = {
         "_target_": FROZEN,
         "normalize": parts["normalize"],
@@ -65,5 +67,5 @@ def borrowed_rpn(source: str | None, model: DictConfig) -> tuple[Any, Mapping[st
 
 
 def has_frozen(model: DictConfig) -> bool:
-    """Return whether a model's proposals come from the frozen RPN of another detector."""
+    """Return whether the proposer of a model is the frozen RPN of another detector."""
     return bool(OmegaConf.select(model, "proposer._target_") == FROZEN)

@@ -1,4 +1,4 @@
-"""Resolve a composed configuration into the final one. It is called once, before anything is built."""
+"""Resolve a composed configuration into the final one, once, before anything is built."""
 
 from __future__ import annotations
 
@@ -11,47 +11,54 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from detector.config.build import check_heads, check_needs, metric_nodes, needs, open_split, takes_proposals
+from detector.config.build import (
+    check_annotations,
+    check_heads,
+    metric_nodes,
+    needed_annotations,
+    open_split,
+    takes_proposals,
+)
 from detector.config.compose import key_of
-from detector.config.conventions import with_conventions
+from detector.config.conventions import apply_conventions
 from detector.config.proposer import borrowed_rpn
 from detector.config.trained import Trained, open_checkpoint
 from detector.data.stream import default_workers
 from detector.types import DetectionDataset
-from detector.weights import Foreign
-from detector.weights.checkpoints import config_of, portable, read_checkpoint
-from detector.weights.trust import allow, check_targets
+from detector.weights import PretrainedWeights
+from detector.weights.checkpoints import checkpoint_config, portable_config, read_checkpoint
+from detector.weights.trust import check_targets, trust_packages
 
 AUTO = "auto"
-"""`resume=auto`: go on with what the run's folder holds."""
-MOVABLE = ("data_dir", "workers", "trainer", "logger", "resume", "trust", "hydra")
-"""Keys that a resumed run may change: where it runs, not what it computes."""
-FIXED = ("precision", "accumulate_grad_batches")
-"""Keys of the trainer that change what is computed; a resumed run keeps them."""
-PLACE = ("accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar", "log_every_n_steps")
-"""Keys of the trainer that say where a run runs, not what it computes."""
+"""`resume=auto` resumes the run in the run's folder if there is one; `trainer.precision=auto` follows the device."""
+MOVABLE_KEYS = ("data_dir", "workers", "trainer", "logger", "resume", "trust", "hydra")
+"""Keys that a resumed run may change, since they do not change what is computed."""
+FIXED_TRAINER_KEYS = ("precision", "accumulate_grad_batches")
+"""Keys of `trainer` that change what is computed, and that a resumed run therefore keeps."""
+MACHINE_TRAINER_KEYS = ("accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar", "log_every_n_steps")
+"""Keys of `trainer` that describe the machine and the display, and do not change what is computed."""
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-"""Lightning's names of precisions, and the dtype of autocast."""
-SHORT = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
-"""Lightning's short names."""
+"""Autocast's dtype by Lightning's name of the precision; None: no autocast."""
+PRECISION_ALIASES = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+"""Lightning's names of precisions by its short names."""
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A final configuration, and what had to be read to complete it."""
+    """A final configuration, with the datasets and weights that were read to complete it."""
 
     config: DictConfig
     """complete and read-only"""
     portable: dict[str, Any]
-    """the configuration that a checkpoint carries"""
+    """the configuration to store in checkpoints, see `portable_config`"""
     datasets: Mapping[str, DetectionDataset] = field(default_factory=dict)
     """the splits that were opened, by name"""
     trained: Trained | None = None
     """the trained detector of `checkpoint=`"""
-    initial: Foreign | None = None
-    """the weights that a new run begins with (`weights=`)"""
+    initial: PretrainedWeights | None = None
+    """initial weights of a new run (`weights=`)"""
     proposer: Mapping[str, Tensor] | None = None
-    """the state of a frozen RPN (`proposals=CHECKPOINT`)"""
+    """state dict of a frozen RPN (`proposals=CHECKPOINT`)"""
 
 
 def resolve(
@@ -60,36 +67,39 @@ def resolve(
     splits: Sequence[str] = ("train", "val"),
     annotations: bool = True,
 ) -> Resolved:
-    """Resolve the configuration of a script: everything that is decided, is decided here.
+    """Resolve the composed configuration of a script; nothing is decided later.
 
-    A new run takes the conventions of its initial weights; a resumed run (`resume=`) takes the configuration in its
-    checkpoint, with the overrides that may change; a trained detector (`checkpoint=`) takes its training's, with the
-    dataset, trainer and so on that the script gives. Then precision, number of workers, proposer and classes are
-    settled, and every `_target_` is checked against what checkpoints may build.
+    The configuration is, of
+
+    - a new run: the composed one, with the conventions of its initial weights (`weights=`);
+    - a resumed run (`resume=`): the one in its checkpoint, with the overrides that may change;
+    - a trained detector (`checkpoint=`): the one in its checkpoint, with the script's dataset, trainer, ...
+
+    Then precision, number of workers, proposer, metrics and classes are filled in, and each `_target_` is checked.
 
     Args:
         config: composed from `configs/train.yaml`, `evaluate.yaml`, `predict.yaml` or `proposals.yaml`.
         overrides: from the command line.
-        splits: of the dataset that are opened; a training needs both.
-        annotations: whether to read what the model's further heads learn from, such as masks.
+        splits: splits of the dataset to open; training needs both.
+        annotations: whether to read what the model's further heads are trained on, such as masks.
 
     Raises:
-        ValueError, OSError: the configuration, a checkpoint or the data is at fault.
+        ValueError, OSError: the configuration, a checkpoint or the data is invalid.
     """
-    allow(config.get("trust") or ())
+    trust_packages(config.get("trust") or ())
     trained = initial = proposer = None
     if "checkpoint" in config:
         trained = open_checkpoint(config.checkpoint, config.norm_eps)
-        final = _applied(config, trained, overrides)
+        final = _trained_config(config, trained, overrides)
     elif config.resume not in (None, AUTO):
-        final = _resumed(config, overrides)
+        final = _resumed_config(config, overrides)
     elif config.weights is not None:
-        final, initial = with_conventions(config, overrides)
+        final, initial = apply_conventions(config, overrides)
     else:
         final = config
     OmegaConf.set_struct(final, False)
     key = "precision" if "precision" in config else "trainer.precision"
-    final.trainer.precision = precision(str(final.trainer.precision), str(final.trainer.accelerator), key)
+    final.trainer.precision = resolve_precision(str(final.trainer.precision), str(final.trainer.accelerator), key)
     final.workers = default_workers() if final.workers is None else final.workers
     final.trust = list(config.get("trust") or ())
     final.dataset.metrics = metric_nodes(final.dataset.metrics)
@@ -99,11 +109,11 @@ def resolve(
         check_numbers(OmegaConf.to_container(final, resolve=True))
         if (borrowed := borrowed_rpn(final.get("proposals"), final.model)) is not None:
             final.model.proposer, proposer = borrowed
-        check_targets(portable(final), "this run", begins=True)
+        check_targets(portable_config(final), "this run", new_run=True)
     model = final.model if annotations else None
     datasets = {split: open_split(final.dataset[split], split, model, final.proposals) for split in splits}
     if trained is None:
-        check_needs(needs(final.model), datasets["train"])
+        check_annotations(needed_annotations(final.model), datasets["train"])
     for dataset in datasets.values():
         if trained is not None:
             names = trained_classes(trained, dataset.classes, str(config.checkpoint), final.dataset.name)
@@ -112,11 +122,11 @@ def resolve(
         final.classes, final.num_classes = names, len(names)
     OmegaConf.set_struct(final, True)
     OmegaConf.set_readonly(final, True)
-    return Resolved(final, portable(final), datasets, trained, initial, proposer)
+    return Resolved(final, portable_config(final), datasets, trained, initial, proposer)
 
 
-def _applied(config: DictConfig, trained: Trained, overrides: Sequence[str]) -> DictConfig:
-    """The configuration of a trained detector as a script runs it."""
+def _trained_config(config: DictConfig, trained: Trained, overrides: Sequence[str]) -> DictConfig:
+    """Return the configuration of a trained detector with the settings of a script."""
     final = trained.config
     if "trainer" in config:
         precision = config.trainer.precision or final.trainer.precision
@@ -143,37 +153,39 @@ def _applied(config: DictConfig, trained: Trained, overrides: Sequence[str]) -> 
     return final
 
 
-def _resumed(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """The configuration in the checkpoint, with the overrides that may change."""
-    final = config_of(read_checkpoint(config.resume))
+def _resumed_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """Return the configuration in the checkpoint of `resume=`, with the overrides that may change."""
+    final = checkpoint_config(read_checkpoint(config.resume))
     overrides = [o for o in overrides if not o.startswith("resume=")]
     keys = [key_of(o) for o in overrides]
-    refused = {f"trainer.{name}" for name in FIXED}
-    fixed = [o for o, key in zip(overrides, keys, strict=True) if key.split(".")[0] not in MOVABLE or key in refused]
+    refused = {f"trainer.{name}" for name in FIXED_TRAINER_KEYS}
+    fixed = [
+        o for o, key in zip(overrides, keys, strict=True) if key.split(".")[0] not in MOVABLE_KEYS or key in refused
+    ]
     if fixed:
         raise ValueError(f"resume takes the run's own configuration; leave out {' '.join(fixed)}")
     final.logger = config.logger
     if "trainer" in keys:
-        final.trainer = {**config.trainer, **{name: final.trainer[name] for name in FIXED}}
+        final.trainer = {**config.trainer, **{name: final.trainer[name] for name in FIXED_TRAINER_KEYS}}
     for key in keys:
         if key != "trainer" and not key.startswith("hydra"):
             OmegaConf.update(final, key, OmegaConf.select(config, key), force_add=True)
     return final
 
 
-def precision(name: str, accelerator: str, key: str = "trainer.precision") -> str:
-    """Return the precision in Lightning's long name.
+def resolve_precision(name: str, accelerator: str, key: str = "trainer.precision") -> str:
+    """Return Lightning's long name of a precision.
 
-    `auto` is bf16-mixed where the device multiplies matrices in it (GPUs since Ampere, CPUs with AMX), else 32-true.
+    `auto` is bf16-mixed on devices with bf16 matrix units (GPUs since Ampere, CPUs with AMX), else 32-true.
 
     Raises:
-        ValueError: there is no such precision.
+        ValueError: the precision is unknown.
     """
-    name = SHORT.get(name, name)
+    name = PRECISION_ALIASES.get(name, name)
     if name in PRECISIONS:
         return name
     if name != AUTO:
-        raise ValueError(f"{key} must be one of auto, {', '.join((*PRECISIONS, *SHORT))}, not {name!r}")
+        raise ValueError(f"{key} must be one of auto, {', '.join((*PRECISIONS, *PRECISION_ALIASES))}, not {name!r}")
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
@@ -182,10 +194,10 @@ def precision(name: str, accelerator: str, key: str = "trainer.precision") -> st
 
 
 def with_classes(config: DictConfig, classes: Sequence[str]) -> DictConfig:
-    """Return a copy of a configuration with the names and the number of its dataset's classes.
+    """Return a copy of a configuration with `classes` and `num_classes` of its dataset.
 
     Raises:
-        ValueError: it names other classes, or an unknown rule for a RoI's level.
+        ValueError: it names other classes, or an unknown rule for the level of a RoI.
     """
     config = config.copy()
     OmegaConf.set_readonly(config, False)
@@ -196,45 +208,52 @@ def with_classes(config: DictConfig, classes: Sequence[str]) -> DictConfig:
 
 
 def dataset_classes(given: Sequence[str] | None, classes: Sequence[str]) -> list[str]:
-    """Return the dataset's classes.
+    """Return the dataset's classes, after comparing them with those in the configuration, if any.
 
     Raises:
-        ValueError: the configuration names others.
+        ValueError: the configuration has other classes.
     """
     if given is not None and list(given) != list(classes):
-        raise ValueError(f"classes is {list(given)}, but the dataset has {list(classes)}; leave it out")
+        raise ValueError(f"classes={list(given)}, but the dataset has {list(classes)}: leave it out")
     return list(classes)
 
 
 def trained_classes(trained: Trained, classes: Sequence[str], checkpoint: str, dataset: str) -> list[str]:
-    """Return the classes of a trained detector, which must be those of the dataset.
+    """Return the dataset's classes, which must be those of a trained detector.
 
     Raises:
-        ValueError: the dataset has others, or another order.
+        ValueError: the dataset has other classes, or another order.
     """
     known = list(trained.config.classes)
     if list(classes) != known and (trained.named or len(classes) != len(known)):
         here, there = set(classes), set(known)
         raise ValueError(
             f"checkpoint {checkpoint!r} knows {len(there)} classes, the dataset {dataset} has {len(here)}; not in the "
-            f"dataset: {sorted(there - here)[:5]}, not in the checkpoint: {sorted(here - there)[:5]}; give the dataset "
-            "that it was trained for, with the classes in the same order"
+            f"dataset: {sorted(there - here)[:5]}, not in the checkpoint: {sorted(here - there)[:5]}; give a dataset "
+            "with the classes it was trained for, in the same order"
         )
     return list(classes)
 
 
 def check_levels(pooler: DictConfig | None) -> None:
-    """Refuse an unknown rule for a RoI's level."""
+    """Check `pooler.levels`, the rule for the level of a RoI.
+
+    Raises:
+        ValueError: the rule is unknown.
+    """
     words = None if pooler is None else pooler.get("rounding_by")
     if pooler is not None and words is not None and pooler.levels not in words:
         raise ValueError(f"pooler.levels must be one of {', '.join(words)}, not {pooler.levels!r}")
 
 
 def check_numbers(config: Any) -> None:
-    """Refuse numbers that no part would look at before the training is under way.
+    """Check numbers that would otherwise fail only after the training has started.
 
     Args:
-        config: resolved, plain data.
+        config: the resolved configuration, as plain data.
+
+    Raises:
+        ValueError: a number is out of range.
     """
     seed, trainer, schedule = config["seed"], config["trainer"], config["schedule"]
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
@@ -247,8 +266,8 @@ def check_numbers(config: Any) -> None:
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
     if trainer.get("gradient_clip_algorithm") not in (None, "norm"):
-        raise ValueError("trainer.gradient_clip_algorithm: gradients are clipped by norm; leave it out")
+        raise ValueError("trainer.gradient_clip_algorithm: gradients are always clipped by norm; leave it out")
     if trainer["precision"] == "16-mixed" and schedule["optimizer"].get("fused"):
-        raise ValueError("trainer.precision=16-mixed needs schedule.optimizer.fused=false; or take bf16-mixed")
+        raise ValueError("trainer.precision=16-mixed needs schedule.optimizer.fused=false; or use bf16-mixed")
     if Path(config["data_dir"]).is_file():
-        raise ValueError(f"data_dir={config['data_dir']} is a file; give the folder where datasets lie or shall lie")
+        raise ValueError(f"data_dir={config['data_dir']} is a file; give the folder of the datasets")

@@ -1,4 +1,4 @@
-"""Print a configuration for a reader: choices first, derived keys last (`--cfg job`)."""
+"""Print a configuration (`--cfg job`): choices first, derived keys last."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 FROM_DATA = ("classes", "num_classes")
-"""Keys that are filled in when the dataset is read."""
+"""Keys that are filled in after the dataset is read."""
 _FIXED = ("_target_", "_partial_")
 
 
@@ -19,17 +19,17 @@ def show(config: DictConfig, resolve: bool = False) -> None:
     """Print a composed configuration as YAML; called within `hydra.main`.
 
     Args:
-        config: composed.
-        resolve: whether references to other keys are replaced by their values.
+        config: the composed configuration.
+        resolve: whether to replace interpolations by their values.
     """
-    # Hydra goes through the defaults list from its end.
+    # Hydra lists choices from the end of the defaults list.
     chosen = reversed(list(HydraConfig.get().runtime.choices.items()))
     choices = {group: choice for group, choice in chosen if not group.startswith("hydra/")}
-    sys.stdout.write(text(config, choices, resolve))
+    sys.stdout.write(format_config(config, choices, resolve))
 
 
-def text(config: DictConfig, choices: dict[str, Any], resolve: bool = False) -> str:
-    """Write a configuration as YAML: the choices as comments, then the keys, then those that follow from others."""
+def format_config(config: DictConfig, choices: dict[str, Any], resolve: bool = False) -> str:
+    """Format a configuration as YAML: the choices as comments, then the keys, then the derived keys."""
     lines = ["# Choices"]
     lines += [f"#   {group}={'null' if choice is None else choice}" for group, choice in choices.items()]
     order = sorted((str(key) for key in config), key=lambda key: (_rank(config, key), _depth(config, key)))
@@ -45,7 +45,7 @@ _VALUE, _PART, _DERIVED = range(3)
 
 
 def _depth(config: DictConfig, key: str, above: tuple[str, ...] = ()) -> int:
-    """How many references a part is away from those that refer to no other."""
+    """Return the length of the longest chain of references from a part to other top-level keys."""
     plain = OmegaConf.to_container(config, resolve=False)
     assert isinstance(plain, dict)
     others = set(re.findall(r"\$\{(\w+)", str(plain[key]))) & set(plain) - {key, *above}
@@ -53,7 +53,7 @@ def _depth(config: DictConfig, key: str, above: tuple[str, ...] = ()) -> int:
 
 
 def _rank(config: DictConfig, key: str) -> int:
-    """The place of a key among others: values, parts, then what follows from other keys."""
+    """Return the rank of a key in the order of display: values, then parts, then keys derived from others."""
     if OmegaConf.is_interpolation(config, key) or (key in FROM_DATA and config._get_full_key(None) == ""):
         return _DERIVED
     node = config._get_node(key)
@@ -64,7 +64,7 @@ def _rank(config: DictConfig, key: str) -> int:
 
 
 def _plain(config: DictConfig | ListConfig, key: Any, resolve: bool) -> Any:
-    """A value as plain data, keys in order; references that lead nowhere stay."""
+    """Convert a value to plain data with ordered keys; interpolations that cannot be resolved stay."""
     node = config._get_node(key)
     if OmegaConf.is_missing(config, key):
         return "???"

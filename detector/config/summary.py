@@ -1,4 +1,4 @@
-"""Count what a dataset holds (`scripts/data.py`)."""
+"""Count the images and objects of a dataset (`scripts/data.py`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from detector.data.summary import summarise
 
 
 def print_summary(config: DictConfig, overrides: Sequence[str], folder: Path, console: Console) -> None:
-    """Read both splits of a dataset, which checks them, and print a table of counts.
+    """Read and thereby check both splits of a dataset, and print a table of counts.
 
     Args:
         config: composed from `configs/data.yaml`.

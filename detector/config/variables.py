@@ -1,4 +1,4 @@
-"""Environment variables of Hydra."""
+"""Set environment variables of Hydra for a while."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import os
 from collections.abc import Iterator
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
-"""Environment variable of Hydra: with 1, errors are raised and not printed."""
+"""Hydra's environment variable: with 1, errors are raised with their traceback instead of printed."""
 
 
 @contextlib.contextmanager
-def environment(variable: str, value: str | None) -> Iterator[None]:
-    """Set an environment variable (None: unset it) for a while."""
+def environment_variable(variable: str, value: str | None) -> Iterator[None]:
+    """Set an environment variable (None: unset it) within a `with` block."""
     before = os.environ.get(variable)
     _put(variable, value)
     try:

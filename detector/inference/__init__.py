@@ -1,1 +1,1 @@
-"""A trained detector on any image."""
+"""Detect objects, and write proposals, with a trained detector."""

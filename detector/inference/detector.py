@@ -1,4 +1,4 @@
-"""A trained detector on any image."""
+"""Detect objects in images with a trained detector."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ class Detector:
     """Detect objects in images with a trained model.
 
     Args:
-        checkpoint: of this project, or as `detector.weights.read_weights` takes it.
+        checkpoint: a checkpoint of this project, or a source for `detector.weights.read_weights`.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
-        precision: `32-true`, `bf16-mixed` or `16-mixed`; None: that of the training.
+        precision: `32-true`, `bf16-mixed` or `16-mixed`; None: the precision of the training.
         norm_eps: see `detector.config.trained.open_checkpoint`.
-        trust: packages whose parts the checkpoint may build.
+        trust: packages of which the checkpoint may build parts.
 
     Raises:
-        FileNotFoundError, ValueError: the checkpoint cannot be read, or the device is not there.
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: the checkpoint cannot be read, needs proposals, or the device is not available.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Detector:
 
     @classmethod
     def of(cls, resolved: Resolved, device: str = "auto") -> Self:
-        """Make the detector of a resolved configuration with a `checkpoint`."""
+        """Build the detector of a configuration that was resolved with a `checkpoint`."""
         detector = cls.__new__(cls)
         detector._load(resolved, device, "")
         return detector
@@ -55,8 +56,8 @@ class Detector:
         assert trained is not None
         if takes_proposals(config.model):
             raise ValueError(
-                f"checkpoint {checkpoint!r} works on proposals from a file, and these images have none; train it with "
-                "proposals=RUN/checkpoints/last.ckpt, whose RPN then is a part of it"
+                f"checkpoint {checkpoint!r} takes proposals from a file, and these images have none; train it with "
+                "proposals=RUN/checkpoints/last.ckpt, which makes that run's RPN a part of it"
             )
         self.classes: list[str] = list(config.classes)
         self.dtype = PRECISIONS[config.trainer.precision]
@@ -69,7 +70,7 @@ class Detector:
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Tensor]) -> list[Objects]:
-        """Return the detections of images, uint8 [3, H, W] RGB of any sizes, each in the pixels of its image."""
+        """Return the detections in images, uint8 [3, H, W] RGB of any sizes, in pixels of each image."""
         samples = [self.augment(_unlabelled(image, i), 0) for i, image in enumerate(images)]
         with torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext():
             found = self.model(collate(samples, self.size_divisibility).to(self.device))
@@ -77,23 +78,25 @@ class Detector:
 
 
 def usable_device(name: str) -> torch.device:
-    """Return the device of that name; `auto` is CUDA's GPU, or the CPU where there is none.
+    """Return the device of a name; `auto` is a CUDA GPU if there is one, else the CPU.
 
     Raises:
-        ValueError: there is no such device, or the operators do not run on it.
+        ValueError: the device does not exist or cannot be used, or the operators do not run on it.
     """
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
     except RuntimeError as error:
-        raise ValueError(f"device={name!r} is none; take auto, cpu, cuda, cuda:1, ...") from error
+        raise ValueError(f"device={name!r} is no device; use auto, cpu, cuda, cuda:1, ...") from error
     if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device={name}: the operators run on CPUs and CUDA's GPUs; take device=auto or device=cpu")
+        raise ValueError(f"device={name}: the operators run on CPUs and CUDA GPUs only; use device=auto or device=cpu")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={name}: there is no GPU that torch can use; take device=cpu")
+        raise ValueError(f"device={name}: torch finds no GPU; use device=cpu")
     try:
         torch.empty(0, device=device)
     except RuntimeError as error:
-        raise ValueError(f"device={name}: torch cannot use it here; take device=auto or device=cpu") from error
+        raise ValueError(
+            f"device={name}: torch cannot use it on this machine; use device=auto or device=cpu"
+        ) from error
     return device
 
 

@@ -20,10 +20,11 @@ EXTENSIONS = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 def image_files(path: Path) -> list[Path]:
-    """List the image at `path`, or the images in that folder.
+    """List the images in a folder, or the one image if `path` is a file.
 
     Raises:
-        FileNotFoundError, ValueError: there are none.
+        FileNotFoundError: there is no such file or folder.
+        ValueError: the folder has no images.
     """
     if path.is_file():
         return [path]
@@ -31,20 +32,20 @@ def image_files(path: Path) -> list[Path]:
         raise FileNotFoundError(f"input {str(path)!r}: no such file or folder")
     images = sorted(p for p in path.iterdir() if p.suffix.lower() in EXTENSIONS)
     if not images:
-        raise ValueError(f"input {str(path)!r}: the folder holds no image ({' '.join(sorted(EXTENSIONS))})")
+        raise ValueError(f"input {str(path)!r}: the folder has no images ({' '.join(sorted(EXTENSIONS))})")
     return images
 
 
 def plain_detections(
     objects: Objects, classes: Sequence[str], size: Size, outputs: Sequence[Output] = ()
 ) -> list[dict[str, object]]:
-    """Return detections as plain data: class, score, box (x, y, width, height), and what further heads add.
+    """Convert detections to plain data: class, score, box (x, y, width, height), and the outputs of further heads.
 
     Args:
         objects: the detections of one image.
-        classes: names by label.
-        size: height and width of the image.
-        outputs: of the model's further heads, such as masks as COCO's run-length codes.
+        classes: class names by label.
+        size: (height, width) of the image.
+        outputs: outputs of the model's further heads, such as masks as COCO's run-length codes.
     """
     xywh = [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in objects.boxes.tolist()]
     rows: list[dict[str, object]] = [
@@ -58,7 +59,7 @@ def plain_detections(
 
 
 def predict(config: DictConfig, overrides: Sequence[str], folder: Path, console: Console) -> None:
-    """Draw the detections on each image and write all of them to `detections.json`.
+    """Detect objects in images: draw the detections on each, and write all to `detections.json`.
 
     Args:
         config: composed from `configs/predict.yaml`.
@@ -66,14 +67,14 @@ def predict(config: DictConfig, overrides: Sequence[str], folder: Path, console:
         console: where progress is shown.
 
     Raises:
-        ValueError, OSError: the input, the checkpoint or an image is at fault; images that can be read are done.
+        ValueError, OSError: the input or the checkpoint is invalid; or images cannot be read (the others are done).
     """
     del overrides, folder
     images, output = image_files(Path(config.input)), Path(config.output)
     if not isinstance(config.threshold, int | float) or not 0 <= config.threshold <= 1:
         raise ValueError(f"threshold must be a score from 0 to 1, not {config.threshold!r}")
     if output.is_file() or output.resolve() == images[0].resolve().parent:
-        raise ValueError(f"output {str(output)!r}: give a folder of its own, apart from the images")
+        raise ValueError(f"output {str(output)!r}: give a folder of its own, apart from the images (output=FOLDER)")
     detector = Detector(config.checkpoint, config.device, config.precision, config.norm_eps, config.trust)
     output.mkdir(parents=True, exist_ok=True)
     stems = Counter(path.stem for path in images)

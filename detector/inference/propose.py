@@ -24,7 +24,7 @@ from detector.types import Batch
 
 
 def propose_on_dataset(config: DictConfig, overrides: Sequence[str], folder: Path, console: Console) -> None:
-    """Propose on the images of a dataset, resized as for evaluation, and write the file `config.output`.
+    """Run the RPN on the images of a dataset, resized as in evaluation, and write the file `config.output`.
 
     Args:
         config: composed from `configs/proposals.yaml`.
@@ -33,7 +33,7 @@ def propose_on_dataset(config: DictConfig, overrides: Sequence[str], folder: Pat
         console: where progress is shown.
 
     Raises:
-        ValueError, OSError: the configuration, the checkpoint or the data is at fault.
+        ValueError, OSError: the configuration, the checkpoint or the data is invalid.
     """
     del folder
     output = check_name(config.output)
@@ -68,13 +68,13 @@ def propose(
     pre_nms_topk: int | None = None,
     post_nms_topk: int | None = None,
 ) -> Iterator[ImageProposals]:
-    """Yield the proposals of each image, in pixels of the image on disk.
+    """Yield the proposals of each image, in pixels of the original image.
 
     Args:
         detector: a detector with an RPN.
-        batches: of images resized as the detector needs them.
-        split: `train` or `val`: the RPN's limits in training, or at inference.
-        pre_nms_topk, post_nms_topk: other limits, see `detector.models.rpn.Limits`.
+        batches: batches of images, resized as in evaluation.
+        split: `train` for the RPN's limits in training, `val` for those at inference.
+        pre_nms_topk, post_nms_topk: override these limits, see `detector.models.rpn.Limits`.
     """
     frozen = freeze(detector.model, detector.size_divisibility)
     limits = {"train": frozen.rpn.train_limits, "val": frozen.rpn.test_limits}[split]

@@ -1,1 +1,1 @@
-"""A run: how it begins, goes on, and what it leaves in its folder."""
+"""Train, resume and evaluate detectors, and read the folders of runs."""

@@ -1,7 +1,7 @@
-"""Time training steps and inference beside torchvision's model of the same architecture.
+"""Time training steps and inference against torchvision's model of the same architecture.
 
-Both have the same images, boxes, norms, frozen stages and numbers of anchors, proposals and RoIs. They are timed in
-turns, torchvision in both memory formats, of which the better counts.
+Both have the same images, boxes, norms, frozen stages and numbers of anchors, proposals and RoIs. They are timed
+alternately; torchvision runs in both memory formats, and the faster one counts.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from detector.types import Batch, Target
 from ops.benchmark import Timing, describe, measure
 
 LEARNING_RATE = 1e-12
-"""So small that the weights stay as they are: a network that diverges would be timed on denormal numbers."""
+"""Too small to change the weights: a network that diverges would be timed on denormal numbers."""
 CLASSES = [str(i) for i in range(90)]
 Step = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A model and the size of its input."""
+    """A benchmarked model and its input size."""
 
     name: str
     overrides: tuple[str, ...]
     images: int
     side: int
-    """of the images, in pixels"""
+    """side of the square images, in pixels"""
     peer: Callable[[DictConfig, int], nn.Module]
-    """(configuration, side of the images) -> torchvision's model"""
+    """builds torchvision's model from (configuration, side)"""
 
     def config(self) -> DictConfig:
         """Compose the configuration of this project's model."""
@@ -71,7 +71,7 @@ def batch_of(workload: Workload, device: torch.device) -> Batch:
 
 
 def _rpn_and_heads(config: DictConfig) -> dict[str, object]:
-    """Convert the RPN's and the heads' keys of a configuration to torchvision's arguments."""
+    """Convert the RPN's and heads' settings to torchvision's arguments."""
     rpn, heads = config.model.proposer, config.model.heads
     return {
         "rpn_nms_thresh": rpn.nms_thresh,
@@ -96,7 +96,7 @@ def resnet50_fpn(config: DictConfig, side: int) -> nn.Module:
 
 
 class _EverySecondCell(ExtraFPNBlock):  # type: ignore[misc]
-    """Adds the extra levels of this project's FPN: every second cell of the level before."""
+    """Append the extra levels of this project's FPN: every second cell of the previous level."""
 
     def __init__(self, levels: int) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class _EverySecondCell(ExtraFPNBlock):  # type: ignore[misc]
 
 
 class _Pyramid(nn.Sequential):
-    """Body and FPN with the attribute `out_channels` that torchvision's detector reads."""
+    """Chain body and FPN, with the attribute `out_channels` that torchvision's detectors read."""
 
     def __init__(self, body: nn.Module, pyramid: nn.Module, channels: int) -> None:
         super().__init__(body, pyramid)
@@ -144,17 +144,17 @@ def default_model(config: DictConfig, side: int) -> nn.Module:
     return model
 
 
-ALL = "model.proposer.nms_thresh=1.0"
-"""Turns the RPN's NMS off, so that both models have the full number of proposals."""
+NO_NMS = "model.proposer.nms_thresh=1.0"
+"""Disable the RPN's NMS, so that both models have the full number of proposals."""
 WORKLOADS = (
     Workload(
         "ResNet-50-FPN, 2 images of 320 px",
-        ("experiment=torchvision_fasterrcnn_resnet50_fpn", ALL),
+        ("experiment=torchvision_fasterrcnn_resnet50_fpn", NO_NMS),
         2,
         320,
         resnet50_fpn,
     ),
-    Workload("the default run's model, 4 images of 192 px", (ALL,), 4, 192, default_model),
+    Workload("the default run's model, 4 images of 192 px", (NO_NMS,), 4, 192, default_model),
 )
 SIDES = ("ours", "torchvision, NCHW", "torchvision, channels last")
 
@@ -164,13 +164,13 @@ def _target(target: Target) -> dict[str, Tensor]:
 
 
 def prepare(workload: Workload, side: str, device: torch.device, dtype: torch.dtype) -> tuple[Step, Step]:
-    """Build the functions that run one training step and one inference pass.
+    """Return functions that run one training step and one inference pass.
 
     Args:
         workload: the model and its input.
         side: one of `SIDES`.
-        device: where both run.
-        dtype: torch.float32, or the dtype of autocast.
+        device: device of model and input.
+        dtype: torch.float32, or autocast's dtype.
     """
     torch.manual_seed(0)
     config, batch = workload.config(), batch_of(workload, device)
@@ -207,7 +207,7 @@ def prepare(workload: Workload, side: str, device: torch.device, dtype: torch.dt
 
 
 def _peak(index: int, side: str, device: str, dtype: torch.dtype) -> float:
-    """Measure the peak memory of training steps, in MiB; run in a process of its own."""
+    """Return the peak memory of training steps, in MiB; run in a process of its own."""
     train, _ = prepare(WORKLOADS[index], side, torch.device(device), dtype)
     for _ in range(3):
         train()
@@ -217,7 +217,7 @@ def _peak(index: int, side: str, device: str, dtype: torch.dtype) -> float:
 
 
 def _most_resident() -> float:
-    """Read the peak resident memory of this process, in MiB."""
+    """Return the peak resident memory of this process, in MiB."""
     status = Path("/proc/self/status")  # on Linux a child process inherits its parent's `ru_maxrss`
     if not status.is_file():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
@@ -226,11 +226,11 @@ def _most_resident() -> float:
 
 
 def run(device: torch.device, rounds: int = 7, report: Callable[[str], None] = print) -> None:
-    """Report a Markdown table of times and peak memory, row by row.
+    """Print a Markdown table of times and peak memory, row by row.
 
     Args:
-        device: where the models run.
-        rounds: timed calls of each.
+        device: device of the models.
+        rounds: timed calls of each model.
         report: called with each line.
     """
     report(f"{describe(device)}, torchvision {torchvision.__version__}; ms, median ± half the interquartile range")

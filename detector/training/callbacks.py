@@ -1,4 +1,4 @@
-"""Callbacks and loggers of a training run."""
+"""Loggers and callbacks of a run: metrics.csv, progress bar, RoIs by level, elapsed time, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ log = logging.getLogger(__name__)
 
 
 class CsvLogger(Logger):
-    """Write `metrics.csv` in a run's folder: one row per step, one column per metric; a resumed run appends.
+    """Write `metrics.csv` in a run's folder: a row for each step, a column for each metric.
 
-    Lightning's own logger needs an empty folder of its own.
+    Lightning's CSVLogger needs an empty folder; this one continues the file of a resumed run.
 
     Args:
-        folder: the run's.
-        start: the step that a resumed run goes on from; rows from there on are dropped.
+        folder: the run's folder.
+        start: the step that the run resumes from; earlier rows are kept, later ones dropped.
     """
 
     def __init__(self, folder: Path, start: int = 0) -> None:
@@ -37,7 +37,7 @@ class CsvLogger(Logger):
         self.path = folder / "metrics.csv"
         self.rows: dict[int, dict[str, str]] = {}
         self.columns: list[str] = []
-        self.standing = 0  # rows that are complete, and where they end in the file
+        self.written = 0  # number of complete rows in the file, and the position of their end
         self.end = 0
         if start and self.path.is_file():
             with self.path.open(newline="") as file:
@@ -45,27 +45,27 @@ class CsvLogger(Logger):
 
     @property
     def name(self) -> str:
-        """No sub-folder."""
+        """Return the empty string: no sub-folder."""
         return ""
 
     @property
     def version(self) -> str:
-        """No sub-folder."""
+        """Return the empty string: no sub-folder."""
         return ""
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Log nothing: the configuration is in `config.yaml`."""
+        """Do nothing: the configuration is in `config.yaml`."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add numbers to the row of a step."""
+        """Add metrics to the row of a step."""
         row = self.rows.setdefault(step or 0, {"step": str(step or 0)})
         row.update({name: repr(float(value)) for name, value in metrics.items() if name != "epoch"})
 
     @rank_zero_only
     def save(self) -> None:
-        """Bring the file up to date: replace the last row, append new ones; with a new metric, write all rows again."""
+        """Append new rows to the file, and replace the last one; a new column rewrites the whole file."""
         columns = ["step", *sorted({name for row in self.rows.values() for name in row} - {"step"})]
         rows = list(self.rows.values())
         fresh = columns != self.columns
@@ -76,10 +76,10 @@ class CsvLogger(Logger):
             else:
                 file.seek(self.end)
                 file.truncate()
-            writer.writerows(rows[0 if fresh else self.standing : -1])
+            writer.writerows(rows[0 if fresh else self.written : -1])
             self.end = file.tell()
             writer.writerows(rows[-1:])
-        self.columns, self.standing = columns, max(len(rows) - 1, 0)
+        self.columns, self.written = columns, max(len(rows) - 1, 0)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -93,32 +93,36 @@ class Progress(RichProgressBar):
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """Shorten `loss/class` to `class`."""
+        """Return the metrics to show; `loss/class` becomes `class`."""
         items = super().get_metrics(trainer, pl_module).items()
         return {name.removeprefix("loss/"): value for name, value in items if name != "v_num"}
 
     def _get_train_description(self, current_epoch: int) -> str:
-        del current_epoch  # one Lightning epoch is the whole run
+        del current_epoch  # for Lightning, the whole run is one epoch
         return "Training"
 
 
-class Levels(Callback):
-    """Print the share of RoIs that each level is pooled from, after the first steps and at the end."""
+class RoILevels(Callback):
+    """Log the share of RoIs pooled from each pyramid level, after the first steps and at the end.
+
+    Args:
+        after: steps before the first log.
+    """
 
     def __init__(self, after: int = 50) -> None:
         self.after = after
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        """Print after the first steps."""
+        """Log after the first steps."""
         if trainer.global_step == self.after and self.after < trainer.max_steps:
-            self.after = -1  # once, whatever the number of batches in a step
-            self._print(module)
+            self.after = -1  # only once: with accumulated gradients a step has several batches
+            self._log(module)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Print at the end."""
-        self._print(module)
+        """Log at the end."""
+        self._log(module)
 
-    def _print(self, module: LightningModule) -> None:
+    def _log(self, module: LightningModule) -> None:
         for name, part in module.named_modules():
             if isinstance(part, Pooler) and module.trainer.is_global_zero:
                 counts = part.counts.tolist()
@@ -135,52 +139,52 @@ class Levels(Callback):
 
 
 class Clock(Callback):
-    """Count the time that a run takes over all its resumptions, without steps lost after a checkpoint."""
+    """Measure the time of a run, summed over its resumptions; time lost since the last checkpoint does not count."""
 
     def __init__(self) -> None:
         self.began = time.perf_counter()
         self.before = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the checkpoint holds."""
+        """Return the elapsed seconds, to store in the checkpoint."""
         return {"seconds": self.before + time.perf_counter() - self.began}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the time in the checkpoint that the run resumes from."""
+        """Restore the elapsed seconds from the resumed checkpoint."""
         self.before = float(state_dict["seconds"])
 
 
 class Interruption(Callback):
-    """On Ctrl-C, finish the current step, save a checkpoint and stop; a second Ctrl-C stops at once."""
+    """Handle Ctrl-C: finish the current step, save a checkpoint and stop; a second Ctrl-C stops at once."""
 
     def __init__(self, checkpoint: Path, console: Console) -> None:
         self.checkpoint, self.console = checkpoint, console
-        self.asked = False
+        self.interrupted = False
         self.before: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Handle Ctrl-C from now on."""
+        """Install the handler of Ctrl-C."""
         if threading.current_thread() is threading.main_thread():
             self.before = signal.signal(signal.SIGINT, self._ask)
 
     def _ask(self, *_: Any) -> None:
-        self.asked = True
+        self.interrupted = True
         signal.signal(signal.SIGINT, self.before)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Save and stop, if asked to."""
-        if self.asked:
+        """Save and stop after Ctrl-C."""
+        if self.interrupted:
             self._stop(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop, if asked to while the last step was validated; else restore the handler of Ctrl-C."""
-        if self.asked:
+        """Save and stop after Ctrl-C in the last validation; else restore the previous handler."""
+        if self.interrupted:
             self._stop(trainer)
         elif self.before is not None:
             signal.signal(signal.SIGINT, self.before)
 
     def _stop(self, trainer: Trainer) -> None:
-        self.asked = False
+        self.interrupted = False
         trainer.save_checkpoint(self.checkpoint, weights_only=False)
-        self.console.print(f"Stopped at step {trainer.global_step}. Go on with: resume={self.checkpoint}")
+        self.console.print(f"Stopped at step {trainer.global_step}. Resume with: resume={self.checkpoint}")
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Evaluate a detector on the validation split, and write what a run's folder holds of it."""
+"""Evaluate a detector on the validation split, and write the results to the run's folder."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def evaluate_checkpoint(config: DictConfig, overrides: Sequence[str], folder: Pa
     Args:
         config: composed from `configs/evaluate.yaml`.
         overrides: from the command line.
-        folder: the run's; it is made.
+        folder: folder of the results; it is created.
         console: where the table is printed.
 
     Raises:
-        ValueError, OSError: the configuration, the checkpoint or the data is at fault.
+        ValueError, OSError: the configuration, the checkpoint or the data is invalid.
     """
     resolved = resolve(config, overrides, splits=("val",))
     assert resolved.trained is not None
@@ -75,27 +75,28 @@ def evaluate(
     task: DetectionTask,
     trainer: Trainer | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a detector: prints the table, writes `metrics.json`, `predictions/` and `pictures/`.
+    """Evaluate a detector: print a table, and write `metrics.json`, `predictions/` and `pictures/`.
 
     Args:
         resolved: the final configuration.
-        data: with the validation split.
+        data: the data module with the validation split.
         folder: the run's folder.
         console: where the table is printed.
         task: the detector with its weights, collector and metrics.
-        trainer: the one that trained; a second one would start the other processes of a distributed run again.
+        trainer: the trainer of the training, since a second one would launch the processes of a distributed run again;
+            None: a new one.
 
     Returns:
-        what `metrics.json` holds.
+        the content of `metrics.json`.
     """
     config = resolved.config
     began = time.perf_counter()
     if trainer is None:
         trainer = make_trainer(config.trainer, folder, logger=False, enable_checkpointing=False)
     if task.measured_at is None or task.measured_at != trainer.global_step:
-        trainer.validate(task, data, verbose=False, weights_only=True)  # else the last validation had these weights
+        trainer.validate(task, data, verbose=False, weights_only=True)  # else the last validation was of these weights
     metrics: dict[str, Any] = dict(task.results)
-    metrics |= environment(trainer.strategy.root_device) | {"env/precision": config.trainer.precision}
+    metrics |= describe_environment(trainer.strategy.root_device) | {"env/precision": config.trainer.precision}
     metrics["env/parameters"] = str(sum(p.numel() for p in task.model.parameters()))
     metrics["time/evaluation"] = time.perf_counter() - began
     if trainer.is_global_zero:
@@ -106,7 +107,7 @@ def evaluate(
         task.collector.write(folder)
         write_metrics(folder, metrics)
         console.print(render(task.results, tuple(config.dataset.size_bins)))
-        task.to(trainer.strategy.root_device)  # Lightning has moved it back to the CPU
+        task.to(trainer.strategy.root_device)  # Lightning has moved the model back to the CPU
         with trainer.precision_plugin.forward_context():
             _picture(folder / "pictures" / "predictions.png", task, data)
         console.print(f"Written to {folder}: metrics.json, predictions/, pictures/predictions.png")
@@ -114,16 +115,16 @@ def evaluate(
 
 
 def make_trainer(options: DictConfig, folder: Path, callbacks: Sequence[Callback] = (), **kwargs: Any) -> Trainer:
-    """Make Lightning's trainer.
+    """Build Lightning's trainer.
 
     Args:
-        options: `config.trainer`, Lightning's arguments.
-        folder: the run's.
-        callbacks: beside the progress bar.
-        kwargs: further arguments of Lightning's.
+        options: `config.trainer`, arguments of `lightning.Trainer`.
+        folder: the run's folder.
+        callbacks: callbacks besides the progress bar.
+        kwargs: further arguments of `lightning.Trainer`.
 
     Raises:
-        ValueError: Lightning refuses an option, or the device is none that the operators run on.
+        ValueError: Lightning refuses an option, or the operators do not run on the device.
     """
     given: dict[str, Any] = OmegaConf.to_container(options, resolve=True)  # type: ignore[assignment]
     given["accelerator"] = accelerator(str(options.accelerator))
@@ -132,7 +133,7 @@ def make_trainer(options: DictConfig, folder: Path, callbacks: Sequence[Callback
         return Trainer(
             default_root_dir=folder,
             num_sanity_val_steps=0,
-            use_distributed_sampler=False,  # the stream of batches is divided among processes by position
+            use_distributed_sampler=False,  # the batch sampler divides its batches among the processes
             enable_model_summary=False,
             callbacks=[*bar, *callbacks],
             **given,
@@ -143,21 +144,21 @@ def make_trainer(options: DictConfig, folder: Path, callbacks: Sequence[Callback
 
 
 def accelerator(name: str) -> str:
-    """Return Lightning's accelerator; `auto` is CUDA's GPU or the CPU, never Apple's GPU, which has no float64.
+    """Return Lightning's accelerator; `auto` is a CUDA GPU or the CPU, never Apple's GPU (mps), which has no float64.
 
     Raises:
-        ValueError: Apple's GPU is asked for, on which the operators do not run.
+        ValueError: it is Apple's GPU, on which the operators do not run.
     """
     cuda = torch.cuda.is_available()
     if name == "auto":
         return "gpu" if cuda else "cpu"
     if name == "mps" or (name == "gpu" and not cuda and torch.backends.mps.is_available()):
-        raise ValueError(f"trainer.accelerator={name}: the operators run on CPUs and CUDA's GPUs; take trainer=cpu")
+        raise ValueError(f"trainer.accelerator={name}: the operators run on CPUs and CUDA GPUs only; use trainer=cpu")
     return name
 
 
-def measurable(collector: Collector, metrics: Sequence[Metric], dataset: DetectionDataset) -> list[str]:
-    """List the metrics that the ground truth allows: those it gives where nothing is detected."""
+def available_metrics(collector: Collector, metrics: Sequence[Metric], dataset: DetectionDataset) -> list[str]:
+    """List the metrics that are defined on a dataset, by evaluating empty detections."""
     nothing = Objects(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 1, 1))
     images = dataset.ground_truth()["images"]
     sizes = [(i["height"], i["width"]) for i in images]
@@ -168,7 +169,7 @@ def measurable(collector: Collector, metrics: Sequence[Metric], dataset: Detecti
 
 
 def _picture(path: Path, task: DetectionTask, data: DetectionDataModule, count: int = 8) -> None:
-    """Draw detections beside the ground truth, on images spread over the validation split."""
+    """Draw detections beside the ground truth, on images evenly spaced in the validation split."""
     path.parent.mkdir(parents=True, exist_ok=True)
     count = min(count, len(data.val))
     rows = []
@@ -182,8 +183,8 @@ def _picture(path: Path, task: DetectionTask, data: DetectionDataModule, count: 
     contact_sheet(rows, data.val.classes, path)
 
 
-def environment(device: torch.device) -> dict[str, str]:
-    """Describe where numbers were measured, under `env/`: versions, device, commit (absent outside a git checkout)."""
+def describe_environment(device: torch.device) -> dict[str, str]:
+    """Return versions, device and commit (absent outside a git checkout), under `env/`, for `metrics.json`."""
     facts = {
         "env/python": sys.version.split()[0],
         "env/torch": torch.__version__,
@@ -202,5 +203,5 @@ def environment(device: torch.device) -> dict[str, str]:
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
-    """Write `metrics.json`."""
+    """Write `metrics.json` in a run's folder."""
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1, sort_keys=True) + "\n")

@@ -1,4 +1,4 @@
-"""Read a run's folder."""
+"""Read the folder of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from yaml import YAMLError
 from detector.weights.trust import DATA_DIR, check_targets
 
 COMMAND = "command.txt"
-"""The file with the command of a run, in its folder."""
+"""Name of the file with the command of a run, in its folder."""
 
 
 def train_command(overrides: Sequence[str]) -> str:
@@ -24,13 +24,13 @@ def train_command(overrides: Sequence[str]) -> str:
 
 
 def command_of(folder: Path) -> str | None:
-    """Return the command of the run in a folder; None where it is not known."""
+    """Return the command of the run in a folder; None if the folder does not record it."""
     file = folder / COMMAND
     return file.read_text(encoding="utf-8").strip() if file.is_file() else None
 
 
-def names(folders: Sequence[Path]) -> list[str]:
-    """Name each of several runs by the parts of its path in which they differ, or by the whole path."""
+def short_names(folders: Sequence[Path]) -> list[str]:
+    """Shorten the paths of runs to the parts in which they differ; returns whole paths if they cannot be shortened."""
     if len({len(folder.parts) for folder in folders}) > 1 or len(set(folders)) < len(folders):
         return [str(folder) for folder in folders]
     levels = zip(*(folder.parts for folder in folders), strict=True)
@@ -38,29 +38,31 @@ def names(folders: Sequence[Path]) -> list[str]:
     return ["/".join(folder.parts[level] for level in differ) for folder in folders]
 
 
-def finished(folder: Path) -> bool:
-    """Return whether the run in a folder is finished: `metrics.json` is written last."""
+def is_finished(folder: Path) -> bool:
+    """Return whether the run in a folder is finished: its `metrics.json`, which is written last, is complete."""
     try:
         return "time/total" in json.loads((folder / "metrics.json").read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return False
 
 
-def configuration(folder: Path) -> DictConfig:
+def read_config(folder: Path) -> DictConfig:
     """Read a run's `config.yaml`.
 
     Raises:
-        ValueError: there is none, it is not that of a training, or it would build what a checkpoint may not.
+        ValueError: it is missing, is not the configuration of a training, or would build untrusted parts.
     """
     path = folder / "config.yaml"
     if not path.is_file():
-        raise ValueError(f"{folder} is no run's folder: it has no config.yaml; give what train.py has written")
+        raise ValueError(
+            f"{folder} is no folder of a run: it has no config.yaml; give a folder that train.py has written"
+        )
     try:
         config = OmegaConf.load(path)
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(config, DictConfig):
-        raise ValueError(f"{path} is not the configuration of a training; it is a list")
+        raise ValueError(f"{path} is not the configuration of a training run: it is a list")
     keys = (
         "seed",
         "schedule.steps",
@@ -72,14 +74,14 @@ def configuration(folder: Path) -> DictConfig:
     )
     missing = [key for key in keys if OmegaConf.select(config, key) is None]
     if missing:
-        raise ValueError(f"{path} is not the configuration of a training; it lacks {', '.join(missing)}")
+        raise ValueError(f"{path} is not the configuration of a training run: it lacks {', '.join(missing)}")
     parts = {"dataset": OmegaConf.to_container(config.dataset), "pooler": OmegaConf.to_container(config.pooler)}
     check_targets(_movable(parts, f"{config.data_dir}/"), str(path))
     return config
 
 
 def _movable(value: Any, data_dir: str) -> Any:
-    """Write paths below `data_dir` with `${data_dir}`, as in a checkpoint."""
+    """Replace `data_dir` at the beginning of paths by `${data_dir}`, as in a checkpoint."""
     if isinstance(value, dict):
         return {key: _movable(part, data_dir) for key, part in value.items()}
     if isinstance(value, list):

@@ -11,10 +11,14 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, object]]:
-    """Divide the trainable parameters into two groups: with weight decay, and without (biases, norms)."""
+    """Split the trainable parameters into two groups: with weight decay, and without (biases, norms).
+
+    Raises:
+        ValueError: the model has no trainable parameter.
+    """
     trainable = [p for p in model.parameters() if p.requires_grad]
     if not trainable:
-        raise ValueError("the model has no trainable parameter: lower backbone.freeze_at")
+        raise ValueError("the model has no trainable parameters: lower backbone.freeze_at")
     decayed = [p for p in trainable if p.ndim > 1]
     plain = [p for p in trainable if p.ndim <= 1]
     return [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
@@ -23,12 +27,15 @@ def parameter_groups(model: nn.Module) -> list[dict[str, object]]:
 def multistep(
     optimizer: Optimizer, steps: int, milestones: Sequence[float], gamma: float, warmup: int, warmup_factor: float
 ) -> LambdaLR:
-    """Schedule the learning rate in steps, as Detectron does (`WarmupMultiStepLR`).
+    """Build Detectron's step schedule with linear warm-up.
 
     Args:
-        steps: number of steps of the run.
-        milestones: where the rate is multiplied by `gamma`, as shares of the run.
-        warmup: steps over which the rate rises linearly from `warmup_factor`; at most half the run.
+        optimizer: the optimiser.
+        steps: optimiser steps of the whole run.
+        milestones: fractions of the run at which the learning rate is multiplied by `gamma`.
+        gamma: the factor at each milestone.
+        warmup: steps over which the factor rises linearly from `warmup_factor` to 1; at most half the run.
+        warmup_factor: the factor at step 0.
     """
 
     def factor(step: int) -> float:
@@ -39,7 +46,15 @@ def multistep(
 
 
 def cosine(optimizer: Optimizer, steps: int, warmup: int, warmup_factor: float = 0.01, final: float = 0.0) -> LambdaLR:
-    """Schedule the learning rate as half a cosine (SGDR) from 1 to `final`; the warm-up is at most half the run."""
+    """Build a cosine schedule (SGDR without restarts) with linear warm-up.
+
+    Args:
+        optimizer: the optimiser.
+        steps: optimiser steps of the whole run.
+        warmup: steps over which the factor rises linearly from `warmup_factor`; at most half the run.
+        warmup_factor: the factor at step 0.
+        final: the factor at the end of the run.
+    """
 
     def factor(step: int) -> float:
         done = min(step / steps, 1.0)

@@ -1,4 +1,4 @@
-"""Decide what a run goes on from."""
+"""Find the checkpoint that a run resumes from."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from detector.config.resolve import MOVABLE, PLACE
-from detector.training.folder import configuration, finished
+from detector.config.resolve import MACHINE_TRAINER_KEYS, MOVABLE_KEYS
+from detector.training.folder import is_finished, read_config
 
 
 def run_folder_of(checkpoint: Path) -> Path:
@@ -21,46 +21,46 @@ def run_folder_of(checkpoint: Path) -> Path:
         ValueError: the checkpoint is not in RUN/checkpoints/.
     """
     if checkpoint.is_file() and checkpoint.parent.name != "checkpoints":
-        raise ValueError(f"resume {str(checkpoint)!r}: a run goes on in its own folder, from RUN/checkpoints/*.ckpt")
+        raise ValueError(f"resume {str(checkpoint)!r}: a run resumes in its own folder, from RUN/checkpoints/*.ckpt")
     return checkpoint.parent.parent
 
 
-def checkpoint_to_resume(folder: Path, asked: Any, console: Console) -> tuple[bool, Path | None]:
-    """Find out how the run in a folder goes on (`resume=auto`).
+def checkpoint_to_resume(folder: Path, config: Any, console: Console) -> tuple[bool, Path | None]:
+    """Find the checkpoint to resume from in a run's folder (`resume=auto`).
 
-    A checkpoint that ends early, since the run was killed while it was written, is set aside.
+    A truncated checkpoint, left by a run that was killed while writing it, is renamed, and the run starts over.
 
     Args:
-        folder: the run's.
-        asked: the configuration that it is to have, resolved plain data.
-        console: where it is said that a run is finished or begins anew.
+        folder: the run's folder.
+        config: the new configuration, as resolved plain data.
+        console: prints whether the run is finished, or starts over.
 
     Returns:
-        whether it is finished, and the checkpoint to go on from; None: from the beginning.
+        whether the run is finished, and the checkpoint to resume from (None: start from the beginning).
 
     Raises:
-        ValueError: the folder holds a run that computes something else; names the keys.
+        ValueError: the folder holds a run with another configuration; the message names the keys.
     """
     last = folder / "checkpoints" / "last.ckpt"
     if (folder / "config.yaml").is_file():
-        held = OmegaConf.to_container(configuration(folder), resolve=True)
-        changed = sorted(differences(held, asked))
+        held = OmegaConf.to_container(read_config(folder), resolve=True)
+        changed = sorted(differences(held, config))
         if changed:
             raise ValueError(
-                f"{folder} holds a run with other values of {', '.join(changed[:5])}: give a folder of its own "
-                "(hydra.run.dir), or remove that one"
+                f"{folder} holds a run with other values of {', '.join(changed[:5])}: give another folder "
+                "(hydra.run.dir=...), or remove that one"
             )
-        if finished(folder):
+        if is_finished(folder):
             console.print(f"{folder}: done before", soft_wrap=True)
             return True, None
     if last.is_file() and not zipfile.is_zipfile(last):
         broken = last.replace(last.with_name("last.ckpt.broken"))
-        console.print(f"{last} ends early (now {broken.name}); the run begins anew", soft_wrap=True)
+        console.print(f"{last} is truncated (renamed to {broken.name}); the run starts over", soft_wrap=True)
     return False, last if last.is_file() else None
 
 
 def differences(one: Any, other: Any) -> set[str]:
-    """Return the keys at which two resolved configurations differ in what they compute, such as `schedule.steps`."""
+    """Return the keys, such as `schedule.steps`, that differ between two resolved configurations and affect results."""
     pairs = [dict(_leaves(_computed(config))) for config in (one, other)]
     missing = object()
     return {
@@ -69,9 +69,11 @@ def differences(one: Any, other: Any) -> set[str]:
 
 
 def _computed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration without what may change."""
-    kept = {key: value for key, value in config.items() if key not in MOVABLE or key == "data_dir"}
-    return kept | {"trainer": {name: value for name, value in config["trainer"].items() if name not in PLACE}}
+    """Drop the keys of a configuration that say where a run runs, not what it computes."""
+    kept = {key: value for key, value in config.items() if key not in MOVABLE_KEYS or key == "data_dir"}
+    return kept | {
+        "trainer": {name: value for name, value in config["trainer"].items() if name not in MACHINE_TRAINER_KEYS}
+    }
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

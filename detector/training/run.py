@@ -1,4 +1,4 @@
-"""Train a detector: a run from its configuration to its folder."""
+"""Train a detector (`scripts/train.py`)."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ import ops
 from detector.config.build import build_collector, build_metrics, instantiate
 from detector.config.resolve import AUTO, Resolved, resolve
 from detector.data.datamodule import DetectionDataModule
-from detector.training.callbacks import Clock, CsvLogger, Interruption, Levels
-from detector.training.evaluate import evaluate, make_trainer, measurable, write_metrics
+from detector.training.callbacks import Clock, CsvLogger, Interruption, RoILevels
+from detector.training.evaluate import available_metrics, evaluate, make_trainer, write_metrics
 from detector.training.folder import COMMAND, train_command
 from detector.training.resume import checkpoint_to_resume, run_folder_of
 from detector.training.task import DetectionTask
-from detector.weights import departures
+from detector.weights import changed_settings
 from detector.weights.checkpoints import load_checkpoint, read_checkpoint
 from detector.weights.initial import load_initial
 
 
 def train(config: DictConfig, overrides: Sequence[str], folder: Path, console: Console) -> None:
-    """Train as configured, or go on as `config.resume` says; then evaluate.
+    """Train a new run or resume one, then evaluate it.
 
     Args:
-        config: composed from `configs/train.yaml`. Its `resume` is a checkpoint in a run's folder, which that run goes
-            on from; or `auto`: the run in `folder` goes on, and is left as it is where it is finished; None: a new run.
+        config: composed from `configs/train.yaml`. Its `resume` is None for a new run; a checkpoint, whose run resumes
+            in its own folder; or `auto`, which resumes the run in `folder`, if there is an unfinished one.
         overrides: from the command line.
-        folder: the run's.
+        folder: the run's folder.
         console: where progress and tables are printed.
 
     Raises:
-        ValueError, OSError: the configuration or the data is at fault; before the first step.
+        ValueError, OSError: the configuration or the data is invalid; raised before the first step.
     """
     clock = Clock()
     command = train_command([o for o in overrides if not o.lstrip("+").startswith("resume=")])
@@ -48,7 +48,7 @@ def train(config: DictConfig, overrides: Sequence[str], folder: Path, console: C
         run = run_folder_of(checkpoint)
         resolved = resolve(config, overrides)
         if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()  # Hydra has made it for a new run
+            folder.rmdir()  # Hydra has created it for a new run
         fit(resolved, run, console, clock, checkpoint)
         return
     resolved = resolve(config, overrides)
@@ -72,20 +72,20 @@ def fit(
 
     Args:
         resolved: the final configuration, with both splits of the dataset.
-        folder: the run's folder; it is made.
+        folder: the run's folder; it is created.
         console: where progress and tables are printed.
-        clock: started when the run began.
-        resume: a checkpoint to go on from.
-        command: the command of the run, kept in its folder.
+        clock: started at the beginning of the run.
+        resume: checkpoint to resume from; None: a new run.
+        command: the run's command, to record in its folder; None: keep the recorded one.
 
     Returns:
-        what `metrics.json` holds.
+        the content of `metrics.json`.
 
     Raises:
-        ValueError, OSError: the configuration or the data is at fault; before the first step.
+        ValueError, OSError: the configuration or the data is invalid; raised before the first step.
     """
     config, val = resolved.config, resolved.datasets["val"]
-    batches = config.trainer.get("accumulate_grad_batches", 1)  # of a step
+    batches = config.trainer.get("accumulate_grad_batches", 1)  # per step
     data = DetectionDataModule(
         train=resolved.datasets["train"],
         val=val,
@@ -105,7 +105,7 @@ def fit(
     model = instantiate(config.model)
     collector = build_collector(model.heads.outputs, val, config.dataset.size_bins)
     metrics = build_metrics(config.dataset.metrics, collector)
-    _check_monitor(config.schedule.monitor, measurable(collector, metrics, val))
+    _check_monitor(config.schedule.monitor, available_metrics(collector, metrics, val))
     task = DetectionTask(
         model=model,
         optimizer=instantiate(config.schedule.optimizer),
@@ -122,7 +122,7 @@ def fit(
         start = content["global_step"]
     else:
         initial = resolved.initial
-        changed = [] if initial is None or initial.config is None else departures(config, initial.config)
+        changed = [] if initial is None or initial.config is None else changed_settings(config, initial.config)
         lines = load_initial(
             model, initial, config.classes, changed, OmegaConf.to_container(config.backbone, resolve=True)
         )
@@ -139,7 +139,7 @@ def fit(
     callbacks: list[Callback] = [
         clock,
         Interruption(last, console),
-        Levels(after=min(50, config.schedule.steps)),
+        RoILevels(after=min(50, config.schedule.steps)),
         LearningRateMonitor("step"),
         best,
         ModelCheckpoint(last.parent, "last", every_n_train_steps=every, enable_version_counter=False),
@@ -172,15 +172,21 @@ def fit(
     return result
 
 
-def _check_monitor(monitor: str, measured: Sequence[str]) -> None:
-    """Refuse to keep the best checkpoint by a metric that this dataset does not give."""
-    logged = [name for name in measured if name.count("/") == 1]
+def _check_monitor(monitor: str, available: Sequence[str]) -> None:
+    """Check that the metric of the best checkpoint is defined on the validation split.
+
+    Raises:
+        ValueError: it is not; the message lists those that are.
+    """
+    logged = [name for name in available if name.count("/") == 1]
     if monitor not in logged:
-        raise ValueError(f"schedule.monitor={monitor}: on dataset.val is measured: {', '.join(logged) or 'nothing'}")
+        raise ValueError(
+            f"schedule.monitor={monitor} is not measured on dataset.val; use one of: {', '.join(logged) or 'none'}"
+        )
 
 
 def keep_best(best: ModelCheckpoint, last: Path, metrics: Mapping[str, float], trainer: Trainer) -> None:
-    """Copy the last checkpoint to `best.ckpt` where the final evaluation is the best one."""
+    """Copy the last checkpoint to `best.ckpt` if the final evaluation is the best one."""
     before, now = best.best_model_score, metrics.get(str(best.monitor))
     if trainer.is_global_zero and now is not None and (before is None or now > float(before)):
         shutil.copyfile(last, last.with_name("best.ckpt"))

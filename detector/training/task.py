@@ -1,4 +1,4 @@
-"""The LightningModule: one training step, one validation pass."""
+"""LightningModule of a detector: training step, validation, checkpoint content."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from detector.training.optim import parameter_groups
 from detector.types import Batch
 from detector.weights.checkpoints import FORMAT
 
-ADVICE = "lower schedule.optimizer.lr or raise schedule.scheduler.warmup, and start again"
+ADVICE = "lower schedule.optimizer.lr or raise schedule.scheduler.warmup, and train again"
 CHECK_EVERY = 20
 """Steps between checks that the loss is finite; each check waits for the device."""
 
@@ -29,12 +29,12 @@ class DetectionTask(LightningModule):
 
     Args:
         model: the detector.
-        optimizer: makes the optimiser of groups of parameters; None where nothing is trained.
-        scheduler: makes the learning-rate schedule, by step.
+        optimizer: builds the optimiser from parameter groups; None for evaluation only.
+        scheduler: builds the learning-rate schedule, which is updated each step; None for evaluation only.
         collector: collects the detections on the validation split.
-        metrics: measure what it has collected.
-        config: the configuration that a checkpoint carries, plain data.
-        seed: of the random draws within a step, together with the step's number: a resumed run draws the same.
+        metrics: metrics that read the collector.
+        config: the configuration to store in checkpoints, plain data.
+        seed: seeds the random draws of each step together with its number, so that a resumed run draws the same.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class DetectionTask(LightningModule):
         self.measured_at: int | None = None
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Make the optimiser and its schedule."""
+        """Build the optimiser and its schedule."""
         assert self.make_optimizer is not None
         assert self.make_scheduler is not None
         optimizer = self.make_optimizer(parameter_groups(self.model))
@@ -65,7 +65,7 @@ class DetectionTask(LightningModule):
         }
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Sum the detector's losses, and log each under `loss/`."""
+        """Return the sum of the detector's losses; each is logged under `loss/`."""
         torch.manual_seed((self.seed * 1_000_003 + batch_idx) * 4096 + self.global_rank)
         losses = self.model.loss(batch)
         total = torch.stack(list(losses.values())).sum()
@@ -87,7 +87,7 @@ class DetectionTask(LightningModule):
             torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the detections of earlier passes."""
+        """Reset the collector."""
         if self.collector is not None:
             self.collector.reset()
 
@@ -97,7 +97,7 @@ class DetectionTask(LightningModule):
         self.collector.update(batch.ids, [found.to("cpu") for found in self.model(batch)], batch.original_sizes)
 
     def on_validation_epoch_end(self) -> None:
-        """Measure the whole split, and log the same numbers on every rank."""
+        """Gather the detections of all ranks, compute the metrics, and log the same values on every rank."""
         assert self.collector is not None
         if dist.is_available() and dist.is_initialized():
             states: list[Any] = [None] * dist.get_world_size()
@@ -110,7 +110,11 @@ class DetectionTask(LightningModule):
         self.log_dict({name: value for name, value in results.items() if name.count("/") == 1}, sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the configuration; weights that are not finite are not saved over good ones."""
+        """Add the configuration to a checkpoint.
+
+        Raises:
+            ValueError: weights are not finite, and would replace a good checkpoint.
+        """
         if not all(bool(v.isfinite().all()) for v in self.model.state_dict().values() if v.is_floating_point()):
             raise ValueError(f"the weights are no longer finite at step {self.global_step}: {ADVICE}")
         checkpoint["aligned_rcnn"] = {"format": FORMAT, "config": self.config}

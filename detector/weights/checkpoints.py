@@ -1,4 +1,4 @@
-"""This project's checkpoints: weights with the configuration of the model they belong to."""
+"""Read and load checkpoints of this project: weights, and the configuration of their run."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from detector.weights.trust import DATA_DIR, check_targets
 
 FORMAT = 4
-"""The version of what a checkpoint carries under `aligned_rcnn`."""
+"""Version of the entry `aligned_rcnn` of a checkpoint."""
 
 
-def portable(config: DictConfig) -> dict[str, Any]:
-    """Make the configuration that a checkpoint carries: resolved plain data.
+def portable_config(config: DictConfig) -> dict[str, Any]:
+    """Return the configuration to store in a checkpoint, as resolved plain data.
 
-    Datasets still hang on `${data_dir}`, so that they can be moved. Loggers, initial weights, trusted packages and the
-    number of workers are left out: they belong to where a run runs, not to what a checkpoint is.
+    Only `${data_dir}` stays an interpolation, so that datasets can be moved. Loggers, initial weights, trusted packages
+    and the number of workers are left out: they concern the machine or the start of the run, not the trained model.
     """
     data_dir = config.data_dir
     moved = config.copy()
@@ -34,7 +34,7 @@ def portable(config: DictConfig) -> dict[str, Any]:
         if isinstance(value, str):
             return value.replace("\0", "$")
         if isinstance(value, dict):
-            # The checkpoint has better weights.
+            # The checkpoint holds the trained weights.
             return {k: None if k == "weights" and isinstance(v, str) else restore(v) for k, v in value.items()}
         return [restore(v) for v in value] if isinstance(value, list) else value
 
@@ -44,10 +44,11 @@ def portable(config: DictConfig) -> dict[str, Any]:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint, as data only.
+    """Read a checkpoint of this project. No code in it is executed.
 
     Raises:
-        FileNotFoundError, ValueError: it is not there, or it is not one of this project's.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, is not a checkpoint of this project, or is one of another format.
     """
     path = Path(path)
     if not path.is_file():
@@ -64,21 +65,22 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         or "state_dict" not in content
     ):
         raise ValueError(
-            f"checkpoint {str(path)!r} was not written by this project's train.py: it carries no configuration"
+            f"checkpoint {str(path)!r} was not written by this project's train.py: it has no configuration; "
+            "other weights are given as torchvision:NAME:FILE, or as Detectron2's .pkl and .pth files"
         )
     own = content["aligned_rcnn"]
     if own.get("format") != FORMAT or not isinstance(own.get("config"), dict):
         raise ValueError(
-            f"checkpoint {str(path)!r} has format {own.get('format')!r}, and this version reads {FORMAT}: keys and "
-            "parts have other names since; evaluate it, or resume it, in the version that wrote it (0.1.0 for format "
+            f"checkpoint {str(path)!r} has format {own.get('format')!r}, but this version reads format {FORMAT} only, "
+            "since keys and parts were renamed; evaluate or resume it with the version that wrote it (0.1.0 for format "
             "3), or train again"
         )
     check_targets(own["config"], f"checkpoint {str(path)!r}")
     return content
 
 
-def config_of(content: Mapping[str, Any]) -> DictConfig:
-    """Return the configuration in a checkpoint's content (see `read_checkpoint`)."""
+def checkpoint_config(content: Mapping[str, Any]) -> DictConfig:
+    """Return the configuration in the content of a checkpoint (see `read_checkpoint`)."""
     config: DictConfig = OmegaConf.create(content["aligned_rcnn"]["config"])
     return config
 
@@ -87,7 +89,7 @@ def load_checkpoint(model: nn.Module, content: Mapping[str, Any], source: str) -
     """Load a checkpoint's weights into `model`.
 
     Raises:
-        ValueError: they are of another model; names what does not fit.
+        ValueError: the weights are of another model; the message names the keys that do not fit.
     """
     state: dict[str, Tensor] = {
         k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")
@@ -98,6 +100,6 @@ def load_checkpoint(model: nn.Module, content: Mapping[str, Any], source: str) -
     if missing or unexpected or shapes:
         raise ValueError(
             f"checkpoint {source!r} is of another model: {len(missing)} weights missing {missing[:2]}, "
-            f"{len(unexpected)} left over {unexpected[:2]}, {len(shapes)} of another shape {sorted(shapes)[:2]}"
+            f"{len(unexpected)} unexpected {unexpected[:2]}, {len(shapes)} of another shape {sorted(shapes)[:2]}"
         )
     model.load_state_dict(state)

@@ -1,7 +1,7 @@
-"""Infer the configuration of a Detectron2 checkpoint, which carries none, from its tensors.
+"""Infer the configuration of a Detectron2 checkpoint from its tensors; the file itself has none.
 
-What names, shapes and buffers tell becomes overrides; the rest (where a block has its stride, the pooler, thresholds)
-is that of Detectron2's model zoo, in the presets `experiment=detectron2_...`.
+Overrides follow from names, shapes and buffers. Settings that leave no trace in the tensors (stride placement, pooler,
+thresholds) are those of Detectron2's model zoo, in the presets `experiment=detectron2_...`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from detector.weights.foreign import CLASSIFY, MASK, REGRESS, TRUNK, layers
+from detector.weights.conversion import CLASSIFY, MASK, REGRESS, TRUNK, layers
 
 MEAN, STD = (123.675, 116.28, 103.53), (1.0, 1.0, 1.0)
-"""Of the zoo, in the order red, green, blue."""
+"""The model zoo's pixel mean and standard deviation, in RGB order."""
 
 IMAGENET_STD = (58.395, 57.12, 57.375)
-"""Of the zoo's ResNeXts, whose ImageNet weights are Caffe2's, not MSRA's."""
+"""The pixel deviation of the zoo's ResNeXts, whose ImageNet weights come from Caffe2, not MSRA."""
 
 ANCHOR_SIZES, ANCHOR_RATIOS = [32, 64, 128, 256, 512], [0.5, 1, 2]
 
@@ -30,18 +30,18 @@ BODIES = {
     (4, 6, 32, 256): "resnext50_32x4d",
     (4, 23, 32, 256): "resnext101_32x8d",
 }
-"""By the number of blocks in the second and third residual stage, groups, and channels of the first stage."""
+"""Backbones by (blocks in the second stage, blocks in the third, groups, output channels of the first stage)."""
 
 
-def architecture(state: Mapping[str, Tensor], source: str) -> list[str]:
-    """Infer the preset, and overrides where the model differs from it.
+def infer_architecture(state: Mapping[str, Tensor], source: str) -> list[str]:
+    """Infer the preset of a model, and overrides where the model differs from it.
 
     Args:
-        state: in this project's names; the trunk's weights are still matrices.
-        source: for messages.
+        state: renamed to this project's keys; fully connected weights are still matrices.
+        source: the file, for messages.
 
     Raises:
-        ValueError: the backbone is none of `BODIES`.
+        ValueError: the backbone is not one of `BODIES`.
     """
     body = r"backbone\.body\.layer"
     stage = [_count(state, rf"{body}{n}\.\d+\.conv1\.weight") for n in (2, 3)]
@@ -50,8 +50,8 @@ def architecture(state: Mapping[str, Tensor], source: str) -> list[str]:
     name = BODIES.get(shape)
     if name is None:
         raise ValueError(
-            f"weights {source!r}: no backbone here has such numbers of blocks in its second and third residual stage, "
-            f"groups, and channels in its first: {shape}"
+            f"weights {source!r}: no backbone of this project has these numbers of blocks in the second and third "
+            f"stage, groups, and output channels of the first stage: {shape}"
         )
     if _count(state, r"backbone\.lateral\..+"):
         kind, anchors = "fpn", len(ANCHOR_RATIOS)
@@ -77,7 +77,7 @@ def architecture(state: Mapping[str, Tensor], source: str) -> list[str]:
 
 
 def _norms(state: Mapping[str, Tensor]) -> list[str]:
-    """Infer trained norms; the zoo's models with these have their strides on the 3x3 convolutions."""
+    """Infer the norm from its buffers. The zoo's models with trained norms stride in their 3x3 convolutions."""
     if "backbone.body.stem.1.running_mean" not in state:
         norm = ["norm=group", "~norm.eps", "backbone.stride_in_1x1=false"]
     elif "backbone.body.stem.1.num_batches_tracked" in state:
@@ -117,11 +117,14 @@ def _mask_head(state: Mapping[str, Tensor], kind: str) -> list[str]:
     return overrides
 
 
-def preprocessing(mean: Tensor | None, std: Tensor | None) -> tuple[bool, list[str]]:
-    """Tell whether the model takes images in RGB order, and make overrides for unusual means and deviations.
+def infer_preprocessing(mean: Tensor | None, std: Tensor | None) -> tuple[bool, list[str]]:
+    """Infer whether a model takes RGB images, and overrides for an unusual mean or deviation.
 
     Args:
-        mean, std: the file's `pixel_mean` and `pixel_std`, [3] or [3, 1, 1], in 0..255; None if absent.
+        mean, std: the file's `pixel_mean` and `pixel_std`, [3] or [3, 1, 1], for pixels in 0..255; None if absent.
+
+    Returns:
+        whether the order is RGB (else BGR), and the overrides.
     """
     rgb = mean is not None and torch.allclose(mean.flatten().float(), torch.tensor(MEAN), atol=1e-3)
     overrides = []
@@ -134,11 +137,12 @@ def preprocessing(mean: Tensor | None, std: Tensor | None) -> tuple[bool, list[s
     return rgb, overrides
 
 
-def anchors(cells: Sequence[Tensor]) -> list[str]:
-    """Make overrides for unusual anchors.
+def infer_anchors(cells: Sequence[Tensor]) -> list[str]:
+    """Infer overrides for unusual anchors.
 
     Args:
-        cells: by level [A, 4], the anchors of one cell around the origin, by size and then by height / width.
+        cells: the anchors of one cell by level, each [A, 4] centred on the origin, ordered by size, then aspect ratio
+            (height / width).
     """
     sides = [(cell[:, 2:] - cell[:, :2]).double() for cell in cells]
     sizes = [list(dict.fromkeys(round(s, 2) for s in side.prod(1).sqrt().tolist())) for side in sides]

@@ -1,6 +1,6 @@
-"""Read Faster and Mask R-CNN of Detectron2: names and conventions.
+"""Convert Detectron2's Faster and Mask R-CNN: tensor names and conventions.
 
-The names and shapes are those of its model definitions (modeling/backbone/resnet.py and fpn.py,
+Names and shapes are those of its model definitions (modeling/backbone/resnet.py and fpn.py,
 modeling/proposal_generator/rpn.py, modeling/roi_heads/*.py), for any number of blocks, levels and layers.
 """
 
@@ -15,32 +15,43 @@ from torch import Tensor
 
 from detector.data.voc import CLASSES as VOC
 from detector.weights import conventions, unpickle
-from detector.weights.foreign import CLASSIFY, MASK, PLACEHOLDER, REGRESS, TRUNK, Foreign, Rule, rename, some, unflatten
+from detector.weights.conversion import (
+    CLASSIFY,
+    MASK,
+    PLACEHOLDER,
+    REGRESS,
+    TRUNK,
+    PretrainedWeights,
+    Rule,
+    abbreviate,
+    rename_tensors,
+    unflatten,
+)
 from detector.weights.torchvision import categories
 
 COCO = tuple(name for name in categories("fasterrcnn_resnet50_fpn") if name != PLACEHOLDER)
-"""COCO's classes in the order of their ids, Detectron2's rows; VOC's are in alphabetical order, as here."""
+"""COCO's class names in the order of their ids, which is Detectron2's row order. VOC's are alphabetical in both."""
 
 
-def from_pickle(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a `.pkl` file of Detectron2's model zoo.
+def read_zoo_file(path: Path) -> dict[str, Tensor]:
+    """Read the state dict in a `.pkl` file of Detectron2's model zoo.
 
     Raises:
-        ValueError: the file is of another format.
+        ValueError: the file has another format.
     """
-    content = unpickle.read(path)
+    content = unpickle.read_pickle(path)
     if not isinstance(content, dict):
-        raise ValueError(f"weights {str(path)!r}: a dictionary was expected, the file holds a {type(content).__name__}")
+        raise ValueError(f"weights {str(path)!r}: expected a dictionary, but the file holds a {type(content).__name__}")
     if not isinstance(content.get("model"), dict) or "__author__" not in content:
         raise ValueError(
-            f"weights {str(path)!r}: not in the format of Detectron2's model zoo (`model` and `__author__`) but, it "
-            "seems, in that of Caffe2 and the first Detectron, whose names and frozen norms are others; load it with "
-            "Detectron2 and save it with its DetectionCheckpointer"
+            f"weights {str(path)!r}: not in the format of Detectron2's model zoo (keys `model` and `__author__`). "
+            "Files of Caffe2 and the first Detectron have other names and norms: load them with Detectron2 and save "
+            "them with its DetectionCheckpointer"
         )
     state = {}
     for key, value in content["model"].items():
         if not isinstance(value, unpickle.Array):
-            raise ValueError(f"weights {str(path)!r}: {key} is a {type(value).__name__}, an array was expected")
+            raise ValueError(f"weights {str(path)!r}: expected an array, but {key} is a {type(value).__name__}")
         try:
             state[str(key)] = value.tensor()
         except ValueError as error:
@@ -48,8 +59,8 @@ def from_pickle(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def recognise(state: Mapping[str, Any]) -> bool:
-    """Tell from the names of a state dict whether it is of a two-stage detector of Detectron2."""
+def is_detectron2(state: Mapping[str, Any]) -> bool:
+    """Return whether the keys of a state dict are those of a two-stage detector of Detectron2."""
     names = [key.removeprefix("module.") for key in state]
     return all(
         any(name.startswith(part) for name in names)
@@ -57,38 +68,38 @@ def recognise(state: Mapping[str, Any]) -> bool:
     )
 
 
-def convert(state: Mapping[str, Tensor], source: str) -> Foreign:
-    """Convert a state dict of Detectron2, flipping the first convolution from BGR to RGB where needed.
+def convert(state: Mapping[str, Tensor], source: str) -> PretrainedWeights:
+    """Convert a state dict of Detectron2; the first convolution is flipped from BGR to RGB where needed.
 
-    What it tells of the model becomes overrides: depth and kind of the backbone, masks, norms and, where the file has
-    them, unusual means, deviations and anchors. No file tells where blocks have their stride: the zoo's models have it
-    on the first 1x1 convolution, ResNeXts and models with trained norms on the 3x3.
+    The overrides state the kind and depth of the backbone, masks, norms and, if the file has the buffers, unusual pixel
+    means, deviations and anchors. Where a block strides is not in the file: as in the zoo, the first 1x1 convolution,
+    but the 3x3 in ResNeXts and in models with trained norms.
 
     Raises:
-        ValueError: it has layers that this project does not have, or lacks some.
+        ValueError: layers are missing, or are not part of this project's detectors.
     """
     state = {key.removeprefix("module."): value for key, value in state.items()}
-    if not recognise(state):
+    if not is_detectron2(state):
         raise ValueError(
-            f"weights {source!r}: neither Faster nor Mask R-CNN of Detectron2 (no proposal_generator.rpn_head, or no "
-            f"roi_heads.box_predictor): {some(sorted(state))}"
+            f"weights {source!r}: neither Faster nor Mask R-CNN of Detectron2 (proposal_generator.rpn_head or "
+            f"roi_heads.box_predictor is missing); it holds {abbreviate(sorted(state))}"
         )
     mean, std = state.pop("pixel_mean", None), state.pop("pixel_std", None)
     cells = [state.pop(key) for key in sorted(state) if ".anchor_generator.cell_anchors." in key]
-    new = rename(state, _rules(state), source)
-    overrides = conventions.architecture(new, source)
+    new = rename_tensors(state, _rules(state), source)
+    overrides = conventions.infer_architecture(new, source)
     unflatten(new, new["proposer.head.convs.0.weight"].shape[1], source)
-    rgb, normalise = conventions.preprocessing(mean, std)
+    rgb, normalise = conventions.infer_preprocessing(mean, std)
     if not rgb:
         stem = "backbone.body.stem.0.weight"
         new[stem] = new[stem].flip(1)
-    overrides += normalise + conventions.anchors(cells)
+    overrides += normalise + conventions.infer_anchors(cells)
     classes = {len(COCO): list(COCO), len(VOC): list(VOC)}.get(len(new[CLASSIFY + ".weight"]) - 1)
-    return Foreign(new, overrides, classes, source)
+    return PretrainedWeights(new, overrides, classes, source)
 
 
 def _rules(state: Mapping[str, Tensor]) -> list[Rule]:
-    """Make the rules for the names of Detectron2's modules, for the number of layers in `state`."""
+    """Return the renaming rules for Detectron2's modules, for as many layers as `state` has."""
     body, stage = r"backbone\.(?:bottom_up\.)?", r"roi_heads\.res5"
     fpn = ".0" if any(re.match(r"backbone\.fpn_lateral\d+\.norm\.", key) for key in state) else ""
     finest = min((int(m[1]) for m in (re.match(r"backbone\.fpn_lateral(\d+)\.", k) for k in state) if m), default=0)
@@ -129,7 +140,11 @@ def _rules(state: Mapping[str, Tensor]) -> list[Rule]:
 
 
 def _convs(state: Mapping[str, Tensor], theirs: str, own: str) -> tuple[list[Rule], int]:
-    """Make the rules for convolutions numbered from 1, here a sequence with norms and ReLUs; gives its next index."""
+    """Return the rules for convolutions numbered from 1, which become an `nn.Sequential` with norms and ReLUs.
+
+    Returns:
+        the rules, and the next free index of the sequence.
+    """
     rules, place = [], 0
     for n in range(1, sum(re.fullmatch(rf"{theirs}\d+\.weight", key) is not None for key in state) + 1):
         normed = any(re.match(rf"{theirs}{n}\.norm\.", key) for key in state)

@@ -1,4 +1,4 @@
-"""Load the weights that a new run begins with."""
+"""Load the initial weights of a new run."""
 
 from __future__ import annotations
 
@@ -7,58 +7,63 @@ from typing import Any
 
 from torch import nn
 
-from detector.weights.foreign import Foreign
-from detector.weights.loading import load
+from detector.weights.conversion import PretrainedWeights
+from detector.weights.loading import load_weights
 
 
 def load_initial(
-    model: nn.Module, foreign: Foreign | None, classes: Sequence[str], changed: Sequence[str], backbone: Any
+    model: nn.Module,
+    pretrained: PretrainedWeights | None,
+    classes: Sequence[str],
+    changed: Sequence[str],
+    backbone: Any,
 ) -> list[str]:
     """Load initial weights into a new model.
 
     Args:
         model: a new model.
-        foreign: the weights of a whole detector; None for none.
-        classes: the names that the model tells apart.
-        changed: settings in which the run departs from the one that the weights come from, see `departures`.
-        backbone: the backbone's settings, plain data.
+        pretrained: weights of a whole detector; None: the model keeps its random (or ImageNet) weights.
+        classes: names of the model's classes.
+        changed: settings that differ from those the weights were trained with, see `changed_settings`.
+        backbone: the node `backbone` of the configuration, as plain data.
 
     Returns:
         lines to print: what was loaded, and warnings.
 
     Raises:
-        ValueError: the weights are of another model.
+        ValueError: the weights do not fit the model.
     """
-    if foreign is None:
-        warning = random_and_frozen(backbone)
+    if pretrained is None:
+        warning = random_frozen_warning(backbone)
         return [] if warning is None else [warning]
-    lines = [str(load(model, foreign, list(classes)))]
+    lines = [str(load_weights(model, pretrained, list(classes)))]
     if changed:
         lines.append(
-            f"warning: weights={foreign.source} was trained with {', '.join(changed)}: give these to keep them"
+            f"warning: weights={pretrained.source} was trained with {', '.join(changed)}: give these overrides to keep "
+            "its settings"
         )
     return lines
 
 
-def random_and_frozen(backbone: Any) -> str | None:
-    """Return a warning where frozen stages have random weights; None where they have not.
+def random_frozen_warning(backbone: Any) -> str | None:
+    """Return a warning if the frozen stages of a backbone have random weights, else None.
 
     Args:
-        backbone: the backbone's settings, plain data, in a run that begins without `weights` of a whole detector.
+        backbone: the node `backbone` of the configuration, as plain data, of a run without `weights=`.
     """
     count = backbone.get("freeze_at") or 0
     named = list(_weights(backbone))
     if not count or not named or any(value is not None for value in named):
         return None
     return (
-        f"warning: backbone.freeze_at={count} keeps {count} stages as they are, which with backbone.weights=null is "
-        "random; give weights=... (of a whole detector) or backbone.weights=imagenet, or train them: "
+        f"warning: backbone.freeze_at={count} freezes {count} stages, whose weights are random with "
+        "backbone.weights=null; give weights=... (a whole detector) or backbone.weights=imagenet, or train all stages: "
         "backbone.freeze_at=0"
     )
 
 
 def _weights(value: Any) -> Iterator[Any]:
-    """The values of all keys called `weights`, at any depth."""
+    """Yield the values of all keys called `weights`, at any depth."""
     if isinstance(value, dict):
         for key, part in value.items():
             if key == "weights":

@@ -1,4 +1,4 @@
-"""Load weights into a model: all of them, except predictors of other classes."""
+"""Load weights into a model: all of them, except the predictors of other classes."""
 
 from __future__ import annotations
 
@@ -9,68 +9,75 @@ import torch
 from torch import Tensor, nn
 
 from detector.models.heads import FurtherHead
-from detector.weights.foreign import PLACEHOLDER, Foreign, some
+from detector.weights.conversion import PLACEHOLDER, PretrainedWeights, abbreviate
 
 COUNTER = ".num_batches_tracked"
-"""A batch norm's counter: no parameter, and used by none of the norms here."""
+"""Suffix of a batch norm's counter, a buffer that no norm of this project uses."""
 
 
 @dataclass(frozen=True)
-class Report:
-    """Report what was loaded; as text, one line to print."""
+class LoadReport:
+    """Describe what was loaded; `str` gives one line to print."""
 
     source: str
     loaded: int
-    """number of tensors"""
-    anew: list[str] = field(default_factory=list)
-    """layers that keep their initial weights"""
+    """number of loaded tensors"""
+    reinitialized: list[str] = field(default_factory=list)
+    """layers that keep their random weights"""
     reason: str = ""
-    """why they do"""
+    """why they were not loaded"""
 
     def __str__(self) -> str:
         text = f"weights: {self.loaded} tensors from {self.source}"
-        return f"{text}; made anew for {self.reason}: {', '.join(self.anew)}" if self.anew else text
+        return (
+            f"{text}; randomly initialized for {self.reason}: {', '.join(self.reinitialized)}"
+            if self.reinitialized
+            else text
+        )
 
 
-def load(model: nn.Module, foreign: Foreign, classes: Sequence[str]) -> Report:
-    """Load weights into a model.
+def load_weights(model: nn.Module, pretrained: PretrainedWeights, classes: Sequence[str]) -> LoadReport:
+    """Load the weights of a whole detector into a model.
 
-    The predictors' rows are reordered by the names of the classes, if the weights have the same classes as the model;
-    if their names are unknown and their number is the model's, rows keep their order; otherwise the predictors keep
-    their initial weights. Everything else is loaded, and nothing may be missing or left over, except that a model
-    without an RPN of its own keeps its proposer.
+    The predictors depend on the classes:
+
+    - The same classes in any order: their rows are reordered by class name.
+    - Unknown class names, but the same number: their rows keep their order.
+    - Other classes: the predictors keep their random weights.
+
+    All other tensors are loaded; none may be missing or left over. A model without a trainable RPN keeps its proposer.
 
     Args:
-        model: built with the conventions of the weights, for `classes`.
-        foreign: the weights.
+        model: a model for `classes`, built with the conventions of the weights.
+        pretrained: the weights.
         classes: names of the model's classes.
 
     Raises:
-        ValueError: the weights are of another model; the message names what does not fit.
+        ValueError: the weights are of another model; the message names the tensors that do not fit.
     """
     own, further = model.state_dict(), _further(model)
-    state = {k: v for k, v in foreign.state.items() if k in own or not k.endswith(COUNTER)}
-    if not any(k.startswith("proposer.head.") for k in own):  # given proposals, or a frozen RPN
+    state = {k: v for k, v in pretrained.state.items() if k in own or not k.endswith(COUNTER)}
+    if not any(k.startswith("proposer.head.") for k in own):  # proposals from a file, or a frozen RPN
         state = {k: v for k, v in state.items() if not k.startswith("proposer.")}
         state |= {k: v for k, v in own.items() if k.startswith("proposer.")}
-    theirs = _dependent(state, foreign.num_classes, further)
-    anew = theirs | _dependent(own, len(classes), further)
-    rows = _rows(foreign, classes)
+    theirs = _dependent(state, pretrained.num_classes, further)
+    reinitialized = theirs | _dependent(own, len(classes), further)
+    rows = _rows(pretrained, classes)
     if rows is None:
-        state = {k: v for k, v in state.items() if _module(k) not in anew}
+        state = {k: v for k, v in state.items() if _module(k) not in reinitialized}
     else:
-        anew = set()
+        reinitialized = set()
         last = set(_classifiers(state))
         state |= {
-            k: _reorder(v, rows, foreign.num_classes, _module(k) in last)
+            k: _reorder(v, rows, pretrained.num_classes, _module(k) in last)
             for k, v in state.items()
             if _module(k) in theirs
         }
-    wanted = {k: v for k, v in own.items() if not k.endswith(COUNTER) and _module(k) not in anew}
-    _check(foreign, state, wanted | {k: v for k, v in own.items() if k in state})
+    expected = {k: v for k, v in own.items() if not k.endswith(COUNTER) and _module(k) not in reinitialized}
+    _check(pretrained, state, expected | {k: v for k, v in own.items() if k in state})
     model.load_state_dict(own | state)
-    made = sorted({_module(k) for k in own} & anew)
-    return Report(foreign.source, len(state), made, _reason(foreign, classes) if made else "")
+    made = sorted({_module(k) for k in own} & reinitialized)
+    return LoadReport(pretrained.source, len(state), made, _reason(pretrained, classes) if made else "")
 
 
 def _module(key: str) -> str:
@@ -78,84 +85,89 @@ def _module(key: str) -> str:
 
 
 def _further(model: nn.Module) -> dict[str, int]:
-    """Find the layers of further heads with rows for each class: their names, and the rows of each class."""
+    """Map the class-specific layers of further heads to their number of rows per class."""
     heads = {name: part for name, part in model.named_modules() if isinstance(part, FurtherHead)}
     return {f"{name}.{layer}": rows for name, head in heads.items() for layer, rows in head.class_rows().items()}
 
 
 def _classifiers(state: Mapping[str, Tensor]) -> list[str]:
-    """List the classification layers: one of a box head, several of a cascade, R-FCN's maps."""
+    """List the classification layers: one of a box head, one of each cascade stage, or R-FCN's score maps."""
     return [_module(k) for k in state if k.startswith("heads.") and k.endswith(".classify.weight")]
 
 
 def _dependent(state: Mapping[str, Tensor], num_classes: int, further: Mapping[str, int]) -> set[str]:
-    """Find the layers with rows for each class; of a single class only classifiers, as others may be class-agnostic.
+    """Find the class-specific layers.
+
+    With a single class, only classifiers count: other layers have as many rows as a class-agnostic one.
 
     Args:
-        state: in this project's names.
-        num_classes: C.
-        further: layers of further heads, with the rows that each class has there.
+        state: a state dict in this project's names.
+        num_classes: the number of classes, without background.
+        further: rows per class of the layers of further heads.
     """
     found = set(_classifiers(state))
-    agnostic = dict(further)
+    rows = dict(further)
     for name in found:
-        bins = len(state[name + ".weight"]) // (num_classes + 1)  # of R-FCN's maps; else 1
-        agnostic[name.replace("classify", "regress")] = 4 * bins
+        bins = len(state[name + ".weight"]) // (num_classes + 1)  # more than 1 only in R-FCN's score maps
+        rows[name.replace("classify", "regress")] = 4 * bins
     if num_classes > 1:
-        weights = {name: state.get(f"{name}.weight") for name in agnostic}
-        found |= {name for name, weight in weights.items() if weight is not None and len(weight) != agnostic[name]}
+        weights = {name: state.get(f"{name}.weight") for name in rows}
+        found |= {name for name, weight in weights.items() if weight is not None and len(weight) != rows[name]}
     return found
 
 
-def _rows(foreign: Foreign, classes: Sequence[str]) -> list[int] | None:
-    """Find the row of each of `classes` in the weights; None if the classes differ."""
-    if foreign.classes is None:
-        return list(range(len(classes))) if foreign.num_classes == len(classes) else None
-    if list(classes) == foreign.classes:
+def _rows(pretrained: PretrainedWeights, classes: Sequence[str]) -> list[int] | None:
+    """Return the row of each of `classes` in the pretrained predictors; None if the classes differ."""
+    if pretrained.classes is None:
+        return list(range(len(classes))) if pretrained.num_classes == len(classes) else None
+    if list(classes) == pretrained.classes:
         return list(range(len(classes)))
-    if sorted(name for name in foreign.classes if name != PLACEHOLDER) != sorted(classes):
+    if sorted(name for name in pretrained.classes if name != PLACEHOLDER) != sorted(classes):
         return None
-    return [foreign.classes.index(name) for name in classes]
+    return [pretrained.classes.index(name) for name in classes]
 
 
 def _reorder(value: Tensor, rows: Sequence[int], num_classes: int, background: bool) -> Tensor:
-    """Select a layer's rows by class; with a `background`, its rows come last and stay."""
+    """Select a layer's rows by class; the rows of a `background` stay last."""
     each = len(value) // (num_classes + background)
     by_class = value[: num_classes * each].reshape(num_classes, each, *value.shape[1:])
     return torch.cat((by_class[list(rows)].flatten(0, 1), value[num_classes * each :]))
 
 
-def _reason(foreign: Foreign, classes: Sequence[str]) -> str:
-    names = [name for name in foreign.classes or [] if name != PLACEHOLDER]
-    count = len(names) if names else foreign.num_classes
+def _reason(pretrained: PretrainedWeights, classes: Sequence[str]) -> str:
+    names = [name for name in pretrained.classes or [] if name != PLACEHOLDER]
+    count = len(names) if names else pretrained.num_classes
     if count != len(classes):
         return f"{len(classes)} classes instead of {count}"
-    return f"other classes ({some(classes)} instead of {some(names)})"
+    return f"other classes ({abbreviate(classes)} instead of {abbreviate(names)})"
 
 
-def _check(foreign: Foreign, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """Raise ValueError, naming what does not fit.
+def _check(pretrained: PretrainedWeights, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Check that keys and shapes match.
 
     Args:
-        foreign: for the message.
-        state: to be loaded.
-        own: the model's state dict, without layers that keep their initial weights.
+        pretrained: for the message.
+        state: the tensors to load.
+        own: the model's state dict, without layers that keep their random weights.
+
+    Raises:
+        ValueError: they differ; the message names the tensors.
     """
     faults = []
     if missing := sorted(own.keys() - state.keys()):
-        faults.append(f"{len(missing)} tensors missing ({some(missing)})")
+        faults.append(f"{len(missing)} tensors missing ({abbreviate(missing)})")
     if left := sorted(state.keys() - own.keys()):
-        faults.append(f"{len(left)} left over ({some(left)})")
+        faults.append(f"{len(left)} left over ({abbreviate(left)})")
     shapes = [
         f"{key} is {list(state[key].shape)} and the model's {list(own[key].shape)}"
         for key in sorted(own.keys() & state.keys())
         if state[key].shape != own[key].shape
     ]
     if shapes:
-        faults.append(f"{len(shapes)} of another shape ({some(shapes, 2)})")
+        faults.append(f"{len(shapes)} of another shape ({abbreviate(shapes, 2)})")
     if faults:
-        way = "take its run's configuration"
-        if foreign.conventions:
-            way = f"they need {' '.join(foreign.conventions)}, and no other layers: leave out such choices as "
-            way += "model=, backbone=, norm=, mask_head="
-        raise ValueError(f"weights {foreign.source!r} are of another model: {'; '.join(faults)}; {way}")
+        way = "train with the configuration of the run that they come from"
+        if pretrained.conventions:
+            way = f"they need {' '.join(pretrained.conventions)}: leave out choices of other layers, such as "
+            way += "model=, backbone=, norm= and mask_head="
+        raise ValueError(f"weights {pretrained.source!r} are of another model: {'; '.join(faults)}; {way}")

@@ -1,7 +1,7 @@
-"""Read Faster and Mask R-CNN of torchvision: names, files and conventions.
+"""Convert torchvision's Faster and Mask R-CNN: tensor names, published files, conventions.
 
-The names are those of torchvision.models.detection and of the published files, which are older: before version 0.13,
-convolutions that are now the first of a sequence had its name.
+The names are those of torchvision.models.detection and of the published files. The latter predate version 0.13: a
+convolution that is now `X.0`, the first of a sequence, is called `X` there.
 """
 
 from __future__ import annotations
@@ -14,7 +14,17 @@ import torch
 import torchvision
 from torch import Tensor
 
-from detector.weights.foreign import CLASSIFY, MASK, REGRESS, TRUNK, Foreign, Rule, layers, rename, unflatten
+from detector.weights.conversion import (
+    CLASSIFY,
+    MASK,
+    REGRESS,
+    TRUNK,
+    PretrainedWeights,
+    Rule,
+    layers,
+    rename_tensors,
+    unflatten,
+)
 
 NAMES = (
     "fasterrcnn_resnet50_fpn",
@@ -25,22 +35,24 @@ NAMES = (
 """The supported models."""
 
 
-def check(name: str) -> None:
-    """Check that a model is supported.
+def check_name(name: str) -> None:
+    """Check that a torchvision model is supported.
 
     Raises:
-        ValueError: it is not; the message names those that are.
+        ValueError: it is not; the message lists those that are.
     """
     if name not in NAMES:
-        raise ValueError(f"torchvision's {name!r} is not among the models whose weights are read: {', '.join(NAMES)}")
+        raise ValueError(
+            f"torchvision:{name}: weights of this model cannot be read; those that can: {', '.join(NAMES)}"
+        )
 
 
-def published(name: str, download: bool = False) -> Path:
-    """Find the weights that torchvision publishes for COCO in torch's cache.
+def published_file(name: str, download: bool = False) -> Path:
+    """Return the path in torch's cache of the weights that torchvision publishes for COCO.
 
     Args:
-        name: of `NAMES`.
-        download: download a missing file; it is checked against the hash in its name.
+        name: one of `NAMES`.
+        download: whether to download a missing file, which is then checked against the hash in its name.
 
     Raises:
         FileNotFoundError: the file is missing, and `download` is false.
@@ -52,7 +64,7 @@ def published(name: str, download: bool = False) -> Path:
         return path
     if not download:
         raise FileNotFoundError(
-            f"weights torchvision:{name}: no file {str(path)!r}; put {url} there, or have it fetched by "
+            f"weights torchvision:{name}: no file {str(path)!r}; put {url} there, or download it with "
             f"torchvision:{name}:download"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,20 +73,20 @@ def published(name: str, download: bool = False) -> Path:
         torch.hub.download_url_to_file(url, str(path), match and match[1])
     except (OSError, RuntimeError) as error:
         raise OSError(
-            f"weights torchvision:{name}: the download of {url} failed ({error}); fetch it elsewhere and put it at "
+            f"weights torchvision:{name}: the download of {url} failed ({error}); download it elsewhere and put it at "
             f"{str(path)!r}"
         ) from error
     return path
 
 
 def categories(name: str) -> list[str]:
-    """List the names of COCO's 90 ids in the order of torchvision's rows, without background; `N/A` for unused ids."""
+    """Return the names of COCO's ids 1 to 90 (`N/A` if unused): the predictors' rows after the background."""
     names: list[str] = torchvision.models.get_model_weights(name).DEFAULT.meta["categories"]
     return names[1:]
 
 
-def recognise(state: Iterable[str]) -> str | None:
-    """Tell from the names of a state dict which of `NAMES` it is of; None if it is not torchvision's."""
+def infer_name(state: Iterable[str]) -> str | None:
+    """Infer from its keys which of `NAMES` a state dict belongs to; None if it is not torchvision's."""
     keys = set(state)
     if "rpn.head.cls_logits.weight" not in keys:
         return None
@@ -82,39 +94,44 @@ def recognise(state: Iterable[str]) -> str | None:
     return f"{kind}_resnet50_fpn" + ("_v2" if "backbone.fpn.inner_blocks.0.1.weight" in keys else "")
 
 
-def convert(state: Mapping[str, Tensor], name: str, source: str) -> Foreign:
+def convert(state: Mapping[str, Tensor], name: str, source: str) -> PretrainedWeights:
     """Convert a state dict of torchvision's model `name`.
 
-    The published weights of version 1, and weights fine-tuned from them, have frozen batch norms with eps=0
-    (torchvision's `overwrite_eps`). A file of version 1 without `num_batches_tracked`, which frozen norms do not have,
-    is assumed to be one of these. One trained from ImageNet's weights alone (`weights_backbone=`) has frozen norms with
-    torchvision's default, 1e-5; the file does not tell, so the user must. Version 2 has trained norms, with 1e-5.
+    The epsilon of the norms is not in the file:
+
+    - Version 1 as published, and fine-tuned from there: frozen batch norms with eps=0 (torchvision's `overwrite_eps`).
+      A file of version 1 without `num_batches_tracked`, which only trained norms have, is taken for one of these.
+    - Version 1 trained from ImageNet weights only (`weights_backbone=`): frozen norms with torchvision's default, 1e-5.
+      Such a file looks the same, so the user must set `norm.eps` (`norm_eps` in scripts that take a checkpoint).
+    - Version 2: trained norms, 1e-5.
 
     Raises:
-        ValueError: it is of another model; the message names what does not fit.
+        ValueError: the state dict is of another model; the message names the tensors that do not fit.
     """
-    check(name)
-    found = recognise(state)
+    check_name(name)
+    found = infer_name(state)
     if found != name:
         hint = f"; it looks like torchvision:{found}" if found else ""
-        raise ValueError(f"weights {source!r}: not a state dict of torchvision's {name}{hint}")
-    new = rename(state, _rules(state), source)
+        raise ValueError(f"weights {source!r}: not a state dict of torchvision:{name}{hint}")
+    new = rename_tensors(state, _rules(state), source)
     unflatten(new, new["proposer.head.convs.0.weight"].shape[1], source)
     mask = [key.removesuffix(".weight") for key in layers(new, MASK)[-1:]]
     for leaf in (".weight", ".bias"):
         new[CLASSIFY + leaf] = new[CLASSIFY + leaf].roll(-1, 0)
-        new[REGRESS + leaf] = new[REGRESS + leaf][4:]  # the background's, which torchvision never uses
+        new[REGRESS + leaf] = new[REGRESS + leaf][4:]  # drop the background's box deltas, which torchvision never uses
         for last in mask:
             new[last + leaf] = new[last + leaf][1:]
     trained_norms = name.endswith("_v2") or any(key.endswith("num_batches_tracked") for key in state)
     eps = "1e-5" if trained_norms else "0.0"
     names = categories(name)
     known = len(new[CLASSIFY + ".weight"]) == len(names) + 1
-    return Foreign(new, [f"experiment=torchvision_{name}", f"norm.eps={eps}"], names if known else None, source)
+    return PretrainedWeights(
+        new, [f"experiment=torchvision_{name}", f"norm.eps={eps}"], names if known else None, source
+    )
 
 
 def _rules(state: Mapping[str, Tensor]) -> list[Rule]:
-    """Make the rules for the names of torchvision's modules, for the number of layers in `state`."""
+    """Return the renaming rules for torchvision's modules, for as many layers as `state` has."""
     convs = _count(state, r"roi_heads\.box_head\.(\d+)\.0\.weight")
     depth = _count(state, r"roi_heads\.mask_head\.(?:mask_fcn\d+|\d+\.0)\.weight")
     pace = 3 if "roi_heads.mask_head.0.1.weight" in state else 2

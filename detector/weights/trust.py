@@ -1,4 +1,4 @@
-"""What the configuration in a checkpoint may build."""
+"""Check that the configuration in a checkpoint builds only trusted classes and functions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 import ops
 
 DATA_DIR = "${data_dir}"
-"""The only interpolation in a checkpoint: datasets lie under it, and can be moved."""
+"""The only interpolation allowed in a checkpoint: the parent folder of datasets, which can be moved."""
 
 FACTORIES = frozenset(
     {
@@ -44,22 +44,22 @@ FACTORIES = frozenset(
         "detector.training.optim.multistep",
     }
 )
-"""Functions and classes a checkpoint may build, besides the operators of `ops`, `nn.Module`s and optimisers."""
+"""Functions and classes that a checkpoint may build, besides operators of `ops`, `nn.Module`s and optimisers."""
 
 MODULES = ("detector.models.", "torch.nn.modules.", "torchvision.ops.")
-"""Packages whose `nn.Module`s a checkpoint may build."""
+"""Prefixes of the modules whose `nn.Module`s a checkpoint may build."""
 
 _trusted: set[str] = set()
 
 
-def allow(packages: Iterable[str]) -> None:
-    """Let checkpoints build parts of these Python packages, in this process (`trust=[mypackage]`).
+def trust_packages(packages: Iterable[str]) -> None:
+    """Allow checkpoints to build parts from Python packages, in this process (`trust=[mypackage]`).
 
     Args:
-        packages: names as in `import`, such as `mypackage` or `mypackage.detection`.
+        packages: import names, such as `mypackage` or `mypackage.detection`.
 
     Raises:
-        ValueError: a name is no package's.
+        ValueError: a name is not a Python identifier.
     """
     names = [packages] if isinstance(packages, str) else list(packages)
     for name in names:
@@ -72,11 +72,11 @@ def _within(module: str, packages: Iterable[str]) -> bool:
     return any(module == package or module.startswith(package + ".") for package in packages)
 
 
-def _allowed(target: str) -> bool:
-    """Whether `target` names a public class or function that may be built.
+def _is_allowed(target: str) -> bool:
+    """Return whether `target` names a public class or function that may be built.
 
-    Not the name alone is checked, but where the object that it leads to is defined: a module that imports `os` does not
-    lend it its name.
+    The module in which the object is defined counts, not the name it is imported by: `detector.models.x.os.system` is
+    refused although its name begins with an allowed package.
     """
     module, _, name = target.rpartition(".")
     if target in FACTORIES:
@@ -96,57 +96,61 @@ def _allowed(target: str) -> bool:
     return issubclass(found, torch.optim.Optimizer | LRScheduler) and found.__module__.startswith("torch.optim.")
 
 
-def check_targets(config: Mapping[str, Any], source: str, begins: bool = False) -> None:
+def check_targets(config: Mapping[str, Any], source: str, new_run: bool = False) -> None:
     """Refuse a configuration unless a checkpoint may build every `_target_` in it.
 
     Args:
-        config: plain data, resolved but for `${data_dir}`.
+        config: plain data, resolved except for `${data_dir}`.
         source: where it comes from, for messages.
-        begins: it is that of a run that begins, whose checkpoints could otherwise not be read.
+        new_run: whether it is the configuration of a new run, which is refused if its checkpoints could not be read.
 
     Raises:
-        ValueError: naming the target and its key, and how to allow it.
+        ValueError: a target is not trusted; the message names it, its key and how to allow it.
     """
     for key, value in _strings(config):
         if "${" in value.replace(DATA_DIR, ""):
-            raise ValueError(f"{source}: {key} = {value!r} would be computed when read; only {DATA_DIR} may be")
+            raise ValueError(f"{source}: {key} = {value!r}: the only interpolation allowed here is {DATA_DIR}")
         if key.rpartition(".")[2].strip() != "_target_":
             continue
         try:
-            allowed = _allowed(value)
+            allowed = _is_allowed(value)
         except (ImportError, AttributeError) as error:
-            raise ValueError(f"{source}: nothing is called {value!r} (at {key}) in this version") from error
+            raise ValueError(f"{source}: {key} = {value!r}: this version has nothing of that name") from error
         if not allowed:
-            raise ValueError(_refusal(value, key, source, begins))
+            raise ValueError(_refusal(value, key, source, new_run))
         if value.startswith("detector.data.") and not key.startswith("dataset."):
             raise ValueError(f"{source}: {key} = {value!r}: datasets are built under `dataset` only")
     for key, node in _nodes(config):
         if "_args_" in node:
-            raise ValueError(f"{source}: {key}._args_: arguments go by their names")
+            raise ValueError(f"{source}: {key}._args_ is not allowed: give arguments by name")
         target = node.get("_target_")
         if target is not None and isinstance(node.get("weights"), str | Mapping):
-            raise ValueError(f"{source}: {key}.weights = {node['weights']!r}: a checkpoint brings its own weights")
+            raise ValueError(
+                f"{source}: {key}.weights = {node['weights']!r}: not allowed, since a checkpoint has its own weights"
+            )
         if target == "detector.data.shapes.ShapesDataset" and not _inside(node.get("root")):
-            raise ValueError(f"{source}: {key}.root = {node.get('root')!r}: shapes are drawn under {DATA_DIR} only")
+            raise ValueError(
+                f"{source}: {key}.root = {node.get('root')!r}: shapes may be written under {DATA_DIR} only"
+            )
 
 
-def _refusal(target: str, key: str, source: str, begins: bool) -> str:
+def _refusal(target: str, key: str, source: str, new_run: bool) -> str:
     package = target.split(".")[0]
-    if begins:
+    if new_run:
         return (
-            f"{key} = {target!r} is no part of this project, torch or torchvision, and checkpoints build only what is "
-            f"trusted: add trust=[{package}] if you trust the package, here and wherever the checkpoint is read"
+            f"{key} = {target!r} is no part of this project, torch or torchvision, and checkpoints build only "
+            f"trusted parts: if you trust the package, add trust=[{package}] here and wherever the checkpoint is read"
         )
     own = ("detector", "ops", "torch", "torchvision", "builtins", "os", "sys", "subprocess", "hydra", "lightning", "")
     way = "" if package in own else f" (if you trust the package {package!r}: trust=[{package}])"
     return (
-        f"{source}: its configuration asks for {target!r} (at {key}), which is no part of a detector of this project, "
-        f"torch or torchvision; it is refused and nothing of it was run{way}"
+        f"{source}: its configuration would build {target!r} (key {key}), which is no part of a detector of this "
+        f"project, torch or torchvision; it is refused, and none of its code was run{way}"
     )
 
 
 def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every string within plain data, with its path."""
+    """Yield every string in plain data, with its key path."""
     if isinstance(value, str):
         yield key, value
     elif isinstance(value, Mapping):
@@ -158,7 +162,7 @@ def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _nodes(value: Any, key: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every mapping within plain data, with its path."""
+    """Yield every mapping in plain data, with its key path."""
     if isinstance(value, Mapping):
         yield key, value
         for k, v in value.items():
@@ -169,5 +173,5 @@ def _nodes(value: Any, key: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]
 
 
 def _inside(path: Any) -> bool:
-    """Whether a path lies under `data_dir`."""
+    """Return whether a path lies under `${data_dir}`."""
     return isinstance(path, str) and path.startswith(DATA_DIR + "/") and ".." not in Path(path).parts

@@ -9,7 +9,7 @@ import yaml
 from detector.ablation.study import parse_study
 from detector.config import build
 from detector.config.resolve import with_classes
-from detector.weights.checkpoints import portable
+from detector.weights.checkpoints import portable_config
 from detector.weights.trust import check_targets
 from tests.ablation.test_study import STUDIES
 from tests.conftest import CLASSES, compose_config
@@ -28,7 +28,7 @@ def test_each_run_of_each_study_composes_and_builds(path: Path) -> None:
         config.backbone.weights = None  # no download
         with torch.device("meta"):
             build.build_model(config)
-        content = portable(config)
+        content = portable_config(config)
         check_targets(content, "own")
         content.pop("proposals")
         seen.add((job.dataset, repr(content)))

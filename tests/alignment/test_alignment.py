@@ -22,7 +22,7 @@ from detector.alignment.regions import (
     format_offset,
     pooled_regions,
 )
-from detector.training.folder import names
+from detector.training.folder import short_names
 
 READINGS: dict[str, Reading] = {"floor": Snapped("floor"), "round": Snapped("round"), "align": Sampled()}
 
@@ -317,9 +317,9 @@ def test_costs_without_matches_and_bad_input() -> None:
 
 def test_runs_are_named_by_the_parts_of_their_paths_that_differ() -> None:
     paths = [Path(f"sweep/runs/{arm}/shapes/{seed}") for arm, seed in (("pool", 0), ("align", 1))]
-    assert names(paths) == ["pool/0", "align/1"]
-    assert names([Path("a"), Path("b/c")]) == ["a", "b/c"]
-    assert names([Path("a/b")] * 2) == ["a/b", "a/b"]
+    assert short_names(paths) == ["pool/0", "align/1"]
+    assert short_names([Path("a"), Path("b/c")]) == ["a", "b/c"]
+    assert short_names([Path("a/b")] * 2) == ["a/b", "a/b"]
 
 
 def test_the_worst_offset_keeps_its_sign() -> None:

@@ -1,4 +1,4 @@
-"""What a checkpoint's configuration may build, and what it carries."""
+"""Targets that the configuration in a checkpoint may build, and its content."""
 
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,10 @@ import torchvision
 from omegaconf import OmegaConf
 
 from detector.config import build
-from detector.config.conventions import with_conventions
+from detector.config.conventions import apply_conventions
 from detector.config.resolve import with_classes
 from detector.config.trained import open_checkpoint
-from detector.weights.checkpoints import FORMAT, portable
+from detector.weights.checkpoints import FORMAT, portable_config
 from detector.weights.trust import check_targets
 from tests.conftest import CLASSES, compose_config
 
@@ -64,7 +64,7 @@ def node(target: str, **arguments: Any) -> dict[str, Any]:
         "",
     ],
 )
-def test_targets_that_are_no_part_of_a_detector_are_refused(target: str) -> None:
+def test_untrusted_targets_are_refused(target: str) -> None:
     check_targets(node(HARMLESS), "x.ckpt")
     with pytest.raises(ValueError, match=r"x\.ckpt"):
         check_targets(node(target), "x.ckpt")
@@ -89,7 +89,7 @@ def test_targets_that_are_no_part_of_a_detector_are_refused(target: str) -> None
         node("detector.data.shapes.ShapesDataset", root="${data_dir}/../else"),
     ],
 )
-def test_what_would_be_computed_read_or_written_elsewhere_is_refused(config: dict[str, Any]) -> None:
+def test_interpolations_and_paths_outside_data_dir_are_refused(config: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"x\.ckpt"):
         check_targets(config, "x.ckpt")
 
@@ -101,16 +101,16 @@ def test_what_would_be_computed_read_or_written_elsewhere_is_refused(config: dic
         *("dataset=coco", "dataset=voc07", "backbone=resnet50_fpn", "schedule=1x"),
     ],
 )
-def test_every_own_configuration_passes(choice: str) -> None:
+def test_own_configurations_pass_the_check(choice: str) -> None:
     config = with_classes(compose_config(choice), CLASSES)
-    plain = portable(config)
+    plain = portable_config(config)
     check_targets(plain, "own")
     assert plain["dataset"]["train"].get("root", plain["dataset"]["train"].get("images")).startswith("${data_dir}")
     again = OmegaConf.create(plain)
     assert OmegaConf.to_container(again.model, resolve=True) == OmegaConf.to_container(config.model, resolve=True)
 
 
-def test_a_checkpoint_needs_no_other_weights(tmp_path: Path) -> None:
+def test_a_checkpoint_needs_no_initial_weights(tmp_path: Path) -> None:
     name = "backbone=resnet18_fpn"
     body = build.build_model(with_classes(compose_config(name), CLASSES)).backbone.body
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "weights.pth")
@@ -122,24 +122,24 @@ def test_a_checkpoint_needs_no_other_weights(tmp_path: Path) -> None:
         configs.append(config)
     (tmp_path / "weights.pth").unlink()
     for config in configs:
-        plain = portable(config)
+        plain = portable_config(config)
         check_targets(plain, "own")
         build.build_model(OmegaConf.create(plain))
 
 
-def test_the_data_may_move(tmp_path: Path) -> None:
-    moved = OmegaConf.create(portable(with_classes(compose_config("data_dir=here"), CLASSES)))
+def test_data_dir_can_be_changed_in_a_checkpoint(tmp_path: Path) -> None:
+    moved = OmegaConf.create(portable_config(with_classes(compose_config("data_dir=here"), CLASSES)))
     assert moved.dataset.train.root == "here/shapes_coco"
     moved.data_dir = str(tmp_path)
     assert moved.dataset.train.root == f"{tmp_path}/shapes_coco"
 
 
-def test_other_classes_than_the_dataset_has_are_refused() -> None:
+def test_other_classes_than_the_datasets_are_refused() -> None:
     with pytest.raises(ValueError, match="leave it out"):
         with_classes(compose_config("classes=[a,b]"), CLASSES)
 
 
-def test_the_cause_is_said_with_its_key() -> None:
+def test_errors_name_the_key() -> None:
     config = compose_config("model.proposer.matcher.high_threshold=0.1")
     with pytest.raises(ValueError, match=r"0 < low_threshold <= high_threshold.*model\.proposer\.matcher"):
         build.build_model(with_classes(config, CLASSES))
@@ -148,7 +148,7 @@ def test_the_cause_is_said_with_its_key() -> None:
         build.build_model(with_classes(config, CLASSES))
 
 
-def test_a_tuple_hides_nothing() -> None:
+def test_tuples_are_checked_too() -> None:
     hidden = node("detector.data.shapes.ShapesDataset", root="/anywhere")
     with pytest.raises(ValueError, match=r"mean.*under `dataset` only"):
         check_targets({"model": {"normalize": {"mean": (hidden,)}}}, "x.ckpt")
@@ -156,7 +156,7 @@ def test_a_tuple_hides_nothing() -> None:
         check_targets({"list": ({"_args_": [1]},)}, "x.ckpt")
 
 
-def test_no_dataset_is_built_within_a_model() -> None:
+def test_datasets_within_a_model_are_refused() -> None:
     inside = {"_target_": "detector.data.shapes.ShapesDataset", "root": "${data_dir}/shapes"}
     check_targets({"dataset": {"train": inside}}, "x.ckpt")
     with pytest.raises(ValueError, match=r"model\.x\._target_.*under `dataset` only"):
@@ -169,10 +169,10 @@ def torchvision_file(folder: Path) -> str:
     return f"torchvision:fasterrcnn_resnet50_fpn:{folder / 'weights.pth'}"
 
 
-def test_weights_bring_their_conventions_and_the_user_has_the_last_word(tmp_path: Path) -> None:
+def test_overrides_take_precedence_over_conventions_of_weights(tmp_path: Path) -> None:
     source = torchvision_file(tmp_path)
     overrides = [f"weights={source}", "experiment=nuclei", "norm.eps=0.5", "dataset.rois=7"]
-    config = with_conventions(compose_config(*overrides), overrides)[0]
+    config = apply_conventions(compose_config(*overrides), overrides)[0]
     assert config.dataset.name == "nuclei"
     assert config.dataset.canonical_size == 54
     assert (config.norm.eps, config.dataset.rois) == (0.5, 7)
@@ -181,10 +181,10 @@ def test_weights_bring_their_conventions_and_the_user_has_the_last_word(tmp_path
     assert config.model.proposer.anchors.measured is True
     overrides = [f"weights={source}", "backbone=vgg17"]
     with pytest.raises(ValueError, match="needs experiment=torchvision_fasterrcnn_resnet50_fpn"):
-        with_conventions(compose_config(overrides[0]), overrides)
+        apply_conventions(compose_config(overrides[0]), overrides)
 
 
-def test_a_model_of_others_is_the_same_whatever_dataset_it_is_shown(tmp_path: Path) -> None:
+def test_torchvision_weights_do_not_depend_on_the_dataset(tmp_path: Path) -> None:
     trained = open_checkpoint(torchvision_file(tmp_path))
     trained.config.dataset = compose_config("dataset=custom").dataset
     anchors = trained.config.model.proposer.anchors
@@ -197,5 +197,5 @@ def test_a_model_of_others_is_the_same_whatever_dataset_it_is_shown(tmp_path: Pa
     with pytest.raises(ValueError, match=r"norm_eps=0\.1: checkpoint .* leave it out"):
         open_checkpoint("last.ckpt", norm_eps=0.1)
     torch.save({"aligned_rcnn": {"format": FORMAT, "config": {}}, "state_dict": {}}, tmp_path / "own.pth")
-    with pytest.raises(ValueError, match=r"own\.pth.*suffix \.ckpt"):
+    with pytest.raises(ValueError, match=r"own\.pth.*rename it to \*\.ckpt"):
         open_checkpoint(tmp_path / "own.pth")

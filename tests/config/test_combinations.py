@@ -1,4 +1,4 @@
-"""Everything that the configuration can combine: it builds, or says why not."""
+"""All combinations of config groups build, or are refused with the reason."""
 
 import re
 from itertools import combinations, product
@@ -19,11 +19,11 @@ CHOICES = {group: sorted(p.stem for p in (ROOT / "configs" / group).glob("*.yaml
 MASKS = ("mask_rcnn", "fast_mask_rcnn", "cascade_mask_rcnn")
 NO_VOTE = ("roialign_max", "roialign_legacy", "roiwarp", "roicrop", "crop_and_resize")
 KINDS = ("resnet18_small_fpn", "resnet18_c4", "resnet18_c5", "resnet18_dc5", "vgg16", "extracted_fpn")
-"""A backbone of each kind, as small as there is."""
+"""The smallest backbone of each kind."""
 
 
 def refusal(choice: dict[str, str]) -> str | None:
-    """What a combination that makes no sense is refused with; None for the others."""
+    """Return the message that refuses an impossible combination; None for the possible ones."""
     shared_stage = choice["backbone"].endswith("_c4")
     if choice["model"] == "rfcn" and choice["pooler"] in NO_VOTE and not shared_stage:
         return "use pooler=roialign, roialign_adaptive or roipool"
@@ -33,7 +33,7 @@ def refusal(choice: dict[str, str]) -> str | None:
 
 
 class Table:
-    """Configurations composed group by group: what the groups say is independent of each other."""
+    """Compose configurations group by group, which works as the groups are independent of each other."""
 
     def __init__(self) -> None:
         with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
@@ -58,7 +58,7 @@ def table() -> Table:
 
 
 def given_proposals(batch: Batch) -> Batch:
-    """The batch with proposals: true boxes, moved, and others."""
+    """Add proposals to the batch: shifted ground-truth boxes, and random ones."""
     generator = torch.Generator().manual_seed(1)
     batch.proposals = []
     for target in batch.targets:
@@ -78,7 +78,7 @@ def test_groups_are_independent(table: Table) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", CHOICES["model"])
-def test_all_combinations_build_or_say_why_not(table: Table, model: str) -> None:
+def test_all_combinations_build_or_are_refused(table: Table, model: str) -> None:
     losses = CHOICES["mask_loss"] if model in MASKS else ["sigmoid"]
     count = refused = 0
     for backbone, pooler, mask_loss in product(CHOICES["backbone"], CHOICES["pooler"], losses):
@@ -101,7 +101,7 @@ def test_all_combinations_build_or_say_why_not(table: Table, model: str) -> None
 
 
 def covering() -> list[dict[str, str]]:
-    """Few combinations in which each two choices of different groups meet, but for those that are refused."""
+    """Select few combinations that together contain each pair of choices, except the refused ones."""
     choices = CHOICES | {"backbone": list(KINDS)}
     usual = {"model": "faster_rcnn", "backbone": KINDS[0], "pooler": "roialign"}
     left = {
@@ -125,7 +125,7 @@ def covering() -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_a_covering_selection_trains_and_evaluates(table: Table) -> None:
+def test_pairwise_combinations_train_and_evaluate(table: Table) -> None:
     rows = covering()
     assert {(row["model"], row["backbone"]) for row in rows} >= {("rfcn", "vgg16"), ("fast_mask_rcnn", "resnet18_c4")}
     batch = given_proposals(random_batch(3, 1, size=(96, 128)))

@@ -1,4 +1,4 @@
-"""The command line: values in quotes, mistakes explained, the configuration shown for a reader."""
+"""The command line: quoting of values, explanation of mistakes, `--cfg job`."""
 
 import os
 from pathlib import Path
@@ -9,8 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from detector.config.command_line import FULL_ERROR, run
 from detector.config.mistakes import explain, unknown_key
-from detector.config.overrides import parse, quote, quoted, separate, tolerant
-from detector.config.show import text
+from detector.config.overrides import allow_new_keys, parse, quote_override, quote_value, split_options
+from detector.config.show import format_config
 from tests.conftest import ROOT, compose_config
 
 STRINGS = [
@@ -58,41 +58,41 @@ AS_THEY_ARE = [
 
 
 @pytest.mark.parametrize("value", STRINGS)
-def test_a_value_that_the_grammar_cannot_read_is_read_as_the_string_that_it_is(value: str) -> None:
+def test_values_that_the_grammar_refuses_are_quoted(value: str) -> None:
     assert parse(f"input={value}") is None
     for multirun in (False, True):
         if not (multirun and ("," in value or value.startswith("photos("))):
-            override = parse(quoted(f"input={value}", multirun))
+            override = parse(quote_override(f"input={value}", multirun))
             assert override is not None
             assert (override.key_or_group, override.value()) == ("input", value)
 
 
 @pytest.mark.parametrize("value", [*STRINGS, *AS_THEY_ARE, "", "null", "1", "[a]", "a\\"])
 def test_quoted_values_are_strings(value: str) -> None:
-    override = parse(f"key={quote(value)}")
+    override = parse(f"key={quote_value(value)}")
     assert override is not None
     assert override.value() == value
 
 
 @pytest.mark.parametrize("override", AS_THEY_ARE)
-def test_a_value_that_the_grammar_can_read_stays(override: str) -> None:
-    assert quoted(override) == override
-    assert quoted(override, multirun=True) == override
+def test_valid_values_are_not_quoted(override: str) -> None:
+    assert quote_override(override) == override
+    assert quote_override(override, multirun=True) == override
 
 
 @pytest.mark.parametrize("override", ["pooler=a,b", "seed=range(0,3)", "seed=choice(1,2)", "x=glob(*)", "x='a','b c'"])
-def test_sweeps_stay_and_need_m(override: str) -> None:
-    assert quoted(override, multirun=True) == override
+def test_sweeps_need_multirun(override: str) -> None:
+    assert quote_override(override, multirun=True) == override
     with pytest.raises(ValueError, match="give -m"):
-        quoted(override)
+        quote_override(override)
 
 
 @pytest.mark.parametrize(("value", "number"), [("2024", True), ("1e5", True), ("true", True), ("null", False)])
 def test_a_path_may_look_like_a_number(value: str, number: bool) -> None:
-    override = parse(quoted(f"input={value}"))
+    override = parse(quote_override(f"input={value}"))
     assert override is not None
     assert override.value() == (value if number else None)
-    assert quoted(f"threshold={value}") == f"threshold={value}"
+    assert quote_override(f"threshold={value}") == f"threshold={value}"
 
 
 @pytest.mark.parametrize(
@@ -107,38 +107,36 @@ def test_a_path_may_look_like_a_number(value: str, number: bool) -> None:
         ("input=a,b.jpg", False, 'input="a,b.jpg"'),
     ],
 )
-def test_where_several_things_may_be_meant_the_message_shows_the_quotes(
-    override: str, multirun: bool, shown: str
-) -> None:
+def test_ambiguous_values_are_refused_with_the_right_quotes(override: str, multirun: bool, shown: str) -> None:
     with pytest.raises(ValueError, match=r"give|quote") as error:
-        quoted(override, multirun)
+        quote_override(override, multirun)
     assert shown in str(error.value)
 
 
 @pytest.mark.parametrize("argument", ["pooler", "(1)", "a b=1", "=1", "--", "roi align=2"])
-def test_what_is_no_key_and_value_is_refused(argument: str) -> None:
+def test_arguments_that_are_no_key_value_are_refused(argument: str) -> None:
     with pytest.raises(ValueError, match="is no key=value"):
-        quoted(argument)
+        quote_override(argument)
 
 
 def test_options_may_stand_anywhere() -> None:
-    parsed, options, overrides = separate(["seed=1,2", "-m", "pooler=roipool", "--config-dir", "mine", "x=1"])
+    parsed, options, overrides = split_options(["seed=1,2", "-m", "pooler=roipool", "--config-dir", "mine", "x=1"])
     assert parsed.multirun
     assert parsed.config_dir == "mine"
     assert options == ["-m", "--config-dir", "mine"]
     assert overrides == ["seed=1,2", "pooler=roipool", "x=1"]
     with pytest.raises(ValueError, match=r"keys have no dashes \(pooler=roipool\)"):
-        separate(["--pooler=roipool"])
+        split_options(["--pooler=roipool"])
 
 
-def test_beside_weights_keys_may_be_those_of_its_preset() -> None:
+def test_keys_of_the_weights_preset_are_allowed() -> None:
     given = ["weights=w.pkl", "model.heads.select.score=0.1", "pooler=roialign", "hydra.run.dir=x", "seed=1"]
-    assert tolerant(given) == [given[0], "++model.heads.select.score=0.1", *given[2:]]
-    assert tolerant(given[1:]) == given[1:]
+    assert allow_new_keys(given) == [given[0], "++model.heads.select.score=0.1", *given[2:]]
+    assert allow_new_keys(given[1:]) == given[1:]
 
 
 def mistake(*overrides: str, name: str = "train") -> str:
-    """The explanation of what Hydra says of these overrides."""
+    """Return the explanation of Hydra's error on these overrides."""
     try:
         with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
             compose(name, overrides=list(overrides))
@@ -173,32 +171,32 @@ def mistake(*overrides: str, name: str = "train") -> str:
         ("hydra/launcher=slurm", "hydra/launcher=slurm: Choices: basic, joblib"),
         ("pooler=3", "pooler=3: give a name, or leave it out. Choices: crop_and_resize,"),
         ("experiment=null", "experiment=null: give a name, or leave it out. Choices: bccd,"),
-        ("+pooler=roipool", "+pooler=roipool: pooler is there already; give pooler=roipool"),
-        ("+seed=3", "+seed=3: seed is there already; give seed=3"),
+        ("+pooler=roipool", "+pooler=roipool: pooler exists already; give pooler=roipool"),
+        ("+seed=3", "+seed=3: seed exists already; give seed=3"),
     ],
 )
-def test_a_mistake_is_explained_by_what_was_meant(override: str, message: str) -> None:
+def test_mistakes_are_explained_with_suggestions(override: str, message: str) -> None:
     said = mistake("backbone=vgg16", override)
     assert message in said
     for advice in ("append", "+schedule", "Search path", "search path", "HYDRA", "struct", "full_key", "\n"):
         assert advice not in said
 
 
-def test_what_is_meant_depends_on_what_else_is_chosen() -> None:
+def test_suggestions_depend_on_the_other_choices() -> None:
     assert "did you mean pooler.quantization?" in mistake("pooler=roipool", "pooler.quantisation=floor")
     assert "pooler has" in mistake("pooler.quantisation=floor")
     assert "did you mean schedule.steps?" in mistake("schedule.step=5", "poler=x", "seed.x=1")
     assert "did you mean study.seeds?" in mistake("study.seed=[1]", name="ablate")
 
 
-def test_keys_that_only_some_parts_have_are_known_by_them() -> None:
+def test_keys_of_chosen_parts_are_known() -> None:
     known = compose_config("model=mask_rcnn")
     assert unknown_key("model.heads.further.mask.treshold", known).endswith("further.mask.threshold?")
 
 
-def test_the_configuration_is_shown_with_choices_first_and_derived_keys_last() -> None:
+def test_cfg_job_shows_choices_first_and_derived_keys_last() -> None:
     config = compose_config("model=mask_rcnn", "pooler=roipool")
-    shown = text(config, {"dataset": "shapes", "pooler": "roipool", "experiment": None})
+    shown = format_config(config, {"dataset": "shapes", "pooler": "roipool", "experiment": None})
     lines = shown.splitlines()
     assert lines[:4] == ["# Choices", "#   dataset=shapes", "#   pooler=roipool", "#   experiment=null"]
     assert OmegaConf.create(shown) == config
@@ -210,17 +208,17 @@ def test_the_configuration_is_shown_with_choices_first_and_derived_keys_last() -
     assert model.index("score_thresh:") < model.index("topk_per_image: ${dataset.detections}")
 
 
-def test_the_configuration_is_shown_resolved() -> None:
+def test_cfg_job_resolves() -> None:
     config = compose_config("schedule.steps=7", name="train")
-    shown = OmegaConf.create(text(config, {}, resolve=True))
+    shown = OmegaConf.create(format_config(config, {}, resolve=True))
     assert shown.schedule.scheduler.steps == 7
     assert shown.model.backbone.channels == config.backbone.channels
     lost = compose_config(name="alignment")  # refers to a dataset that nobody has chosen
-    assert OmegaConf.create(text(lost, {}, resolve=True)).stride == 32
+    assert OmegaConf.create(format_config(lost, {}, resolve=True)).stride == 32
 
 
 class Called(Exception):
-    """Carries what the script's main function was given."""
+    """Carry the arguments of the script's main function out of Hydra."""
 
 
 def call(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str, name: str = "predict") -> list[DictConfig]:
@@ -238,7 +236,7 @@ def call(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str, name: s
     return given
 
 
-def test_a_script_gets_the_values_that_the_shell_gave(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_scripts_get_the_values_of_the_shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (config,) = call(monkeypatch, tmp_path, "input=photos (1)/x=1.jpg", "checkpoint=/a/b c", "output=2024")
     assert (config.input, config.checkpoint, config.output) == ("photos (1)/x=1.jpg", "/a/b c", "2024")
 
@@ -258,7 +256,7 @@ def test_a_script_is_called_for_each_job(monkeypatch: pytest.MonkeyPatch, tmp_pa
         (["-m", "input=x", "checkpoint=y", "hydra/launcher=joblb"], "did you mean joblib?"),
     ],
 )
-def test_a_mistake_is_one_message(
+def test_mistakes_give_one_message(
     arguments: list[str],
     message: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -273,14 +271,14 @@ def test_a_mistake_is_one_message(
     assert said.count("\n") == 1
 
 
-def test_a_mistake_is_raised_where_tracebacks_are_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_mistakes_raise_with_full_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("sys.argv", ["predict.py", "treshold=1"])
     monkeypatch.setenv(FULL_ERROR, "1")
     with pytest.raises(Exception, match="treshold"):
         run("predict", print)
 
 
-def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def main(config: DictConfig, *_: object) -> None:
         raise RuntimeError(f"{config.threshold}")
 
@@ -290,7 +288,7 @@ def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPa
         run("predict", main)
 
 
-def test_showing_a_configuration_makes_no_folder(
+def test_cfg_job_creates_no_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for option in (["--cfg", "job"], ["-c", "job", "--resolve"], ["--cfg=job"]):

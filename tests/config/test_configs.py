@@ -1,4 +1,4 @@
-"""Every YAML composes, and what it describes can be built."""
+"""Every YAML file composes, and its objects can be built."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from detector.config import build
 from detector.config.resolve import with_classes
-from detector.weights.checkpoints import portable
+from detector.weights.checkpoints import portable_config
 from detector.weights.trust import check_targets
 from tests.conftest import CLASSES, ROOT, compose_config, random_batch
 
@@ -60,7 +60,7 @@ def test_backbones(backbone: str) -> None:
 
 
 @pytest.mark.parametrize("backbone", choices("backbone"))
-def test_backbones_say_all_that_others_ask(backbone: str) -> None:
+def test_backbones_have_all_keys_that_others_refer_to(backbone: str) -> None:
     node = OmegaConf.to_container(complete(f"backbone={backbone}").backbone, resolve=True)
     assert isinstance(node, dict)
     sizes = [size if isinstance(size, list) else [size] for size in node["anchor_sizes"]]
@@ -79,7 +79,7 @@ def test_norms(norm: str) -> None:
     kind = {"batch": "BatchNorm2d", "frozen": "FrozenBatchNorm2d", "sync": "SyncBatchNorm", "group": "GroupNorm"}[norm]
     backbone = build.instantiate(config.backbone.module)
     assert {type(m).__name__ for m in backbone.modules() if "Norm" in type(m).__name__} == {kind}
-    check_targets(portable(config), "own")
+    check_targets(portable_config(config), "own")
 
 
 @pytest.mark.parametrize("dataset", choices("dataset"))
@@ -133,7 +133,7 @@ def test_other_scripts(name: str) -> None:
     assert OmegaConf.is_missing(config, "checkpoint")
 
 
-def test_the_pooler_is_one_word_for_both_heads() -> None:
+def test_the_pooler_applies_to_both_heads() -> None:
     for pooler, operator in (("roialign", "ops.multiscale_roi_align"), ("roipool", "ops.multiscale_roi_pool")):
         config = complete("model=mask_rcnn", f"pooler={pooler}")
         for own in (config.model.heads.box_pooler, config.model.heads.further.mask.pooler):
@@ -144,7 +144,7 @@ def test_the_pooler_is_one_word_for_both_heads() -> None:
 
 
 @pytest.mark.parametrize("pooler", choices("pooler"))
-def test_levels_by_word(pooler: str) -> None:
+def test_level_rules(pooler: str) -> None:
     for word, rounding in (("fpn", "floor"), ("keras", "round")):
         config = complete(f"pooler={pooler}", f"pooler.levels={word}")
         assert config.model.heads.box_pooler.assign.rounding == rounding

@@ -1,4 +1,4 @@
-"""The RPN of one run as a part of another, and what it proposes."""
+"""The frozen RPN of one run as the proposer of another, and files of proposals."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,20 +16,20 @@ from detector.config.resolve import with_classes
 from detector.inference.detector import Detector
 from detector.inference.propose import propose
 from detector.models.rcnn import RCNN
-from detector.weights.checkpoints import FORMAT, config_of, load_checkpoint, portable, read_checkpoint
+from detector.weights.checkpoints import FORMAT, checkpoint_config, load_checkpoint, portable_config, read_checkpoint
 from tests.conftest import CLASSES, compose_config, confident, random_batch
 
 SMALL = ["backbone.channels=16", "backbone.width=16", "trainer.precision=32-true"]
 
 
 def save(path: Path, model: RCNN, config: DictConfig) -> Path:
-    own = {"format": FORMAT, "config": portable(config)}
+    own = {"format": FORMAT, "config": portable_config(config)}
     torch.save({"state_dict": {f"model.{k}": v for k, v in model.state_dict().items()}, "aligned_rcnn": own}, path)
     return path
 
 
 def trained(path: Path, *overrides: str) -> RCNN:
-    """A detector, and its checkpoint at `path`."""
+    """Build a detector and save its checkpoint at `path`."""
     config = with_classes(compose_config(*SMALL, *overrides), CLASSES)
     torch.manual_seed(5)
     model = confident(build.build_model(config))
@@ -38,7 +38,7 @@ def trained(path: Path, *overrides: str) -> RCNN:
 
 
 def adopt(config: DictConfig) -> tuple[DictConfig, Any]:
-    """The configuration with the frozen RPN that `proposals` names, and its state; None for none."""
+    """Return the configuration with the frozen RPN that `proposals` names, and its state dict or None."""
     borrowed = borrowed_rpn(config.get("proposals"), config.model)
     if borrowed is None:
         return config, None
@@ -67,7 +67,7 @@ def assert_same_proposals(source: RCNN, model: RCNN) -> None:
 
 
 @pytest.mark.parametrize("model", ["faster_rcnn", "mask_rcnn"])
-def test_a_checkpoint_lends_its_rpn(model: str, tmp_path: Path) -> None:
+def test_a_checkpoint_gives_its_rpn(model: str, tmp_path: Path) -> None:
     source = trained(
         tmp_path / "last.ckpt", f"model={model}", "model.proposer.anchors.ratios=[1.0]", "backbone.anchors=1"
     )
@@ -79,13 +79,13 @@ def test_a_checkpoint_lends_its_rpn(model: str, tmp_path: Path) -> None:
     )  # its own, not VOC's
 
 
-def test_a_new_checkpoint_needs_only_itself(tmp_path: Path) -> None:
+def test_a_checkpoint_with_a_frozen_rpn_is_self_contained(tmp_path: Path) -> None:
     source = trained(tmp_path / "rpn.ckpt")
     model, config = adopted(tmp_path / "rpn.ckpt")
     path = save(tmp_path / "last.ckpt", model, config)
     (tmp_path / "rpn.ckpt").unlink()
     content = read_checkpoint(path)
-    saved = config_of(content)
+    saved = checkpoint_config(content)
     assert not build.takes_proposals(saved.model)
     again = build.build_model(saved)
     load_checkpoint(again, content, str(path))
@@ -94,7 +94,7 @@ def test_a_new_checkpoint_needs_only_itself(tmp_path: Path) -> None:
     assert (config, state) == (saved, None)
 
 
-def test_a_borrowed_rpn_is_lent_on(tmp_path: Path) -> None:
+def test_a_frozen_rpn_can_be_reused(tmp_path: Path) -> None:
     source = trained(tmp_path / "rpn.ckpt")
     first = save(tmp_path / "first.ckpt", *adopted(tmp_path / "rpn.ckpt"))
     second = adopted(first, "model=fast_mask_rcnn", "seed=4")[0]
@@ -102,29 +102,29 @@ def test_a_borrowed_rpn_is_lent_on(tmp_path: Path) -> None:
     assert second.proposer.state_dict().keys() == adopted(first)[0].proposer.state_dict().keys()
 
 
-def test_torchvisions_detector_lends_its_rpn(tmp_path: Path) -> None:
+def test_torchvision_weights_give_their_rpn(tmp_path: Path) -> None:
     name = "fasterrcnn_resnet50_fpn"
     torch.save(detection.fasterrcnn_resnet50_fpn(weights_backbone=None).state_dict(), tmp_path / "state.pth")
     model, config = adopted(Path(f"torchvision:{name}:{tmp_path}/state.pth"))
     (tmp_path / "state.pth").unlink()
-    again = build.build_model(OmegaConf.create(portable(config)))
+    again = build.build_model(OmegaConf.create(portable_config(config)))
     assert again.proposer.rpn.anchors.measured
     assert again.proposer.size_divisibility == 32
     again.load_state_dict(model.state_dict())
     assert len(again.proposer([], random_batch(2))[0]) > 20
 
 
-def test_what_does_not_fit_is_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_unsuitable_proposals_are_refused_with_the_way_out(tmp_path: Path) -> None:
     path = tmp_path / "given.ckpt"
     trained(path, "model=fast_rcnn")
     for overrides, message in (
         (["model=fast_rcnn"], r"needs proposals=FILE or proposals=RUN/checkpoints/last\.ckpt"),
         (["model=fast_mask_rcnn"], "needs proposals=FILE"),
-        ([f"proposals={path}"], "RPN of its own; take model=fast_rcnn"),
+        ([f"proposals={path}"], "RPN of its own; use model=fast_rcnn"),
         (["model=mask_rcnn", "proposals=a.npz"], "RPN of its own"),
         (
             ["model=fast_rcnn", "proposals=a.txt"],
-            r"a\.txt: a file of proposals \(\*\.npz, \*\.json\) or .*no such file",
+            r"a\.txt: expected a file of proposals \(\*\.npz, \*\.json\) or .*no such file",
         ),
         (["model=fast_rcnn", f"proposals={tmp_path}/none.ckpt"], "none.*no such file"),
         (["model=fast_rcnn", f"proposals={tmp_path}"], r"did you mean .*last\.ckpt"),
@@ -139,7 +139,7 @@ def test_what_does_not_fit_is_refused_with_the_way_out(tmp_path: Path) -> None:
         assert state is None
 
 
-def test_other_weights_than_the_described_are_refused(tmp_path: Path) -> None:
+def test_missing_rpn_weights_are_refused(tmp_path: Path) -> None:
     trained(tmp_path / "last.ckpt")
     content = torch.load(tmp_path / "last.ckpt", weights_only=True)
     del content["state_dict"]["model.proposer.head.objectness.weight"]
@@ -178,7 +178,7 @@ def test_a_hostile_frozen_rpn_is_refused(change: Callable[[dict[str, Any]], None
     assert not Path("harmed").exists()
 
 
-def test_proposals_are_told_in_pixels_of_the_images_on_disk(tmp_path: Path) -> None:
+def test_proposals_are_in_pixels_of_the_original_image(tmp_path: Path) -> None:
     source = trained(tmp_path / "last.ckpt")
     batch = replace(random_batch(3, 2), original_sizes=[(256, 480), (128, 160)], ids=["a", 7])
     with torch.inference_mode():
@@ -208,14 +208,14 @@ def test_a_frozen_rpn_proposes_the_same(tmp_path: Path) -> None:
         assert torch.equal(a.scores, b.scores)
 
 
-def test_without_an_rpn_there_is_nothing_to_predict_on_other_images(tmp_path: Path) -> None:
+def test_detectors_without_an_rpn_cannot_predict_on_images(tmp_path: Path) -> None:
     trained(tmp_path / "last.ckpt", "model=fast_rcnn")
     with pytest.raises(ValueError, match=r"from a file, and these images have none; train it with proposals=RUN"):
         Detector(tmp_path / "last.ckpt", device="cpu")
 
 
-def test_the_path_of_a_file_may_hang_on_the_datas(tmp_path: Path) -> None:
+def test_the_path_of_proposals_may_refer_to_data_dir(tmp_path: Path) -> None:
     config = compose_config("model=fast_rcnn", "data_dir=here", r"proposals=${data_dir}/proposals.npz")
-    saved = OmegaConf.create(portable(with_classes(config, CLASSES)))
+    saved = OmegaConf.create(portable_config(with_classes(config, CLASSES)))
     saved.data_dir = str(tmp_path)
     assert saved.proposals == f"{tmp_path}/proposals.npz"

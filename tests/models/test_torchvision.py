@@ -72,18 +72,18 @@ def pair(name: str, folder: Path) -> tuple[nn.Module, RCNN]:
     theirs = lively(torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=91, **few))
     file = folder / "weights.pth"
     torch.save(theirs.state_dict(), file)
-    foreign = weights.read_weights(f"torchvision:{name}:{file}")
-    assert foreign.classes is not None
+    pretrained = weights.read_weights(f"torchvision:{name}:{file}")
+    assert pretrained.classes is not None
     proposals = ("test.pre_nms_topk=200", "test.post_nms_topk=150", "train.post_nms_topk=100")
     overrides = [
-        *foreign.conventions,
+        *pretrained.conventions,
         *(f"dataset.rpn.{number}" for number in proposals),
         *("dataset.rois=64", "dataset.detections=40"),
     ]
-    config = with_classes(compose_config(overrides), foreign.classes)
+    config = with_classes(compose_config(overrides), pretrained.classes)
     ours = build.build_model(config)
-    report = weights.load(ours, foreign, foreign.classes)
-    assert not report.anew
+    report = weights.load_weights(ours, pretrained, pretrained.classes)
+    assert not report.reinitialized
     return theirs.double(), ours.double().eval()
 
 

@@ -1,4 +1,4 @@
-"""Running the scripts as a user does, on a generated set small enough for seconds."""
+"""Run the scripts as a user does, on a small generated dataset."""
 
 import multiprocessing
 import os
@@ -42,7 +42,7 @@ def _environment() -> dict[str, str]:
 
 
 def run_alone(name: str, *arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
-    """Run `scripts/NAME.py` in the folder `cwd` to its end, in a Python of its own."""
+    """Run `scripts/NAME.py` in the folder `cwd`, in a Python process of its own."""
     options = {"cwd": cwd, "env": _environment(), "capture_output": True, "text": True, "check": False}
     return subprocess.run(_command(name, arguments), **options)
 
@@ -59,9 +59,9 @@ def _execute(command: list[str], cwd: Path, streams: list[str], path: Path | Non
 
 
 def run_script(name: str, *arguments: str, cwd: Path, path: Path | None = None) -> "subprocess.CompletedProcess[str]":
-    """The same in a fork of a process that has imported the libraries, which is most of what a short run takes.
+    """Run `scripts/NAME.py` in a fork of a process that has imported the libraries, which dominates a short run.
 
-    With `path`, packages of the user's own are imported from there.
+    With `path`, packages are imported from there too.
     """
     command = _command(name, arguments)[1:]
     with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as err:
@@ -85,7 +85,7 @@ def _heed_ctrl_c() -> None:
 
 @dataclass
 class Run:
-    """A finished small run."""
+    """The folder and output of a finished small run."""
 
     folder: Path
     output: str
@@ -96,14 +96,14 @@ class Run:
 
     @property
     def dataset(self) -> Path:
-        """The set that it was measured on; other tests draw others beside it."""
+        """The folder of its dataset; other tests generate other datasets beside it."""
         sets = (self.folder.parent / "data").glob("shapes_coco-*")
         return next(folder for folder in sets if len(list((folder / "val").iterdir())) == 6)
 
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A Mask R-CNN trained for six steps by README's first command, shortened."""
+    """Train a Mask R-CNN for six steps, with a shortened form of README's first command."""
     home = tmp_path_factory.mktemp("home")
     done = run_alone("train", "pooler=roialign", "model=mask_rcnn", "hydra.run.dir=run", *SMALL, cwd=home)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""A study from its command to its report, stopped and taken up again; and two runs compared."""
+"""Studies from command to report, interrupted and resumed; comparison of two runs."""
 
 import csv
 import json
@@ -35,13 +35,13 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def done(folder: Path) -> dict[str, int]:
-    """When each finished run was finished."""
+    """Return the time at which each run finished."""
     finished = [p for p in folder.rglob("metrics.json") if "time/total" in json.loads(p.read_text())]
     return {str(p.parent.relative_to(folder)): p.stat().st_mtime_ns for p in finished}
 
 
 @pytest.mark.slow
-def test_a_study_is_stopped_goes_on_and_ends_in_a_report(tmp_path: Path, run: Run) -> None:
+def test_a_study_is_interrupted_resumes_and_writes_its_report(tmp_path: Path, run: Run) -> None:
     arguments = [*STUDY, f"data_dir={run.folder.parent / 'data'}"]
     runs = tmp_path / "sweep" / "runs"
     process = start_script("ablate", *arguments, cwd=tmp_path)
@@ -141,7 +141,7 @@ def test_a_study_is_stopped_goes_on_and_ends_in_a_report(tmp_path: Path, run: Ru
     assert "the same data" in mixed.stderr
 
     (runs / RUNS[0] / "command.txt").unlink()
-    elsewhere = run_script("ablate", *arguments, "trainer.log_every_n_steps=3", cwd=tmp_path)  # a key of placement
+    elsewhere = run_script("ablate", *arguments, "trainer.log_every_n_steps=3", cwd=tmp_path)  # does not affect results
     assert elsewhere.returncode == 0, elsewhere.stderr
     assert elsewhere.stdout.count("done before") == 1  # the others are known by their commands
     assert done(runs) == after
@@ -173,7 +173,7 @@ def test_bad_input(tmp_path: Path, arguments: list[str], message: str) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_a_study_on_data_of_the_users_own(tmp_path: Path) -> None:
+def test_a_study_on_a_custom_dataset(tmp_path: Path) -> None:
     own = ["dataset=custom", "dataset.name=mine", "dataset.train.annotations=a.json", "dataset.val.annotations=b.json"]
     result = run_script("ablate", "study=half_pixel", *own, "schedule.steps=9", "dry_run=true", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
@@ -200,7 +200,7 @@ def test_trusted_packages_and_the_search_path_go_to_every_run(tmp_path: Path) ->
     ("fault", "message"),
     [("schedule.batch_size=0", "error: schedule.batch_size"), ("trainer.accelerator=tpu", "Traceback (most recent")],
 )
-def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path: Path, run: Run, fault: str, message: str) -> None:
+def test_a_failed_run_is_named_and_the_others_go_on(tmp_path: Path, run: Run, fault: str, message: str) -> None:
     data = f"data_dir={run.folder.parent / 'data'}"
     only = ["study.seeds=[0]", "datasets=[shapes_coco]", "hydra.run.dir=sweep"]
     broken = f'study.arms.roipool.overrides=["pooler=roipool","{fault}"]'

@@ -11,7 +11,7 @@ from tests.scripts.conftest import Run, run_script
 
 
 def check_picture(path: Path) -> None:
-    """A picture for a README: something is drawn, 900 px at one and a half dots, and no heavy file."""
+    """Check a picture for a README: not blank, 900 px wide at 1.5 dots per px, and a small file."""
     assert path.stat().st_size < 200_000
     with Image.open(path) as picture:
         assert picture.width == 1350
@@ -20,7 +20,7 @@ def check_picture(path: Path) -> None:
     assert (pixels != 255).any(1).mean() > 0.05
 
 
-def test_the_example(tmp_path: Path) -> None:
+def test_textbook_example(tmp_path: Path) -> None:
     done = run_script("alignment", "hydra.run.dir=out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "25 px short" in done.stdout
@@ -32,7 +32,7 @@ def test_the_example(tmp_path: Path) -> None:
         check_picture(tmp_path / "out" / f"{name}.png")
 
 
-def test_an_image_of_the_users_own(tmp_path: Path) -> None:
+def test_own_image(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "own.png")
     asked = ("image=own.png", "box=[20.5,10,70,60]", "stride=16", "pooled=3", "hydra.run.dir=out")
@@ -89,7 +89,7 @@ FEW = ["dataset=shapes", "dataset.train.train=2", "dataset.train.val=2"]
         (["image=nowhere.jpg"], "needs a box"),
         (["dataset=shapes", "box=[0,0,1,1]"], "give one or"),
         (["dataset=coco", "data_dir=nowhere"], "nowhere"),
-        (["runs=[nowhere,elsewhere]"], "no run's folder"),
+        (["runs=[nowhere,elsewhere]"], "no folder of a run"),
         (["gradient.bin=[0,5]"], "bin must be"),
         (
             ["dataset=shapes", "strides=[0,4]", "dataset.train.train=2", "dataset.train.val=2"],

@@ -3,7 +3,7 @@ from pathlib import Path
 from tests.scripts.conftest import run_script
 
 
-def test_what_a_dataset_holds(tmp_path: Path) -> None:
+def test_counts_of_a_dataset(tmp_path: Path) -> None:
     done = run_script("data", "dataset=shapes_voc", "dataset.train.train=5", "dataset.train.val=3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = {cells[0]: cells[1:] for cells in (line.split("│")[1:-1] for line in done.stdout.splitlines()) if cells}
@@ -15,7 +15,7 @@ def test_what_a_dataset_holds(tmp_path: Path) -> None:
     assert {p.name.split("-")[0] for p in (tmp_path / "data").iterdir()} == {"shapes_voc"}
 
 
-def test_bad_data_is_named(tmp_path: Path) -> None:
+def test_missing_data_is_named(tmp_path: Path) -> None:
     done = run_script("data", "dataset=coco", "data_dir=nowhere", cwd=tmp_path)
     assert done.returncode == 1
     assert "nowhere" in done.stderr

@@ -1,4 +1,4 @@
-"""Runs made by version 0.1.0, whose configurations have other keys and whose checkpoints have format 3."""
+"""Runs of version 0.1.0, whose configurations have other keys and whose checkpoints have format 3."""
 
 import csv
 import json
@@ -52,7 +52,7 @@ ARMS = {"roipool": 0.25, "roialign": 0.5}
 
 
 def measurement(path: Path, kind: str, value: float) -> None:
-    """Write a measurement as a run's `measured-KIND.npz` holds it."""
+    """Write a run's `measured-KIND.npz`."""
     facts = {"kind": kind, "images": [1, 2, 3], "seed": 0, "values": {"AP": value, "AP50": value}}
     samples = np.full((2, 1000), value) + np.linspace(-0.1, 0.1, 1000)
     np.savez_compressed(path / f"measured-{kind}.npz", facts=np.array(json.dumps(facts)), samples=samples)
@@ -60,7 +60,7 @@ def measurement(path: Path, kind: str, value: float) -> None:
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
-    """The folder of a study with two runs, with `workers=0` in their commands as whoever made them wanted."""
+    """The folder of a study with two runs, whose commands have `workers=0`."""
     for arm, value in ARMS.items():
         run = tmp_path / "multirun" / "pooler" / "runs" / arm / "shapes_coco" / "0"
         (run / "predictions").mkdir(parents=True)
@@ -82,7 +82,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_earlier_runs_are_done_and_make_records(study: Path, tmp_path: Path) -> None:
+def test_earlier_runs_count_as_finished_and_give_records(study: Path, tmp_path: Path) -> None:
     shown = run_script("ablate", *STUDY, "dry_run=true", cwd=tmp_path)
     assert shown.stdout.count("done python scripts/train.py") == len(ARMS), shown.stderr
     remeasured = study / "runs" / "roialign" / "shapes_coco" / "0" / "measured-mask.npz"
@@ -111,7 +111,7 @@ def test_earlier_runs_are_done_and_make_records(study: Path, tmp_path: Path) -> 
     assert gains == {"box": 0.25, "mask": -0.25}
 
 
-def test_an_earlier_run_that_is_not_finished_is_refused_with_the_reason(study: Path, tmp_path: Path) -> None:
+def test_unfinished_earlier_runs_are_refused_with_the_reason(study: Path, tmp_path: Path) -> None:
     run = study / "runs" / "roipool" / "shapes_coco" / "0"
     (run / "metrics.json").unlink()
     result = run_script("ablate", STUDY[0], "arms=[roipool]", *STUDY[2:], cwd=tmp_path)

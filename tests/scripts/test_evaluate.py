@@ -10,12 +10,12 @@ from tests.scripts.conftest import Run, run_script
 
 
 def metrics(folder: Path) -> dict[str, float]:
-    """What was measured, without where and how fast."""
+    """Return the metrics without environment and times."""
     content = json.loads((folder / "metrics.json").read_text())
     return {name: value for name, value in content.items() if not name.startswith(("env/", "time/"))}
 
 
-def test_the_same_numbers_to_the_last_digit(tmp_path: Path, run: Run) -> None:
+def test_metrics_equal_those_of_the_run(tmp_path: Path, run: Run) -> None:
     data = run.folder.parent / "data"
     done = run_script(
         "evaluate", f"checkpoint={run.checkpoint}", f"data_dir={data}", "hydra.run.dir=again", cwd=tmp_path
@@ -27,7 +27,7 @@ def test_the_same_numbers_to_the_last_digit(tmp_path: Path, run: Run) -> None:
         assert (tmp_path / "again" / name).read_text() == (run.folder / name).read_text()
 
 
-def test_in_batches_of_one(tmp_path: Path, run: Run) -> None:
+def test_batches_of_one(tmp_path: Path, run: Run) -> None:
     data = f"data_dir={run.folder.parent / 'data'}"
     done = run_script(
         "evaluate", f"checkpoint={run.checkpoint}", data, "batch_size=1", "hydra.run.dir=one", cwd=tmp_path
@@ -47,7 +47,7 @@ def test_another_dataset(tmp_path: Path, run: Run) -> None:
     assert found != json.loads((run.folder / "predictions" / "box.json").read_text())
 
 
-def test_data_that_has_moved_away_is_named(tmp_path: Path, run: Run) -> None:
+def test_missing_data_is_named(tmp_path: Path, run: Run) -> None:
     done = run_script("evaluate", f"checkpoint={run.checkpoint}", "dataset=coco", "data_dir=elsewhere", cwd=tmp_path)
     assert done.returncode == 1
     assert "elsewhere" in done.stderr
@@ -106,7 +106,7 @@ def _no_configuration(content: dict[str, Any]) -> None:
         (_no_configuration, ["not written by this project"]),
     ],
 )
-def test_foreign_and_hostile_checkpoints_are_refused(change: Any, words: list[str], tmp_path: Path, run: Run) -> None:
+def test_other_and_hostile_checkpoints_are_refused(change: Any, words: list[str], tmp_path: Path, run: Run) -> None:
     path = tampered(run, tmp_path / "bad.ckpt", change)
     done = run_script("evaluate", f"checkpoint={path}", f"data_dir={run.folder.parent / 'data'}", cwd=tmp_path)
     assert done.returncode == 1
@@ -116,7 +116,7 @@ def test_foreign_and_hostile_checkpoints_are_refused(change: Any, words: list[st
 
 
 class Harmful:
-    """A pickle that runs a command when it is read carelessly."""
+    """An object that runs a command when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
         return os.system, ("touch harmed",)

@@ -1,4 +1,4 @@
-"""A package of the user's own brings a part of each kind, and goes through all scripts."""
+"""A user's package with a part of each kind works in all scripts."""
 
 import json
 from pathlib import Path
@@ -20,14 +20,14 @@ SHORT += ["workers=0", "trainer.log_every_n_steps=1"]
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where `run` has been trained of the package's parts."""
+    """Train a run with the package's parts; returns the folder that holds `run`."""
     home = tmp_path_factory.mktemp("extension")
     done = run_script("train", SEARCH_PATH, *PARTS, *SHORT, TRUST, "hydra.run.dir=run", cwd=home, path=PACKAGE)
     assert done.returncode == 0, done.stderr
     return home
 
 
-def test_it_trains_and_every_part_does_its_work(home: Path) -> None:
+def test_it_trains_with_every_part(home: Path) -> None:
     metrics = json.loads((home / "run" / "metrics.json").read_text())
     assert {"box/AP", "radius/error"} <= metrics.keys()
     with (home / "run" / "metrics.csv").open() as file:
@@ -44,11 +44,11 @@ def test_it_trains_and_every_part_does_its_work(home: Path) -> None:
     content = torch.load(home / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert any("further.radius.regress" in name for name in content["state_dict"])
     config = content["aligned_rcnn"]["config"]
-    assert config["trust"] == []  # a checkpoint trusts nobody by itself
+    assert config["trust"] == []  # trust is not stored
     assert config["model"]["heads"]["box_pooler"]["operator"]["_target_"] == "microscopy.parts.centre_pool"
 
 
-def test_without_trust_the_run_does_not_begin(tmp_path: Path) -> None:
+def test_training_needs_trust(tmp_path: Path) -> None:
     done = run_script("train", SEARCH_PATH, *PARTS, *SHORT, "hydra.run.dir=run", cwd=tmp_path, path=PACKAGE)
     assert done.returncode == 1
     assert "add trust=[microscopy]" in done.stderr
@@ -56,7 +56,7 @@ def test_without_trust_the_run_does_not_begin(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_it_is_evaluated_to_the_same_digits_and_only_with_trust(home: Path) -> None:
+def test_evaluation_is_equal_and_needs_trust(home: Path) -> None:
     checkpoint = "checkpoint=run/checkpoints/last.ckpt"
     refused = run_script("evaluate", checkpoint, "hydra.run.dir=refused", cwd=home, path=PACKAGE)
     assert refused.returncode == 1
@@ -72,7 +72,7 @@ def test_it_is_evaluated_to_the_same_digits_and_only_with_trust(home: Path) -> N
         assert one == other
 
 
-def test_it_resumes_and_only_with_trust(home: Path, tmp_path: Path) -> None:
+def test_resuming_needs_trust(home: Path, tmp_path: Path) -> None:
     half = run_script(
         "train", SEARCH_PATH, *PARTS, *SHORT, TRUST, "hydra.run.dir=run", "+trainer.limit_val_batches=1", cwd=tmp_path,
         path=PACKAGE,
@@ -86,7 +86,7 @@ def test_it_resumes_and_only_with_trust(home: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_it_detects_in_images(home: Path) -> None:
+def test_it_predicts(home: Path) -> None:
     Image.new("RGB", (80, 60), (10, 10, 10)).save(home / "image.png")
     arguments = ["checkpoint=run/checkpoints/last.ckpt", "input=image.png", "output=found"]
     done = run_script("predict", *arguments, TRUST, cwd=home, path=PACKAGE)
@@ -96,7 +96,7 @@ def test_it_detects_in_images(home: Path) -> None:
     assert all({"class", "score", "bbox", "radius"} <= thing.keys() for thing in found)
 
 
-def test_its_parts_are_the_arms_of_a_study(tmp_path: Path) -> None:
+def test_its_parts_work_as_arms_of_a_study(tmp_path: Path) -> None:
     more = ["schedule.validate_every=4", "schedule.batch_size=2", "workers=0", "logger=none"]
     arguments = ["study=dots", SEARCH_PATH, TRUST, *more]
     done = run_script("ablate", *arguments, cwd=tmp_path, path=PACKAGE)

@@ -1,4 +1,4 @@
-"""Fast R-CNN as a user runs it: on a file of proposals, and on a frozen RPN."""
+"""Fast R-CNN with a file of proposals, and with a frozen RPN, from the command line."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ def data(run: Run) -> str:
 
 
 def same_again(folder: Path, run: Run, *arguments: str) -> None:
-    """Evaluating the checkpoint gives the run's metrics to the last digit."""
+    """Check that evaluating the checkpoint gives exactly the run's metrics."""
     checkpoint = f"checkpoint={folder}/checkpoints/last.ckpt"
     done = run_script("evaluate", checkpoint, data(run), "hydra.run.dir=again", *arguments, cwd=folder.parent)
     assert done.returncode == 0, done.stderr
@@ -40,7 +40,7 @@ def proposals(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
     return home / "p.npz"
 
 
-def test_on_a_file(tmp_path: Path, run: Run, proposals: Path) -> None:
+def test_file_of_proposals(tmp_path: Path, run: Run, proposals: Path) -> None:
     shutil.copy(proposals, tmp_path / "p.npz")
     given = ["model=fast_rcnn", "proposals=p.npz"]
     done = run_script("train", *given, data(run), "hydra.run.dir=run", *SHORT, cwd=tmp_path)
@@ -71,7 +71,7 @@ def test_on_a_file(tmp_path: Path, run: Run, proposals: Path) -> None:
         assert len(done.stderr.splitlines()) == 1
 
 
-def test_on_a_frozen_rpn(tmp_path: Path, run: Run) -> None:
+def test_frozen_rpn(tmp_path: Path, run: Run) -> None:
     lender = tmp_path / "rpn.ckpt"
     shutil.copy(run.checkpoint, lender)
     given = ["model=fast_mask_rcnn", f"proposals={lender}", "pooler=roipool"]
@@ -98,7 +98,7 @@ def test_on_a_frozen_rpn(tmp_path: Path, run: Run) -> None:
     assert "needs none" in done.stderr
 
 
-def test_json_of_a_split_and_another_dataset(tmp_path: Path, run: Run) -> None:
+def test_proposals_as_json_of_one_split_of_another_dataset(tmp_path: Path, run: Run) -> None:
     small = ["dataset=shapes_voc", "dataset.train.train=2", "dataset.train.val=3", "data_dir=data", "splits=[val]"]
     arguments = [f"checkpoint={run.checkpoint}", *small, "post_nms_topk=7", "batch_size=2", "output=deep/p.json"]
     done = run_script("proposals", *arguments, cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""What `--help` of each script prints: quickly, of keys that exist, with examples that work."""
+"""`--help` of each script answers at once, lists keys that exist, and gives examples that work."""
 
 import os
 import shlex
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from detector.config.help import CONFIGS, default, header, help_text
+from detector.config.help import CONFIGS, default_and_comment, help_text, read_header
 from tests.conftest import ROOT, compose_config
 from tests.scripts.conftest import run_script
 
@@ -33,7 +33,7 @@ def test_help_is_answered_before_anything_heavy_is_imported(name: str, option: s
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_keys_of_the_help_exist(name: str) -> None:
-    head = header(name)
+    head = read_header(name)
     config = compose_config(name=name)
     groups = {folder.name for folder in CONFIGS.iterdir() if folder.is_dir()}
     shown = help_text(name)
@@ -48,15 +48,15 @@ def test_the_keys_of_the_help_exist(name: str) -> None:
         parent, _, last = key.rpartition(".")
         node = OmegaConf.select(config, parent) if parent else config
         assert last in list(node)  # DictConfig's own `in` is false for a missing value
-        assert default(name, key)[1], f"no comment beside {key}"
+        assert default_and_comment(name, key)[1], f"no comment beside {key}"
         if not OmegaConf.is_missing(node, last):
-            assert OmegaConf.create(f"value: {default(name, key)[0]}").value == node[last]
+            assert OmegaConf.create(f"value: {default_and_comment(name, key)[0]}").value == node[last]
 
 
-def test_defaults_are_those_of_the_files() -> None:
-    assert default("train", "schedule.steps") == ("1200", "optimiser steps")
-    assert default("train", "pooler.levels")[0] == "fpn"  # of a file that the pooler's is based on
-    assert default("evaluate", "checkpoint")[0] == "???"
+def test_defaults_and_comments_are_read_from_the_files() -> None:
+    assert default_and_comment("train", "schedule.steps") == ("1200", "optimiser steps")
+    assert default_and_comment("train", "pooler.levels")[0] == "fpn"  # from a file in the defaults list of the pooler's
+    assert default_and_comment("evaluate", "checkpoint")[0] == "???"
     text = help_text("train")
     assert "\n  pooler=roialign " in text
     assert "\n  data_dir=data  " in text
@@ -65,7 +65,7 @@ def test_defaults_are_those_of_the_files() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_examples_compose(name: str, tmp_path: Path) -> None:
-    examples = header(name).examples
+    examples = read_header(name).examples
     assert len(examples) == 2
     for example in examples:
         program, script, *arguments = shlex.split(example)

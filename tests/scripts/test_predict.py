@@ -56,7 +56,7 @@ def test_bad_input_is_named(tmp_path: Path, run: Run) -> None:
     assert (tmp_path / "own" / "a.png").read_bytes() == before
 
 
-def test_an_unreadable_image_does_not_cost_the_others(tmp_path: Path, run: Run) -> None:
+def test_unreadable_images_do_not_stop_the_others(tmp_path: Path, run: Run) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
     (folder / "broken.png").write_bytes(b"no image")
@@ -69,8 +69,8 @@ def test_an_unreadable_image_does_not_cost_the_others(tmp_path: Path, run: Run) 
     assert json.loads((tmp_path / "out" / "detections.json").read_text()).keys() == {"a.png", "z.png"}
 
 
-def test_predictions_are_those_of_the_evaluation(tmp_path: Path, run: Run) -> None:
-    """In the run's precision, by default; another one gives almost the same."""
+def test_predictions_equal_those_of_the_evaluation(tmp_path: Path, run: Run) -> None:
+    """The default is the run's precision; another one gives almost equal detections."""
     images = run.dataset / "val"
     rows = json.loads((run.folder / "predictions" / "box.json").read_text())
     truth = json.loads((images.parent / "annotations" / "instances_val.json").read_text())

@@ -42,7 +42,7 @@ def test_metrics_are_flat_fractions(run: Run) -> None:
     assert not any(name.startswith("voc/") for name in metrics)
 
 
-def test_every_step_is_in_the_table(run: Run) -> None:
+def test_metrics_csv_has_every_step(run: Run) -> None:
     with (run.folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == sorted(int(row["step"]) for row in rows)
@@ -82,7 +82,7 @@ def test_a_checkpoint_is_plain_data(run: Run) -> None:
     assert content["global_step"] == 6
 
 
-def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(tmp_path: Path, run: Run) -> None:
+def test_a_killed_run_resumes_and_ends_with_equal_results(tmp_path: Path, run: Run) -> None:
     steps = ["schedule.steps=40", "schedule.validate_every=40", "schedule.checkpoint_every=5"]
     arguments = [f"data_dir={run.folder.parent / 'data'}", *SMALL, *steps]
     whole = run_script("train", "hydra.run.dir=whole", *arguments, cwd=tmp_path)
@@ -94,7 +94,7 @@ def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(tmp_path: Path
         assert time.monotonic() < deadline
         assert killed.poll() is None
         time.sleep(0.01)
-    time.sleep(0.2)  # until it is written whole
+    time.sleep(0.2)  # until it is completely written
     killed.kill()
     killed.wait()
     assert not (checkpoint.parent.parent / "metrics.json").exists()
@@ -107,7 +107,7 @@ def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(tmp_path: Path
     resumed = run_script("train", f"resume={checkpoint}", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     total = json.loads((tmp_path / "killed" / "metrics.json").read_text())["time/total"]
-    assert before < total < before + time.monotonic() - began  # both legs, and nothing twice
+    assert before < total < before + time.monotonic() - began  # the sum of both parts
     finished = torch.load(tmp_path / "whole/checkpoints/last.ckpt", weights_only=True)
     for name, value in torch.load(checkpoint, weights_only=True)["state_dict"].items():
         assert torch.equal(value, finished["state_dict"][name]), name
@@ -119,7 +119,7 @@ def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(tmp_path: Path
     assert not any((tmp_path / "outputs").rglob("*")) or not (tmp_path / "outputs").exists()
 
 
-def test_ctrl_c_saves_the_step_in_work(tmp_path: Path, run: Run) -> None:
+def test_ctrl_c_finishes_and_saves_the_step(tmp_path: Path, run: Run) -> None:
     arguments = [
         f"data_dir={run.folder.parent / 'data'}",
         *SMALL,
@@ -150,7 +150,7 @@ def test_a_failing_run_does_not_end_a_sweep(tmp_path: Path, run: Run) -> None:
 
 
 def same_again(home: Path) -> None:
-    """Evaluating the checkpoint of home/run gives the run's metrics to the last digit."""
+    """Check that evaluating the checkpoint of home/run gives exactly the run's metrics."""
     done = run_script("evaluate", f"checkpoint={home}/run/checkpoints/last.ckpt", "hydra.run.dir=again", cwd=home)
     assert done.returncode == 0, done.stderr
     first, second = (json.loads((home / name / "metrics.json").read_text()) for name in ("run", "again"))
@@ -184,7 +184,7 @@ def test_resuming_takes_no_other_configuration(tmp_path: Path, run: Run) -> None
         assert override in done.stderr
 
 
-def test_resuming_elsewhere_computes_the_same(tmp_path: Path, run: Run) -> None:
+def test_resuming_on_another_machine_gives_equal_results(tmp_path: Path, run: Run) -> None:
     arguments = [f"data_dir={run.folder.parent / 'data'}", "trainer.precision=32-true", *SMALL]
     done = run_script("train", "hydra.run.dir=run", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -198,7 +198,7 @@ def test_resuming_elsewhere_computes_the_same(tmp_path: Path, run: Run) -> None:
         assert trainer.precision == "32-true"
 
 
-def test_what_a_folder_holds_goes_on_and_is_left_where_it_is_done(tmp_path: Path, run: Run) -> None:
+def test_resume_auto_resumes_unfinished_runs_and_keeps_finished_ones(tmp_path: Path, run: Run) -> None:
     arguments = [f"data_dir={run.folder.parent / 'data'}", "hydra.run.dir=run", "resume=auto", *SMALL]
     metrics, checkpoint = tmp_path / "run/metrics.json", tmp_path / "run/checkpoints/last.ckpt"
 
@@ -226,7 +226,7 @@ def test_what_a_folder_holds_goes_on_and_is_left_where_it_is_done(tmp_path: Path
     metrics.unlink()
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     said, again = measured()
-    assert "begins anew" in said
+    assert "the run starts over" in said
     assert again == first
     assert checkpoint.with_name("last.ckpt.broken").stat().st_size == 1000
     metrics.unlink()
@@ -238,7 +238,7 @@ def test_what_a_folder_holds_goes_on_and_is_left_where_it_is_done(tmp_path: Path
     assert checkpoint.is_file()
 
 
-def test_a_sweep_makes_a_folder_for_each_run(tmp_path: Path, run: Run) -> None:
+def test_a_sweep_creates_a_folder_for_each_run(tmp_path: Path, run: Run) -> None:
     data = f"data_dir={run.folder.parent / 'data'}"
     done = run_script("train", "-m", "pooler=roipool,roialign", "hydra.sweep.dir=sweep", data, *SMALL, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The weights of others as a user takes them: to detect, to evaluate, to go on from."""
+"""Weights of torchvision from the command line: prediction, evaluation, fine-tuning."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A file as torchvision would save it; every box is certainly a person."""
+    """Save a state dict of torchvision's model that classifies every box as a person."""
     torch.manual_seed(0)
     model = torchvision.models.get_model(NAME, weights=None, weights_backbone=None)
     with torch.no_grad():
@@ -32,7 +32,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"torchvision:{NAME}:{path}"
 
 
-def test_detecting_with_them(tmp_path: Path, weights: str) -> None:
+def test_prediction(tmp_path: Path, weights: str) -> None:
     Image.new("RGB", (90, 60), (200, 30, 60)).save(tmp_path / "image.png")
     done = run_script("predict", f"checkpoint={weights}", "input=image.png", "output=found", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -43,7 +43,7 @@ def test_detecting_with_them(tmp_path: Path, weights: str) -> None:
 
 
 @pytest.mark.skipif(not COCO.is_dir(), reason="the sample of COCO is not beside the repository")
-def test_evaluating_them(tmp_path: Path, weights: str) -> None:
+def test_evaluation(tmp_path: Path, weights: str) -> None:
     few = ["dataset=coco", f"data_dir={COCO.parent}", "dataset.val.limit=2", "dataset.val_augment.short_sizes=[96]"]
     done = run_script("evaluate", f"checkpoint={weights}", *few, "workers=0", "hydra.run.dir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -54,7 +54,7 @@ def test_evaluating_them(tmp_path: Path, weights: str) -> None:
     assert {thing["category_id"] for thing in found} == {1}  # COCO's own id of a person
 
 
-def test_evaluating_them_on_other_classes(tmp_path: Path, weights: str) -> None:
+def test_evaluation_on_other_classes_is_refused(tmp_path: Path, weights: str) -> None:
     few = ["dataset=shapes", "dataset.train.train=2", "dataset.train.val=2", "data_dir=data"]
     done = run_script("evaluate", f"checkpoint={weights}", *few, cwd=tmp_path)
     assert done.returncode == 1
@@ -62,9 +62,9 @@ def test_evaluating_them_on_other_classes(tmp_path: Path, weights: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_going_on_from_them_with_other_classes(tmp_path: Path, weights: str) -> None:
+def test_fine_tuning_on_other_classes(tmp_path: Path, weights: str) -> None:
     few = ["dataset=shapes", "dataset.train.train=4", "dataset.train.val=2", "data_dir=data"]
-    few += ["schedule.optimizer.momentum=0.75"]  # a key that is not there until the weights bring their preset
+    few += ["schedule.optimizer.momentum=0.75"]  # a key of the weights' preset
     done = run_script("train", f"weights={weights}", *few, *SMALL, "hydra.run.dir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     line = next(line for line in done.stdout.splitlines() if line.startswith("weights: "))
@@ -72,7 +72,7 @@ def test_going_on_from_them_with_other_classes(tmp_path: Path, weights: str) -> 
     for layer in ("heads.box_head.classify", "heads.box_head.regress", "heads.further.mask.predictor."):
         assert layer in line
     config = (tmp_path / "run" / "config.yaml").read_text()
-    assert "eps: 1.0e-05" in config  # this file was trained with one; the published has none
+    assert "eps: 1.0e-05" in config  # this file has trained norms; the published weights have eps=0
     assert "aligned: false" in config
     assert "momentum: 0.75" in config
     checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
@@ -92,7 +92,7 @@ def test_going_on_from_them_with_other_classes(tmp_path: Path, weights: str) -> 
         ("nowhere.pkl", ["nowhere.pkl", "no such file"]),
     ],
 )
-def test_what_is_not_there_is_named(tmp_path: Path, source: str, words: list[str]) -> None:
+def test_missing_weights_are_named(tmp_path: Path, source: str, words: list[str]) -> None:
     for script, key in (("train", "weights"), ("evaluate", "checkpoint")):
         done = run_script(script, f"{key}={source}", cwd=tmp_path)
         assert done.returncode == 1

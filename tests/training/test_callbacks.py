@@ -14,7 +14,7 @@ def read(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_rows_are_complete_at_every_moment(tmp_path: Path) -> None:
+def test_csv_rows_are_complete_after_each_save(tmp_path: Path) -> None:
     logger = CsvLogger(tmp_path)
     expected: dict[int, dict[str, float]] = {}
     for step in range(20):
@@ -29,7 +29,7 @@ def test_rows_are_complete_at_every_moment(tmp_path: Path) -> None:
     assert len(read(tmp_path)) == 20
 
 
-def test_a_resumed_run_drops_what_it_will_do_again(tmp_path: Path) -> None:
+def test_csv_drops_rows_after_the_resumed_step(tmp_path: Path) -> None:
     first = CsvLogger(tmp_path)
     for step in range(10):
         first.log_metrics({"loss": float(step)}, step)
@@ -43,7 +43,7 @@ def test_a_resumed_run_drops_what_it_will_do_again(tmp_path: Path) -> None:
 
 
 class Saver:
-    """What of a trainer is needed."""
+    """Stand in for the trainer that `Interruption` uses."""
 
     global_step = 6
 
@@ -55,7 +55,7 @@ class Saver:
         self.saved.append(path)
 
 
-def test_ctrl_c_while_the_last_step_is_validated_stops_too(tmp_path: Path) -> None:
+def test_ctrl_c_during_the_last_validation_stops_too(tmp_path: Path) -> None:
     trainer = Saver()
     interruption = Interruption(tmp_path / "last.ckpt", Console(quiet=True))
     before = signal.getsignal(signal.SIGINT)

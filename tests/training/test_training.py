@@ -6,13 +6,13 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from detector.config.resolve import precision
+from detector.config.resolve import resolve_precision
 from detector.training.evaluate import accelerator as _accelerator
 from detector.training.run import keep_best
 
 
 @pytest.mark.parametrize(("final", "kept"), [(0.4, "best"), (0.5, "best"), (0.6, "last")])
-def test_the_end_of_a_run_can_be_its_best(tmp_path: Path, final: float, kept: str) -> None:
+def test_the_last_checkpoint_can_become_the_best(tmp_path: Path, final: float, kept: str) -> None:
     for name in ("best", "last"):
         (tmp_path / f"{name}.ckpt").write_text(name)
     best = ModelCheckpoint(tmp_path, "best", monitor="box/AP", mode="max")
@@ -23,12 +23,12 @@ def test_the_end_of_a_run_can_be_its_best(tmp_path: Path, final: float, kept: st
     assert (tmp_path / "best.ckpt").read_text() == kept
 
 
-def test_apples_gpu_is_never_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mps_is_never_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert _accelerator("auto") == "cpu"
     for name in ("gpu", "mps"):
-        with pytest.raises(ValueError, match=f"accelerator={name}: .* take trainer=cpu"):
+        with pytest.raises(ValueError, match=f"accelerator={name}: .* use trainer=cpu"):
             _accelerator(name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert [_accelerator(name) for name in ("auto", "gpu", "cpu")] == ["gpu", "gpu", "cpu"]
@@ -37,7 +37,7 @@ def test_apples_gpu_is_never_taken(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("accelerator", ["auto", "cpu", "gpu"])
 @pytest.mark.parametrize("gpu", [None, False, True])
 @pytest.mark.parametrize("amx", [False, True])
-def test_the_precision_is_what_the_device_is_good_at(
+def test_auto_precision_follows_the_device(
     monkeypatch: pytest.MonkeyPatch, accelerator: str, gpu: bool | None, amx: bool
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu is not None)
@@ -45,7 +45,7 @@ def test_the_precision_is_what_the_device_is_good_at(
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and gpu is None)
     fast = amx if on_cpu else bool(gpu)
-    assert precision("auto", accelerator) == ("bf16-mixed" if fast else "32-true")
-    assert precision("16", accelerator) == "16-mixed"
+    assert resolve_precision("auto", accelerator) == ("bf16-mixed" if fast else "32-true")
+    assert resolve_precision("16", accelerator) == "16-mixed"
     with pytest.raises(ValueError, match="not 'half'"):
-        precision("half", accelerator)
+        resolve_precision("half", accelerator)

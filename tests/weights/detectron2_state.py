@@ -23,7 +23,7 @@ NORMS = {
 
 
 def conv(name: str, outputs: int, inputs: int, side: int, norm: str = "", bias: bool | None = None) -> Shapes:
-    """Its Conv2d with the norm inside; a bias where there is no norm."""
+    """Return the shapes of Detectron2's Conv2d with its norm, or with a bias if it has none."""
     shapes: Shapes = {f"{name}.weight": (outputs, inputs, side, side)}
     if norm == "" if bias is None else bias:
         shapes[f"{name}.bias"] = (outputs,)
@@ -59,7 +59,7 @@ def detector(
     box_convs: int = 0,
     agnostic: bool = False,
 ) -> Shapes:
-    """GeneralizedRCNN of the base configuration of `kind` (fpn, c4, dc5), with MODEL.RESNETS.DEPTH, MASK_ON, ..."""
+    """Return the shapes of GeneralizedRCNN with the base configuration of `kind` (fpn, c4, dc5), DEPTH, MASK_ON, ..."""
     blocks = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}[depth]
     last = 4 if kind == "c4" else 5
     body = "backbone.bottom_up." if kind == "fpn" else "backbone."
@@ -104,19 +104,19 @@ def detector(
 
 
 def numbered(shapes: Shapes) -> dict[str, Tensor]:
-    """A tensor for each name, of its place in the dict everywhere; without memory of its own."""
+    """Return a state dict in which each tensor is filled with its index; expanded, so that it takes no memory."""
     return {name: torch.tensor(float(i)).expand(shape) for i, (name, shape) in enumerate(shapes.items())}
 
 
 def cell_anchors(sizes: list[list[float]], ratios: tuple[float, ...] = (0.5, 1.0, 2.0)) -> Iterator[Tensor]:
-    """DefaultAnchorGenerator.generate_cell_anchors, by level."""
+    """Compute DefaultAnchorGenerator.generate_cell_anchors of each level."""
     for level in sizes:
         sides = [((s * s / r) ** 0.5, (s * s / r) ** 0.5 * r) for s in level for r in ratios]
         yield torch.tensor([[-w / 2, -h / 2, w / 2, h / 2] for w, h in sides])
 
 
 def conv_norm(x: Tensor, state: dict[str, Tensor], name: str, stride: int = 1, dilation: int = 1) -> Tensor:
-    """Conv2d of layers/wrappers.py with FrozenBatchNorm2d."""
+    """Compute the Conv2d of layers/wrappers.py with FrozenBatchNorm2d."""
     weight = state[f"{name}.weight"]
     x = F.conv2d(x, weight, None, stride, dilation * (weight.shape[-1] // 2), dilation)
     mean, var, scale, shift = (state[f"{name}.norm.{k}"] for k in ("running_mean", "running_var", "weight", "bias"))
@@ -124,7 +124,7 @@ def conv_norm(x: Tensor, state: dict[str, Tensor], name: str, stride: int = 1, d
 
 
 def run_stage(x: Tensor, state: dict[str, Tensor], name: str, blocks: int, stride: int, dilation: int = 1) -> Tensor:
-    """Of BottleneckBlock with STRIDE_IN_1X1."""
+    """Compute BottleneckBlock with STRIDE_IN_1X1."""
     for i in range(blocks):
         block, step = f"{name}.{i}", stride if i == 0 else 1
         y = conv_norm(x, state, f"{block}.conv1", step).relu()
@@ -135,7 +135,7 @@ def run_stage(x: Tensor, state: dict[str, Tensor], name: str, blocks: int, strid
 
 
 def run_backbone(image: Tensor, state: dict[str, Tensor], kind: str) -> list[Tensor]:
-    """The features of an image [3, H, W] in red, green, blue with ResNet-50, p2..p6 or one level."""
+    """Compute the ResNet-50 features of an RGB image [3, H, W]: p2 to p6, or one level."""
     x = image.flip(0) - torch.tensor([103.53, 116.28, 123.675]).view(3, 1, 1)
     body = "backbone.bottom_up." if kind == "fpn" else "backbone."
     x = F.max_pool2d(conv_norm(x[None], state, f"{body}stem.conv1", 2).relu(), 3, 2, 1)

@@ -1,4 +1,4 @@
-"""Detectron2's checkpoints in this project's names: every tensor used once, none made up."""
+"""Checkpoints of Detectron2 are converted: each tensor is used once, and the outputs are equal."""
 
 import pickle
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from detector import weights
 from detector.config import build
 from detector.config.resolve import with_classes
 from detector.weights import detectron2
-from detector.weights.foreign import Foreign
+from detector.weights.conversion import PretrainedWeights
 from tests.conftest import compose_config
 from tests.weights.detectron2_state import Shapes, cell_anchors, numbered, run_backbone, run_stage
 from tests.weights.detectron2_state import detector as shapes_of
@@ -23,33 +23,35 @@ VARIANTS = [(depth, kind, masks) for depth in (50, 101) for kind in ("c4", "dc5"
 STEM = "backbone.body.stem.0.weight"
 
 
-def converted(shapes: Shapes, extra: Mapping[str, Tensor] | None = None) -> Foreign:
+def converted(shapes: Shapes, extra: Mapping[str, Tensor] | None = None) -> PretrainedWeights:
     return detectron2.convert(numbered(shapes) | dict(extra or {}), "file.pth")
 
 
-def loaded(foreign: Foreign, num_classes: int = 80) -> weights.Report:
-    """Into the model that the conventions describe, on no device: names and shapes are checked, nothing is computed."""
-    classes = foreign.classes or [str(i) for i in range(num_classes)]
-    config = with_classes(compose_config(*foreign.conventions), classes)
+def loaded(pretrained: PretrainedWeights, num_classes: int = 80) -> weights.LoadReport:
+    """Load into the model that the conventions describe, on the meta device: only names and shapes are checked."""
+    classes = pretrained.classes or [str(i) for i in range(num_classes)]
+    config = with_classes(compose_config(*pretrained.conventions), classes)
     with torch.device("meta"):
         model = build.build_model(config)
-    return weights.load(model, replace(foreign, state={k: v.to("meta") for k, v in foreign.state.items()}), classes)
+    return weights.load_weights(
+        model, replace(pretrained, state={k: v.to("meta") for k, v in pretrained.state.items()}), classes
+    )
 
 
 @pytest.mark.parametrize(("depth", "kind", "masks"), VARIANTS)
 def test_every_tensor_is_used_once_and_fits(depth: int, kind: str, masks: bool) -> None:
     shapes = shapes_of(depth, kind, masks)
-    foreign = converted(shapes)
-    used = [int(value.flatten()[0]) for value in foreign.state.values()]
+    pretrained = converted(shapes)
+    used = [int(value.flatten()[0]) for value in pretrained.state.values()]
     assert sorted(used) == list(range(len(shapes)))
-    assert foreign.conventions == [
+    assert pretrained.conventions == [
         f"experiment=detectron2_{kind}",
         f"backbone=resnet{depth}_{kind}",
         f"model={'mask' if masks else 'faster'}_rcnn",
     ]
-    report = loaded(foreign)
+    report = loaded(pretrained)
     assert report.loaded == len(shapes)
-    assert report.anew == []
+    assert report.reinitialized == []
 
 
 PLACES = {
@@ -92,26 +94,26 @@ PLACES = {
 
 
 @pytest.mark.parametrize("kind", PLACES)
-def test_each_tensor_has_its_place(kind: str) -> None:
+def test_each_tensor_keeps_its_values(kind: str) -> None:
     state = numbered(shapes_of(50, kind, masks=True))
-    foreign = detectron2.convert(state, "file.pth")
+    pretrained = detectron2.convert(state, "file.pth")
     for theirs, own in PLACES[kind].items():
-        assert foreign.state[own].flatten()[0] == state[theirs].flatten()[0], theirs
-        assert foreign.state[own].numel() == state[theirs].numel(), theirs
+        assert pretrained.state[own].flatten()[0] == state[theirs].flatten()[0], theirs
+        assert pretrained.state[own].numel() == state[theirs].numel(), theirs
 
 
 @pytest.mark.parametrize("kind", PLACES)
-def test_the_same_numbers_come_out(kind: str) -> None:
-    """Of the backbone on an image, with its normalisation, strides and dilation, and of C4's fifth stage on RoIs."""
+def test_converted_weights_give_equal_features(kind: str) -> None:
+    """Compare the backbone on an image (normalisation, strides, dilation) and C4's fifth stage on RoIs."""
     state = numbered(shapes_of(50, kind, num_classes=3))
     torch.manual_seed(0)
     for name, value in state.items():
         if name.startswith(("backbone.", "roi_heads.res5.")):
             spread = (2 / value[0].numel()) ** 0.5 if value.ndim == 4 else 0.1
             state[name] = torch.rand(value.shape) + 0.5 if "var" in name else spread * torch.randn(value.shape)
-    foreign = detectron2.convert(state, "file.pth")
-    model = build.build_model(with_classes(compose_config(*foreign.conventions), list("abc"))).eval()
-    weights.load(model, foreign, list("abc"))
+    pretrained = detectron2.convert(state, "file.pth")
+    model = build.build_model(with_classes(compose_config(*pretrained.conventions), list("abc"))).eval()
+    weights.load_weights(model, pretrained, list("abc"))
     image, pooled = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8), torch.randn(2, 1024, 14, 14)
     with torch.no_grad():
         pairs = list(
@@ -129,7 +131,7 @@ def test_the_same_numbers_come_out(kind: str) -> None:
         assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
-def test_the_first_convolution_is_turned_to_rgb_and_the_matrix_to_cells() -> None:
+def test_stem_is_flipped_to_rgb_and_first_fc_is_unflattened() -> None:
     state = numbered(shapes_of(50, "fpn"))
     first = state["backbone.bottom_up.stem.conv1.weight"] = torch.randn(64, 3, 7, 7)
     matrix = state["roi_heads.box_head.fc1.weight"] = torch.randn(1024, 256 * 49)
@@ -142,7 +144,7 @@ def test_the_first_convolution_is_turned_to_rgb_and_the_matrix_to_cells() -> Non
     assert found["heads.box_head.trunk.0.weight"].shape == (1024, 256, 7, 7)
 
 
-def test_an_order_of_red_green_blue_is_seen() -> None:
+def test_rgb_models_are_recognised_by_their_mean() -> None:
     first = torch.randn(64, 3, 7, 7)
     shapes, stem = shapes_of(50, "fpn"), "backbone.bottom_up.stem.conv1.weight"
     for mean, turned in (([103.53, 116.28, 123.675], True), ([123.675, 116.28, 103.53], False), ([90.0] * 3, True)):
@@ -153,7 +155,7 @@ def test_an_order_of_red_green_blue_is_seen() -> None:
         assert len(found.conventions) == 3 + (mean[0] == 90)
 
 
-def test_buffers_of_other_preprocessing_and_anchors_become_conventions() -> None:
+def test_unusual_preprocessing_and_anchors_become_overrides() -> None:
     std = {"pixel_mean": torch.tensor([103.53, 116.28, 123.675]), "pixel_std": torch.tensor([57.375, 57.12, 58.395])}
     name = "proposal_generator.anchor_generator.cell_anchors."
 
@@ -199,16 +201,16 @@ def test_buffers_of_other_preprocessing_and_anchors_become_conventions() -> None
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else str(len(value)),
 )
-def test_other_configurations_are_seen(options: dict[str, Any], conventions: set[str]) -> None:
+def test_architecture_is_inferred(options: dict[str, Any], conventions: set[str]) -> None:
     shapes = shapes_of(**{"depth": 50, "kind": "fpn", "masks": True} | options)
-    foreign = converted(shapes)
+    pretrained = converted(shapes)
     name = "resnext101_32x8d" if "groups" in options else "resnet50"
-    assert foreign.conventions[:3] == ["experiment=detectron2_fpn", f"backbone={name}_fpn", "model=mask_rcnn"]
-    assert set(foreign.conventions[3:]) == conventions
-    assert loaded(foreign, options.get("num_classes", 80)).anew == []
+    assert pretrained.conventions[:3] == ["experiment=detectron2_fpn", f"backbone={name}_fpn", "model=mask_rcnn"]
+    assert set(pretrained.conventions[3:]) == conventions
+    assert loaded(pretrained, options.get("num_classes", 80)).reinitialized == []
 
 
-def test_names_of_classes_by_their_number() -> None:
+def test_class_names_follow_from_their_number() -> None:
     coco = converted(shapes_of(num_classes=80)).classes
     assert coco is not None
     assert (len(coco), coco[0], coco[11], coco[79]) == (80, "person", "stop sign", "toothbrush")
@@ -218,7 +220,7 @@ def test_names_of_classes_by_their_number() -> None:
     assert converted(shapes_of(num_classes=3)).classes is None
 
 
-def test_files_as_detectron2_writes_them(tmp_path: Path) -> None:
+def test_pkl_and_pth_files_are_read(tmp_path: Path) -> None:
     shapes = shapes_of(50, "c4", num_classes=3)
     state = {k: v.clone() for k, v in numbered(shapes).items()}
     expected = detectron2.convert(state, "").state
@@ -237,7 +239,7 @@ def test_files_as_detectron2_writes_them(tmp_path: Path) -> None:
         assert all(torch.equal(found.state[k], expected[k]) for k in expected)
 
 
-def test_files_of_other_kinds_are_named(tmp_path: Path) -> None:
+def test_other_pickles_are_refused(tmp_path: Path) -> None:
     def refused(content: Any, words: str) -> None:
         (tmp_path / "x.pkl").write_bytes(pickle.dumps(content))
         with pytest.raises(ValueError, match=words):
@@ -248,12 +250,12 @@ def test_files_of_other_kinds_are_named(tmp_path: Path) -> None:
     refused({"conv1_w": zero}, "Caffe2")
     refused([zero], "dictionary")
     refused({"model": {"stem.conv1.weight": zero}, "__author__": "MSRA"}, "neither Faster nor Mask R-CNN")
-    refused({"model": {"stem.conv1.weight": "text"}, "__author__": "MSRA"}, "an array was expected")
+    refused({"model": {"stem.conv1.weight": "text"}, "__author__": "MSRA"}, "expected an array")
     with pytest.raises(FileNotFoundError, match="no such file"):
         weights.read_weights(str(tmp_path / "none.pkl"))
 
 
-def test_parts_that_are_not_here_are_named() -> None:
+def test_unsupported_layers_are_refused() -> None:
     shapes = shapes_of()
     more = shapes | {"roi_heads.keypoint_head.conv_fcn1.weight": (512, 256, 3, 3)}
     with pytest.raises(ValueError, match=r"1 of \d+ tensors belong to no part.*keypoint_head\.conv_fcn1"):
@@ -262,7 +264,7 @@ def test_parts_that_are_not_here_are_named() -> None:
     with pytest.raises(ValueError, match=r"4 of \d+ tensors belong to no part.*box_head\.0\.fc1"):
         converted(cascade)
     deeper = shapes | {k.replace("res3.3", f"res3.{i}"): v for i in range(4, 9) for k, v in shapes.items()}
-    with pytest.raises(ValueError, match="no backbone here has such numbers"):
+    with pytest.raises(ValueError, match="no backbone of this project has these numbers"):
         converted(deeper)
     with pytest.raises(ValueError, match="no whole detector"):
         converted({k: v for k, v in shapes.items() if "objectness" not in k})

@@ -1,4 +1,4 @@
-"""Weights into a model: by name, as they are, or but for the predictors of other classes."""
+"""Loading weights: predictors follow the class names, or stay random for other classes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +11,8 @@ from detector import weights
 from detector.config import build
 from detector.config.resolve import with_classes
 from detector.models.rcnn import RCNN
-from detector.weights import Foreign
-from detector.weights.checkpoints import FORMAT, portable
+from detector.weights import PretrainedWeights
+from detector.weights.checkpoints import FORMAT, portable_config
 from tests.conftest import CLASSES, compose_config, small_model
 
 PREDICTORS = ["heads.box_head.classify", "heads.box_head.regress", "heads.further.mask.predictor.10"]
@@ -24,49 +24,49 @@ def model_of(classes: Sequence[str], *overrides: str, seed: int = 0) -> RCNN:
     return build.build_model(with_classes(config, classes))
 
 
-def foreign_of(model: RCNN, classes: list[str] | None, conventions: Sequence[str] = ()) -> Foreign:
+def pretrained_of(model: RCNN, classes: list[str] | None, conventions: Sequence[str] = ()) -> PretrainedWeights:
     state = {k: v.clone() for k, v in model.state_dict().items()}
     for name in PREDICTORS:  # biases are zero at first, and would all look alike
         if f"{name}.bias" in state:
             state[f"{name}.bias"] = torch.arange(float(len(state[f"{name}.bias"])))
-    return Foreign(state, list(conventions), classes, "file.pth")
+    return PretrainedWeights(state, list(conventions), classes, "file.pth")
 
 
 def differences(model: RCNN, state: dict[str, Tensor]) -> list[str]:
-    """The layers whose tensors are not those of `state`."""
+    """List the layers whose tensors differ from `state`."""
     own = model.state_dict()
     assert own.keys() == state.keys()
     return sorted({k.rpartition(".")[0] for k in own if own[k].shape != state[k].shape or not own[k].equal(state[k])})
 
 
 @pytest.mark.parametrize("names", [None, CLASSES, ["a", "N/A", "b", "N/A"]])
-def test_the_same_classes_are_loaded_as_they_are(names: list[str] | None) -> None:
-    foreign = foreign_of(model_of(CLASSES, seed=1), names)
+def test_same_classes_load_every_tensor(names: list[str] | None) -> None:
+    pretrained = pretrained_of(model_of(CLASSES, seed=1), names)
     model = model_of(CLASSES, seed=2)
-    assert differences(model, foreign.state)
-    report = weights.load(model, foreign, names or CLASSES)
-    assert differences(model, foreign.state) == []
-    assert str(report) == f"weights: {len(foreign.state)} tensors from file.pth"
+    assert differences(model, pretrained.state)
+    report = weights.load_weights(model, pretrained, names or CLASSES)
+    assert differences(model, pretrained.state) == []
+    assert str(report) == f"weights: {len(pretrained.state)} tensors from file.pth"
 
 
 @pytest.mark.parametrize("head", [[], ["mask_head=mlp"], ["mask_loss=softmax"]], ids=str)
-def test_rows_follow_the_names_of_classes(head: list[str]) -> None:
+def test_predictor_rows_are_reordered_by_class_name(head: list[str]) -> None:
     theirs = ["N/A", "star", "circle", "N/A", "ring", "square"]
-    foreign = foreign_of(model_of(theirs, *head, seed=1), theirs)
+    pretrained = pretrained_of(model_of(theirs, *head, seed=1), theirs)
     model = model_of(CLASSES, *head, seed=2)
-    report = weights.load(model, foreign, CLASSES)
-    assert report.anew == []
+    report = weights.load_weights(model, pretrained, CLASSES)
+    assert report.reinitialized == []
     own = model.state_dict()
     rows = [theirs.index(name) for name in CLASSES]
     for leaf in ("weight", "bias"):
-        given = foreign.state[f"heads.box_head.classify.{leaf}"]
+        given = pretrained.state[f"heads.box_head.classify.{leaf}"]
         assert own[f"heads.box_head.classify.{leaf}"].equal(torch.stack([given[i] for i in [*rows, 6]]))
-        given = foreign.state[f"heads.box_head.regress.{leaf}"]
+        given = pretrained.state[f"heads.box_head.regress.{leaf}"]
         assert own[f"heads.box_head.regress.{leaf}"].equal(torch.cat([given[4 * i : 4 * i + 4] for i in rows]))
     last = "heads.further.mask.predictor." + ("4" if "mask_head=mlp" in head else "10")
-    given, cells = foreign.state[f"{last}.weight"], 784 if "mask_head=mlp" in head else 1
+    given, cells = pretrained.state[f"{last}.weight"], 784 if "mask_head=mlp" in head else 1
     assert own[f"{last}.weight"].equal(torch.cat([given[cells * i : cells * i + cells] for i in rows]))
-    changed = differences(model, own | {k: v for k, v in foreign.state.items() if v.shape == own[k].shape})
+    changed = differences(model, own | {k: v for k, v in pretrained.state.items() if v.shape == own[k].shape})
     assert set(changed) <= {*PREDICTORS, last}
 
 
@@ -81,86 +81,89 @@ def test_rows_follow_the_names_of_classes(head: list[str]) -> None:
         (list("abcde"), ["x"], "1 classes instead of 5"),
     ],
 )
-def test_predictors_of_other_classes_are_made_anew(theirs: list[str] | None, ours: list[str], reason: str) -> None:
-    foreign = foreign_of(model_of([str(i) for i in range(5)], seed=1), theirs)
+def test_predictors_of_other_classes_stay_random(theirs: list[str] | None, ours: list[str], reason: str) -> None:
+    pretrained = pretrained_of(model_of([str(i) for i in range(5)], seed=1), theirs)
     model = model_of(ours, seed=2)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    report = weights.load(model, foreign, ours)
-    assert report.anew == PREDICTORS
+    report = weights.load_weights(model, pretrained, ours)
+    assert report.reinitialized == PREDICTORS
     assert str(report) == (
-        f"weights: {len(foreign.state) - 6} tensors from file.pth; made anew for {reason}: {', '.join(PREDICTORS)}"
+        f"weights: {len(pretrained.state) - 6} tensors from file.pth; randomly initialized for {reason}: "
+        + ", ".join(PREDICTORS)
     )
-    assert differences(model, foreign.state) == PREDICTORS
+    assert differences(model, pretrained.state) == PREDICTORS
     assert all(model.state_dict()[f"{name}.weight"].equal(before[f"{name}.weight"]) for name in PREDICTORS)
 
 
 @pytest.mark.parametrize("mask", ["fcn", "mlp"])
-def test_layers_of_all_classes_are_kept(mask: str) -> None:
+def test_class_agnostic_layers_are_loaded_for_other_classes(mask: str) -> None:
     options = ["model.heads.box_head.cls_agnostic_bbox_reg=true", "mask_loss=class_agnostic", f"mask_head={mask}"]
-    foreign = foreign_of(model_of(list("abcde"), *options, seed=1), list("abcde"))
+    pretrained = pretrained_of(model_of(list("abcde"), *options, seed=1), list("abcde"))
     model = model_of(["x", "y"], *options, seed=2)
-    assert weights.load(model, foreign, ["x", "y"]).anew == PREDICTORS[:1]
-    assert differences(model, foreign.state) == PREDICTORS[:1]
+    assert weights.load_weights(model, pretrained, ["x", "y"]).reinitialized == PREDICTORS[:1]
+    assert differences(model, pretrained.state) == PREDICTORS[:1]
     model = model_of(["b", "a", "d", "c", "e"], *options, seed=2)
-    assert weights.load(model, foreign, ["b", "a", "d", "c", "e"]).anew == []
-    assert differences(model, foreign.state) == PREDICTORS[:1]  # in another order
+    assert weights.load_weights(model, pretrained, ["b", "a", "d", "c", "e"]).reinitialized == []
+    assert differences(model, pretrained.state) == PREDICTORS[:1]  # in another order
 
 
-def test_for_other_classes_the_predictors_may_be_of_another_kind() -> None:
-    foreign = foreign_of(model_of(list("abc"), seed=1), list("abc"))
+def test_predictors_of_another_kind_are_allowed_for_other_classes_only() -> None:
+    pretrained = pretrained_of(model_of(list("abc"), seed=1), list("abc"))
     model = model_of(["x", "y"], "model.heads.box_head.cls_agnostic_bbox_reg=true", "mask_loss=class_agnostic", seed=2)
-    assert weights.load(model, foreign, ["x", "y"]).anew == PREDICTORS
+    assert weights.load_weights(model, pretrained, ["x", "y"]).reinitialized == PREDICTORS
     model = model_of(list("abc"), "mask_loss=class_agnostic", seed=2)
     with pytest.raises(ValueError, match=r"predictor\.10\.bias is \[3\] and the model's \[1\]"):
-        weights.load(model, foreign, list("abc"))
+        weights.load_weights(model, pretrained, list("abc"))
 
 
-def test_counters_are_no_weights() -> None:
+def test_num_batches_tracked_may_be_missing_or_left_over() -> None:
     counted = model_of(CLASSES, seed=1)
-    uncounted = foreign_of(counted, None)
+    uncounted = pretrained_of(counted, None)
     for key in [k for k in uncounted.state if k.endswith("num_batches_tracked")]:
         del uncounted.state[key]
     model = model_of(CLASSES, seed=2)
-    assert weights.load(model, uncounted, CLASSES).loaded == len(uncounted.state) < len(model.state_dict())
-    assert differences(model, foreign_of(counted, None).state | uncounted.state) == []
+    assert weights.load_weights(model, uncounted, CLASSES).loaded == len(uncounted.state) < len(model.state_dict())
+    assert differences(model, pretrained_of(counted, None).state | uncounted.state) == []
     frozen = model_of(CLASSES, "norm=frozen", "backbone.fpn_norm=null", seed=2)
-    foreign = foreign_of(model_of(CLASSES, "backbone.fpn_norm=null", seed=1), None)
-    assert weights.load(frozen, foreign, CLASSES).loaded == len(frozen.state_dict()) < len(foreign.state)
+    pretrained = pretrained_of(model_of(CLASSES, "backbone.fpn_norm=null", seed=1), None)
+    assert weights.load_weights(frozen, pretrained, CLASSES).loaded == len(frozen.state_dict()) < len(pretrained.state)
 
 
-def test_what_does_not_fit_is_named_with_the_way_out() -> None:
+def test_mismatched_tensors_are_named_with_the_way_out() -> None:
     conventions = ["experiment=detectron2_fpn", "model=mask_rcnn"]
-    foreign = foreign_of(model_of(CLASSES), CLASSES, conventions)
+    pretrained = pretrained_of(model_of(CLASSES), CLASSES, conventions)
     with pytest.raises(
         ValueError, match=r"12 left over \(heads\.further\.mask.*they need experiment=detectron2_fpn model="
     ):
-        weights.load(small_model("model=faster_rcnn"), foreign, CLASSES)
-    with pytest.raises(ValueError, match=r"12 tensors missing \(heads\.further\.mask.*take its run's configuration"):
-        weights.load(model_of(CLASSES), foreign_of(small_model("model=faster_rcnn"), CLASSES), CLASSES)
+        weights.load_weights(small_model("model=faster_rcnn"), pretrained, CLASSES)
+    with pytest.raises(
+        ValueError, match=r"12 tensors missing \(heads\.further\.mask.*train with the configuration of the run"
+    ):
+        weights.load_weights(model_of(CLASSES), pretrained_of(small_model("model=faster_rcnn"), CLASSES), CLASSES)
     with pytest.raises(
         ValueError, match=r"6 of another shape .*classify\.weight is \[5, 64\] and the model's \[5, 48\]"
     ):
-        weights.load(model_of(CLASSES, "backbone.width=48"), foreign, CLASSES)
+        weights.load_weights(model_of(CLASSES, "backbone.width=48"), pretrained, CLASSES)
 
 
-def test_a_run_of_this_project_is_read_and_loaded(tmp_path: Path) -> None:
+def test_checkpoints_of_this_project_are_read_and_loaded(tmp_path: Path) -> None:
     config = with_classes(compose_config("backbone.channels=32", "backbone.width=64"), CLASSES)
     torch.manual_seed(3)
     trained = build.build_model(config)
     content = {
         "state_dict": {f"model.{k}": v for k, v in trained.state_dict().items()},
-        "aligned_rcnn": {"format": FORMAT, "config": portable(config)},
+        "aligned_rcnn": {"format": FORMAT, "config": portable_config(config)},
     }
     for name in ("last.ckpt", "renamed.pth"):
         torch.save(content, tmp_path / name)
-        foreign = weights.read_weights(str(tmp_path / name))
-        assert (foreign.classes, foreign.conventions) == (CLASSES, [])
+        pretrained = weights.read_weights(str(tmp_path / name))
+        assert (pretrained.classes, pretrained.conventions) == (CLASSES, [])
         model = small_model(seed=4)
-        assert weights.load(model, foreign, CLASSES).anew == []
+        assert weights.load_weights(model, pretrained, CLASSES).reinitialized == []
         assert differences(model, trained.state_dict()) == []
 
 
-def test_damaged_and_hostile_files_of_torch_are_named(tmp_path: Path) -> None:
+def test_damaged_and_hostile_torch_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     torch.save({"model": torch.nn.Linear(2, 2)}, path)
     with pytest.raises(ValueError, match=r"x\.pth.*cannot be read as data"):
@@ -185,30 +188,30 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_classifier_of_a_model_follows_the_names(kind: str) -> None:
+def test_all_classifiers_are_reordered_by_class_name(kind: str) -> None:
     theirs = ["star", "circle", "ring", "square"]
-    foreign = foreign_of(model_of(theirs, kind, seed=1), theirs)
+    pretrained = pretrained_of(model_of(theirs, kind, seed=1), theirs)
     model = model_of(CLASSES, kind, seed=2)
-    assert weights.load(model, foreign, CLASSES).anew == []
+    assert weights.load_weights(model, pretrained, CLASSES).reinitialized == []
     rows = [*(theirs.index(name) for name in CLASSES), 4]
     for layer in KINDS[kind]:
-        given, own = foreign.state[f"{layer}.weight"], model.state_dict()[f"{layer}.weight"]
+        given, own = pretrained.state[f"{layer}.weight"], model.state_dict()[f"{layer}.weight"]
         assert own.unflatten(0, (5, -1)).equal(given.unflatten(0, (5, -1))[rows])
-    assert set(differences(model, foreign.state)) == set(KINDS[kind])
+    assert set(differences(model, pretrained.state)) == set(KINDS[kind])
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_classifier_of_a_model_is_made_anew_for_other_classes(kind: str) -> None:
-    foreign = foreign_of(model_of(["a", "b"], kind, seed=1), ["a", "b"])
+def test_all_classifiers_stay_random_for_other_classes(kind: str) -> None:
+    pretrained = pretrained_of(model_of(["a", "b"], kind, seed=1), ["a", "b"])
     model = model_of(CLASSES, kind, seed=2)
-    assert weights.load(model, foreign, CLASSES).anew == KINDS[kind]
-    assert differences(model, foreign.state) == KINDS[kind]
+    assert weights.load_weights(model, pretrained, CLASSES).reinitialized == KINDS[kind]
+    assert differences(model, pretrained.state) == KINDS[kind]
 
 
 def test_a_model_without_an_rpn_keeps_its_proposer() -> None:
-    foreign = foreign_of(model_of(CLASSES, seed=1), list(CLASSES))
+    pretrained = pretrained_of(model_of(CLASSES, seed=1), list(CLASSES))
     model = model_of(CLASSES, "model/proposer=given", seed=2)
-    report = weights.load(model, foreign, CLASSES)
-    rest = {k: v for k, v in foreign.state.items() if not k.startswith("proposer.")}
+    report = weights.load_weights(model, pretrained, CLASSES)
+    rest = {k: v for k, v in pretrained.state.items() if not k.startswith("proposer.")}
     assert differences(model, rest) == []
-    assert report.anew == []
+    assert report.reinitialized == []

@@ -1,4 +1,4 @@
-"""Pickles of arrays: what is read, and what is refused without being run."""
+"""Pickled arrays are read; hostile pickles are refused, and their code is not run."""
 
 import os
 import pickle
@@ -25,7 +25,7 @@ def ran(what: str) -> str:
 
 
 class Reduced:
-    """Pickles as the call of a function."""
+    """An object that pickles as the call of a function."""
 
     def __init__(self, function: Any, *arguments: Any, state: Any = None) -> None:
         self.parts = (function, arguments, state) if state is not None else (function, arguments)
@@ -52,7 +52,7 @@ def _nothing_ran() -> Any:
 @pytest.mark.parametrize("shape", [(), (0, 3), (5,), (2, 3, 4)])
 def test_arrays_are_read_as_numpy_reads_them(protocol: int, dtype: str, shape: tuple[int, ...], tmp_path: Path) -> None:
     array = np.arange(1, 1 + np.prod(shape, dtype=int)).reshape(shape).astype(dtype)
-    found = unpickle.read(written(tmp_path, {"a": array, "b": [array]}, protocol))
+    found = unpickle.read_pickle(written(tmp_path, {"a": array, "b": [array]}, protocol))
     expected = torch.from_numpy(array.copy())
     for tensor in (found["a"].tensor(), found["b"][0].tensor()):
         assert tensor.dtype == expected.dtype
@@ -60,23 +60,23 @@ def test_arrays_are_read_as_numpy_reads_them(protocol: int, dtype: str, shape: t
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_arrays_in_other_orders_of_cells_and_bytes(protocol: int, tmp_path: Path) -> None:
+def test_fortran_order_and_big_endian_arrays_are_read(protocol: int, tmp_path: Path) -> None:
     array = np.arange(6, dtype="f4").reshape(2, 3)
     content = [np.asfortranarray(array), array.astype(">f4"), np.stack((array, array), -1)[..., 0], np.float32(2.5)]
-    *found, scalar = unpickle.read(written(tmp_path, content, protocol))
+    *found, scalar = unpickle.read_pickle(written(tmp_path, content, protocol))
     assert [torch.equal(a.tensor(), torch.from_numpy(array)) for a in found] == [True, True, True]
     assert scalar.tensor().item() == 2.5
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_containers_and_what_hangs_on_a_state_dict(protocol: int, tmp_path: Path) -> None:
+def test_containers_are_read_and_state_dict_metadata_is_dropped(protocol: int, tmp_path: Path) -> None:
     state = OrderedDict(a=1, b=(2.5, "text", None, True, {3}, frozenset({4})))
     state._metadata = {"": {"version": 1}}  # type: ignore[attr-defined]
     content = {"model": state, "__author__": "somebody", "bytes": b"\x00\xff"}
-    assert unpickle.read(written(tmp_path, content, protocol)) == content
+    assert unpickle.read_pickle(written(tmp_path, content, protocol)) == content
 
 
-def test_python_2_wrote_the_bytes_of_arrays_as_text(tmp_path: Path) -> None:
+def test_arrays_pickled_by_python_2_are_read(tmp_path: Path) -> None:
     # What numpy under Python 2 writes in protocol 2: SHORT_BINSTRING, which is read as latin1.
     raw = np.array([1.5, -2.0], "<f4").tobytes()
     code = (
@@ -85,7 +85,7 @@ def test_python_2_wrote_the_bytes_of_arrays_as_text(tmp_path: Path) -> None:
         b"\x89U\x08" + raw + b"tbs."
     )
     assert pickle.loads(code, encoding="latin1")["a"].tolist() == [1.5, -2.0]
-    assert unpickle.read(written(tmp_path, code))["a"].tensor().tolist() == [1.5, -2.0]
+    assert unpickle.read_pickle(written(tmp_path, code))["a"].tensor().tolist() == [1.5, -2.0]
 
 
 HOSTILE = {
@@ -115,16 +115,16 @@ def test_hostile_pickles_are_refused_and_not_run(content: Any, protocol: int, tm
     path = written(tmp_path, pickletools.optimize(pickle.dumps({"model": content}, protocol)))
     RAN.clear()  # an array of objects is run when it is built above, not when it is pickled
     with pytest.raises(ValueError, match=r"weights\.pkl"):
-        unpickle.read(path)
+        unpickle.read_pickle(path)
 
 
-def test_the_refusal_names_what_was_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"asks for (posix|nt)\.system.*nothing of it was run"):
-        unpickle.read(written(tmp_path, HOSTILE["a command"]))
+def test_refusal_names_the_function(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"asks for (posix|nt)\.system.*none of its code was run"):
+        unpickle.read_pickle(written(tmp_path, HOSTILE["a command"]))
 
 
 def array(dtype: Any = "f4", shape: Any = (2,), raw: Any = b"\x00" * 8, fortran: Any = False) -> Reduced:
-    """A pickled array with any state, as numpy would never write it."""
+    """Pickle an array with any state, valid or not."""
     from numpy._core.multiarray import _reconstruct  # type: ignore[attr-defined]
 
     dtype = np.dtype(dtype) if isinstance(dtype, str) else dtype
@@ -146,29 +146,29 @@ def array(dtype: Any = "f4", shape: Any = (2,), raw: Any = b"\x00" * 8, fortran:
     ],
     ids=lambda _: None,  # numbered: an object's own text differs from process to process
 )
-def test_arrays_that_contradict_themselves_are_refused(content: Any, tmp_path: Path) -> None:
-    found = unpickle.read(written(tmp_path, content))
+def test_malformed_arrays_are_refused(content: Any, tmp_path: Path) -> None:
+    found = unpickle.read_pickle(written(tmp_path, content))
     with pytest.raises(ValueError, match="array"):
         found.tensor()
-    assert unpickle.read(written(tmp_path, array())).tensor().tolist() == [0.0, 0.0]
+    assert unpickle.read_pickle(written(tmp_path, array())).tensor().tolist() == [0.0, 0.0]
 
 
-def test_what_a_pickle_builds_upon_stays_as_it_was(tmp_path: Path) -> None:
-    """A pickle may set attributes of what it was given: classes here would then differ for the next file."""
+def test_pickles_cannot_modify_the_record_classes(tmp_path: Path) -> None:
+    """A pickle may set attributes of what it names: the records' classes would then differ for the next file."""
     for name in (b"cnumpy\nndarray\n", b"cnumpy\ndtype\n", b"c_codecs\nencode\n", b"ccollections\nOrderedDict\n"):
         with pytest.raises(ValueError, match="not readable"):
-            unpickle.read(written(tmp_path, b"\x80\x02" + name + b"N}U\x06tensorK\x01s\x86b."))
-    assert unpickle.read(written(tmp_path, np.ones(2, "f4"))).tensor().tolist() == [1.0, 1.0]
+            unpickle.read_pickle(written(tmp_path, b"\x80\x02" + name + b"N}U\x06tensorK\x01s\x86b."))
+    assert unpickle.read_pickle(written(tmp_path, np.ones(2, "f4"))).tensor().tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.999])
-def test_a_file_that_ends_early_is_named(share: float, tmp_path: Path) -> None:
+def test_truncated_files_are_refused(share: float, tmp_path: Path) -> None:
     whole = pickle.dumps({"model": {"a": np.zeros(1000, "f4")}}, 2)
     with pytest.raises(ValueError, match=r"weights\.pkl.*not readable"):
-        unpickle.read(written(tmp_path, whole[: int(share * len(whole))]))
+        unpickle.read_pickle(written(tmp_path, whole[: int(share * len(whole))]))
 
 
-def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:
+def test_files_that_are_no_pickle_are_refused(tmp_path: Path) -> None:
     for content in (b"version https://git-lfs.github.com/spec/v1\n", b"PK\x03\x04", bytes(64)):
         with pytest.raises(ValueError, match=r"weights\.pkl.*not readable"):
-            unpickle.read(written(tmp_path, content))
+            unpickle.read_pickle(written(tmp_path, content))

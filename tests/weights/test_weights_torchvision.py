@@ -1,4 +1,4 @@
-"""torchvision's detectors in this project's names: every tensor used once, and the same numbers come out."""
+"""torchvision's detectors are converted: each tensor is used once, and the outputs are equal."""
 
 import re
 from argparse import Namespace
@@ -27,7 +27,7 @@ def theirs(name: str, num_classes: int = 91) -> nn.Module:
 
 
 def state_of(name: str, num_classes: int = 91) -> dict[str, Tensor]:
-    """Names and shapes alone."""
+    """Build torchvision's model on the meta device, which has names and shapes only."""
     with torch.device("meta"):
         return theirs(name, num_classes).state_dict()
 
@@ -37,7 +37,7 @@ def ours(conventions: list[str], classes: list[str]) -> RCNN:
 
 
 def published(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The names in the published files of version 1, from before convolutions had blocks; their norms are frozen."""
+    """Rename to the keys of the published files of version 1: no `.0` in convolutions, no counters of frozen norms."""
     changes = [
         (r"(fpn\.(?:inner|layer)_blocks\.\d)\.0\.", r"\1."),
         (r"rpn\.head\.conv\.0\.0\.", "rpn.head.conv."),
@@ -54,7 +54,7 @@ def published(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Path]:
-    """An empty folder where torch keeps what it has fetched."""
+    """Point torch's download cache to an empty folder."""
     before = torch.hub.get_dir()
     torch.hub.set_dir(str(tmp_path))
     yield tmp_path / "checkpoints"
@@ -64,19 +64,19 @@ def hub(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_tensor_is_used_once_and_fits(name: str) -> None:
     state = state_of(name)
-    foreign = convert(state, name, f"torchvision:{name}")
-    assert len(foreign.state) == len(state)
-    assert foreign.conventions == [f"experiment=torchvision_{name}", "norm.eps=1e-5"]
+    pretrained = convert(state, name, f"torchvision:{name}")
+    assert len(pretrained.state) == len(state)
+    assert pretrained.conventions == [f"experiment=torchvision_{name}", "norm.eps=1e-5"]
     with torch.device("meta"):
-        model = ours(foreign.conventions, COCO)
-    report = weights.load(model, foreign, COCO)
-    assert report.anew == []
+        model = ours(pretrained.conventions, COCO)
+    report = weights.load_weights(model, pretrained, COCO)
+    assert report.reinitialized == []
     counters = sum(key.endswith("num_batches_tracked") for key in state)
     assert report.loaded == len(model.state_dict()) == len(state) - (0 if name.endswith("_v2") else counters)
 
 
 @pytest.mark.parametrize("name", ["fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn"])
-def test_the_published_names_are_the_same_weights(name: str) -> None:
+def test_published_names_convert_to_the_same_weights(name: str) -> None:
     state = {k: torch.tensor(float(i)).expand(v.shape) for i, (k, v) in enumerate(state_of(name).items())}
     old = published(state)
     assert "rpn.head.conv.weight" in old
@@ -87,13 +87,13 @@ def test_the_published_names_are_the_same_weights(name: str) -> None:
     assert all(torch.equal(found.state[k], new.state[k]) for k in found.state)
 
 
-def test_norms_that_learn_have_an_epsilon_with_and_without_their_counters() -> None:
+def test_trained_norms_have_epsilon_with_and_without_num_batches_tracked() -> None:
     name = "fasterrcnn_resnet50_fpn_v2"
     state = {k: v for k, v in state_of(name).items() if not k.endswith("num_batches_tracked")}
     assert convert(state, name, "file").conventions == [f"experiment=torchvision_{name}", "norm.eps=1e-5"]
 
 
-def test_the_background_goes_last_and_its_regression_nowhere() -> None:
+def test_background_row_is_last_and_its_deltas_are_dropped() -> None:
     name = "maskrcnn_resnet50_fpn"
     state = state_of(name, num_classes=4)
     rows = {"box_predictor.cls_score": 4, "box_predictor.bbox_pred": 16, "mask_predictor.mask_fcn_logits": 4}
@@ -110,8 +110,8 @@ def test_the_background_goes_last_and_its_regression_nowhere() -> None:
 
 
 @pytest.mark.parametrize(("name", "epsilon"), [(NAMES[2], 0.0), (NAMES[2], 1e-5), (NAMES[3], 1e-5)])
-def test_the_same_numbers_come_out(name: str, epsilon: float) -> None:
-    """Of each part that has weights, on the same input; small variances make the norms' epsilon visible."""
+def test_converted_weights_give_equal_outputs(name: str, epsilon: float) -> None:
+    """Compare each part that has weights on the same input; small variances make the norms' epsilon visible."""
     torch.manual_seed(0)
     their = theirs(name).eval()
     with torch.no_grad():
@@ -123,9 +123,9 @@ def test_the_same_numbers_come_out(name: str, epsilon: float) -> None:
                 module.weight.uniform_(0.01, 0.02)
                 module.bias.normal_(0, 0.1)
     state = their.state_dict()
-    foreign = convert(state if epsilon else published(state), name, name)
-    model = ours(foreign.conventions, COCO).eval()
-    weights.load(model, foreign, COCO)
+    pretrained = convert(state if epsilon else published(state), name, name)
+    model = ours(pretrained.conventions, COCO).eval()
+    weights.load_weights(model, pretrained, COCO)
     names = torchvision.models.get_model_weights(name).DEFAULT.meta["categories"]
     order = [names.index(c) for c in COCO]
     image, pooled, wide = torch.randn(1, 3, 64, 64), torch.randn(2, 256, 7, 7), torch.randn(2, 256, 14, 14)
@@ -149,7 +149,7 @@ def close(found: list[Tensor], expected: list[Tensor]) -> None:
         assert (a - b).abs().max() <= 1e-5 * b.abs().max()
 
 
-def test_files_on_disk_are_taken_and_none_is_fetched_unasked(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_files_are_used_and_downloads_need_the_suffix(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "fasterrcnn_resnet50_fpn"
     path = hub / "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth"
     fetched = []
@@ -172,7 +172,7 @@ def test_files_on_disk_are_taken_and_none_is_fetched_unasked(hub: Path, monkeypa
     assert len(fetched) == 1
 
 
-def test_a_download_that_fails_says_what_to_do(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_download_names_url_and_path(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fetch(*_: object) -> None:
         raise URLError("no route")
 
@@ -181,7 +181,7 @@ def test_a_download_that_fails_says_what_to_do(hub: Path, monkeypatch: pytest.Mo
         weights.read_weights("torchvision:maskrcnn_resnet50_fpn_v2:download")
 
 
-def test_what_is_asked_for_and_what_is_there(tmp_path: Path) -> None:
+def test_unsupported_names_and_mismatched_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="fasterrcnn_resnet50_fpn_v2, maskrcnn"):
         weights.read_weights("torchvision:retinanet_resnet50_fpn")
     with pytest.raises(FileNotFoundError, match=r"no file '/none\.pth'"):
@@ -195,7 +195,7 @@ def test_what_is_asked_for_and_what_is_there(tmp_path: Path) -> None:
     assert weights.read_weights(f"torchvision:maskrcnn_resnet50_fpn:{path}").num_classes == 1
     with pytest.raises(ValueError, match=r"it looks like torchvision:maskrcnn_resnet50_fpn$"):
         weights.read_weights(f"torchvision:fasterrcnn_resnet50_fpn:{path}")
-    with pytest.raises(ValueError, match=rf"ask for torchvision:maskrcnn_resnet50_fpn:{re.escape(str(path))}"):
+    with pytest.raises(ValueError, match=rf"give torchvision:maskrcnn_resnet50_fpn:{re.escape(str(path))}"):
         weights.read_weights(str(path))
     keypoints = state_of("keypointrcnn_resnet50_fpn", num_classes=2)
     with pytest.raises(ValueError, match="belong to no part"):

@@ -19,7 +19,7 @@ from detector.evaluation.collector import ImageDetections, ImageId
 from detector.evaluation.measure import MatchedObjects, match_objects
 from detector.evaluation.predictions import detections_of, read_predictions
 from detector.masks import MaskOutput
-from detector.training.folder import configuration
+from detector.training.folder import read_config
 from detector.types import DetectionDataset, Objects, Sample, Target
 from detector.visualize import draw
 
@@ -116,7 +116,7 @@ def showcase(
     """
     if most < 1:
         raise ValueError(f"most must be at least 1, not {most}")
-    configs = [configuration(Path(run)) for run in (first, second)]
+    configs = [read_config(Path(run)) for run in (first, second)]
     names = [str(config.dataset.name) for config in configs]
     if names[0] != names[1]:
         raise ValueError(f"runs can be shown side by side on the same dataset only; these are on {' and '.join(names)}")

@@ -1,4 +1,4 @@
-"""What weights of an earlier run were trained with and the new run has otherwise, though they fit."""
+"""List the settings that change what loaded weights compute, although their shapes fit."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ CONVENTIONS = (
     *("norm", "pooler", "backbone", "model.normalize", "model.proposer.anchors", "model.proposer.bbox_reg_weights"),
     *("model.heads.bbox_reg_weights", "model.heads.box_head.bbox_reg_weights"),
 )
-"""The parts of a configuration that say what the numbers in weights mean."""
+"""Sections of the configuration that determine how weights are used: normalisation, pooling, anchors, box deltas."""
 
-FREE = ("weights", "freeze_at")
-"""What of the backbone is about training it; numbers called weights scale a box's deltas and are compared."""
+TRAINING_KEYS = ("weights", "freeze_at")
+"""Keys of the backbone that concern its training only, and are not compared."""
 
 _ABSENT = object()
 
 
-def departures(config: DictConfig, trained: Mapping[str, Any]) -> list[str]:
-    """The settings in which a run differs from that of its first weights, as overrides that would keep them.
+def changed_settings(config: DictConfig, trained: Mapping[str, Any]) -> list[str]:
+    """List the settings in which a run differs from the run that trained its initial weights.
 
-    A value that only follows another is not named beside it.
+    A value that refers to another key (`${...}`) is not listed if that key is.
 
     Args:
-        config: the run's, classes included.
-        trained: resolved, of the run that the weights come from.
+        config: the new run's configuration, classes included.
+        trained: the resolved configuration of the run that the weights come from.
 
     Returns:
-        such as `norm.eps=0.001 (here 1e-05)`.
+        overrides that would restore the trained settings, such as `norm.eps=0.001 (here 1e-05)`.
     """
     raw: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
     differing = [
@@ -55,31 +55,33 @@ def _value(config: DictConfig, key: str) -> Any:
 
 
 def _settings(raw: Mapping[str, Any], trained: Mapping[str, Any], key: str) -> Iterator[str]:
-    """The keys of single values below `key`; of a part of another kind, only its `_target_`."""
+    """Yield the keys of the values below `key`; if the part has another `_target_`, only that key."""
     node, theirs = _at(raw, key), _at(trained, key)
     if isinstance(node, Mapping):
         target = node.get("_target_", _ABSENT)
         other = target is not _ABSENT and isinstance(theirs, Mapping) and theirs.get("_target_", target) != target
         for name in ["_target_"] if other else node:
             yield from _settings(raw, trained, f"{key}.{name}")
-    elif node is not _ABSENT and (isinstance(node, list) or key.rpartition(".")[2] not in FREE):
-        yield from [key] if "${" not in str(node) or _reference(node) else []  # the computed change with the others
+    elif node is not _ABSENT and (isinstance(node, list) or key.rpartition(".")[2] not in TRAINING_KEYS):
+        yield from (
+            [key] if "${" not in str(node) or _reference(node) else []
+        )  # an expression changes with the keys in it
 
 
 def _reference(value: Any) -> str | None:
-    """The key that a value is taken from, whole."""
+    """Return the key that a value refers to if it is `${key}` and nothing else."""
     match = re.fullmatch(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else None
     return match and match[1]
 
 
 def _differs(config: DictConfig, trained: Mapping[str, Any], key: str) -> bool:
-    """Whether both have a value, or values, of their own here; parts are compared where they are described."""
+    """Return whether both configurations have this key, with different values. Nodes are compared key by key."""
     theirs, value = _at(trained, key), _value(config, key)
     return theirs is not _ABSENT and theirs != value and not isinstance(value, dict)
 
 
 def _source(config: DictConfig, raw: Mapping[str, Any], trained: Mapping[str, Any], key: str) -> tuple[str, Any]:
-    """The setting that a differing one is taken from, as far as that differs too; with the run's value."""
+    """Follow the references of a differing key to the last key that differs too; returns it and its value."""
     while (further := _reference(_at(raw, key))) and _differs(config, trained, further):
         key = further
     return key, _value(config, key)
