@@ -10,12 +10,16 @@ import functools
 import os
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from detector.config.help import CONFIGS, help_text
 from detector.config.variables import FULL_ERROR, environment_variable
 
+if TYPE_CHECKING:
+    from detector.config.cli import Work
 
-def run(name: str, target: str, prepare: Callable[[list[str]], list[str]] | None = None) -> None:
+
+def run(name: str, target: str | Work, prepare: Callable[[list[str]], list[str]] | None = None) -> None:
     """Run a script: answer `--help`, or compose the configuration and call `target` with it, once for each job of `-m`.
 
     All options of Hydra work. A mistake in the command line becomes one message on standard error and exit code 1; with
@@ -23,9 +27,9 @@ def run(name: str, target: str, prepare: Callable[[list[str]], list[str]] | None
 
     Args:
         name: the script's configuration, `configs/NAME.yaml`.
-        target: import path of the main function, `package.module.function`, a `detector.config.cli.Work`. It is
-            imported after the configuration is composed, since torch and Lightning take seconds.
-        prepare: rewrites the overrides before Hydra parses them.
+        target: the function that does the work, or better its name, `package.module.function`: it is then imported when
+            the configuration is composed, since torch and Lightning take seconds.
+        prepare: rewrites the overrides before Hydra reads them.
     """
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(help_text(name))
@@ -33,7 +37,7 @@ def run(name: str, target: str, prepare: Callable[[list[str]], list[str]] | None
     _run(name, target, prepare)
 
 
-def _run(name: str, target: str, prepare: Callable[[list[str]], list[str]] | None) -> None:
+def _run(name: str, target: str | Work, prepare: Callable[[list[str]], list[str]] | None) -> None:
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException

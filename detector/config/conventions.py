@@ -102,12 +102,17 @@ def _prune(config: DictConfig, plain: DictConfig) -> None:
     for key in [str(k) for k in config]:
         part = _part(config, key)
         if "_target_" in config and key not in plain and not key.startswith("_"):
-            detail = part is not None and "_target_" not in part  # settings for a part that the user has replaced
+            detail = part is not None and not _describes(part)  # settings for a part that the user has replaced
             if detail or not _takes(config, key):
                 del config[key]
                 continue
         if part is not None:
             _prune(part, _part(plain, key) or OmegaConf.create())
+
+
+def _describes(node: DictConfig) -> bool:
+    """Return whether a node builds something: a part, or parts by name."""
+    return "_target_" in node or any(_describes(part) for key in node if (part := _part(node, str(key))) is not None)
 
 
 def _part(config: DictConfig, key: str) -> DictConfig | None:

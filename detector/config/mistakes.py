@@ -22,6 +22,24 @@ _KEY = re.compile(
     r"|Multiple values for (\S+)\. To"
     r"|An item is already at '([^']+)'"
 )
+RENAMED = {
+    "proposals": "rpn",
+    "pre_nms": "pre_nms_topk",
+    "post_nms": "post_nms_topk",
+    "score": "score_thresh",
+    "nms": "nms_thresh",
+    "detections": "topk_per_image",
+    "count": "batch_size_per_image",
+    "fraction": "positive_fraction",
+    "positive": "high_threshold",
+    "negative": "low_threshold",
+    "low_quality": "allow_low_quality_matches",
+    "weights": "bbox_reg_weights",
+    "class_agnostic": "cls_agnostic_bbox_reg",
+    "append_truth": "proposal_append_gt",
+    "mask_head": "further.mask",
+}
+"""Names of keys in version 0.1, and what they are called since."""
 _MERGING = re.compile(r"Error merging override (.*)")
 _ADVICE = re.compile(
     r"To append to your |Set the environment |See https|Config search path|\tprovider=|full_key|\s*\w+_type="
@@ -101,6 +119,9 @@ def unknown_key(key: str, known: DictConfig | dict[str, Any]) -> str:
     """
     whole: Any = OmegaConf.to_container(known, resolve=False) if isinstance(known, DictConfig) else known
     parts = key.replace("@", ".").split(".")
+    since = ".".join(RENAMED.get(part, part) for part in parts)
+    if since != key and _exists(since.split("."), whole):
+        return f"unknown key {key!r}; it is called {since} since version 0.2"
     if near := next(_near(parts, whole, whole, ""), None) or _elsewhere(parts, whole):
         return f"unknown key {key!r}; did you mean {near}?"
     node = whole
@@ -122,6 +143,17 @@ def _followed(node: Any, whole: dict[str, Any]) -> Any:
             node = _followed(node, whole)
             node = node.get(part) if isinstance(node, dict) else None
     return node
+
+
+def _exists(parts: Sequence[str], whole: dict[str, Any]) -> bool:
+    """Whether a key is there, also behind references."""
+    node: Any = whole
+    for part in parts:
+        node = _followed(node, whole)
+        if not isinstance(node, dict) or part not in node:
+            return False
+        node = node[part]
+    return True
 
 
 def _near(parts: list[str], node: Any, whole: dict[str, Any], place: str) -> Iterator[str]:

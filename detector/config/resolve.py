@@ -61,7 +61,12 @@ class Resolved:
     """state dict of a frozen RPN (`proposals=CHECKPOINT`)"""
 
 
-def resolve(config: DictConfig, overrides: Sequence[str] = (), splits: Sequence[str] = ("train", "val")) -> Resolved:
+def resolve(
+    config: DictConfig,
+    overrides: Sequence[str] = (),
+    splits: Sequence[str] = ("train", "val"),
+    annotations: bool = True,
+) -> Resolved:
     """Resolve the composed configuration of a script; nothing is decided later.
 
     The configuration is, of
@@ -76,6 +81,7 @@ def resolve(config: DictConfig, overrides: Sequence[str] = (), splits: Sequence[
         config: composed from `configs/train.yaml`, `evaluate.yaml`, `predict.yaml` or `proposals.yaml`.
         overrides: from the command line.
         splits: splits of the dataset to open; training needs both.
+        annotations: whether to read what the model's further heads are trained on, such as masks.
 
     Raises:
         ValueError, OSError: the configuration, a checkpoint or the data is invalid.
@@ -92,7 +98,8 @@ def resolve(config: DictConfig, overrides: Sequence[str] = (), splits: Sequence[
     else:
         final = config
     OmegaConf.set_struct(final, False)
-    final.trainer.precision = resolve_precision(str(final.trainer.precision), str(final.trainer.accelerator))
+    key = "precision" if "precision" in config else "trainer.precision"
+    final.trainer.precision = resolve_precision(str(final.trainer.precision), str(final.trainer.accelerator), key)
     final.workers = default_workers() if final.workers is None else final.workers
     final.trust = list(config.get("trust") or ())
     final.dataset.metrics = metric_nodes(final.dataset.metrics)
@@ -103,8 +110,9 @@ def resolve(config: DictConfig, overrides: Sequence[str] = (), splits: Sequence[
         if (borrowed := borrowed_rpn(final.get("proposals"), final.model)) is not None:
             final.model.proposer, proposer = borrowed
         check_targets(portable_config(final), "this run", new_run=True)
-    datasets = {split: open_split(final.dataset[split], split, final.model, final.proposals) for split in splits}
-    if "train" in datasets:
+    model = final.model if annotations else None
+    datasets = {split: open_split(final.dataset[split], split, model, final.proposals) for split in splits}
+    if trained is None:
         check_annotations(needed_annotations(final.model), datasets["train"])
     for dataset in datasets.values():
         if trained is not None:
@@ -165,7 +173,7 @@ def _resumed_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     return final
 
 
-def resolve_precision(name: str, accelerator: str) -> str:
+def resolve_precision(name: str, accelerator: str, key: str = "trainer.precision") -> str:
     """Return Lightning's long name of a precision.
 
     `auto` is bf16-mixed on devices with bf16 matrix units (GPUs since Ampere, CPUs with AMX), else 32-true.
@@ -177,10 +185,7 @@ def resolve_precision(name: str, accelerator: str) -> str:
     if name in PRECISIONS:
         return name
     if name != AUTO:
-        raise ValueError(
-            f"trainer.precision (precision in predict.py and proposals.py) must be one of "
-            f"{', '.join((AUTO, *PRECISIONS, *PRECISION_ALIASES))}, not {name!r}"
-        )
+        raise ValueError(f"{key} must be one of auto, {', '.join((*PRECISIONS, *PRECISION_ALIASES))}, not {name!r}")
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

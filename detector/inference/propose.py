@@ -42,7 +42,7 @@ def propose_on_dataset(config: DictConfig, overrides: Sequence[str], folder: Pat
     for name in ("pre_nms_topk", "post_nms_topk", "batch_size"):
         if config[name] is not None and (not isinstance(config[name], int) or config[name] < 1):
             raise ValueError(f"{name} must be a whole number of at least 1, not {config[name]!r}")
-    resolved = resolve(config, overrides, config.splits)
+    resolved = resolve(config, overrides, config.splits, annotations=False)
     detector = Detector.of(resolved, config.device)
     augment = instantiate(resolved.config.dataset.val_augment)
     found: list[ImageProposals] = []

@@ -155,6 +155,9 @@ def mistake(*overrides: str, name: str = "train") -> str:
         ("lr=0.1", "did you mean schedule.optimizer.lr?"),
         ("optimizer.lr=0.1", "did you mean schedule.optimizer.lr?"),
         ("enable_progress_bar=false", "did you mean trainer.enable_progress_bar?"),
+        ("dataset.proposals.test.pre_nms=9", "it is called dataset.rpn.test.pre_nms_topk since version 0.2"),
+        ("model.heads.select.score=0.1", "it is called model.heads.select.score_thresh since version 0.2"),
+        ("model.proposer.matcher.positive=1", "it is called model.proposer.matcher.high_threshold since version 0.2"),
         ("model.backbone.bdy.freeze_at=2", "did you mean model.backbone.body.freeze_at?"),
         ("hydra.run.dri=x", "did you mean hydra.run.dir?"),
         ("~schedule.clp", "did you mean schedule.clip?"),
@@ -188,7 +191,7 @@ def test_suggestions_depend_on_the_other_choices() -> None:
 
 def test_keys_of_chosen_parts_are_known() -> None:
     known = compose_config("model=mask_rcnn")
-    assert unknown_key("model.heads.mask_head.treshold", known).endswith("mask_head.threshold?")
+    assert unknown_key("model.heads.further.mask.treshold", known).endswith("further.mask.threshold?")
 
 
 def test_cfg_job_shows_choices_first_and_derived_keys_last() -> None:
@@ -202,7 +205,7 @@ def test_cfg_job_shows_choices_first_and_derived_keys_last() -> None:
     assert order[-2:] == ["classes", "num_classes"]
     assert lines.index("# Keys") < lines.index("# Derived from others") == lines.index("classes: null") - 1
     model = shown[shown.index("\nmodel:") :].partition("\n# ")[0]
-    assert model.index("score:") < model.index("detections: ${dataset.detections}")
+    assert model.index("score_thresh:") < model.index("topk_per_image: ${dataset.detections}")
 
 
 def test_cfg_job_resolves() -> None:
@@ -221,7 +224,7 @@ class Called(Exception):
 def call(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str, name: str = "predict") -> list[DictConfig]:
     given: list[DictConfig] = []
 
-    def main(config: DictConfig) -> None:
+    def main(config: DictConfig, *_: object) -> None:
         given.append(config.copy())
         assert os.environ.get(FULL_ERROR) is None
 
@@ -276,7 +279,7 @@ def test_mistakes_raise_with_full_error(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def main(config: DictConfig) -> None:
+    def main(config: DictConfig, *_: object) -> None:
         raise RuntimeError(f"{config.threshold}")
 
     monkeypatch.chdir(tmp_path)

@@ -38,7 +38,7 @@ def test_strides_that_make_no_pyramid() -> None:
     for strides in ([4, 8, 16], [4, 8, 16, 48], [8, 16, 32, 64]):
         with pytest.raises(ValueError, match=r"must be 4, 8, 16, .* at least the body's 4, got"):
             FPN(ResNet("resnet18"), strides=strides)
-    with pytest.raises(ValueError, match=r"each twice the one before; its are \[4, 8, 16, 16\]"):
+    with pytest.raises(ValueError, match=r"each twice the one before; this one's are \[4, 8, 16, 16\]"):
         FPN(ResNet("resnet18", dilation=2), strides=[4, 8, 16, 16])
     with pytest.raises(ValueError, match="channels must be at least 1, got 0"):
         FPN(ResNet("resnet18"), channels=0)

@@ -100,7 +100,7 @@ def test_batch_norms_are_replaced_with_all_they_know(tmp_path: Path) -> None:
             loaded = torchvision_model("mobilenet_v3_large", weights=str(tmp_path / "weights.pth"), norm=norm).eval()
             torch.testing.assert_close(loaded.features(image), expected)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in loaded.modules())
-    with pytest.raises(ValueError, match=r"weights\.pth.*learnt with batch norms, and norm makes GroupNorm"):
+    with pytest.raises(ValueError, match=r"weights\.pth.*trained with batch norms, and norm makes GroupNorm"):
         torchvision_model("resnet18", weights=_saved("resnet18", tmp_path), norm=group_norm)
     grouped = torchvision_model("resnet18", norm=group_norm)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in grouped.modules())
@@ -133,7 +133,7 @@ def test_any_module_will_do() -> None:
     body = Extracted(Plain(), ["a", "b"])
     assert (body.channels, body.strides) == ([4, 4], [2, 4])
     assert [tuple(f.shape[2:]) for f in body(torch.randn(1, 3, 64, 96))] == [(32, 48), (16, 24)]
-    with pytest.raises(ValueError, match=r"each twice the one before; its are \[2, 8\]"):
+    with pytest.raises(ValueError, match=r"each twice the one before; this one's are \[2, 8\]"):
         FPN(Extracted(Plain(), ["a", "c"]), strides=[2, 8])
 
 
@@ -155,7 +155,7 @@ def test_nodes_that_give_no_feature(nodes: list[str], words: str) -> None:
 def test_what_cannot_be() -> None:
     with pytest.raises(ValueError, match=r"torch\.fx cannot trace Plain"):
         Extracted(Plain(branch=True), ["a"])
-    with pytest.raises(ValueError, match="of 2, got 3"):
+    with pytest.raises(ValueError, match="must be 0 to 2, the number of nodes, got 3"):
         Extracted(Plain(), ["a", "b"], freeze_at=3)
     for name in ("mobilenet", "fasterrcnn_resnet50_fpn"):
         with pytest.raises(ValueError, match=f"no '{name}'; take one of .*mobilenet_v3_large"):

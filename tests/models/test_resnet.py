@@ -155,7 +155,7 @@ def test_frozen_stages_are_neither_trained_nor_counted(count: int) -> None:
 def test_what_does_not_exist() -> None:
     with pytest.raises(ValueError, match="1 to 4, got 5"):
         ResNet("resnet18", depth=5)
-    with pytest.raises(ValueError, match="of 4, got 5"):
+    with pytest.raises(ValueError, match="must be 0 to 4, the number of stages, got 5"):
         ResNet("resnet18", depth=3, freeze_at=5)
     for name in ("resnet19", "vgg16"):
         with pytest.raises(ValueError, match=f"{name}.*resnet18.*resnext50_32x4d"):
@@ -164,7 +164,7 @@ def test_what_does_not_exist() -> None:
         with pytest.raises(ValueError, match=r"stride_in_1x1.*resnet34.*resnet50"):
             part("resnet34", stride_in_1x1=True)
     for dilation, depth in ((2, 3), (3, 4), (0, 4)):
-        with pytest.raises(ValueError, match=f"1, or 2 with depth=4; got {dilation}"):
+        with pytest.raises(ValueError, match=f"1, or 2 with depth=4, got dilation={dilation}"):
             ResNet("resnet18", dilation=dilation, depth=depth)
 
 

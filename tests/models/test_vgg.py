@@ -61,7 +61,7 @@ def test_stages_between_the_pools_are_frozen(count: int) -> None:
 
 
 def test_what_does_not_fit(file: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="of 5, got 6"):
+    with pytest.raises(ValueError, match="must be 0 to 5, the number of stages, got 6"):
         VGG16(freeze_at=6)
     with pytest.raises(ValueError, match=r"0\.weight \(4096, 25088\) for \(8, 512, 7, 7\)"):
         VGGTrunk(width=8, weights=file)
