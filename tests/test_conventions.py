@@ -102,7 +102,7 @@ def test_choices_of_other_layers_say_what_to_leave_out(composed: Composed, name:
     pretrained = pretrained_of(name)
     with torch.device("meta"):
         model = build.build_model(with_classes(config, pretrained.classes or []))
-    way = rf"they need experiment=torchvision_{name} .*leave out such choices as model=, backbone=, norm=, mask_head="
+    way = rf"they need experiment=torchvision_{name} .*: leave out choices of other layers, such as model=, backbone="
     with pytest.raises(ValueError, match=way):
         weights.load_weights(model, pretrained, pretrained.classes or [])
 

@@ -252,7 +252,7 @@ def test_a_script_is_called_for_each_job(monkeypatch: pytest.MonkeyPatch, tmp_pa
         (["input=x"], "error: give checkpoint=...: RUN/checkpoints/last.ckpt, "),
         (["input=x", "checkpoint=y", "treshold=1"], "error: unknown key 'treshold'; did you mean threshold?"),
         (["--threshold=1"], "error: unknown option --threshold=1"),
-        (["input=[a"], "error: input=[a cannot be read"),
+        (["input=[a"], "error: input=[a cannot be parsed"),
         (["-m", "input=x", "checkpoint=y", "hydra/launcher=joblb"], "did you mean joblib?"),
     ],
 )
