@@ -80,15 +80,15 @@ def apply_conventions(config: DictConfig, overrides: Sequence[str]) -> tuple[Dic
     if not needed:
         return config, pretrained
     presets = [o.partition("=")[2] for o in needed if key_of(o) == "experiment"]
-    asked = given.get("experiment", "").partition("=")[2].strip("[]").split(",")
-    asked = [name.strip() for name in asked if name.strip() not in ("", "null", *presets)]
+    chosen = given.get("experiment", "").partition("=")[2].strip("[]").split(",")
+    chosen = [name.strip() for name in chosen if name.strip() not in ("", "null", *presets)]
     others = allow_new_keys(["weights=", *(o for o in needed if key_of(o) != "experiment")])[1:]
     # Hydra demands `+key` for a key that does not exist; the preset may bring it, and `++key` works in both cases.
     own = [re.sub(r"^\+(?!\+)", "++", o) for o in allow_new_keys(overrides) if key_of(o) != "experiment"]
     try:
-        plain = compose_config([*([f"experiment=[{','.join(asked)}]"] if asked else []), *own])
+        plain = compose_config([*([f"experiment=[{','.join(chosen)}]"] if chosen else []), *own])
         # The user's experiments come last, and so take precedence.
-        config = compose_config([f"experiment=[{','.join([*presets, *asked])}]", *others, *own])
+        config = compose_config([f"experiment=[{','.join([*presets, *chosen])}]", *others, *own])
     except HydraException as error:
         raise ValueError(f"weights={config.weights} needs {' '.join(needed)}, which fails: {error}") from error
     OmegaConf.set_struct(config, False)

@@ -41,8 +41,8 @@ class Detector:
         norm_eps: float | None = None,
         trust: Sequence[str] = (),
     ) -> None:
-        asked = {"checkpoint": str(checkpoint), "precision": precision, "norm_eps": norm_eps, "trust": list(trust)}
-        self._load(resolve(OmegaConf.create(asked), splits=()), device, str(checkpoint))
+        settings = {"checkpoint": str(checkpoint), "precision": precision, "norm_eps": norm_eps, "trust": list(trust)}
+        self._load(resolve(OmegaConf.create(settings), splits=()), device, str(checkpoint))
 
     @classmethod
     def of(cls, resolved: Resolved, device: str = "auto") -> Self:

@@ -80,7 +80,7 @@ def test_draws_the_images_that_differ(runs: tuple[Path, Path], tmp_path: Path) -
 
 
 def test_says_what_is_missing(runs: tuple[Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no config\.yaml; give what train.py has written"):
+    with pytest.raises(ValueError, match=r"no config\.yaml; give a folder that train.py has written"):
         showcase(tmp_path, runs[1], tmp_path / "out", ("a", "b"))
     (tmp_path / "config.yaml").write_text((runs[0] / "config.yaml").read_text())
     with pytest.raises(ValueError, match="there are no predictions"):

@@ -35,8 +35,8 @@ def test_textbook_example(tmp_path: Path) -> None:
 def test_own_image(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "own.png")
-    asked = ("image=own.png", "box=[20.5,10,70,60]", "stride=16", "pooled=3", "hydra.run.dir=out")
-    done = run_script("alignment", *asked, cwd=tmp_path)
+    arguments = ("image=own.png", "box=[20.5,10,70,60]", "stride=16", "pooled=3", "hydra.run.dir=out")
+    done = run_script("alignment", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "out" / "alignment.json").read_text())
     assert found["RoIPool, in use"]["region"] == [16, 16, 80, 80]
@@ -64,13 +64,13 @@ def test_two_runs(run: Run, tmp_path: Path) -> None:
     truth = run.folder / "predictions" / "box.json"
     shutil.copy(truth, tmp_path / "first" / "predictions")
     (tmp_path / "second" / "predictions" / "box.json").write_text("[]")
-    asked = ("runs=[first,second]", "parts=3", "hydra.run.dir=out")
-    done = run_script("alignment", *asked, cwd=tmp_path)
+    arguments = ("runs=[first,second]", "parts=3", "hydra.run.dir=out")
+    done = run_script("alignment", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     check_picture(tmp_path / "out" / "costs.png")
     assert [" first " in done.stdout, " second " in done.stdout] == [True, True]
     (tmp_path / "second" / "predictions" / "box.json").unlink()
-    done = run_script("alignment", *asked, cwd=tmp_path)
+    done = run_script("alignment", *arguments, cwd=tmp_path)
     assert done.returncode == 1
     assert "no predictions" in done.stderr
 
