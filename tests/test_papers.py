@@ -52,8 +52,8 @@ def test_presets_hold_what_was_published(
         config.backbone.weights = None
         model = build.build_model(config)
     heads = config.model.heads
-    assert (heads.get("hard_examples") or heads.sampler.count) == rois
-    assert heads.sampler.fraction == 0.25
+    assert (heads.get("hard_examples") or heads.sampler.batch_size_per_image) == rois
+    assert heads.sampler.positive_fraction == 0.25
     assert model.proposer.test_limits.post_nms_topk == proposals
     assert not any(p.requires_grad for p in next(model.backbone.body.children()).parameters())
 
@@ -69,11 +69,11 @@ def test_a_rehearsal_changes_neither_the_images_nor_the_model(experiment: str) -
     whole, dry = (compose_config(f"experiment={e}") for e in (experiment, f"[{experiment},dry]"))
     assert (dry.trainer.accelerator, dry.schedule.steps, dry.schedule.batch_size) == ("cpu", 2, 1)
     assert (dry.dataset.train.limit, dry.dataset.val.limit, dry.backbone.weights) == (2, 2, None)
-    for key in ("train_augment", "val_augment", "rois", "proposals", "anchor_sizes"):
+    for key in ("train_augment", "val_augment", "rois", "rpn", "anchor_sizes"):
         assert dry.dataset[key] == whole.dataset[key]
     plain, other = (portable_config(with_classes(c, CLASSES))["model"] for c in (whole, dry))
-    assert plain["heads"]["select"].pop("score") == 0.05
-    assert other["heads"]["select"].pop("score") == 0.0
+    assert plain["heads"]["select"].pop("score_thresh") == 0.05
+    assert other["heads"]["select"].pop("score_thresh") == 0.0
     told = json.dumps(plain["heads"]["select"]), json.dumps(other["heads"]["select"])
     assert told[0] == told[1]
     assert plain["proposer"] == other["proposer"]

@@ -87,7 +87,7 @@ def _computes(content: dict[str, Any]) -> None:
 
 
 def _other_weights(content: dict[str, Any]) -> None:
-    content["state_dict"] = {k: v for k, v in content["state_dict"].items() if "mask_head" not in k}
+    content["state_dict"] = {k: v for k, v in content["state_dict"].items() if "further.mask" not in k}
 
 
 def _no_configuration(content: dict[str, Any]) -> None:
@@ -102,7 +102,7 @@ def _no_configuration(content: dict[str, Any]) -> None:
         (_in_the_dataset, ["subprocess.run", "refused"]),
         (_downloads, ["torch.hub.load", "refused"]),
         (_computes, ["oc.env"]),
-        (_other_weights, ["another model", "mask_head"]),
+        (_other_weights, ["another model", "further.mask"]),
         (_no_configuration, ["not written by this project"]),
     ],
 )
