@@ -37,11 +37,6 @@ def override(key: str, value: object) -> str:
     return f"{key}={text}" if re.fullmatch(r"[\w./-]+", text) else f"{key}={quote_value(text)}"
 
 
-def key_of(override: str) -> str:
-    """Return the key that an override sets: `norm.eps` of `++norm.eps=1e-5`, `pooler` of `pooler@a.b=roipool`."""
-    return override.lstrip("+~").split("=")[0].split("@")[0]
-
-
 def search_path() -> list[str]:
     """Return the overrides on this command line that extend Hydra's search path."""
     if not HydraConfig.initialized():

@@ -10,9 +10,9 @@ from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from detector.config.compose import compose_config, key_of
+from detector.config.compose import compose_config
 from detector.config.mistakes import unknown_key
-from detector.config.overrides import allow_new_keys
+from detector.config.overrides import allow_new_keys, key_of
 from detector.weights import PretrainedWeights, read_weights
 
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from detector.config.help import CONFIGS
-from detector.config.overrides import parse
+from detector.config.overrides import key_of, parse
 
 _KEY = re.compile(
     r"Could not (?:override|delete from config\.|delete) '([^']+)'"
@@ -96,11 +96,6 @@ def _first(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and not _ADVICE.match(line)]
     cause = _first(error.__cause__) if error.__cause__ is not None else ""
     return " ".join(lines) or cause or type(error).__name__
-
-
-def key_of(override: str) -> str:
-    """Return the key that an override sets."""
-    return override.lstrip("+~").partition("=")[0]
 
 
 def unknown_choice(group: str, choice: str, choices: Sequence[str]) -> str:

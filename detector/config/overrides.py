@@ -98,3 +98,8 @@ def allow_new_keys(overrides: Sequence[str]) -> list[str]:
     if not any(override.startswith("weights=") for override in overrides):
         return list(overrides)
     return [f"++{o}" if re.match(r"(?!hydra\.)\w+(\.\w+)+=", o) else o for o in overrides]
+
+
+def key_of(override: str) -> str:
+    """Return the key that an override sets: `norm.eps` of `++norm.eps=1e-5`, `pooler` of `pooler@a.b=roipool`."""
+    return override.lstrip("+~").split("=")[0].split("@")[0]

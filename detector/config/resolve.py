@@ -19,8 +19,8 @@ from detector.config.build import (
     open_split,
     takes_proposals,
 )
-from detector.config.compose import key_of
 from detector.config.conventions import apply_conventions
+from detector.config.overrides import key_of
 from detector.config.proposer import borrowed_rpn
 from detector.config.trained import Trained, open_checkpoint
 from detector.data.stream import default_workers
