@@ -105,7 +105,7 @@ class MaskOutput:
     paste: Paste = paste
     name = "mask"
     key = "segmentation"
-    needs = "masks"
+    needs: str | None = "masks"
 
     def __call__(self, objects: Objects, size: Size) -> list[dict[str, Any]]:
         """Encode the mask of each object in an image of `size` (height, width).

@@ -139,7 +139,7 @@ class Output(Protocol):
     """such as `mask`: of its file `predictions/mask.json` and its metrics, `mask/AP`"""
     key: str
     """such as `segmentation`: its key in COCO's results format"""
-    needs: str
+    needs: str | None
     """such as `masks`: measured where the dataset has this ground truth (`has_masks`)"""
 
     def __call__(self, objects: Objects, size: Size) -> list[Any]:

@@ -19,7 +19,7 @@ from detector.ablation.description import KINDS
 from detector.ablation.records import Records
 from detector.ablation.report.showcase import showcases
 from detector.ablation.study import Job, Study, find_reusable, pending_jobs, select, write_command
-from detector.config.cli import command, console
+from detector.config.cli import Command, JobError, console
 from detector.config.compose import current_job, launch, override
 from detector.config.variables import FULL_ERROR
 from detector.training.run import train
@@ -54,7 +54,9 @@ class Task:
             write_command(job, folder)  # the run may have been made by an equivalent one
 
         try:
-            command(run, os.environ.get(FULL_ERROR))(config)
+            Command(run, os.environ.get(FULL_ERROR))(config)
+        except JobError:
+            return  # its message is printed
         except Exception:  # such as a GPU out of memory, which the other runs may not be
             if os.environ.get(FULL_ERROR) == "1":
                 raise

@@ -61,7 +61,7 @@ def compare_runs(
         raise ValueError(
             f"runs must be on one dataset; they are on {names}, and the dataset to measure on is {source.dataset.name}"
         )
-    truth = build.build_dataset(source, "val").ground_truth()
+    truth = build.open_split(source.dataset.val, "val").ground_truth()
     rows = {str(path): read_predictions(path / "predictions" / "box.json") for path in paths}
     found = {name: match_objects(truth, own) for name, own in rows.items()}
     known = next(iter(found.values()))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import get_class
+from hydra.utils import get_object
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -100,8 +101,26 @@ OPTIONAL_ANNOTATIONS = ("masks",)
 
 def needed_annotations(model: DictConfig | None) -> set[str]:
     """Return the annotations that the further heads of a model need for training, such as `masks`."""
-    heads = OmegaConf.select(model, "heads.further") if model is not None else None
-    return {name for head in (heads or {}).values() for name in getattr(get_class(head["_target_"]), "needs", ())}
+    nodes = OmegaConf.select(model, "heads.further") if model is not None else None
+    heads = [get_object(node["_target_"]) for node in (nodes or {}).values() if node is not None]
+    return {name for head in heads for name in getattr(head, "needs", ())}  # a factory function needs nothing
+
+
+def drop_inherited(node: DictConfig, default: type) -> None:
+    """Drop keys that a node has inherited from a default part, where its own `_target_` does not take them.
+
+    `dataset.train_augment={_target_: mypackage.MyAugment}` is merged with the keys of the default augmentation.
+
+    Args:
+        node: changed in place.
+        default: the default part; only names of its arguments are dropped.
+    """
+    target = get_object(node["_target_"])
+    own, inherited = inspect.signature(target).parameters, inspect.signature(default).parameters
+    if target is default or any(p.kind is p.VAR_KEYWORD for p in own.values()):
+        return
+    for key in [str(key) for key in node if key in inherited and key not in own]:
+        del node[key]
 
 
 def check_annotations(needed: Iterable[str], train: DetectionDataset) -> None:
@@ -150,7 +169,7 @@ def build_collector(outputs: Iterable[Output], dataset: DetectionDataset, size_b
         dataset: the evaluated dataset.
         size_bins: square roots of the areas that separate small, medium and large objects, in pixels.
     """
-    measured = [output for output in outputs if getattr(dataset, f"has_{output.needs}", False)]
+    measured = [o for o in outputs if o.needs is None or getattr(dataset, f"has_{o.needs}", False)]
     small, large = size_bins
     return Collector(dataset.ground_truth(), dataset.category_ids, (small, large), measured)
 

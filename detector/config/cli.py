@@ -8,6 +8,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -22,7 +23,8 @@ from detector.config.mistakes import explain
 from detector.config.variables import FULL_ERROR, environment_variable
 
 console = Console()
-_failures: list[str] = []
+failures: list[str] = []
+"""Messages of the jobs of a multirun that have failed in this process."""
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in glibc's malloc.h
 
@@ -45,19 +47,28 @@ Work = Callable[[DictConfig, list[str], Path, Console], None]
 """A script's main function: (composed configuration, overrides, folder of the run, console)."""
 
 
-def command(work: Work | str, full_error: str | None = None) -> Callable[[DictConfig], None]:
-    """Wrap a script's main function as Hydra's task function.
+class JobError(Exception):
+    """A job of a multirun has failed; its message is printed."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """Hydra's task function of a script, which launchers may send to other processes.
 
     The whole project raises ValueError, TypeError or OSError for invalid input. They become one message on standard
     error and exit code 1; with HYDRA_FULL_ERROR=1 the traceback is shown instead. In a multirun (`-m`) the other jobs
-    go on, and `finish` sets the exit code.
+    go on, and the exit code is 1 at the end.
 
     Args:
         work: the main function, or its import path, `package.module.function`.
         full_error: the user's value of HYDRA_FULL_ERROR.
     """
 
-    def run(config: DictConfig) -> None:
+    work: Work | str
+    full_error: str | None = None
+
+    def __call__(self, config: DictConfig) -> None:
+        """Do the work."""
         # These warn about what this project does on purpose.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*lower value for log_every_n_steps.*")
@@ -69,22 +80,21 @@ def command(work: Work | str, full_error: str | None = None) -> Callable[[DictCo
         # Read first, since the work may start a multirun of its own.
         multirun = settings.mode == RunMode.MULTIRUN
         overrides, folder = list(settings.overrides.task), Path(settings.runtime.output_dir)
-        with environment_variable(FULL_ERROR, full_error):
+        with environment_variable(FULL_ERROR, self.full_error):
             try:
                 _check_given(settings.job.config_name, [str(k) for k in config if OmegaConf.is_missing(config, k)])
-                function = _imported(work) if isinstance(work, str) else work
+                function = _imported(self.work) if isinstance(self.work, str) else self.work
                 _prepare(str(settings.job.config_name), config.get("trust"), overrides)
                 function(config, overrides, folder, console)
             except (ValueError, TypeError, OSError, HydraException, OmegaConfBaseException) as error:
-                if full_error == "1":
+                if self.full_error == "1":
                     raise
                 message = explain(error, "train")  # if Hydra has raised, the work has composed train.yaml
                 print(f"error: {message}", file=sys.stderr)
                 if not multirun:
                     sys.exit(1)
-                _failures.append(message)
-
-    return run
+                failures.append(message)
+                raise JobError(message) from None
 
 
 def _imported(name: str) -> Work:
@@ -106,10 +116,3 @@ def _check_given(name: str | None, missing: Sequence[str]) -> None:
     """Check that the required keys of a script, such as `checkpoint`, are given."""
     if missing and name:
         raise ValueError("; ".join(f"give {key}=...: {default_and_comment(name, key)[1]}" for key in missing))
-
-
-def finish() -> None:
-    """Exit with code 1 if a job of a multirun has failed."""
-    if _failures:
-        print(f"{len(_failures)} runs of the sweep failed", file=sys.stderr)
-        sys.exit(1)

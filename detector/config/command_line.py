@@ -16,6 +16,8 @@ from detector.config.help import CONFIGS, help_text
 from detector.config.variables import FULL_ERROR, environment_variable
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from detector.config.cli import Work
 
 
@@ -42,7 +44,7 @@ def _run(name: str, target: str | Work, prepare: Callable[[list[str]], list[str]
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from detector.config.cli import command, finish
+    from detector.config.cli import Command, JobError, failures
     from detector.config.mistakes import explain
     from detector.config.overrides import allow_new_keys, quote_override, split_options
     from detector.config.show import show
@@ -55,7 +57,7 @@ def _run(name: str, target: str | Work, prepare: Callable[[list[str]], list[str]
         multirun = parsed.multirun or "hydra.mode=MULTIRUN" in overrides
         overrides = [quote_override(override, multirun) for override in overrides]
         overrides = allow_new_keys(overrides if prepare is None else prepare(overrides))
-        task = command(target, full)
+        task: Callable[[DictConfig], None] = Command(target, full)
         sys.argv[1:] = [*overrides, *options]
         if parsed.cfg == "job" and parsed.package is None and not multirun:
             # Prints only; the current folder is the run's, so that none is created.
@@ -71,4 +73,8 @@ def _run(name: str, target: str | Work, prepare: Callable[[list[str]], list[str]
             raise
         print(f"error: {explain(error, name, overrides)}", file=sys.stderr)
         sys.exit(1)
-    finish()
+    except JobError:  # it is raised when all jobs are done
+        print(
+            f"{len(failures) or 'some'} runs of the sweep failed", file=sys.stderr
+        )  # of launchers, in other processes
+        sys.exit(1)

@@ -14,6 +14,7 @@ from torch import Tensor
 from detector.config.build import (
     check_annotations,
     check_heads,
+    drop_inherited,
     metric_nodes,
     needed_annotations,
     open_split,
@@ -23,6 +24,7 @@ from detector.config.conventions import apply_conventions
 from detector.config.overrides import key_of
 from detector.config.proposer import borrowed_rpn
 from detector.config.trained import Trained, open_checkpoint
+from detector.data.augment import Augment
 from detector.data.stream import default_workers
 from detector.types import DetectionDataset
 from detector.weights import PretrainedWeights
@@ -65,7 +67,7 @@ def resolve(
     config: DictConfig,
     overrides: Sequence[str] = (),
     splits: Sequence[str] = ("train", "val"),
-    annotations: bool = True,
+    evaluated: bool = True,
 ) -> Resolved:
     """Resolve the composed configuration of a script; nothing is decided later.
 
@@ -81,12 +83,13 @@ def resolve(
         config: composed from `configs/train.yaml`, `evaluate.yaml`, `predict.yaml` or `proposals.yaml`.
         overrides: from the command line.
         splits: splits of the dataset to open; training needs both.
-        annotations: whether to read what the model's further heads are trained on, such as masks.
+        evaluated: whether the detector is trained or evaluated on these splits: they must have its classes, and the
+            annotations that its heads need are read. Else only its RPN is used.
 
     Raises:
         ValueError, OSError: the configuration, a checkpoint or the data is invalid.
     """
-    trust_packages(config.get("trust") or ())
+    trusted = trust_packages(config.get("trust") or ())
     trained = initial = proposer = None
     if "checkpoint" in config:
         trained = open_checkpoint(config.checkpoint, config.norm_eps)
@@ -96,12 +99,12 @@ def resolve(
     elif config.weights is not None:
         final, initial = apply_conventions(config, overrides)
     else:
-        final = config
+        final = config.copy()
     OmegaConf.set_struct(final, False)
     key = "precision" if "precision" in config else "trainer.precision"
     final.trainer.precision = resolve_precision(str(final.trainer.precision), str(final.trainer.accelerator), key)
     final.workers = default_workers() if final.workers is None else final.workers
-    final.trust = list(config.get("trust") or ())
+    final.trust = trusted
     final.dataset.metrics = metric_nodes(final.dataset.metrics)
     check_levels(final.get("pooler"))
     check_heads(final.model, final.backbone)
@@ -110,11 +113,13 @@ def resolve(
         if (borrowed := borrowed_rpn(final.get("proposals"), final.model)) is not None:
             final.model.proposer, proposer = borrowed
         check_targets(portable_config(final), "this run", new_run=True)
-    model = final.model if annotations else None
+        for augment in (final.dataset.train_augment, final.dataset.val_augment):
+            drop_inherited(augment, Augment)
+    model = final.model if evaluated else None
     datasets = {split: open_split(final.dataset[split], split, model, final.proposals) for split in splits}
     if trained is None:
         check_annotations(needed_annotations(final.model), datasets["train"])
-    for dataset in datasets.values():
+    for dataset in datasets.values() if evaluated else ():
         if trained is not None:
             names = trained_classes(trained, dataset.classes, str(config.checkpoint), final.dataset.name)
         else:
@@ -127,7 +132,7 @@ def resolve(
 
 def _trained_config(config: DictConfig, trained: Trained, overrides: Sequence[str]) -> DictConfig:
     """Return the configuration of a trained detector with the settings of a script."""
-    final = trained.config
+    final = trained.config.copy()
     if "trainer" in config:
         precision = config.trainer.precision or final.trainer.precision
         final.trainer = {**config.trainer, "precision": precision}
@@ -139,10 +144,12 @@ def _trained_config(config: DictConfig, trained: Trained, overrides: Sequence[st
     if config.get("data_dir") is not None:
         final.data_dir = config.data_dir
     if config.get("dataset") is not None:
-        config.data_dir = final.data_dir
+        given = config.copy()
+        given.data_dir = final.data_dir
         resized = final.dataset.val_augment
-        final.dataset = OmegaConf.create(OmegaConf.to_container(config.dataset, resolve=True))
-        if not (trained.own or any(o.startswith("dataset.val_augment") for o in overrides)):
+        final.dataset = OmegaConf.create(OmegaConf.to_container(given.dataset, resolve=True))
+        evaluates = "trainer" in config
+        if evaluates and not (trained.own or any(o.startswith("dataset.val_augment") for o in overrides)):
             final.dataset.val_augment = resized
     if config.get("proposals") is not None:
         if not takes_proposals(final.model):
@@ -265,6 +272,8 @@ def check_numbers(config: Any) -> None:
     ):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+    if schedule.get("monitor_mode") not in ("max", "min"):
+        raise ValueError(f"schedule.monitor_mode must be max or min, not {schedule.get('monitor_mode')!r}")
     if trainer.get("gradient_clip_algorithm") not in (None, "norm"):
         raise ValueError("trainer.gradient_clip_algorithm: gradients are always clipped by norm; leave it out")
     if trainer["precision"] == "16-mixed" and schedule["optimizer"].get("fused"):

@@ -45,10 +45,10 @@ class Detector:
         self._load(resolve(OmegaConf.create(settings), splits=()), device, str(checkpoint))
 
     @classmethod
-    def of(cls, resolved: Resolved, device: str = "auto") -> Self:
+    def of(cls, resolved: Resolved, device: str, checkpoint: str) -> Self:
         """Build the detector of a configuration that was resolved with a `checkpoint`."""
         detector = cls.__new__(cls)
-        detector._load(resolved, device, "")
+        detector._load(resolved, device, checkpoint)
         return detector
 
     def _load(self, resolved: Resolved, device: str, checkpoint: str) -> None:

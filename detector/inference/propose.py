@@ -42,8 +42,8 @@ def propose_on_dataset(config: DictConfig, overrides: Sequence[str], folder: Pat
     for name in ("pre_nms_topk", "post_nms_topk", "batch_size"):
         if config[name] is not None and (not isinstance(config[name], int) or config[name] < 1):
             raise ValueError(f"{name} must be a whole number of at least 1, not {config[name]!r}")
-    resolved = resolve(config, overrides, config.splits, annotations=False)
-    detector = Detector.of(resolved, config.device)
+    resolved = resolve(config, overrides, config.splits, evaluated=False)
+    detector = Detector.of(resolved, config.device, config.checkpoint)
     augment = instantiate(resolved.config.dataset.val_augment)
     found: list[ImageProposals] = []
     for split, dataset in resolved.datasets.items():
@@ -57,7 +57,7 @@ def propose_on_dataset(config: DictConfig, overrides: Sequence[str], folder: Pat
         images = propose(detector, loader, split, config.pre_nms_topk, config.post_nms_topk)
         found += track(images, f"Proposing on {split}", len(dataset), console=console)
     write_proposals(output, found)
-    console.print(f"{sum(len(i.boxes) for i in found)} proposals for {len(found)} images: {output}")
+    console.print(f"{sum(len(i.boxes) for i in found)} proposals for {len(found)} images: {output}", markup=False)
 
 
 @torch.inference_mode()

@@ -49,7 +49,8 @@ class StandardHeads(Heads):
             raise ValueError(f"rois_at_once must be at least 1, or null for all, got {rois_at_once}")
         self.rois_at_once = rois_at_once
         self.box_pooler, self.box_head, self.select = box_pooler, box_head, select
-        self.further: Mapping[str, FurtherHead] = nn.ModuleDict(further)  # type: ignore[assignment]
+        heads = {name: head for name, head in (further or {}).items() if head is not None}  # null switches one off
+        self.further: Mapping[str, FurtherHead] = nn.ModuleDict(heads)  # type: ignore[assignment]
         self.matcher, self.sampler, self.proposal_append_gt = matcher, sampler, proposal_append_gt
 
     @property

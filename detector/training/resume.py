@@ -51,20 +51,28 @@ def checkpoint_to_resume(folder: Path, config: Any, console: Console) -> tuple[b
                 "(hydra.run.dir=...), or remove that one"
             )
         if is_finished(folder):
-            console.print(f"{folder}: done before", soft_wrap=True)
+            console.print(f"{folder}: done before", soft_wrap=True, markup=False)
             return True, None
     if last.is_file() and not zipfile.is_zipfile(last):
         broken = last.replace(last.with_name("last.ckpt.broken"))
-        console.print(f"{last} is truncated (renamed to {broken.name}); the run starts over", soft_wrap=True)
+        console.print(
+            f"{last} is truncated (renamed to {broken.name}); the run starts over", soft_wrap=True, markup=False
+        )
     return False, last if last.is_file() else None
 
 
 def differences(one: Any, other: Any) -> set[str]:
-    """Return the keys, such as `schedule.steps`, that differ between two resolved configurations and affect results."""
+    """Return the keys, such as `schedule.steps`, that differ between two resolved configurations and affect results.
+
+    Initial weights that one does not name are left out: a resumed run's configuration has none.
+    """
     pairs = [dict(_leaves(_computed(config))) for config in (one, other)]
     missing = object()
+    changed = {k for k in pairs[0].keys() | pairs[1].keys() if pairs[0].get(k, missing) != pairs[1].get(k, missing)}
     return {
-        key for key in pairs[0].keys() | pairs[1].keys() if pairs[0].get(key, missing) != pairs[1].get(key, missing)
+        key
+        for key in changed
+        if key.rpartition(".")[2] != "weights" or all(pair.get(key, missing) is not None for pair in pairs)
     }
 
 

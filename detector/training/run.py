@@ -133,7 +133,11 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     last = folder / "checkpoints" / "last.ckpt"
     best = ModelCheckpoint(
-        last.parent, "best", monitor=config.schedule.monitor, mode="max", enable_version_counter=False
+        last.parent,
+        "best",
+        monitor=config.schedule.monitor,
+        mode=config.schedule.monitor_mode,
+        enable_version_counter=False,
     )
     every = config.schedule.checkpoint_every
     callbacks: list[Callback] = [
@@ -188,5 +192,7 @@ def _check_monitor(monitor: str, available: Sequence[str]) -> None:
 def keep_best(best: ModelCheckpoint, last: Path, metrics: Mapping[str, float], trainer: Trainer) -> None:
     """Copy the last checkpoint to `best.ckpt` if the final evaluation is the best one."""
     before, now = best.best_model_score, metrics.get(str(best.monitor))
-    if trainer.is_global_zero and now is not None and (before is None or now > float(before)):
+    if not trainer.is_global_zero or now is None:
+        return
+    if before is None or (now < float(before) if best.mode == "min" else now > float(before)):
         shutil.copyfile(last, last.with_name("best.ckpt"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,6 @@ FACTORIES = frozenset(
         "detector.data.custom.custom",
         "detector.data.shapes.ShapesDataset",
         "detector.data.voc.VocDataset",
-        "detector.evaluation.coco.CocoMetric",
-        "detector.evaluation.voc.VocMetric",
         "detector.masks.MaskOutput",
         "detector.masks.paste",
         "detector.masks.paste_on_whole_pixels",
@@ -52,20 +51,36 @@ MODULES = ("detector.models.", "torch.nn.modules.", "torchvision.ops.")
 _trusted: set[str] = set()
 
 
-def trust_packages(packages: Iterable[str]) -> None:
+OWN = ("detector", "ops", "torch", "torchvision", "lightning", "hydra", "omegaconf", "numpy")
+"""Packages that a checkpoint may build chosen parts of only, and that `trust` does not open."""
+
+
+def trust_packages(packages: Iterable[str]) -> list[str]:
     """Allow checkpoints to build parts from Python packages, in this process (`trust=[mypackage]`).
 
     Args:
         packages: import names, such as `mypackage` or `mypackage.detection`.
 
+    Returns:
+        the names.
+
     Raises:
-        ValueError: a name is not a Python identifier.
+        ValueError: a name is not a Python identifier, or that of a package that is not the user's own.
     """
     names = [packages] if isinstance(packages, str) else list(packages)
     for name in names:
         if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
             raise ValueError(f"trust={names}: give names of Python packages, such as trust=[mypackage]")
+        if not _is_own_package(name):
+            raise ValueError(f"trust=[{name}]: trust is for packages of your own; what runs anything cannot be trusted")
     _trusted.update(names)
+    return names
+
+
+def _is_own_package(name: str) -> bool:
+    """Return whether a package can be the user's: not this project's, Python's or a library's that runs anything."""
+    top = name.split(".")[0]
+    return bool(top) and top not in OWN and top not in sys.stdlib_module_names
 
 
 def _within(module: str, packages: Iterable[str]) -> bool:
@@ -83,6 +98,9 @@ def _is_allowed(target: str) -> bool:
         return True
     if module == "ops":
         return name in ops.__all__
+    if module.startswith("detector.evaluation."):
+        found = getattr(importlib.import_module(module), name)
+        return isinstance(found, type) and found.__module__.startswith("detector.evaluation.")
     if _within(module, _trusted):
         found = getattr(importlib.import_module(module), name)
         return callable(found) and _within(str(getattr(found, "__module__", "")), _trusted)
@@ -115,7 +133,7 @@ def check_targets(config: Mapping[str, Any], source: str, new_run: bool = False)
         try:
             allowed = _is_allowed(value)
         except (ImportError, AttributeError) as error:
-            raise ValueError(f"{source}: {key} = {value!r}: this version has nothing of that name") from error
+            raise ValueError(f"{source}: {key} = {value!r} is not there in this version ({error})") from error
         if not allowed:
             raise ValueError(_refusal(value, key, source, new_run))
         if value.startswith("detector.data.") and not key.startswith("dataset."):
@@ -136,13 +154,18 @@ def check_targets(config: Mapping[str, Any], source: str, new_run: bool = False)
 
 def _refusal(target: str, key: str, source: str, new_run: bool) -> str:
     package = target.split(".")[0]
-    if new_run:
+    if new_run and _is_own_package(target):
         return (
             f"{key} = {target!r} is no part of this project, torch or torchvision, and checkpoints build only "
             f"trusted parts: if you trust the package, add trust=[{package}] here and wherever the checkpoint is read"
         )
-    own = ("detector", "ops", "torch", "torchvision", "builtins", "os", "sys", "subprocess", "hydra", "lightning", "")
-    way = "" if package in own else f" (if you trust the package {package!r}: trust=[{package}])"
+    if new_run or package in ("torch", "torchvision"):
+        return (
+            f"{source}: {key} = {target!r} was not run: checkpoints build modules and optimisers of torch and "
+            "torchvision, and public classes and functions of packages that you trust; this is neither: wrap it in a "
+            "class or function of your own package"
+        )
+    way = f" (if you trust the package {package!r}: trust=[{package}])" if _is_own_package(target) else ""
     return (
         f"{source}: its configuration would build {target!r} (key {key}), which is no part of a detector of this "
         f"project, torch or torchvision; it is refused, and none of its code was run{way}"

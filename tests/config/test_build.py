@@ -7,13 +7,14 @@ import pytest
 import torch
 import torchvision
 from omegaconf import OmegaConf
+from omegaconf.errors import ReadonlyConfigError
 
 from detector.config import build
 from detector.config.conventions import apply_conventions
-from detector.config.resolve import with_classes
+from detector.config.resolve import resolve, with_classes
 from detector.config.trained import open_checkpoint
 from detector.weights.checkpoints import FORMAT, portable_config
-from detector.weights.trust import check_targets
+from detector.weights.trust import check_targets, trust_packages
 from tests.conftest import CLASSES, compose_config
 
 HARMLESS = "ops.multiscale_roi_align"
@@ -199,3 +200,33 @@ def test_torchvision_weights_do_not_depend_on_the_dataset(tmp_path: Path) -> Non
     torch.save({"aligned_rcnn": {"format": FORMAT, "config": {}}, "state_dict": {}}, tmp_path / "own.pth")
     with pytest.raises(ValueError, match=r"own\.pth.*rename it to \*\.ckpt"):
         open_checkpoint(tmp_path / "own.pth")
+
+
+@pytest.mark.parametrize("name", ["os", "torch", "detector.models", "subprocess", "a-b", ""])
+def test_trust_is_for_packages_of_the_user(name: str) -> None:
+    with pytest.raises(ValueError, match="trust="):
+        trust_packages([name])
+
+
+def test_a_head_that_is_switched_off_needs_nothing() -> None:
+    config = with_classes(compose_config("model=mask_rcnn"), CLASSES)
+    assert build.needed_annotations(config.model) == {"masks"}
+    config = with_classes(compose_config("model=mask_rcnn", "model.heads.further.mask=null"), CLASSES)
+    assert build.needed_annotations(config.model) == set()
+    assert list(build.build_model(config).heads.further) == []
+
+
+def test_functions_of_torch_say_what_to_do() -> None:
+    with pytest.raises(ValueError, match="wrap it in a class or function of your own package"):
+        check_targets(node("torch.nn.functional.relu"), "this run", new_run=True)
+
+
+def test_resolving_leaves_its_argument_as_it_is(tmp_path: Path) -> None:
+    config = compose_config(f"data_dir={tmp_path}", "dataset.train.train=1", "dataset.train.val=1")
+    before = config.copy()
+    for _ in range(2):
+        resolved = resolve(config)
+        assert config == before
+    assert resolved.config.num_classes == 5
+    with pytest.raises(ReadonlyConfigError):
+        resolved.config.seed = 3

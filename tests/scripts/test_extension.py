@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
 from tests.conftest import ROOT
@@ -72,18 +73,31 @@ def test_evaluation_is_equal_and_needs_trust(home: Path) -> None:
         assert one == other
 
 
-def test_resuming_needs_trust(home: Path, tmp_path: Path) -> None:
-    half = run_script(
-        "train", SEARCH_PATH, *PARTS, *SHORT, TRUST, "hydra.run.dir=run", "+trainer.limit_val_batches=1", cwd=tmp_path,
-        path=PACKAGE,
-    )  # fmt: skip
-    assert half.returncode == 0, half.stderr
-    resume = "resume=run/checkpoints/last.ckpt"
-    refused = run_script("train", resume, cwd=tmp_path, path=PACKAGE)
+def test_an_interrupted_run_resumes_only_with_trust(tmp_path: Path) -> None:
+    fails = "+dataset.train_augment.fails_at=5"  # in the third of four steps; the other two take four calls
+    arguments = [SEARCH_PATH, *PARTS, *SHORT, TRUST, fails, "hydra.run.dir=run"]
+    half = run_script("train", *arguments, cwd=tmp_path, path=PACKAGE)
+    assert half.returncode == 1
+    assert "call 5 fails" in half.stderr
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert torch.load(checkpoint, weights_only=True)["global_step"] == 2
+    refused = run_script("train", f"resume={checkpoint}", cwd=tmp_path, path=PACKAGE)
     assert refused.returncode == 1
     assert "trust=[microscopy]" in refused.stderr
-    done = run_script("train", resume, TRUST, cwd=tmp_path, path=PACKAGE)
+    done = run_script("train", f"resume={checkpoint}", "trust=microscopy", cwd=tmp_path, path=PACKAGE)
     assert done.returncode == 0, done.stderr
+    assert torch.load(checkpoint, weights_only=True)["global_step"] == 4
+    assert "radius/error" in json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert "trust:\n- microscopy\n" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+def test_an_augmentation_takes_the_place_of_the_default_one(tmp_path: Path) -> None:
+    small = ["dataset.train.train=4", "dataset.train.val=2", "backbone.channels=16", "backbone.width=32", "logger=none"]
+    darken = "dataset.train_augment={_target_: microscopy.parts.Darken, least: 0.5}"
+    done = run_script("train", *small, *SHORT, darken, TRUST, "hydra.run.dir=run", cwd=tmp_path, path=PACKAGE)
+    assert done.returncode == 0, done.stderr
+    augment = OmegaConf.load(tmp_path / "run" / "config.yaml").dataset.train_augment
+    assert augment == {"_target_": "microscopy.parts.Darken", "least": 0.5}
 
 
 def test_it_predicts(home: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.scripts.conftest import SMALL, Run, run_script
 
@@ -107,6 +108,20 @@ def test_proposals_as_json_of_one_split_of_another_dataset(tmp_path: Path, run: 
     assert {(row["split"], row["image_id"]) for row in rows} == {("val", i) for i in (1, 2, 3)}
     assert len(rows) == 21
     assert next((tmp_path / "data").glob("shapes_voc-*")).is_dir()
+
+
+def test_proposals_on_images_with_other_classes(tmp_path: Path, run: Run) -> None:
+    Image.new("RGB", (64, 48), (30, 30, 30)).save(tmp_path / "a.png")
+    content = {
+        "images": [{"id": 5, "file_name": "a.png", "width": 64, "height": 48}],
+        "categories": [{"id": 9, "name": "tractor"}],
+        "annotations": [{"id": 1, "image_id": 5, "category_id": 9, "bbox": [8, 8, 20, 20], "area": 400, "iscrowd": 0}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    own = ["dataset=custom", *(f"dataset.{split}.annotations=a.json" for split in ("train", "val")), "output=p.json"]
+    done = run_script("proposals", f"checkpoint={run.checkpoint}", *own, "workers=0", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {row["image_id"] for row in json.loads((tmp_path / "p.json").read_text())} == {5}
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,14 @@ def test_a_failing_run_does_not_end_a_sweep(tmp_path: Path, run: Run) -> None:
     assert (tmp_path / "sweep" / "1" / "metrics.json").is_file()
 
 
+def test_a_launcher_of_other_processes_tells_failures_too(tmp_path: Path) -> None:
+    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep"]
+    done = run_script("train", "-m", "seed=-1,-2", *launcher, *SMALL, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "runs of the sweep failed" in done.stderr
+
+
 def same_again(home: Path) -> None:
     """Check that evaluating the checkpoint of home/run gives exactly the run's metrics."""
     done = run_script("evaluate", f"checkpoint={home}/run/checkpoints/last.ckpt", "hydra.run.dir=again", cwd=home)

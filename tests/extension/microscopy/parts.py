@@ -97,13 +97,16 @@ class Dots:
 
 
 class Darken:
-    """Multiply the brightness by a random factor."""
+    """Multiply the brightness by a random factor; can fail at a call, as a vanished file would."""
 
-    def __init__(self, least: float) -> None:
-        self.least = least
+    def __init__(self, least: float, fails_at: int | None = None) -> None:
+        self.least, self.fails_at, self.calls = least, fails_at, 0
 
     def __call__(self, sample: Sample, seed: int) -> Sample:
         """A function of the sample and the seed alone."""
+        self.calls += 1
+        if self.calls == self.fails_at:
+            raise ValueError(f"call {self.calls} fails")
         factor = np.random.default_rng(seed).uniform(self.least, 1)
         sample.image = (sample.image * factor).to(torch.uint8)
         return sample
@@ -114,7 +117,7 @@ class RadiusOutput:
 
     name = "radius"
     key = "radius"
-    needs = "radius"
+    needs: str | None = "radius"
 
     def __call__(self, objects: Objects, size: Size) -> list[Any]:
         """The radii."""
