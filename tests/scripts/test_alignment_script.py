@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
 from tests.scripts.conftest import Run, run_script
@@ -55,6 +56,18 @@ def test_a_dataset(tmp_path: Path) -> None:
     assert all(float(row["q90_px"]) == 0 for row in rows if row["operator"] == "RoIAlign")
     assert all(float(row["median_px"]) > 0 for row in rows if row["operator"] == "RoIPool, in use")
     check_picture(tmp_path / "out" / "errors.png")
+
+
+def test_nothing_of_a_runs_model_is_imported(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "harm.py").write_text("open('harmed', 'w').close()\n")
+    for name in ("first", "second"):
+        shutil.copytree(run.folder / "predictions", tmp_path / name / "predictions")
+        config = OmegaConf.load(run.folder / "config.yaml")
+        config.model.heads.further.mask = {"_target_": "harm.x"}
+        OmegaConf.save(config, tmp_path / name / "config.yaml")
+    done = run_script("alignment", "runs=[first,second]", "hydra.run.dir=out", cwd=tmp_path, path=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "harmed").exists()
 
 
 def test_two_runs(run: Run, tmp_path: Path) -> None:
