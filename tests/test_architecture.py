@@ -14,15 +14,15 @@ ROOMS = {
     "evaluation": set(),
     "weights": {"models", "data"},
     "config": {"models", "data", "evaluation", "weights"},
-    "inference": {"models", "data", "weights", "config"},
-    "training": {"models", "data", "evaluation", "weights", "config", "inference"},
+    "inference": {"models", "data", "config"},
+    "training": {"models", "data", "evaluation", "weights", "config"},
     "alignment": {"data", "evaluation", "config", "training"},
     "ablation": {"evaluation", "weights", "config", "training"},
 }
 """The rooms of `detector`, from the ground up, and which of those below each may import; all may import loose files."""
 LOOSE = {"__init__", "boxes", "masks", "matching", "types", "visualize"}
-LIGHTNING = ("detector/training/", "detector/data/datamodule.py", "scripts/")
-HYDRA = ("detector/config/", "scripts/")
+LIGHTNING = ("detector/training/", "detector/data/datamodule.py")
+HYDRA = ("detector/config/",)
 
 
 def name_of(path: Path) -> str:
