@@ -57,9 +57,9 @@ class Target(_Movable):
     difficult: Tensor
     """bool [G]: VOC's flag; ignored at evaluation"""
     masks: Tensor | None = None
-    """bool [G, H, W] at the size of the image, or None where the dataset has none"""
+    """bool [G, H, W] at the size of the image; None if the dataset has none"""
     extra: dict[str, Tensor] = field(default_factory=dict)
-    """by name, [G, ...]: what further heads are trained on"""
+    """by name, [G, ...]: annotations that further heads are trained on"""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -71,7 +71,7 @@ class Target(_Movable):
         return Target(self.boxes[keep], self.labels[keep], self.crowd[keep], self.difficult[keep], masks, extra)
 
     def get(self, name: str) -> Tensor | None:
-        """Look up what a further head is trained on: `masks`, or an entry of `extra`; None where there is none."""
+        """Look up annotations by name: `masks`, or an entry of `extra`; None if there are none."""
         return self.masks if name == "masks" else self.extra.get(name)
 
 
@@ -126,24 +126,24 @@ class Objects(_Movable):
     """float32 [N, M, M] in 0..1: the probability of the object over a grid that spans its box.
     `detector.masks.paste` pastes it into the image"""
     extra: dict[str, Tensor] = field(default_factory=dict)
-    """by name, [N, ...]: what further heads predict"""
+    """by name, [N, ...]: predictions of further heads"""
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
 class Output(Protocol):
-    """How what a further head adds to the detections is written and measured."""
+    """Encode the predictions of a further head for JSON files and metrics."""
 
     name: str
-    """such as `mask`: of its file `predictions/mask.json` and its metrics, `mask/AP`"""
+    """such as `mask`: names its file, `predictions/mask.json`, and its metrics, `mask/AP`"""
     key: str
     """such as `segmentation`: its key in COCO's results format"""
     needs: str | None
-    """such as `masks`: measured where the dataset has this ground truth (`has_masks`)"""
+    """such as `masks`: written and measured where the dataset has these annotations (`has_masks`); None: always"""
 
     def __call__(self, objects: Objects, size: Size) -> list[Any]:
-        """Encode the shape of each object as JSON-able data, for the original image of `size` (height, width)."""
+        """Encode the prediction for each object as JSON-able data; `size` is the original image's (height, width)."""
 
 
 class DetectionDataset(Protocol):
@@ -163,7 +163,7 @@ class DetectionDataset(Protocol):
         """Whether samples carry masks."""
 
     def ground_truth(self) -> dict[str, Any]:
-        """Give the ground truth for evaluation in COCO's format, straight from the annotation files.
+        """Return the ground truth for evaluation in COCO's format, straight from the annotation files.
 
         It has `images`, `annotations` and `categories`, in original pixels, with the dataset's own image and category
         ids; an annotation may have `ignore: 1` (VOC's difficult).

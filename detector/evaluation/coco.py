@@ -17,7 +17,7 @@ from detector.evaluation.collector import BOX, ImageId
 from detector.evaluation.metric import Metric
 
 Kind = Literal["box", "mask"]
-"""Boxes, or masks: what the output with the key `segmentation` gives."""
+"""Boxes, or the masks of the output with the key `segmentation`."""
 
 Records = dict[tuple[int, int], list[dict[str, Any]]]
 """Annotations or detections in pycocotools' form, by (position of the image, category id)."""
@@ -88,8 +88,8 @@ class CocoMetric(Metric):
 
         Args:
             kind: boxes or masks.
-            areas: named ranges of areas in square pixels; None takes those of the size bins.
-            quantity: what `areas` are ranges of, for objects and detections alike; None is the area.
+            areas: named ranges of areas in square pixels; None: those of the size bins.
+            quantity: replaces the area of ground truth and detections; None: the area.
         """
         images = self.collector.images
         truths, detections = self._ground_truth(kind, images), self._detections(kind, images)
@@ -195,6 +195,6 @@ def _area(rle: Any, box: list[float]) -> float:
 
 
 def mean(values: NDArray[np.float64]) -> float | None:
-    """Average the values that pycocotools could measure; None if there are none. It writes -1 without ground truth."""
+    """Average without the -1 that pycocotools writes where there is no ground truth; None if nothing is left."""
     measured = values[values > -1]
     return float(np.mean(measured)) if len(measured) else None

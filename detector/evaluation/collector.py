@@ -1,4 +1,4 @@
-"""Collect the detections of a run beside the ground truth that metrics measure them against."""
+"""Collect detections and ground truth for the metrics."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ImageDetections:
     labels: NDArray[np.int64]
     """[N], in 0..C-1"""
     shapes: dict[str, list[Any]] = field(default_factory=dict)
-    """by output name, such as `mask`: N shapes as they are written to JSON, at the original image's size"""
+    """by output name, such as `mask`: N encoded predictions of that head, at the original image's size"""
 
 
 BOX = "box"
@@ -59,7 +59,7 @@ class Collector:
         category_ids: the dataset's category id of each label 0..C-1.
         size_bins: two ascending sides in pixels; an object is small below the square of the first, large from the
             square of the second on.
-        outputs: what further heads add to the detections, such as masks; written and measured beside the boxes.
+        outputs: of the further heads, such as masks; written and measured beside the boxes.
 
     Raises:
         ValueError: an annotation belongs to no image, a category id to no category, the bins do not ascend, or two
@@ -101,11 +101,11 @@ class Collector:
         return sorted(self._detections, key=_order)
 
     def image(self, image: ImageId) -> Mapping[str, Any]:
-        """Return an image's entry in the ground truth: `id`, `height`, `width` and what else the dataset gives."""
+        """Return an image's entry in the ground truth: `id`, `height`, `width` and the dataset's own keys."""
         return self._images[image]
 
     def annotations(self, image: ImageId) -> Sequence[Mapping[str, Any]]:
-        """Return an image's ground-truth objects: `category_id`, `bbox` and what else the dataset gives."""
+        """Return an image's ground-truth objects: `category_id`, `bbox` and the dataset's own keys."""
         return self._annotations[image]
 
     def detections(self, image: ImageId) -> ImageDetections:
@@ -166,13 +166,13 @@ class Collector:
         return shapes
 
     def state(self) -> State:
-        """Return what this process has collected, for another's `merge`."""
+        """Return this process's detections, for another's `merge`."""
         return dict(self._detections)
 
     def merge(self, states: Sequence[State]) -> None:
-        """Add what all processes have collected; this process's own state may be among it.
+        """Merge the detections of all processes; this process's own state may be among them.
 
-        Of an image that several have, the first one's detections stay, so that every process ends with the same.
+        If several states have an image, the first one's detections stay, so that all processes end with the same.
         """
         merged: State = {}
         for state in (*states, self._detections):

@@ -21,7 +21,7 @@ SIDES = (0, 8, 16, 32, 64, 128, math.inf)
 """The edges of the fine size bins: the square root of an object's area, in pixels of the original image."""
 
 MATCH = 0.5
-"""The IoU from which on a detection can match an object, whose localisation is then measured."""
+"""The minimum IoU of a detection and the object it matches; the IoU of these pairs is measured."""
 
 
 def bins() -> dict[str, tuple[float, float]]:
@@ -36,12 +36,12 @@ class Estimate:
     value: float
     low: float | None
     high: float | None
-    """None if no resample allows the value to be measured"""
+    """None if the metric is NaN on every resample"""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The metrics of one run: fractions in 0..1; what no object allows to be measured is absent.
+    """The metrics of one run: fractions in 0..1. Metrics without ground-truth objects are omitted.
 
     `AP AP50 AP75 APs APm APl` are COCO's, `AP@0.50` to `AP@0.95` AP at one IoU threshold, `AP[8,16)` and `AP50[8,16)`
     those of the objects of one size bin. `IoU` and `IoU[8,16)` are the mean IoU of matched objects with the detections
@@ -55,7 +55,7 @@ class Measured:
     """of the resamples"""
     values: dict[str, float]
     samples: dict[str, Floats]
-    """for each metric [B]: its value on each resample of the images; NaN where it cannot be measured"""
+    """for each metric [B]: its value on each resample of the images; NaN where it would be omitted"""
 
     def estimates(self, confidence: float = 0.95) -> dict[str, Estimate]:
         """Return each metric with its percentile interval."""

@@ -20,9 +20,9 @@ class Metric(ABC):
     - `collector.images`: the ids of the images to measure, and for each of them
     - `collector.image(id)`: its `height` and `width`;
     - `collector.annotations(id)`: its ground-truth objects in COCO's format (`category_id`, `bbox`, `iscrowd`,
-      `ignore`, `segmentation`, and whatever else the dataset's annotations carry);
-    - `collector.detections(id)`: `boxes`, `scores`, `labels`, and `shapes` by output name: what further heads predict,
-      one shape per detection;
+      `ignore`, `segmentation`, and the dataset's own keys);
+    - `collector.detections(id)`: `boxes`, `scores`, `labels`, and `shapes` by output name: the encoded predictions of a
+      further head, one per detection;
     - `collector.outputs`: those outputs; `collector.output("segmentation")` is the one written under that key, or None.
 
     In a distributed run every process measures the same merged detections.
@@ -33,10 +33,10 @@ class Metric(ABC):
 
     @abstractmethod
     def results(self) -> dict[str, float]:
-        """Measure what has been collected.
+        """Measure the collected detections.
 
         Returns:
             Values by name, as they are written to `metrics.json`: fractions in 0..1. A name with one `/`, such as
             `box/AP`, is also logged during training and can be `schedule.monitor`; one with more, such as
-            `box/AP/<class>`, is not. What no ground-truth object allows to be measured is left out.
+            `box/AP/<class>`, is not. Metrics without ground-truth objects are omitted.
         """

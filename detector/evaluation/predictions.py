@@ -41,7 +41,7 @@ def detections_of(
     images: Sequence[ImageId],
     category_ids: Sequence[int],
 ) -> State:
-    """Group predictions by image, as a collector holds them and its `merge` takes them.
+    """Group predictions by image into a `State`, for `Collector.merge`.
 
     Args:
         kind: boxes, each prediction with a `bbox`, or masks, each with a `segmentation` (a run-length code).

@@ -74,7 +74,7 @@ def render(metrics: Mapping[str, float], size_bins: tuple[float, float]) -> Grou
 
     Args:
         metrics: values by name, as `Metric.results` returns them; those under `env/` and `time/` are not shown. Each
-            `<name>/AP` gives a row of COCO's metrics, for boxes, masks and what else is measured by AP.
+            `<name>/AP` gives a row of COCO's metrics: boxes, masks and other outputs measured by AP.
         size_bins: the two sides in pixels that divide small, medium and large objects.
     """
     kinds = [name.removesuffix("/AP") for name in metrics if name.endswith("/AP") and name.count("/") == 1]

@@ -88,14 +88,14 @@ class FPN(nn.Module):
     """Build a feature pyramid by a top-down pathway and lateral connections (FPN, section 3).
 
     Args:
-        body: gives features, each at twice the stride of the one before.
+        body: computes features, each at twice the stride of the one before.
         channels: of every level of the pyramid.
         norm: makes the normalisation layer after each convolution; None for none.
         strides: image pixels between the cells of each level: those of the body, then twice the one before. Levels
             beyond the body's subsample the level before by 2.
 
     Raises:
-        ValueError: `strides` are others, the body's do not double, or `channels` is below 1.
+        ValueError: `strides` do not continue the body's, the body's do not double, or `channels` is below 1.
     """
 
     def __init__(
@@ -148,21 +148,21 @@ class FPN(nn.Module):
 
 
 def _apply(layer: nn.Module, x: Tensor) -> Tensor:
-    """Apply a convolution, with its norm where it has one."""
+    """Apply a convolution, and its norm if it has one."""
     y: Tensor = conv_norm(layer[0], layer[1], x) if isinstance(layer, nn.Sequential) else layer(x)
     return y
 
 
 class SingleLevel(nn.Module):
-    """Give the coarsest of a body's features alone (Faster R-CNN): C4 of a ResNet with depth=3, C5 with depth=4.
+    """Return only the last feature map of the body (Faster R-CNN): C4 of a ResNet with depth=3, C5 with depth=4.
 
     Args:
-        body: gives features, fine to coarse.
-        channels: of the last one, D.
-        strides: of the last one, a list of one number.
+        body: computes features, fine to coarse.
+        channels: of the last feature map, D.
+        strides: of the last feature map, a list of one number.
 
     Raises:
-        ValueError: the body's last feature has other channels or another stride.
+        ValueError: the body's last feature map has other channels or another stride.
     """
 
     def __init__(self, body: Body, channels: int, strides: Sequence[int]) -> None:

@@ -103,7 +103,7 @@ class Prediction:
 
     @property
     def probabilities(self) -> Tensor:
-        """Probabilities of the classes, [K, C], the background left out."""
+        """Class probabilities [K, C], without the background."""
         return self.logits.softmax(1)[:, :-1]
 
     def regression(self, boxes: Tensor, bbox_reg_weights: BoxRegWeights) -> Callable[[Tensor, Tensor], Tensor]:
@@ -129,7 +129,7 @@ class BoxHead(nn.Module):
 
     Args:
         trunk: from pooled features [K, D, P, P] to [K, `width`].
-        width: channels that `trunk` gives.
+        width: channels of the trunk's output.
         num_classes: C, without the background.
         box_loss: on the deltas, such as `detector.models.losses.smooth_l1`.
         bbox_reg_weights: factors of the deltas (dx, dy, dw, dh).
@@ -160,7 +160,7 @@ class BoxHead(nn.Module):
         return self.predict(self.trunk(pooled))
 
     def predict(self, hidden: Tensor) -> Prediction:
-        """Predict from what the trunk gives, [K, `width`]."""
+        """Predict from trunk features [K, `width`]."""
         deltas = box_ops.precise(self.regress(hidden)).reshape(-1, self.regressors, 4)
         return Prediction(box_ops.precise(self.classify(hidden)), deltas)
 

@@ -1,4 +1,4 @@
-"""RoI heads on C4: a ResNet's last stage runs on each RoI (ResNet, appendix A; Detectron2's `Res5ROIHeads`)."""
+"""RoI heads on C4: res5, a ResNet's last stage, runs on each RoI (ResNet, appendix A; Detectron2's `Res5ROIHeads`)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from detector.models.selection import Select
 
 
 class StageTrunk(nn.Module):
-    """Run a ResNet's last stage on pooled features and average its cells: the trunk of C4's box head.
+    """Run res5 on pooled features and average its output: the trunk of C4's box head.
 
     Args:
-        stage: from pooled features [K, D, P, P] to [K, 2D, P / 2, P / 2], such as `detector.models.resnet.ResNetStage`.
+        stage: res5, such as `detector.models.resnet.ResNetStage`: from pooled features [K, D, P, P] to
+            [K, 2D, P / 2, P / 2].
     """
 
     def __init__(self, stage: nn.Module) -> None:
@@ -32,7 +33,7 @@ class StageTrunk(nn.Module):
 
 
 class C4Heads(StandardHeads):
-    """Run the last stage once on each RoI; the box head and the further heads without a pooler read what it gives.
+    """Run res5 once per RoI and share its output between the box head and the further heads without a pooler.
 
     Args:
         box_head: its trunk is a `StageTrunk`.
@@ -66,10 +67,10 @@ class C4Heads(StandardHeads):
         return self.box_head.trunk
 
     def pool(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        """Compute what all heads read: the stage's output [K, 2D, P / 2, P / 2] on boxes [R, 4] by image."""
+        """Pool boxes [R, 4] by image and run res5 on them: [K, 2D, P / 2, P / 2]."""
         shared: Tensor = self._trunk.stage(super().pool(features, boxes))
         return shared
 
     def predict(self, head: BoxHead, pooled: Tensor) -> Prediction:
-        """Predict classes and boxes from the stage's output."""
+        """Predict classes and boxes from res5's output."""
         return head.predict(self._trunk.average(pooled))

@@ -18,10 +18,10 @@ from detector.types import Objects, Size, Target
 
 
 class CascadeStage(nn.Module):
-    """Hold the parts of a stage after the first.
+    """Matcher and box head of a later cascade stage.
 
     Args:
-        matcher: labels the boxes of the stage before, usually at a higher IoU.
+        matcher: labels the boxes regressed by the stage before, usually at a higher IoU.
         box_head: predicts classes and boxes.
     """
 
@@ -33,9 +33,9 @@ class CascadeStage(nn.Module):
 class CascadeHeads(StandardHeads):
     """Run box heads one after the other, each on the boxes of the one before (section 4).
 
-    In training RoIs are sampled once, for the first stage; each later stage matches all of them again, as regressed by
-    the one before. The gradient from each stage to the features is divided by the number of stages. Further heads are
-    trained on the RoIs of the first stage and run on the detections of the last. (All as in Detectron2.)
+    In training RoIs are sampled once, for the first stage; each later stage matches the boxes that the one before
+    refined. The gradient from each stage to the features is divided by the number of stages. Further heads are trained
+    on the RoIs of the first stage and run on the detections of the last. (All as in Detectron2.)
 
     Args:
         box_pooler, select, further, proposal_append_gt, rois_at_once: as of `StandardHeads`; the pooler serves all
@@ -44,7 +44,7 @@ class CascadeHeads(StandardHeads):
         later: the stages after it.
 
     Raises:
-        ValueError: a box head before the last is not class-agnostic, so that the next has no single box to begin with.
+        ValueError: a box head before the last is not class-agnostic: the next stage takes one box per RoI.
     """
 
     def __init__(
@@ -117,9 +117,10 @@ class CascadeHeads(StandardHeads):
 
 @torch.no_grad()
 def _rematch(boxes: Tensor, before: Rois, size: Size, matcher: Matcher, target: Target, background: int) -> Rois:
-    """Label the RoIs of the next stage: the boxes [R, 4] that this one regressed from `before`.
+    """Match the refined boxes again with the next stage's matcher.
 
-    Ignored RoIs, which only fill the sample, and boxes without area are left out.
+    `boxes` [R, 4] are the RoIs `before` as this stage refined them. Ignored RoIs, which only fill the sample, and boxes
+    without area are left out.
     """
     boxes = box_ops.clip(boxes, size)
     boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(1) & (before.labels >= 0)]
@@ -127,7 +128,7 @@ def _rematch(boxes: Tensor, before: Rois, size: Size, matcher: Matcher, target: 
 
 
 def _scale_gradient(features: Tensor, factor: float) -> Tensor:
-    """Give the features unchanged; their gradient is multiplied by `factor`."""
+    """Scale the gradient by `factor`; the forward pass is the identity."""
     if not features.requires_grad:
         return features
     view = features.view_as(features)

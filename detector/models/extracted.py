@@ -23,7 +23,7 @@ def torchvision_model(name: str, weights: str | None = None, norm: Norm | None =
         name: torchvision's, such as `mobilenet_v3_large`.
         weights: None for random ones, else as `detector.models.pretrained.read_pretrained` takes them.
         norm: makes the layers that replace its batch norms and take over their parameters, statistics, eps and
-            momentum; None: they stay. Norms of other kinds stay.
+            momentum; None: none is replaced. Norms of other kinds stay.
 
     Raises:
         ValueError: there is no such network, the weights do not fit, or `norm` makes layers without statistics, which

@@ -17,7 +17,7 @@ M = TypeVar("M", bound=nn.Module)
 def folded(conv: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor] | None:
     """Compute weight and bias of the one convolution that equals `norm(conv(x))`.
 
-    None where there is none: the norm is no batch norm, or neither frozen nor in evaluation mode.
+    None if the norm is no batch norm, or neither frozen nor in evaluation mode.
     """
     fixed = isinstance(norm, FrozenBatchNorm2d) or (isinstance(norm, nn.BatchNorm2d) and not norm.training)
     gain, shift, mean, variance = (getattr(norm, n, None) for n in ("weight", "bias", "running_mean", "running_var"))

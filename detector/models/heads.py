@@ -14,7 +14,7 @@ from detector.types import Batch, Objects, Output, Size, Target
 
 
 class Proposer(nn.Module, ABC):
-    """Propose regions that may hold an object: by an RPN, or as given with the images."""
+    """Propose regions that may hold an object: those of an RPN, or those given with the images."""
 
     @abstractmethod
     def forward(self, features: Sequence[Tensor], batch: Batch) -> list[Tensor]:
@@ -22,7 +22,7 @@ class Proposer(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, features: Sequence[Tensor], batch: Batch) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Compute the losses by name, scalars, and the proposals [R, 4] of each image for training the heads."""
+        """Compute the losses by name, scalars, and the proposals [R, 4] of each image that the heads are trained on."""
 
 
 class Heads(nn.Module, ABC):
@@ -30,7 +30,7 @@ class Heads(nn.Module, ABC):
 
     @property
     def outputs(self) -> list[Output]:
-        """How what the further heads predict is written and measured; none where there are no such heads."""
+        """Return the outputs of the further heads; empty if there are none."""
         return []
 
     @abstractmethod
@@ -59,7 +59,7 @@ class Heads(nn.Module, ABC):
 
 @dataclass
 class Positives:
-    """The positive RoIs among those sampled for the box head, on which further heads are trained; K in the batch."""
+    """The positive RoIs of those sampled for the box head, K in the batch: further heads are trained on them."""
 
     boxes: list[Tensor]
     """by image float32 [R, 4]"""
@@ -72,17 +72,17 @@ class Positives:
 
 
 class FurtherHead(nn.Module, ABC):
-    """Predict something about each object beside its box and class, as Mask R-CNN's mask head does.
+    """Base class of heads that run after the box head, such as the mask head.
 
-    Trained on the positive RoIs; at inference it runs on the detections.
+    A further head is trained on the positive RoIs; at inference it runs on the detections.
 
     Args:
-        pooler: pools the features that it reads; None: it reads what the box head reads (C4).
-        output: how its predictions are written and measured; None: they are not.
+        pooler: pools its features; None: use the box head's pooled features (C4).
+        output: encodes its predictions for JSON files and metrics; None: they are neither written nor measured.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
-    """Names of the ground truth that it is trained on: `masks`, or entries of `Target.extra`."""
+    """Required annotations: `masks`, or entries of `Target.extra`."""
 
     def __init__(self, pooler: Pooler | None = None, output: Output | None = None) -> None:
         super().__init__()
@@ -99,14 +99,13 @@ class FurtherHead(nn.Module, ABC):
     def forward(self, pooled: Tensor, objects: Sequence[Objects]) -> list[Objects]:
         """Add the predictions to the detections of each image, from their pooled features [K, D, P, P].
 
-        What is added must not depend on the image's size (coordinates go from 0 to 1 over the object's box), as the
-        boxes alone are scaled to the original image afterwards.
+        Store predictions relative to the box (0 to 1): boxes are rescaled to the original image afterwards.
         """
 
     def class_rows(self) -> dict[str, int]:
-        """Layers whose outputs are grouped by class: their names, and the outputs (rows of the weight) of each class.
+        """Return the layers with class-specific outputs, and the rows of each per class.
 
-        When weights are loaded for classes in another order, these rows are reordered, and for other classes the layers
-        keep their initial weights. A layer with no more outputs than that is class-agnostic.
+        When weights are loaded for classes in another order, these rows of the layer's weight are reordered; for other
+        classes the layer keeps its initial weights. A layer with the rows of one class only is class-agnostic.
         """
         return {}

@@ -78,7 +78,7 @@ class MLP(nn.Sequential):
 
 
 class MaskLoss(ABC):
-    """Read a class's mask from the logits, and train it."""
+    """Select the mask logits of a class, and compute their loss."""
 
     @abstractmethod
     def loss(self, logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ def _of_class(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class Sigmoid(MaskLoss):
-    """Train each class by itself: only the channel of the RoI's class has a loss (Mask R-CNN, section 3)."""
+    """Per-class sigmoid loss: only the channel of the ground-truth class contributes (Mask R-CNN, section 3)."""
 
     def loss(self, logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
         """Compute binary cross-entropy; see `MaskLoss`."""
@@ -112,10 +112,10 @@ class Sigmoid(MaskLoss):
 
 
 class Softmax(MaskLoss):
-    """Let the classes and the background, whose logit is 0, compete for each cell (Mask R-CNN, table 2b)."""
+    """Softmax loss of each cell over the classes and the background, whose logit is 0 (Mask R-CNN, table 2b)."""
 
     def loss(self, logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-        """Compute cross-entropy, a cell being the object's where it fills at least half of it; see `MaskLoss`."""
+        """Compute cross-entropy: a cell is the RoI's class from a share of 0.5 on, else background; see `MaskLoss`."""
         classes = torch.where(targets >= 0.5, labels[:, None, None], logits.shape[1])
         return F.cross_entropy(self._with_background(logits), classes, reduction="sum")
 
@@ -129,7 +129,7 @@ class Softmax(MaskLoss):
 
 
 class ClassAgnostic(MaskLoss):
-    """Train one mask for all classes (Mask R-CNN, section 4.2)."""
+    """Class-agnostic sigmoid loss: one channel for all classes (Mask R-CNN, section 4.2)."""
 
     def loss(self, logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
         """Compute binary cross-entropy; see `MaskLoss`."""
@@ -148,7 +148,7 @@ class MaskHead(FurtherHead):
     Args:
         pooler, output: as of `FurtherHead`; the output is usually a `detector.masks.MaskOutput`.
         predictor: from pooled features [K, D, P, P] to logits [K, outputs, M, M].
-        loss: reads a class's mask from the logits, and trains it.
+        loss: selects the logits of each RoI's class, and computes their loss.
         crop: `(masks [G, 1, H, W], rois [K, 5], side) -> [K, 1, side, side]`, such as `ops.roi_align` with the
             half-pixel shift: crops the ground-truth masks to the RoIs.
         threshold: a cell of the target is 1 where the object fills at least this share of it, else 0; None: the target
@@ -176,7 +176,7 @@ class MaskHead(FurtherHead):
         masks = [target.masks for target in positives.targets if target.masks is not None]
         images = zip(masks, positives.match, positives.boxes, strict=True)
         targets = torch.cat([self.target(*image, side) for image in images])
-        # A sum, so that every parameter gets a (zero) gradient where no RoI is positive.
+        # A sum, so that every parameter gets a (zero) gradient when no RoI is positive.
         return {"mask": self.mask_loss.loss(logits, positives.labels, targets) / max(targets.numel(), 1)}
 
     def target(self, masks: Tensor, match: Tensor, boxes: Tensor, side: int) -> Tensor:
@@ -203,7 +203,7 @@ class MaskHead(FurtherHead):
         return [replace(o, masks=m) for o, m in zip(objects, masks, strict=True)]
 
     def class_rows(self) -> dict[str, int]:
-        """Name the last layer, with an output for each class or, where it gives all cells at once, M · M."""
+        """Return the predictor's last layer and its rows per class: 1, or M · M for the MLP."""
         if not isinstance(self.predictor, nn.Sequential):
             return {}
         last = self.predictor[-1]

@@ -18,7 +18,7 @@ from detector.types import Batch
 
 
 class GivenProposals(Proposer):
-    """Take the proposals that are given with the images.
+    """Use the proposals that are given with the images.
 
     Args:
         train, test: proposals kept of each image, the first ones, in training and at inference.
@@ -46,7 +46,7 @@ class GivenProposals(Proposer):
         return self._first(batch, self.most)
 
     def loss(self, features: Sequence[Tensor], batch: Batch) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Give no loss, and the proposals [R, 4] of each image; errors as of `forward`."""
+        """Return no losses, and the proposals [R, 4] used in training, by image; errors as of `forward`."""
         del features
         return {}, self._first(batch, self.most_in_training)
 
@@ -64,7 +64,7 @@ class GivenProposals(Proposer):
 
 
 class FrozenProposals(Proposer):
-    """Propose regions by the RPN of another trained detector; neither its parameters nor its norms are trained.
+    """Propose regions by the frozen RPN of another trained detector: its parameters and norms' statistics stay.
 
     Its proposals depend on the images alone, not on the detector that uses them: it has its own backbone, and pads the
     images as in its own training.
@@ -97,7 +97,7 @@ class FrozenProposals(Proposer):
         return [boxes for boxes, _ in self.scored(batch, self.rpn.test_limits)]
 
     def loss(self, features: Sequence[Tensor], batch: Batch) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Give no loss, and the proposals [R, 4] of each image within the RPN's limits in training."""
+        """Return no losses, and the proposals [R, 4] used in training, by image, within the RPN's train limits."""
         del features
         return {}, [boxes for boxes, _ in self.scored(batch, self.rpn.train_limits)]
 
@@ -116,10 +116,10 @@ class FrozenProposals(Proposer):
 
 
 def freeze(model: RCNN, size_divisibility: int) -> FrozenProposals:
-    """Take the first stage of a detector, with its weights; one that is frozen already is taken as it is.
+    """Build a frozen proposer from a detector's backbone and RPN; an existing frozen one is returned unchanged.
 
     Args:
-        model: a detector with an RPN, or with that of another.
+        model: a detector with an RPN, or with a `FrozenProposals`.
         size_divisibility: of the detector's backbone.
     """
     if isinstance(model.proposer, FrozenProposals):

@@ -41,7 +41,7 @@ class RCNN(nn.Module):
     Args:
         normalize: `(images, sizes) -> input of the backbone`, such as `Normalize`.
         backbone: computes features by level, a list of [B, D, H, W].
-        proposer: proposes regions.
+        proposer: proposes regions, such as an RPN.
         heads: predict objects from features and proposals.
     """
 

@@ -1,4 +1,4 @@
-"""ResNets (He et al., 2016) and ResNeXts (Xie et al., 2017): as bodies, and their last stage for the heads of C4."""
+"""ResNets (He et al., 2016) and ResNeXts (Xie et al., 2017): as bodies, and their last stage, res5, alone."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class ResNet(Body):
         name: torchvision's name, such as `resnet50` or `resnext50_32x4d`.
         norm: makes the normalisation layer of a number of channels.
         weights: None for random ones, else as `detector.models.pretrained.read_pretrained` takes them.
-        freeze_at: stages that are frozen, the stem being the first (Detectron2's FREEZE_AT).
+        freeze_at: number of frozen stages, the stem being the first (Detectron2's FREEZE_AT).
         depth: residual stages, 1 to 4, from the finest on.
         stride_in_1x1: whether a bottleneck block strides in its first 1×1 convolution (He et al., Caffe's weights)
             instead of in its 3×3 (torchvision).
-        dilation: of the 3×3 convolutions of the last residual stage, 1 or 2. With 2 that stage does not stride, so that
+        dilation: of the 3×3 convolutions of res5, the last residual stage, 1 or 2. With 2 res5 does not stride, so that
             its cells are 16 pixels apart ("DC5", Detectron2's RES5_DILATION).
 
     Raises:
@@ -71,7 +71,7 @@ class ResNet(Body):
 
 
 class ResNetStage(nn.Module):
-    """Run the last residual stage alone on pooled features, for a detector on C4 (ResNet, appendix A).
+    """Run res5 alone on pooled features, for a detector on C4 (ResNet, appendix A).
 
     Args:
         name, norm, weights, stride_in_1x1: as of the `ResNet` (depth=3) that computes the features.

@@ -1,4 +1,4 @@
-"""R-FCN (Dai et al. 2016): position-sensitive maps of the whole image; after the pooling only a vote."""
+"""R-FCN (Dai et al. 2016): position-sensitive maps of the whole image; after pooling only a vote."""
 
 from __future__ import annotations
 

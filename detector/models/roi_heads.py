@@ -25,7 +25,7 @@ class StandardHeads(Heads):
         select: postprocesses its predictions into detections.
         matcher: labels proposals by their IoU with the ground truth.
         sampler: samples among them for training.
-        further: heads beside the box head, by name; in training and at inference they run in this order.
+        further: heads that run after the box head, by name, in this order.
         proposal_append_gt: add the ground-truth boxes to the proposals in training.
         rois_at_once: RoIs that the box head sees at a time at inference, to bound the memory; None: all.
 
@@ -55,7 +55,7 @@ class StandardHeads(Heads):
 
     @property
     def outputs(self) -> list[Output]:
-        """How what the further heads predict is written and measured."""
+        """Return the outputs of the further heads; empty if there are none."""
         return [head.output for head in self.further.values() if head.output is not None]
 
     def loss(
@@ -64,7 +64,7 @@ class StandardHeads(Heads):
         """Compute the losses, scalars: `class`, `box` and those of the further heads; arguments as of `Heads.loss`.
 
         Raises:
-            ValueError: the targets lack what a further head is trained on.
+            ValueError: the targets lack annotations that a further head needs.
         """
         del sizes
         rois = self._sample(proposals, targets)
@@ -80,12 +80,12 @@ class StandardHeads(Heads):
         return self._complete(features, objects)
 
     def pool(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        """Pool what the box head and further heads without a pooler read: [K, D, P, P] of boxes [R, 4] by image."""
+        """Pool the box features: [K, D, P, P] of boxes [R, 4] by image."""
         pooled: Tensor = self.box_pooler(features, boxes)
         return pooled
 
     def predict(self, head: BoxHead, pooled: Tensor) -> Prediction:
-        """Predict classes and boxes from what `pool` gives."""
+        """Predict classes and boxes from the box features of `pool`."""
         predicted: Prediction = head(pooled)
         return predicted
 
@@ -106,12 +106,12 @@ class StandardHeads(Heads):
         rois: Sequence[Rois],
         targets: Sequence[Target],
     ) -> dict[str, Tensor]:
-        """Add the losses of the further heads on the positive ones among the RoIs.
+        """Add the losses of the further heads on the positive RoIs.
 
         Args:
             losses: of the box head.
             features: by level, [B, D, H, W].
-            pooled: [K, D, P, P], what `pool` gives for all RoIs.
+            pooled: [K, D, P, P], the box features of all RoIs.
             rois, targets: by image.
         """
         if not self.further:
@@ -145,9 +145,9 @@ class StandardHeads(Heads):
 
 
 def in_parts(boxes: Sequence[Tensor], size: int | None) -> Iterator[list[Tensor]]:
-    """Split the boxes [R, 4] of B images into parts of at most `size` boxes, each a list of B; in order, at least one.
+    """Split the boxes of B images into chunks of at most `size`; None: a single chunk.
 
-    `size` None: one part.
+    Each chunk is a list of B tensors [R, 4]. Yields at least one chunk, empty if there are no boxes.
     """
     starts = [0, *accumulate(len(b) for b in boxes)]
     size = size or max(starts[-1], 1)

@@ -104,7 +104,7 @@ def test_each_tensor_keeps_its_values(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", PLACES)
 def test_converted_weights_give_equal_features(kind: str) -> None:
-    """Compare the backbone on an image (normalisation, strides, dilation) and C4's fifth stage on RoIs."""
+    """Compare the backbone on an image (normalisation, strides, dilation) and C4's res5 on RoIs."""
     state = numbered(shapes_of(50, kind, num_classes=3))
     torch.manual_seed(0)
     for name, value in state.items():
