@@ -38,7 +38,7 @@ def run_command(config: DictConfig, overrides: Sequence[str], folder: Path, cons
         )
     chosen = plot_runs if runs else measure_dataset if dataset else draw_roi
     console.print(chosen(config, folder))
-    console.print(f"written to {folder}")
+    console.print(f"written to {folder}", markup=False)
 
 
 def draw_roi(config: DictConfig, folder: Path) -> Table:

@@ -92,6 +92,8 @@ def predict(config: DictConfig, overrides: Sequence[str], folder: Path, console:
         name = path.stem if stems[path.stem] == 1 else path.name
         draw(image, objects, detector.classes, config.threshold).save(output / f"{name}.png")
     (output / "detections.json").write_text(json.dumps(found, indent=1) + "\n")
-    console.print(f"{sum(map(len, found.values()))} detections in {len(found)} images: {output}/detections.json")
+    console.print(
+        f"{sum(map(len, found.values()))} detections in {len(found)} images: {output}/detections.json", markup=False
+    )
     if unread:
         raise ValueError(f"{len(unread)} of {len(images)} images could not be read: {'; '.join(unread[:3])}")

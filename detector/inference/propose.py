@@ -57,7 +57,7 @@ def propose_on_dataset(config: DictConfig, overrides: Sequence[str], folder: Pat
         images = propose(detector, loader, split, config.pre_nms_topk, config.post_nms_topk)
         found += track(images, f"Proposing on {split}", len(dataset), console=console)
     write_proposals(output, found)
-    console.print(f"{sum(len(i.boxes) for i in found)} proposals for {len(found)} images: {output}")
+    console.print(f"{sum(len(i.boxes) for i in found)} proposals for {len(found)} images: {output}", markup=False)
 
 
 @torch.inference_mode()

@@ -110,7 +110,7 @@ def evaluate(
         task.to(trainer.strategy.root_device)  # Lightning has moved the model back to the CPU
         with trainer.precision_plugin.forward_context():
             _picture(folder / "pictures" / "predictions.png", task, data)
-        console.print(f"Written to {folder}: metrics.json, predictions/, pictures/predictions.png")
+        console.print(f"Written to {folder}: metrics.json, predictions/, pictures/predictions.png", markup=False)
     return metrics
 
 

@@ -51,11 +51,13 @@ def checkpoint_to_resume(folder: Path, config: Any, console: Console) -> tuple[b
                 "(hydra.run.dir=...), or remove that one"
             )
         if is_finished(folder):
-            console.print(f"{folder}: done before", soft_wrap=True)
+            console.print(f"{folder}: done before", soft_wrap=True, markup=False)
             return True, None
     if last.is_file() and not zipfile.is_zipfile(last):
         broken = last.replace(last.with_name("last.ckpt.broken"))
-        console.print(f"{last} is truncated (renamed to {broken.name}); the run starts over", soft_wrap=True)
+        console.print(
+            f"{last} is truncated (renamed to {broken.name}); the run starts over", soft_wrap=True, markup=False
+        )
     return False, last if last.is_file() else None
 
 
