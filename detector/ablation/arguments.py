@@ -1,4 +1,4 @@
-"""Tell the keys of `configs/ablate.yaml` from those of the runs, on the command line of `scripts/ablate.py`."""
+"""Separate `ablate.py`'s own keys from overrides of the runs."""
 
 from __future__ import annotations
 

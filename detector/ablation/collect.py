@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from detector.ablation.description import KINDS, StudyInfo
-from detector.ablation.records import CurvePoint, Gain, Metric, Records, Run
+from detector.ablation.description import KINDS, MAIN, StudyInfo
+from detector.ablation.records import ROUNDING, CurvePoint, Gain, Metric, Records, Run
 from detector.ablation.study import Job
 from detector.config import build
 from detector.evaluation.coco import Kind
@@ -24,8 +25,12 @@ from detector.evaluation.predictions import read_predictions
 from detector.training.folder import read_config
 from detector.types import DetectionDataset
 
-VOC = "voc/mAP"
-"""The key of VOC's mAP in `metrics.json`; it has no image bootstrap."""
+log = logging.getLogger(__name__)
+
+VOC = "voc"
+"""The prefix of VOC's metrics in `metrics.json`, which are of boxes."""
+RECALLS = ("AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+"""COCO's average recalls, which a study does not record."""
 POINTS = 30
 """Points kept of a training curve, each the mean of the values since the one before."""
 
@@ -115,6 +120,10 @@ def _kept(path: Path) -> Measured:
 def collect_records(study: StudyInfo, runs: Sequence[FinishedRun]) -> Records:
     """Collect the records of finished runs: metrics, differences from the baseline, and training curves.
 
+    COCO's metrics are measured again, with the image bootstrap. Other metrics with one `/` in their names, such as
+    `voc/mAP` or those of the user's own, are taken from `metrics.json`, without intervals. Those that are no fractions
+    are left out, with a warning.
+
     Raises:
         ValueError: a folder lacks files of a finished run.
     """
@@ -122,6 +131,7 @@ def collect_records(study: StudyInfo, runs: Sequence[FinishedRun]) -> Records:
     places = {run.dataset: run.folder for run in runs}
     bins = {name: [float(side) for side in read_config(place).dataset.size_bins] for name, place in places.items()}
     records = Records(replace(study, size_bins=bins))
+    refused: dict[str, str] = {}
     for run in runs:
         place = (study.name, run.arm, run.dataset, run.seed)
         mine = found[run.arm, run.dataset, run.seed]
@@ -138,9 +148,34 @@ def collect_records(study: StudyInfo, runs: Sequence[FinishedRun]) -> Records:
             for name, e in difference(numbers, base[kind]).items():
                 gain = (study.name, run.arm, study.baseline, run.dataset, run.seed, kind, name)
                 records.differences.append(Gain(*gain, e.value, e.low, e.high))
-        if VOC in written:
-            records.metrics.append(Metric(*place, "box", "mAP", written[VOC], None, None))
+        for name, value in _other_metrics(written, mine).items():
+            if _is_fraction(value):
+                kind_of, _, metric = name.partition("/")
+                kind_of = "box" if kind_of == VOC else kind_of
+                records.metrics.append(Metric(*place, kind_of, metric, float(value), None, None))
+            else:
+                refused.setdefault(name, f"{value} in {run.folder}/metrics.json")
+    for name, example in refused.items():
+        log.warning("%s is left out of the records where it is no fraction in 0..1: %s", name, example)
     return records
+
+
+def _other_metrics(metrics: Mapping[str, Any], measured: Mapping[Kind, Measured]) -> dict[str, Any]:
+    """Return the metrics of `metrics.json` with one `/` in their names, without COCO's and those that were measured."""
+    known = {"env", "time"}
+    coco = {f"{kind}/{name}" for kind in KINDS for name in (*MAIN, *RECALLS)}
+    coco |= {f"{kind}/{name}" for kind, numbers in measured.items() for name in numbers.values}
+    found = {}
+    for name, value in metrics.items():
+        prefix, _, rest = name.partition("/")
+        if prefix and rest and "/" not in rest and prefix not in known and name not in coco:
+            found[name] = value
+    return found
+
+
+def _is_fraction(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and -ROUNDING <= value <= 1 + ROUNDING
 
 
 def _metrics(folder: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from detector.config.renamed import current_key
 from detector.config.resolve import MACHINE_TRAINER_KEYS, MOVABLE_KEYS
 
 
@@ -15,11 +16,19 @@ def _is_placement(key: str) -> bool:
     )
 
 
-def chosen_overrides(command: str) -> frozenset[str]:
-    """Return the overrides in a run's command that decide what it computes; equal sets make the same run.
+def with_current_key(override: str) -> str:
+    """Replace a key of version 0.1 in an override by its current name; other overrides stay."""
+    name = override.lstrip("+~")
+    key, equals, value = name.partition("=")
+    return override[: len(override) - len(name)] + current_key(key) + equals + value
 
-    The order does not count, and of several overrides of one key only the last, as in Hydra. Where an override sets
-    several keys (`{...}`) the order may matter, and only an equal command makes the same run.
+
+def chosen_overrides(command: str) -> frozenset[str]:
+    """Return the overrides that affect results; runs with equal sets are identical.
+
+    Keys of version 0.1 count as the keys they are called now. The order does not count, and of several overrides of one
+    key only the last, as in Hydra. Where an override sets several keys (`{...}`) the order may matter, and only runs
+    with equal commands are identical.
     """
     try:
         words = shlex.split(command)
@@ -27,5 +36,5 @@ def chosen_overrides(command: str) -> frozenset[str]:
         words = ["{", command]
     if any("{" in word for word in words):
         return frozenset([command.strip()])
-    overrides = {word.partition("=")[0].lstrip("+~"): word for word in words}
+    overrides = {word.partition("=")[0].lstrip("+~"): word for word in map(with_current_key, words)}
     return frozenset(word for key, word in overrides.items() if not _is_placement(key))

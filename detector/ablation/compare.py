@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from detector.ablation.collect import FinishedRun, collect_records, validation_set
+from detector.ablation.commands import with_current_key
 from detector.ablation.description import Arm, StudyInfo
 from detector.ablation.records import write_records
 from detector.ablation.report.report import write_report
@@ -71,14 +72,15 @@ def _study(first: Path, second: Path) -> tuple[StudyInfo, list[FinishedRun]]:
 def _choices(commands: Sequence[str | None]) -> list[list[str]]:
     """Return the overrides of two runs' commands without seed and place; the report reads from them which claims apply.
 
-    Empty where the commands do not show all in which the runs differ: one is unknown, or has an `experiment` or
-    `weights`, which can set any key, and the two do not override the same keys, `pooler` among them.
+    Keys of version 0.1 are called by their current names. Empty where the commands do not show all in which the runs
+    differ: one is unknown, or has an `experiment` or `weights`, which can set any key, and the two do not override the
+    same keys, `pooler` among them.
     """
     if None in commands:
         return [[], []]
     chosen, keys = [], []
     for command in commands:
-        own = {o.lstrip("+~").split("=")[0]: o for o in shlex.split(str(command))[2:]}
+        own = {o.lstrip("+~").split("=")[0]: o for o in map(with_current_key, shlex.split(str(command))[2:])}
         kept = {key: o for key, o in own.items() if key.split(".")[0] not in (*MOVABLE_KEYS, "seed")}
         chosen.append(list(kept.values()))
         keys.append(set(kept))

@@ -12,7 +12,7 @@ from detector.evaluation.coco import Kind
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """What is measured of a run: every kind of prediction that COCO's AP is defined for, boxes first."""
 MAIN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "mAP")
-"""The metrics shown in tables: COCO's, and VOC 2007's mAP where it was measured."""
+"""The metrics of COCO and VOC shown in tables."""
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class Metric:
     dataset: str
     seed: int
     kind: str
-    """box or mask"""
+    """box or mask, or the first part of the name of another metric (`radius` of `radius/error`)"""
     metric: str
     value: float
     low: float | None

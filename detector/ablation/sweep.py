@@ -151,7 +151,8 @@ class Sweep:
         return collect_records(part.info, finished_runs(done, self.runs))
 
     def showcases(self, folder: Path) -> dict[str, Path]:
-        """Draw, for each dataset, the images on which the arm whose AP differs most differs most from the baseline.
+        """For each dataset, compare the baseline with the arm of largest AP difference, on the images where the two
+        differ most.
 
         Runs of the first seed that the baseline has are compared, by mask AP where all of them have masks.
 

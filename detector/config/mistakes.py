@@ -16,30 +16,13 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from detector.config.help import CONFIGS
 from detector.config.overrides import key_of, parse
+from detector.config.renamed import RENAMED
 
 _KEY = re.compile(
     r"Could not (?:override|delete from config\.|delete) '([^']+)'"
     r"|Multiple values for (\S+)\. To"
     r"|An item is already at '([^']+)'"
 )
-RENAMED = {
-    "proposals": "rpn",
-    "pre_nms": "pre_nms_topk",
-    "post_nms": "post_nms_topk",
-    "score": "score_thresh",
-    "nms": "nms_thresh",
-    "detections": "topk_per_image",
-    "count": "batch_size_per_image",
-    "fraction": "positive_fraction",
-    "positive": "high_threshold",
-    "negative": "low_threshold",
-    "low_quality": "allow_low_quality_matches",
-    "weights": "bbox_reg_weights",
-    "class_agnostic": "cls_agnostic_bbox_reg",
-    "append_truth": "proposal_append_gt",
-    "mask_head": "further.mask",
-}
-"""Names of keys in version 0.1, and what they are called since."""
 _MERGING = re.compile(r"Error merging override (.*)")
 _ADVICE = re.compile(
     r"To append to your |Set the environment |See https|Config search path|\tprovider=|full_key|\s*\w+_type="

@@ -186,5 +186,7 @@ class Interruption(Callback):
     def _stop(self, trainer: Trainer) -> None:
         self.interrupted = False
         trainer.save_checkpoint(self.checkpoint, weights_only=False)
-        self.console.print(f"Stopped at step {trainer.global_step}. Resume with: resume={self.checkpoint}")
+        self.console.print(
+            f"Stopped at step {trainer.global_step}. Resume with: resume={self.checkpoint}", markup=False
+        )
         raise KeyboardInterrupt

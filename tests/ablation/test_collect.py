@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from detector.ablation.collect import measure_run
+from detector.ablation.collect import FinishedRun, collect_records, measure_run
+from detector.ablation.description import Arm, StudyInfo
 from tests.conftest import compose_config
 
 
@@ -46,3 +47,22 @@ def test_a_run_without_an_object_that_counts_is_said_to_be_one(tmp_path: Path) -
     folder = a_run(tmp_path, {"iscrowd": 1})
     with pytest.raises(ValueError, match="nothing can be measured on custom: no object of its val part counts"):
         measure_run(folder)
+
+
+def test_metrics_of_the_users_own_are_recorded_where_they_are_fractions(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = a_run(tmp_path, {})
+    written = {
+        **{"box/AP": 0.9, "box/AP/thing": 0.9, "box/AR1": 0.9, "mask/AP": 0.5, "env/parameters": 9, "time/total": 1.0},
+        **{"box/F1": 0.8, "voc/mAP": 0.7, "voc/AP/thing": 0.7, "radius/error": 0, "radius/error/thing": 0.1},
+        **{"radius/pixels": 3.5, "radius/none": float("nan"), "radius/found": True, "radius/unit": "px", "plain": 0.5},
+    }
+    (folder / "metrics.json").write_text(json.dumps(written))
+    study = StudyInfo("s", "t", "q", "a", {"a": Arm("A", [])}, ["custom"], [0])
+    records = collect_records(study, [FinishedRun("a", "custom", 0, folder, "python scripts/train.py")])
+    others = [(m.kind, m.metric, m.value) for m in records.metrics if m.low is None]
+    assert others == [("box", "F1", 0.8), ("box", "mAP", 0.7), ("radius", "error", 0.0)]
+    warned = [record.getMessage() for record in caplog.records]
+    assert len(warned) == 4
+    assert f"radius/pixels is left out of the records where it is no fraction in 0..1: 3.5 in {folder}" in warned[0]

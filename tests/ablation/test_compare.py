@@ -25,6 +25,11 @@ TRAIN = "python scripts/train.py "
             [["experiment=voc07", "pooler=roipool"], ["experiment=voc07", "pooler=roialign"]],
         ),
         ("pooler=roialign pooler=roipool", "++a=1", [["pooler=roipool"], ["++a=1"]]),
+        (
+            "dataset.proposals.test.pre_nms=9 dataset.detections=5",
+            "dataset.rpn.test.pre_nms_topk=9 dataset.detections=5",
+            [["dataset.rpn.test.pre_nms_topk=9", "dataset.detections=5"]] * 2,
+        ),
     ],
 )
 def test_only_what_the_commands_tell(one: str, other: str | None, expected: list[list[str]]) -> None:

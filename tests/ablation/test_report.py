@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from detector.ablation.description import PublishedRow
-from detector.ablation.records import Records, Run, write_records
+from detector.ablation.records import Metric, Records, Run, write_records
 from detector.ablation.report import plots, tables
 from detector.ablation.report.document import Table, as_csv, latex, markdown
 from detector.ablation.report.effects import Numbers
@@ -250,6 +250,40 @@ def test_published_numbers_stand_beside_the_measured_ones(tmp_path: Path) -> Non
 
 
 LABELS = (r"$\foo$", "_hidden", "5 $ a_b $ x", "100 %", "plain")
+
+
+def test_metrics_of_the_users_own_have_tables_and_columns(tmp_path: Path) -> None:
+    records = planted(datasets=("shapes_coco",), seeds=(0, 1, 2))
+    for run in records.runs:
+        value = 0.1 + 0.1 * (run.arm == "roialign") + 0.001 * run.seed * (run.arm == "roialign")
+        about = (run.study, run.arm, run.dataset, run.seed)
+        records.metrics.extend(
+            Metric(*about, *name, value, None, None) for name in (("radius", "error_"), ("box", "F1"))
+        )
+    out = made(tmp_path, records)
+    levels = {row["arm"]: row for row in rows(out / "tables/pooler_shapes_coco_radius_metrics.csv")}
+    assert levels["RoIAlign (2x2)"] == {"arm": "RoIAlign (2x2)", "error_": "20.1 ± 0.1", "seeds": "3"}
+    gains = {row["arm"]: row["error_"] for row in rows(out / "tables/pooler_shapes_coco_radius_differences.csv")}
+    assert gains["RoIAlign (2x2)"].startswith("+10.1 ")
+    boxes = rows(out / "tables/pooler_shapes_coco_box_ap.csv")[0]
+    assert list(boxes) == ["arm", "AP", "AP50", "AP75", "APs", "APm", "APl", "F1", "seeds"]
+    numbers = [r for r in rows(out / "numbers.csv") if (r["arm"], r["kind"]) == ("roialign", "radius")]
+    assert [(r["metric"], r["seeds"], r["interval_by"]) for r in numbers] == [("error_", "3", "seeds")]
+    text = (out / "report.md").read_text()
+    assert "pooler: radius on shapes\\_coco" in text
+    assert "difference from RoIPool, radius on shapes\\_coco" in text
+    assert "radius error\\_: All 3 seeds differ by the same" in text  # of the other arms
+    assert not list((out / "plots").glob("*radius*"))
+
+
+def test_a_metric_of_the_users_own_with_one_seed_has_no_interval(tmp_path: Path) -> None:
+    records = planted(datasets=("shapes_coco",), seeds=(0,))
+    about = [(run.study, run.arm, run.dataset, run.seed) for run in records.runs]
+    records.metrics.extend(Metric(*place, "radius", "error", 0.25, None, None) for place in about)
+    out = made(tmp_path, records)
+    assert rows(out / "tables/pooler_shapes_coco_radius_metrics.csv")[0]["error"] == "25.0"
+    assert rows(out / "tables/pooler_shapes_coco_radius_differences.csv")[0]["error"] == "+0.0"
+    assert "radius error: One seed cannot show" in (out / "report.md").read_text()
 
 
 def test_the_legend_has_each_label(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

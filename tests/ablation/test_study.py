@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from detector.ablation.commands import with_current_key
 from detector.ablation.study import Job, find_reusable, parse_study, pending_jobs, select, write_command
 from tests.conftest import ROOT, compose_config
 
@@ -123,6 +124,38 @@ def test_the_order_of_overrides_does_not_count(words: str, same: bool, tmp_path:
     (folder / "measured-box.npz").touch()
     assert find_reusable(jobs, [tmp_path]) == ({jobs[0]: folder} if same else {})
     assert (jobs[0] not in pending_jobs(jobs, tmp_path / "runs")) == same
+
+
+def test_a_run_whose_command_has_keys_of_version_0_1_is_done(tmp_path: Path) -> None:
+    content = yaml.safe_load((ROOT / "configs" / "study" / "table_fpn.yaml").read_text())
+    content["overrides"] = ["++model.heads.select.score_thresh=0.1", "weights=w", "dataset.detections=50"]
+    job = parse_study(content).jobs(tmp_path)[0]
+    words = (
+        "experiment=fpn_table3 backbone=resnet50_c4 pooler=roipool dataset.proposals.train.pre_nms=12000 "
+        "dataset.proposals.test.pre_nms=6000 ++model.heads.select.score=0.1 weights=w dataset.detections=50 seed=0"
+    )
+    folder = tmp_path / job.folder
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text('{"time/total": 1.0}')
+    (folder / "measured-box.npz").touch()
+    for command, done in ((words, True), (words.replace("6000", "1000"), False)):
+        (folder / "command.txt").write_text(f"python scripts/train.py {command}\n")
+        assert (job not in pending_jobs([job], tmp_path)) == done
+
+
+@pytest.mark.parametrize(
+    ("key", "current"),
+    [
+        ("dataset.proposals.test.post_nms", "dataset.rpn.test.post_nms_topk"),
+        ("model.heads.mask_head.threshold", "model.heads.further.mask.threshold"),
+        ("model.proposer.sampler.fraction", "model.proposer.sampler.positive_fraction"),
+        ("model.heads.further.radius.weights", "model.heads.further.radius.weights"),
+        *((key, key) for key in ("weights", "proposals", "dataset.detections", "mask_head.norm", "pooler@a.nms")),
+    ],
+)
+def test_keys_of_version_0_1_have_current_names(key: str, current: str) -> None:
+    assert with_current_key(f"++{key}=a=1") == f"++{current}=a=1"
+    assert with_current_key(key) == current
 
 
 def test_a_dataset_of_the_users_own_takes_the_place_of_the_studys() -> None:

@@ -116,7 +116,9 @@ def test_its_parts_work_as_arms_of_a_study(tmp_path: Path) -> None:
     done = run_script("ablate", *arguments, cwd=tmp_path, path=PACKAGE)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "multirun" / "dots"
-    assert (folder / "report" / "report.html").is_file()
+    assert ",radius,error," in (folder / "records" / "metrics.csv").read_text()
+    assert "radius" in (folder / "report" / "report.html").read_text()
+    assert (folder / "report" / "tables" / "dots_dots_radius_metrics.csv").read_text().startswith("arm,error,seeds")
     arms = {line.split(",")[1] for line in (folder / "records" / "runs.csv").read_text().splitlines()[1:]}
     assert arms == {"whole", "centre"}
     for arm in arms:

@@ -100,9 +100,9 @@ class Numbers:
         return list(dict.fromkeys(key[3] for key in self._values if key[1:3] == (dataset, kind)))
 
     def kinds(self, dataset: str) -> list[str]:
-        """List the kinds (box, mask) measured on a dataset."""
-        found = {key[2] for key in self._values if key[1] == dataset}
-        return [kind for kind in KINDS if kind in found]
+        """List the kinds measured on a dataset: box, mask, then those of other metrics in the order of the records."""
+        found = dict.fromkeys(key[2] for key in self._values if key[1] == dataset)
+        return [*(kind for kind in KINDS if kind in found), *(kind for kind in found if kind not in KINDS)]
 
     def datasets(self) -> list[str]:
         """List the study's datasets that have measurements."""

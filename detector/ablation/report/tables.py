@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from detector.ablation.description import MAIN
+from detector.ablation.description import KINDS, MAIN
 from detector.ablation.records import Run
 from detector.ablation.report.claims import CLAIMS, Row
 from detector.ablation.report.document import Table
@@ -16,6 +16,8 @@ from detector.ablation.report.effects import Effect, Numbers
 from detector.ablation.report.statistics import adjust, summary, warning
 
 NONE = "-"
+DETAILS = r"(AP|AP50|IoU)[@\[].*|IoU"
+"""The metrics of boxes and masks that tables leave out: by IoU threshold, by object size, and the mean IoU."""
 
 
 def points(value: float, digits: int = 1) -> str:
@@ -46,9 +48,36 @@ def slug(*parts: str) -> str:
     return re.sub(r"[^\w.-]+", "_", "_".join(parts))
 
 
-def scores(numbers: Numbers, dataset: str, kind: str, metrics: Sequence[str] = MAIN, name: str = "ap") -> Table:
-    """Tabulate arms by metrics, in %: mean ± standard deviation over seeds; with one seed the bootstrap's interval."""
-    shown = [metric for metric in metrics if metric in numbers.metrics(dataset, kind)]
+def columns(numbers: Numbers, dataset: str, kind: str) -> list[str]:
+    """List the metrics shown in tables: the main ones of COCO and VOC, then those of the user's own."""
+    found = numbers.metrics(dataset, kind)
+    others = [m for m in found if m not in MAIN and not (kind in KINDS and re.fullmatch(DETAILS, m))]
+    return [*(metric for metric in MAIN if metric in found), *others]
+
+
+def headline(numbers: Numbers, dataset: str, kind: str) -> str:
+    """Return the metric that a kind is judged by: AP of boxes and masks, the first one of others."""
+    return "AP" if kind in KINDS else columns(numbers, dataset, kind)[0]
+
+
+def _of(kind: str) -> str:
+    """Return how titles name the metrics of a kind."""
+    return f"{kind} AP" if kind in KINDS else kind
+
+
+def scores(
+    numbers: Numbers, dataset: str, kind: str, metrics: Sequence[str] | None = None, name: str | None = None
+) -> Table:
+    """Tabulate arms by metrics, in %: mean ± standard deviation over seeds; with one seed the bootstrap's interval.
+
+    Args:
+        numbers: of the study.
+        dataset, kind: what was measured.
+        metrics: the columns; None: those of `columns`.
+        name: the end of the table's name; None: `ap`, or `metrics` of other kinds than box and mask.
+    """
+    shown = columns(numbers, dataset, kind) if metrics is None else list(metrics)
+    name = name or ("ap" if kind in KINDS else "metrics")
     rows, single = [], False
     for arm in numbers.arms(dataset, kind):
         cells, count = [], 0
@@ -65,13 +94,14 @@ def scores(numbers: Numbers, dataset: str, kind: str, metrics: Sequence[str] = M
             spread = spread if images is None else f"\nimages: {points(images[0])} to {points(images[1])}"
             cells.append(points(whole.mean) + spread)
         rows.append([numbers.study.arms[arm].label, *cells, str(count)])
-    notes = ["In %; mean ± standard deviation over seeds.", *sizes(numbers, dataset, shown)]
+    notes = ["In %; mean ± standard deviation over seeds."]
+    notes += sizes(numbers, dataset, shown) if kind in KINDS else []
     if single:
         notes.append(
             "'images': one seed only, with the 95 % interval over resampled images; another training may differ more."
         )
-    what = "IoU" if name == "iou" else "AP"
-    title = f"{numbers.study.name}: {kind} {what} on {dataset}"
+    what = f"{kind} IoU" if name == "iou" else _of(kind)
+    title = f"{numbers.study.name}: {what} on {dataset}"
     return Table(slug(numbers.study.name, dataset, kind, name), title, ["arm", *shown, "seeds"], rows, notes)
 
 
@@ -107,7 +137,7 @@ def published(numbers: Numbers, dataset: str, kind: str) -> Table | None:
 def localisation(numbers: Numbers, dataset: str, kind: str) -> Table | None:
     """Tabulate the mean IoU of matched detections by object size; None if it was not measured."""
     metrics = [m for m in numbers.metrics(dataset, kind) if m == "IoU" or m.startswith("IoU[")]
-    if not metrics:
+    if not metrics or kind not in KINDS:
         return None
     table = scores(numbers, dataset, kind, metrics, "iou")
     notes = [
@@ -119,9 +149,10 @@ def localisation(numbers: Numbers, dataset: str, kind: str) -> Table | None:
 def effects(numbers: Numbers, dataset: str, kind: str) -> dict[str, dict[str, Effect]]:
     """Compute the differences from the baseline, by arm and metric."""
     found: dict[str, dict[str, Effect]] = {}
+    shown = columns(numbers, dataset, kind)
     for arm in numbers.arms(dataset, kind):
         if arm != numbers.study.baseline:
-            pairs = {m: numbers.effect(arm, numbers.study.baseline, dataset, kind, m) for m in MAIN}
+            pairs = {m: numbers.effect(arm, numbers.study.baseline, dataset, kind, m) for m in shown}
             found[arm] = {metric: effect for metric, effect in pairs.items() if effect is not None}
     return found
 
@@ -137,7 +168,7 @@ def differences(numbers: Numbers, dataset: str, kind: str) -> Table | None:
     found = {arm: row for arm, row in effects(numbers, dataset, kind).items() if row}
     if not found:
         return None
-    shown = [metric for metric in MAIN if any(metric in row for row in found.values())]
+    shown = [m for m in columns(numbers, dataset, kind) if any(m in row for row in found.values())]
     adjusted = {metric: holm(found, metric) for metric in shown}
     rows = []
     for arm, row in found.items():
@@ -152,7 +183,7 @@ def differences(numbers: Numbers, dataset: str, kind: str) -> Table | None:
             cells.append("\n".join(line for line in lines if line))
         rows.append([numbers.study.arms[arm].label, *cells, str(max(e.n for e in row.values()))])
     base = numbers.study.arms[numbers.study.baseline].label
-    title = f"{numbers.study.name}: difference from {base}, {kind} AP on {dataset}"
+    title = f"{numbers.study.name}: difference from {base}, {_of(kind)} on {dataset}"
     notes = [
         f"In points, arm minus {base}, paired by seed. The 95 % interval is Student's, for each arm by itself; p is "
         "adjusted by Holm's method over the arms of the table, so it can exceed 0.05 where the interval excludes zero. "
@@ -165,16 +196,18 @@ def differences(numbers: Numbers, dataset: str, kind: str) -> Table | None:
 
 
 def warnings(numbers: Numbers, dataset: str, kind: str) -> list[str]:
-    """Warn of arms with too few seeds to tell their AP from the baseline's; equal sentences are merged."""
+    """Warn of arms with too few seeds to tell their `headline` from the baseline's; equal sentences are merged."""
     found: dict[str, list[str]] = {}
+    metric = headline(numbers, dataset, kind)
     for arm, row in effects(numbers, dataset, kind).items():
-        if "AP" not in row or row["AP"].difference is None:
+        difference = row[metric].difference if metric in row else None
+        if difference is None:
             text: str | None = "no seed in common with the baseline, so nothing can be compared."
         else:
-            text = warning(row["AP"].difference)
+            text = warning(difference)
         if text:
             found.setdefault(text, []).append(numbers.study.arms[arm].label)
-    return [f"{'; '.join(labels)} on {dataset}, {kind} AP: {text}" for text, labels in found.items()]
+    return [f"{'; '.join(labels)} on {dataset}, {kind} {metric}: {text}" for text, labels in found.items()]
 
 
 def long_form(studies: Sequence[Numbers]) -> str:
