@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torchvision
-from tests.test_combinations import CHOICES, KINDS, given_proposals, refusal
+from tests.config.test_combinations import CHOICES, KINDS, given_proposals, refusal
 
 from detector.boxes import iou
 from detector.config import build
