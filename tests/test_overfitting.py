@@ -3,13 +3,13 @@
 import pytest
 import torch
 import torchvision
-from tests.config.test_combinations import CHOICES, KINDS, given_proposals, refusal
 
 from detector.boxes import iou
 from detector.config import build
 from detector.config.resolve import with_classes
 from detector.models import vgg
 from detector.types import Batch, Target
+from tests.config.test_combinations import CHOICES, KINDS, given_proposals, refusal
 from tests.conftest import CLASSES, compose_config, learn
 
 WIDTH = "backbone.width=128"

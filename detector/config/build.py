@@ -65,7 +65,7 @@ def check_heads(model: DictConfig, backbone: DictConfig) -> None:
     own, used = backbone.get("heads"), OmegaConf.select(model, "heads._target_")
     if own not in (None, STANDARD_HEADS, used):
         raise ValueError(
-            f"{used} cannot be used with this backbone, on which res5 runs on each RoI as a part of {own}: use a backbone "
+            f"{used} cannot be used with this backbone, whose res5 runs on each RoI as a part of {own}: use a backbone "
             "with FPN, C5 or DC5, or VGG16 (keys 'backbone.heads' and 'model.heads' of the configuration)"
         )
 
