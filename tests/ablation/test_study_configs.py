@@ -24,7 +24,7 @@ def test_each_run_of_each_study_composes_and_builds(path: Path) -> None:
         if job.seed != asked.info.seeds[0]:
             continue
         config = with_classes(compose_config(*job.overrides), CLASSES)
-        assert build.takes_proposals(config) is (job.arm in asked.proposals)
+        assert build.takes_proposals(config.model) is (job.arm in asked.proposals)
         config.backbone.weights = None  # no download
         with torch.device("meta"):
             build.build_model(config)
