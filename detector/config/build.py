@@ -30,7 +30,7 @@ def instantiate(config: Any, **kwargs: Any) -> Any:
     Raises:
         ValueError: an argument is missing or invalid; the message names the key.
     """
-    own = config._get_full_key(None)
+    own = _key(config)
     given = {f"{own}.{name}" if own else name for name in kwargs}
     if missing := sorted(OmegaConf.missing_keys(config) - given):
         raise ValueError(f"give {' '.join(f'{key}=...' for key in missing)}: there is no default")
@@ -40,9 +40,18 @@ def instantiate(config: Any, **kwargs: Any) -> Any:
         return hydra_instantiate(plain, **kwargs, _convert_="all")
     except InstantiationException as error:
         key = str(error).rsplit("full_key: ", 1)[-1].strip() if "full_key: " in str(error) else ""
-        where = ".".join(part for part in (config._get_full_key(None), key) if part)
+        where = ".".join(part for part in (own, key) if part)
         cause = error.__cause__ or error
         raise ValueError(f"{cause} (key {where!r} of the configuration)" if where else str(cause)) from error
+
+
+def _key(node: Any) -> str:
+    """Return the key of a node, such as `dataset.metrics[1]`: that of a key below it, without that.
+
+    Asked for its own key, an item of a list says `dataset.metrics1` (omegaconf 2.3.1).
+    """
+    below: str = node._get_full_key("_") if isinstance(node, DictConfig) else f"{node._get_full_key(None)}._"
+    return below.removesuffix("_").removesuffix(".")
 
 
 def build_model(config: DictConfig) -> RCNN:

@@ -230,3 +230,15 @@ def test_resolving_leaves_its_argument_as_it_is(tmp_path: Path) -> None:
     assert resolved.config.num_classes == 5
     with pytest.raises(ReadonlyConfigError):
         resolved.config.seed = 3
+
+
+def test_an_item_of_a_list_is_named_as_it_can_be_overridden() -> None:
+    nodes = OmegaConf.create(
+        {"dataset": {"metrics": [{"_target_": HARMLESS}, {"_target_": "torch.nn.Linear", "x": 1}]}}
+    )
+    with pytest.raises(ValueError, match=r"key 'dataset\.metrics\[1\]' of the configuration"):
+        build.instantiate(nodes.dataset.metrics[1])
+    missing = OmegaConf.create({"parts": [{"_target_": "torch.nn.Linear", "in_features": "???", "out_features": 1}]})
+    with pytest.raises(ValueError, match=r"give parts\[0\]\.in_features=\.\.\."):
+        build.instantiate(missing.parts[0])
+    assert build.instantiate(missing.parts[0], in_features=3).in_features == 3
