@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from detector.ablation.description import KINDS, MAIN, StudyInfo
-from detector.ablation.records import ROUNDING, CurvePoint, Gain, Metric, Records, Run
+from detector.ablation.records import ROUNDING, CurvePoint, Gain, MetricRow, Records, Run
 from detector.ablation.study import Job
 from detector.config import build
 from detector.evaluation.coco import Kind
@@ -142,7 +142,7 @@ def collect_records(study: StudyInfo, runs: Sequence[FinishedRun]) -> Records:
         base = found.get((study.baseline, run.dataset, run.seed), {})
         for kind, numbers in mine.items():
             for name, e in numbers.estimates().items():
-                records.metrics.append(Metric(*place, kind, name, e.value, e.low, e.high))
+                records.metrics.append(MetricRow(*place, kind, name, e.value, e.low, e.high))
             if run.arm == study.baseline or kind not in base:
                 continue
             for name, e in difference(numbers, base[kind]).items():
@@ -152,7 +152,7 @@ def collect_records(study: StudyInfo, runs: Sequence[FinishedRun]) -> Records:
             if _is_fraction(value):
                 kind_of, _, metric = name.partition("/")
                 kind_of = "box" if kind_of == VOC else kind_of
-                records.metrics.append(Metric(*place, kind_of, metric, float(value), None, None))
+                records.metrics.append(MetricRow(*place, kind_of, metric, float(value), None, None))
             else:
                 refused.setdefault(name, f"{value} in {run.folder}/metrics.json")
     for name, example in refused.items():

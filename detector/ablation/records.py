@@ -40,7 +40,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Metric:
+class MetricRow:
     """One metric of one run, with the 95 % interval of the image bootstrap where there is one."""
 
     study: str
@@ -90,12 +90,12 @@ class Records:
 
     study: StudyInfo
     runs: list[Run] = field(default_factory=list)
-    metrics: list[Metric] = field(default_factory=list)
+    metrics: list[MetricRow] = field(default_factory=list)
     differences: list[Gain] = field(default_factory=list)
     curves: list[CurvePoint] = field(default_factory=list)
 
 
-Row = TypeVar("Row", Run, Metric, Gain, CurvePoint)
+Row = TypeVar("Row", Run, MetricRow, Gain, CurvePoint)
 STUDY, RUNS, METRICS = "study.yaml", "runs.csv", "metrics.csv"
 DIFFERENCES, CURVES = "differences.csv", "curves.csv"
 ROUNDING = 1e-9
@@ -114,7 +114,7 @@ def read_records(folder: str | Path) -> Records:
     records = Records(
         study,
         _rows(folder / RUNS, Run),
-        _rows(folder / METRICS, Metric),
+        _rows(folder / METRICS, MetricRow),
         _rows(folder / DIFFERENCES, Gain),
         _rows(folder / CURVES, CurvePoint),
     )
@@ -134,7 +134,7 @@ def write_records(folder: str | Path, records: Records) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     _replace(folder / STUDY, OmegaConf.to_yaml(OmegaConf.create(as_plain(records.study))))
     _write(folder / RUNS, Run, records.runs)
-    _write(folder / METRICS, Metric, records.metrics)
+    _write(folder / METRICS, MetricRow, records.metrics)
     _write(folder / DIFFERENCES, Gain, records.differences)
     _write(folder / CURVES, CurvePoint, records.curves)
 
@@ -195,7 +195,7 @@ def _cell(cell: str, kind: Any, where: str) -> Any:
     return value
 
 
-def _key(row: Run | Metric | Gain | CurvePoint) -> tuple[Any, ...]:
+def _key(row: Run | MetricRow | Gain | CurvePoint) -> tuple[Any, ...]:
     """Return what identifies a row; a second row with the same key would be counted twice."""
     place = row.arm, row.dataset, row.seed
     if isinstance(row, Run):
@@ -205,7 +205,7 @@ def _key(row: Run | Metric | Gain | CurvePoint) -> tuple[Any, ...]:
 
 def _check(records: Records, folder: Path) -> None:
     study = records.study
-    parts: dict[str, Sequence[Run | Metric | Gain | CurvePoint]] = {
+    parts: dict[str, Sequence[Run | MetricRow | Gain | CurvePoint]] = {
         RUNS: records.runs,
         METRICS: records.metrics,
         DIFFERENCES: records.differences,
@@ -231,13 +231,13 @@ def _check(records: Records, folder: Path) -> None:
             _check_numbers(row, str(folder / name))
 
 
-def _check_numbers(row: Run | Metric | Gain | CurvePoint, where: str) -> None:
+def _check_numbers(row: Run | MetricRow | Gain | CurvePoint, where: str) -> None:
     if isinstance(row, Run):
         return
     ends = [] if isinstance(row, CurvePoint) else [end for end in (row.low, row.high) if end is not None]
     if not all(math.isfinite(number) for number in (row.value, *ends)):
         raise ValueError(f"{where}: {_key(row)} must have finite numbers, not {(row.value, *ends)}")
-    least = {Metric: 0.0, Gain: -1.0}.get(type(row), -math.inf)
+    least = {MetricRow: 0.0, Gain: -1.0}.get(type(row), -math.inf)
     most = math.inf if isinstance(row, CurvePoint) else 1.0
     if not all(least - ROUNDING <= number <= most + ROUNDING for number in (row.value, *ends)):
         raise ValueError(f"{where}: {_key(row)} must be a fraction in {least:g}..1, not {(row.value, *ends)}")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from detector.ablation.description import Arm, StudyInfo
-from detector.ablation.records import CurvePoint, Gain, Metric, Records, Run
+from detector.ablation.records import CurvePoint, Gain, MetricRow, Records, Run
 
 SIZES = ("[0,8)", "[8,16)", "[16,32)", "[32,64)", "[64,128)", "[128,inf)")
 POOLERS = {
@@ -59,7 +59,7 @@ def planted(
                         base = 0.9 - 0.8 * (float(metric[3:]) - 0.5) if metric.startswith("AP@") else 0.6
                         value = base + gain + float(rng.normal(0, noise))
                         about = (name, arm, dataset, seed, kind, metric)
-                        rows.append(Metric(*about, value, value - 0.03, value + 0.03))
+                        rows.append(MetricRow(*about, value, value - 0.03, value + 0.03))
                         if arm != baseline:
                             about_gain = (name, arm, baseline, dataset, seed, kind, metric)
                             differences.append(Gain(*about_gain, gain, gain - 0.02, gain + 0.02))

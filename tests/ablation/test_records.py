@@ -12,7 +12,7 @@ from detector.ablation.description import Arm, PublishedRow, StudyInfo
 from detector.ablation.records import (
     CurvePoint,
     Gain,
-    Metric,
+    MetricRow,
     Records,
     Run,
     read_records,
@@ -36,7 +36,7 @@ STUDY = StudyInfo(
 RECORDS = Records(
     STUDY,
     [Run("pooler", "roialign", "shapes_coco", 0, "python a, b", "abc", "2026-01-02", 1.5, 500, 150, 12)],
-    [Metric("pooler", "roialign", "shapes_coco", 0, "box", "AP[0,8)", 1 / 3, None, 0.5)],
+    [MetricRow("pooler", "roialign", "shapes_coco", 0, "box", "AP[0,8)", 1 / 3, None, 0.5)],
     [Gain("pooler", "roialign", "roipool", "shapes_coco", 0, "box", "AP", -0.1, -0.2, 0.0)],
     [CurvePoint("pooler", "roialign", "shapes_coco", 0, 10, "loss/total", 2.5)],
 )

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from detector.ablation.description import PublishedRow
-from detector.ablation.records import Metric, Records, Run, write_records
+from detector.ablation.records import MetricRow, Records, Run, write_records
 from detector.ablation.report import plots, tables
 from detector.ablation.report.document import Table, as_csv, latex, markdown
 from detector.ablation.report.effects import Numbers
@@ -258,7 +258,7 @@ def test_metrics_of_the_users_own_have_tables_and_columns(tmp_path: Path) -> Non
         value = 0.1 + 0.1 * (run.arm == "roialign") + 0.001 * run.seed * (run.arm == "roialign")
         about = (run.study, run.arm, run.dataset, run.seed)
         records.metrics.extend(
-            Metric(*about, *name, value, None, None) for name in (("radius", "error_"), ("box", "F1"))
+            MetricRow(*about, *name, value, None, None) for name in (("radius", "error_"), ("box", "F1"))
         )
     out = made(tmp_path, records)
     levels = {row["arm"]: row for row in rows(out / "tables/pooler_shapes_coco_radius_metrics.csv")}
@@ -279,7 +279,7 @@ def test_metrics_of_the_users_own_have_tables_and_columns(tmp_path: Path) -> Non
 def test_a_metric_of_the_users_own_with_one_seed_has_no_interval(tmp_path: Path) -> None:
     records = planted(datasets=("shapes_coco",), seeds=(0,))
     about = [(run.study, run.arm, run.dataset, run.seed) for run in records.runs]
-    records.metrics.extend(Metric(*place, "radius", "error", 0.25, None, None) for place in about)
+    records.metrics.extend(MetricRow(*place, "radius", "error", 0.25, None, None) for place in about)
     out = made(tmp_path, records)
     assert rows(out / "tables/pooler_shapes_coco_radius_metrics.csv")[0]["error"] == "25.0"
     assert rows(out / "tables/pooler_shapes_coco_radius_differences.csv")[0]["error"] == "+0.0"
