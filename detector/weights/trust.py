@@ -161,9 +161,9 @@ def _refusal(target: str, key: str, source: str, new_run: bool) -> str:
         )
     if new_run or package in ("torch", "torchvision"):
         return (
-            f"{source}: {key} = {target!r} is refused, and was not run: checkpoints build modules and optimisers of torch "
-            "and torchvision, and public classes and functions of packages that you trust; this is neither: wrap it in a "
-            "class or function of your own package"
+            f"{source}: {key} = {target!r} is refused, and was not run: checkpoints build modules and optimisers of "
+            "torch and torchvision, and public classes and functions of packages that you trust; this is neither: wrap "
+            "it in a class or function of your own package"
         )
     way = f" (if you trust the package {package!r}: trust=[{package}])" if _is_own_package(target) else ""
     return (
