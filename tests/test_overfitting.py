@@ -70,23 +70,36 @@ def test_one_image_is_learnt_by_heart(name: str, backbone: str) -> None:
         pytest.skip(f"{name} on {backbone} makes no sense: {why}")
     overrides = [*(f"{key}={value}" for key, value in choice.items()), *NARROW[backbone], *COMMON]
     config = compose_config(*overrides, *([] if name.startswith("fast_") else RPN))
+    # The smallest object has 26 by 24 px: at IoU 0.7 one edge is seven px off. How far 300 steps come depends on the
+    # CPU's rounding: on one with AVX2 three of the rows take more.
+    if not learnt(config, backbone, 300, "mask" in name):
+        assert learnt(config, backbone, 400, "mask" in name)
+
+
+def learnt(config: build.DictConfig, backbone: str, steps: int, masks: bool) -> bool:
+    """Train on one image for so many steps; whether its objects are detected, and nothing else."""
     torch.manual_seed(0)
     model = build.build_model(with_classes(config, CLASSES))
     batch = one_image(0)
     # VGG16 has no norms, and bears only smaller steps.
-    history = learn(model, batch, rate=1.5e-3 if backbone == "vgg16" else 3e-3, steps=400)
-    assert max(history[-10:]) < 0.1 * history[0]
+    history = learn(model, batch, rate=1.5e-3 if backbone == "vgg16" else 3e-3, steps=steps)
     with torch.inference_mode():
         found = model.eval()(batch)[0]
     sure = found.scores > 0.5
+    if not sure.any():
+        return False
     target = batch.targets[0]
     best = iou(target.boxes, found.boxes[sure]).max(1)
-    # The smallest object has 26 by 24 px: 0.7 is one edge seven px off.
-    assert (best.values > 0.7).all()
-    assert torch.equal(found.labels[sure][best.indices], target.labels)
-    # Nothing is seen where nothing is; what NMS leaves of doubles overlaps its object by about a half.
-    assert (iou(target.boxes, found.boxes[sure]).amax(0) > 0.25).all()
-    assert (found.masks is not None) == ("mask" in name)
+    assert (found.masks is not None) == masks
+    checks = {
+        "the loss falls to a tenth": max(history[-10:]) < 0.1 * history[0],
+        "each object is found": bool((best.values > 0.7).all()),
+        "with its class": torch.equal(found.labels[sure][best.indices], target.labels),
+        # Doubles that NMS leaves overlap their object by about a half.
+        "nothing else is": bool((iou(target.boxes, found.boxes[sure]).amax(0) > 0.25).all()),
+    }
     if found.masks is not None:
         filled = (found.masks[sure][best.indices] > 0.5).float().mean((1, 2))
-        assert (filled > 0.8).all()  # the objects are rectangles, and fill their boxes
+        checks["masks fill the boxes"] = bool((filled > 0.8).all())  # the objects are rectangles
+    print(steps, "steps:", checks, [round(v, 3) for v in best.values.tolist()])
+    return all(checks.values())
