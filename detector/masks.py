@@ -1,22 +1,22 @@
-"""Paste the mask head's M×M grids into the image, and encode masks as COCO's run-length codes."""
+"""Paste the mask head's M×M grids into the image, and write them as COCO's run-length codes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from pycocotools import mask as coco_mask
 from torch import Tensor
-from torchvision.models.detection.roi_heads import paste_masks_in_image
+from torch.nn import functional as F
+from torchvision.models.detection.roi_heads import expand_boxes, expand_masks
 
-from detector.types import Objects, Size
+from detector.run_lengths import encode
+from detector.types import Masks, Objects, Size
 
-Paste = Callable[[Tensor, Tensor, Size], Tensor]
-"""`(masks [N, M, M], boxes [N, 4], size) -> bool [N, H, W]`, such as `paste`."""
+Paste = Callable[[Tensor, Tensor, Size], Masks]
+"""`(masks [N, M, M], boxes [N, 4], size) -> Masks`, such as `paste`."""
 
 
 def _axis(low: float, high: float, cells: int, length: int) -> tuple[int, int]:
@@ -35,8 +35,24 @@ def _weights(low: float, high: float, cells: int, first: int, last: int, device:
     return (1 - distance.abs()).clamp(min=0)
 
 
-def paste(masks: Tensor, boxes: Tensor, size: Size, threshold: float | None = 0.5) -> Tensor:
-    """Paste each object's grid of probabilities over its box in the image.
+def paste(masks: Tensor, boxes: Tensor, size: Size, threshold: float = 0.5) -> Masks:
+    """Paste each object's grid of probabilities over its box in the image; see `paste_probabilities`.
+
+    Args:
+        masks: floating [N, M, M], probabilities in 0..1; rows and columns may differ in number.
+        boxes: [N, 4], xyxy in the image's pixels.
+        size: height and width of the image.
+        threshold: a pixel is the object's from this probability (above 0) on.
+
+    Raises:
+        ValueError: the shapes do not fit together.
+    """
+    pasted = [(soft >= threshold, corner) for soft, corner in paste_probabilities(masks, boxes, size)]
+    return Masks.from_windows([pixels for pixels, _ in pasted], [corner for _, corner in pasted], size)
+
+
+def paste_probabilities(masks: Tensor, boxes: Tensor, size: Size) -> Iterator[tuple[Tensor, tuple[int, int]]]:
+    """Sample each object's grid at the centres of the image's pixels, within a window.
 
     The grid spans the box in continuous coordinates and is sampled bilinearly at the centres j + 0.5 of the pixels,
     zero beyond its edge, as in Detectron2's `paste_masks_in_image` (`grid_sample`, `align_corners=False`). Bilinear
@@ -44,14 +60,12 @@ def paste(masks: Tensor, boxes: Tensor, size: Size, threshold: float | None = 0.
     that a GPU's reduced precision (TF32) does not enter.
 
     Args:
-        masks: floating [N, M, M], probabilities in 0..1; rows and columns may differ in number.
-        boxes: [N, 4], xyxy in the image's pixels. A box may cross the image's edge; one without area, or that is not
-            finite, gives an empty mask.
-        size: height and width of the image.
-        threshold: a pixel is the object's from this probability (above 0) on; None: the probabilities are returned.
+        masks, boxes, size: as of `paste`. A box may cross the image's edge; one without area, or that is not finite,
+            gives an empty window.
 
-    Returns:
-        bool [N, H, W], or float32 [N, H, W] where `threshold` is None.
+    Yields:
+        for each object the probabilities in its window, float64 [h, w], and the window's corner (x1, y1); outside of it
+        they are 0.
 
     Raises:
         ValueError: the shapes do not fit together.
@@ -62,36 +76,33 @@ def paste(masks: Tensor, boxes: Tensor, size: Size, threshold: float | None = 0.
         )
     height, width = size
     rows, columns = masks.shape[1:]
-    pasted = torch.zeros(
-        (len(masks), height, width), dtype=torch.float32 if threshold is None else torch.bool, device=masks.device
-    )
-    for out, mask, (x1, y1, x2, y2) in zip(pasted, masks.double(), boxes.double().tolist(), strict=True):
+    for mask, (x1, y1, x2, y2) in zip(masks.double(), boxes.double().tolist(), strict=True):
         if not (0 < x2 - x1 < math.inf and 0 < y2 - y1 < math.inf):
+            yield mask[:0, :0], (0, 0)
             continue
         top, bottom = _axis(y1, y2, rows, height)
         left, right = _axis(x1, x2, columns, width)
         down = _weights(y1, y2, rows, top, bottom, mask.device)
         across = _weights(x1, x2, columns, left, right, mask.device)
-        soft = down @ mask @ across.T
-        out[top:bottom, left:right] = soft if threshold is None else soft >= threshold
-    return pasted
+        yield down @ mask @ across.T, (left, top)
 
 
-def paste_on_whole_pixels(masks: Tensor, boxes: Tensor, size: Size, threshold: float = 0.5) -> Tensor:
+def paste_on_whole_pixels(masks: Tensor, boxes: Tensor, size: Size, threshold: float = 0.5) -> Masks:
     """Paste as torchvision does, for its published models: the box is padded by a cell and rounded to whole pixels.
 
     Arguments and result as of `paste`; a pixel is the object's above `threshold`.
     """
-    soft: Tensor = paste_masks_in_image(masks[:, None].float(), boxes.float(), size)
-    return soft[:, 0] > threshold
-
-
-def encode(masks: Tensor) -> list[dict[str, Any]]:
-    """Encode bool masks [N, H, W] as COCO's compressed run-length codes: `{"size": [H, W], "counts": str}` each."""
-    if not len(masks):
-        return []
-    pixels = np.asfortranarray(masks.cpu().numpy().astype(np.uint8).transpose(1, 2, 0))
-    return [{"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")} for rle in coco_mask.encode(pixels)]
+    height, width = size
+    padded, scale = expand_masks(masks[:, None].float(), padding=1)
+    pixels, corners = [], []
+    for mask, (x1, y1, x2, y2) in zip(padded, expand_boxes(boxes.float(), scale).long().tolist(), strict=True):
+        w, h = max(x2 - x1 + 1, 1), max(y2 - y1 + 1, 1)
+        left, right = (min(max(x, 0), width) for x in (x1, x1 + w))
+        top, bottom = (min(max(y, 0), height) for y in (y1, y1 + h))
+        soft = F.interpolate(mask[None], size=(h, w), mode="bilinear", align_corners=False)[0, 0]
+        pixels.append(soft[top - y1 : bottom - y1, left - x1 : right - x1] > threshold)
+        corners.append((left, top))
+    return Masks.from_windows(pixels, corners, size)
 
 
 @dataclass
@@ -117,6 +128,4 @@ class MaskOutput:
             if len(objects):
                 raise ValueError("masks are to be written, but the detections have none")
             return []
-        # One at a time, as N x H x W can be large.
-        pairs = zip(objects.masks, objects.boxes, strict=True)
-        return [encode(self.paste(mask[None], box[None], size))[0] for mask, box in pairs]
+        return encode(self.paste(objects.masks, objects.boxes, size))

@@ -6,7 +6,7 @@ x2 - x1. Labels are 0..C-1 in the order of the dataset's `classes`; the backgrou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol, Self, TypeVar
 
@@ -45,6 +45,66 @@ class _Movable:
 
 
 @dataclass
+class Masks(_Movable):
+    """The masks of the G objects of an image, each held over a window; outside of its window a mask is empty."""
+
+    pixels: Tensor
+    """bool [S]: the pixels of all windows"""
+    windows: Tensor
+    """int64 [G, 4]: x1, y1, x2, y2 in whole pixels, within the image; empty for an empty mask"""
+    offsets: Tensor
+    """int64 [G]: where in `pixels` each window begins; its rows follow one another"""
+    size: Size
+    """of the image"""
+
+    @classmethod
+    def from_windows(cls, pixels: Sequence[Tensor], corners: Sequence[tuple[int, int]], size: Size) -> Masks:
+        """Make masks from windows.
+
+        Args:
+            pixels: of each object, bool [h, w].
+            corners: x1 and y1 of each window, which lies within the image.
+            size: height and width of the image.
+        """
+        sides = torch.tensor([tuple(p.shape) for p in pixels], dtype=torch.int64).reshape(-1, 2)
+        corner = torch.tensor(list(corners), dtype=torch.int64).reshape(-1, 2)
+        lengths = sides.prod(1)
+        flat = torch.cat([p.reshape(-1) for p in pixels]) if len(pixels) else torch.zeros(0, dtype=torch.bool)
+        return cls(flat, torch.cat((corner, corner + sides.flip(1)), 1), lengths.cumsum(0) - lengths, size)
+
+    @classmethod
+    def from_dense(cls, masks: Iterable[Tensor], size: Size) -> Masks:
+        """Make masks from whole images, bool [H, W] each, keeping the smallest window that holds the object."""
+        pixels, corners = [], []
+        for mask in masks:
+            rows, columns = (mask.any(axis).nonzero().flatten() for axis in (1, 0))
+            y, x = (slice(int(hit[0]), int(hit[-1]) + 1) if len(hit) else slice(0, 0) for hit in (rows, columns))
+            pixels.append(mask[y, x])
+            corners.append((x.start, y.start))
+        return cls.from_windows(pixels, corners, size)
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def select(self, keep: Tensor) -> Masks:
+        """Select objects by `keep`: bool [G], or indices, int64. The pixels are shared, not copied."""
+        return replace(self, windows=self.windows[keep], offsets=self.offsets[keep])
+
+    def window(self, index: int) -> Tensor:
+        """Return the pixels of one object's window, bool [y2 - y1, x2 - x1], as a view."""
+        x1, y1, x2, y2 = self.windows[index].tolist()
+        begin = int(self.offsets[index])
+        return self.pixels[begin : begin + (y2 - y1) * (x2 - x1)].view(y2 - y1, x2 - x1)
+
+    def dense(self, index: int) -> Tensor:
+        """Return one object's mask over the whole image, bool [H, W]."""
+        x1, y1, x2, y2 = self.windows[index].tolist()
+        mask = torch.zeros(self.size, dtype=torch.bool, device=self.pixels.device)
+        mask[y1:y2, x1:x2] = self.window(index)
+        return mask
+
+
+@dataclass
 class Target(_Movable):
     """The ground truth of one image; G objects."""
 
@@ -56,8 +116,8 @@ class Target(_Movable):
     """bool [G]: a region of many objects; ignored in training and at evaluation"""
     difficult: Tensor
     """bool [G]: VOC's flag; ignored at evaluation"""
-    masks: Tensor | None = None
-    """bool [G, H, W] at the size of the image; None if the dataset has none"""
+    masks: Masks | None = None
+    """at the size of the image; None if the dataset has none"""
     extra: dict[str, Tensor] = field(default_factory=dict)
     """by name, [G, ...]: annotations that further heads are trained on"""
 
@@ -66,11 +126,11 @@ class Target(_Movable):
 
     def select(self, keep: Tensor) -> Target:
         """Select objects by `keep`: bool [G], or indices, int64."""
-        masks = None if self.masks is None else self.masks[keep]
+        masks = None if self.masks is None else self.masks.select(keep)
         extra = {name: value[keep] for name, value in self.extra.items()}
         return Target(self.boxes[keep], self.labels[keep], self.crowd[keep], self.difficult[keep], masks, extra)
 
-    def get(self, name: str) -> Tensor | None:
+    def get(self, name: str) -> Tensor | Masks | None:
         """Look up annotations by name: `masks`, or an entry of `extra`; None if there are none."""
         return self.masks if name == "masks" else self.extra.get(name)
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from detector.masks import paste
-from detector.types import Objects, Target
+from detector.types import Masks, Objects, Target
 
 Colour = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
@@ -94,10 +94,22 @@ def _detection_items(
         if objects.masks is not None:
             x1, y1, x2, y2 = rectangle  # pasted on these pixels only, since images can be large
             moved = box - box.new_tensor((x1, y1, x1, y1))
-            mask = paste(objects.masks[i, None], moved[None], (y2 - y1, x2 - x1))[0].numpy()
+            mask = paste(objects.masks[i, None], moved[None], (y2 - y1, x2 - x1)).dense(0).numpy()
         text = f"{_name(classes, label)} {100 * float(objects.scores[i]):.0f}"
         items.append(_Item(rectangle, colour(label), text, mask))
     return items
+
+
+def _magnified(masks: Masks, index: int, scale: int, rectangle: Rectangle) -> NDArray[np.bool_]:
+    """Magnify a mask by a whole number, over the pixels of `rectangle`."""
+    x1, y1, x2, y2 = rectangle
+    left, top, right, bottom = masks.windows[index].tolist()
+    rows, columns = np.arange(y1, y2) // scale, np.arange(x1, x2) // scale
+    within = np.ix_((rows >= top) & (rows < bottom), (columns >= left) & (columns < right))
+    mask = np.zeros((y2 - y1, x2 - x1), bool)
+    window = masks.window(index).numpy()
+    mask[within] = window[np.ix_(rows[within[0].ravel()] - top, columns[within[1].ravel()] - left)]
+    return mask
 
 
 def _target_items(target: Target, classes: Sequence[str], scale: int, size: tuple[int, int]) -> list[_Item]:
@@ -111,9 +123,7 @@ def _target_items(target: Target, classes: Sequence[str], scale: int, size: tupl
         rectangle = _rectangle((target.boxes[i] * scale).tolist(), size[1], size[0])
         mask = None
         if target.masks is not None:
-            x1, y1, x2, y2 = rectangle
-            rows, columns = np.arange(y1, y2) // scale, np.arange(x1, x2) // scale
-            mask = target.masks[i].numpy()[rows[:, None], columns]
+            mask = _magnified(target.masks, i, scale, rectangle)
         items.append(_Item(rectangle, colour(label), text, mask))
     return items
 

@@ -3,6 +3,7 @@
 from ops.crops import crop_and_resize, multiscale_crop_and_resize, multiscale_roi_crop, roi_crop
 from ops.functional import ps_roi_align, ps_roi_pool, roi_align, roi_pool, roi_warp
 from ops.levels import assign_levels
+from ops.masks import roi_align_masks
 from ops.modules import PSRoIAlign, PSRoIPool, RoIAlign, RoIPool
 from ops.multiscale import (
     multiscale_ps_roi_align,
@@ -31,6 +32,7 @@ __all__ = [
     "ps_roi_align",
     "ps_roi_pool",
     "roi_align",
+    "roi_align_masks",
     "roi_crop",
     "roi_pool",
     "roi_warp",

@@ -65,7 +65,7 @@ def _objects() -> list[tuple[str, str, list[str]]]:
         (f"kernels_{name}.o", "kernels.cpp", [*_KERNEL, f"-DVARIANT={name}", *flags])
         for name, flags in variants.items()
     ]
-    hosts = ["cpu_average", "cpu_maximum", "library", "variants"]
+    hosts = ["cpu_average", "cpu_masks", "cpu_maximum", "library", "variants"]
     return [*((f"{name}.o", f"{name}.cpp", _HOST) for name in hosts), *kernels]
 
 

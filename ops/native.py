@@ -142,6 +142,22 @@ def _ps_average_fake(features: list[Tensor], boxes: Tensor, *rest: Any) -> Tenso
     return _empty(features[0], size, is_channels_last(features))
 
 
+def _average_masks_fake(
+    pixels: Tensor,
+    windows: Tensor,
+    offsets: Tensor,
+    boxes: Tensor,
+    index: Tensor,
+    height: int,
+    width: int,
+    pooled_height: int,
+    pooled_width: int,
+    sampling_ratio: int,
+    rule: str,
+) -> Tensor:
+    return boxes.new_empty((boxes.shape[0], 1, pooled_height, pooled_width), dtype=torch.float32)
+
+
 # ---- Gradients ----
 
 
@@ -193,6 +209,7 @@ def _register() -> None:
     fake("aligned_rcnn::ps_average_backward", _average_backward_fake)
     fake("aligned_rcnn::maximum", _maximum_fake)
     fake("aligned_rcnn::maximum_backward", _maximum_backward_fake)
+    fake("aligned_rcnn::average_masks", _average_masks_fake)
     _register_linear("average")
     _register_linear("ps_average")
     torch.library.register_autograd("aligned_rcnn::maximum", _maximum_gradient, setup_context=_setup)

@@ -8,11 +8,12 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from torch import Tensor
 
 from detector.config import build
 from detector.config.resolve import with_classes
 from detector.models.rcnn import RCNN
-from detector.types import Batch, Target
+from detector.types import Batch, Masks, Target
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -53,6 +54,13 @@ def confident(model: RCNN) -> RCNN:
     return model.eval()
 
 
+def dense(masks: Masks) -> Tensor:
+    """The masks over the whole image, bool [G, H, W]."""
+    return (
+        torch.stack([masks.dense(i) for i in range(len(masks))]) if len(masks) else torch.zeros(0, *masks.size).bool()
+    )
+
+
 def random_target(size: tuple[int, int], count: int, generator: torch.Generator) -> Target:
     """Rectangles of 10 to 40 pixels with their masks."""
     height, width = size
@@ -64,7 +72,7 @@ def random_target(size: tuple[int, int], count: int, generator: torch.Generator)
     masks = (x > edges[0]) & (x < edges[2]) & (y > edges[1]) & (y < edges[3])
     labels = torch.randint(len(CLASSES), (count,), generator=generator)
     flags = torch.zeros(count, dtype=torch.bool)
-    return Target(boxes, labels, flags, flags.clone(), masks)
+    return Target(boxes, labels, flags, flags.clone(), Masks.from_dense(masks, size))
 
 
 def random_batch(
@@ -80,7 +88,7 @@ def random_batch(
         image = torch.randint(0, 60, (3, *size), generator=generator, dtype=torch.uint8)
         target = random_target(size, count, generator)
         assert target.masks is not None
-        for mask, label in zip(target.masks, target.labels.tolist(), strict=True):
+        for mask, label in zip(dense(target.masks), target.labels.tolist(), strict=True):
             image[:, mask] = 100 + 50 * label
         images.append(image)
         targets.append(target)

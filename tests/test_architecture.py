@@ -20,7 +20,7 @@ ROOMS = {
     "ablation": {"evaluation", "weights", "config", "training"},
 }
 """The rooms of `detector`, from the ground up, and which of those below each may import; all may import loose files."""
-LOOSE = {"__init__", "boxes", "masks", "matching", "types", "visualize"}
+LOOSE = {"__init__", "boxes", "masks", "matching", "run_lengths", "types", "visualize"}
 LIGHTNING = ("detector/training/", "detector/data/datamodule.py")
 HYDRA = ("detector/config/",)
 

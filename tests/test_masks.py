@@ -8,8 +8,10 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from detector.masks import encode, paste, paste_on_whole_pixels
-from detector.types import Size
+from detector.masks import paste, paste_on_whole_pixels, paste_probabilities
+from detector.run_lengths import encode
+from detector.types import Masks, Size
+from tests.conftest import dense
 
 
 def paste_by_grid_sample(masks: Tensor, boxes: Tensor, size: Size) -> Tensor:
@@ -21,6 +23,14 @@ def paste_by_grid_sample(masks: Tensor, boxes: Tensor, size: Size) -> Tensor:
     n = len(masks)
     grid = torch.stack((x[:, None, :].expand(n, height, width), y[:, :, None].expand(n, height, width)), -1)
     return grid_sample(masks.double()[:, None], grid, align_corners=False)[:, 0]
+
+
+def soft_of(masks: Tensor, boxes: Tensor, size: Size) -> Tensor:
+    """The probabilities over the whole image, [N, H, W]."""
+    soft = torch.zeros(len(masks), *size, dtype=torch.float64)
+    for image, (window, (x, y)) in zip(soft, paste_probabilities(masks, boxes, size), strict=True):
+        image[y : y + window.shape[0], x : x + window.shape[1]] = window
+    return soft
 
 
 def random_boxes(n: int, size: Size, generator: torch.Generator) -> Tensor:
@@ -37,19 +47,18 @@ def test_paste_equals_grid_sample_on_the_whole_image(shape: tuple[int, int]) -> 
     masks = torch.rand(60, *shape, generator=generator)
     boxes = random_boxes(60, size, generator)
     expected = paste_by_grid_sample(masks, boxes, size)
-    soft = paste(masks, boxes, size, threshold=None)
-    assert soft.dtype == torch.float32
+    soft = soft_of(masks, boxes, size)
     assert (soft > 0).any(0).any()
-    torch.testing.assert_close(soft.double(), expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(soft, expected, atol=1e-6, rtol=1e-6)
     far = (expected - 0.5).abs() > 1e-9
-    hard = paste(masks, boxes, size)
+    hard = dense(paste(masks, boxes, size))
     assert hard.dtype == torch.bool
     assert torch.equal(hard[far], (expected >= 0.5)[far])
 
 
 def test_full_mask_covers_the_pixels_whose_centres_lie_in_the_box() -> None:
     box = torch.tensor([[2.0, 1.0, 7.0, 4.0], [1.4, 0.6, 3.6, 2.4], [1.5, 0.0, 2.6, 1.0]])
-    hard = paste(torch.ones(3, 28, 28), box, (6, 9))
+    hard = dense(paste(torch.ones(3, 28, 28), box, (6, 9)))
     expected = torch.zeros(3, 6, 9, dtype=torch.bool)
     expected[0, 1:4, 2:7] = True  # whole pixels, no +1
     expected[1, 1:2, 1:4] = True  # centres 1.5, 2.5, 3.5 in x; 1.5 in y
@@ -59,7 +68,7 @@ def test_full_mask_covers_the_pixels_whose_centres_lie_in_the_box() -> None:
 
 def test_hand_worked_values() -> None:
     mask = torch.tensor([[0.0, 1.0], [0.5, 0.25]])
-    soft = paste(mask[None], torch.tensor([[1.0, 0.0, 5.0, 4.0]]), (4, 6), threshold=None)
+    soft = soft_of(mask[None], torch.tensor([[1.0, 0.0, 5.0, 4.0]]), (4, 6)).float()
     # cells are 2 pixels wide: the pixel centres lie at -0.75, -0.25, 0.25, ... cells from the first cell's centre
     rows = torch.tensor([[0.75, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 0.75]])
     columns = torch.tensor([[0.25, 0], [0.75, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 0.75], [0.0, 0.25]])
@@ -80,18 +89,18 @@ def test_hand_worked_values() -> None:
     ],
 )
 def test_boxes_without_a_pixel_give_nothing(box: list[float]) -> None:
-    assert not paste(torch.ones(1, 28, 28), torch.tensor([box]), (10, 10)).any()
+    assert not paste(torch.ones(1, 28, 28), torch.tensor([box]), (10, 10)).dense(0).any()
 
 
 def test_huge_box_fills_the_image() -> None:
-    assert paste(torch.ones(1, 28, 28), torch.tensor([[-1e9, -1e9, 1e9, 1e9]]), (10, 12)).all()
+    assert paste(torch.ones(1, 28, 28), torch.tensor([[-1e9, -1e9, 1e9, 1e9]]), (10, 12)).dense(0).all()
 
 
 def test_no_objects_and_half_precision() -> None:
-    assert paste(torch.zeros(0, 28, 28), torch.zeros(0, 4), (5, 6)).shape == (0, 5, 6)
+    assert len(paste(torch.zeros(0, 28, 28), torch.zeros(0, 4), (5, 6))) == 0
     boxes = torch.tensor([[0.3, 0.2, 4.1, 4.9]])
     mask = torch.rand(1, 7, 7, generator=torch.Generator().manual_seed(0)).bfloat16()
-    assert torch.equal(paste(mask, boxes, (5, 6), None), paste(mask.float(), boxes, (5, 6), None))
+    assert torch.equal(soft_of(mask, boxes, (5, 6)), soft_of(mask.float(), boxes, (5, 6)))
 
 
 @pytest.mark.parametrize(("masks", "boxes"), [((2, 28, 28), (3, 4)), ((2, 1, 28, 28), (2, 4)), ((2, 28, 28), (2, 5))])
@@ -105,22 +114,22 @@ def test_encode_is_json_and_decodes_to_the_same_pixels() -> None:
     masks = torch.rand(5, 13, 17, generator=torch.Generator().manual_seed(1)) > 0.5
     masks[2] = False
     masks[3] = True
-    rles = json.loads(json.dumps(encode(masks)))
+    rles = json.loads(json.dumps(encode(Masks.from_dense(masks, (13, 17)))))
     assert [rle["size"] for rle in rles] == [[13, 17]] * 5
     assert np.array_equal(coco_mask.decode(rles).transpose(2, 0, 1), masks.numpy())
-    assert encode(masks[:0]) == []
+    assert encode(Masks.from_dense(masks[:0], (13, 17))) == []
 
 
 def test_torchvision_s_paste_by_hand() -> None:
     # A box of 10.6 x 8.2 whose grid of 4 is one cell wider on each side: 15.9 x 12.3 from (0.35, 1.95), cut to (0, 1).
     box = torch.tensor([[3.0, 4.0, 13.6, 12.2]])
-    mask = paste_on_whole_pixels(torch.ones(1, 4, 4), box, (20, 30))
+    mask = dense(paste_on_whole_pixels(torch.ones(1, 4, 4), box, (20, 30)))
     assert mask.dtype == torch.bool
     assert mask.shape == (1, 20, 30)
     rows, columns = mask[0].any(1).nonzero().flatten(), mask[0].any(0).nonzero().flatten()
     # 17 pixels for 6 cells: the ring of zeros and a half of it fade by pixel 2.83; in y 14 pixels, by 2.33.
     assert columns.tolist() == list(range(3, 14))
     assert rows.tolist() == list(range(3, 13))
-    exact = paste(torch.ones(1, 4, 4), box, (20, 30))
+    exact = dense(paste(torch.ones(1, 4, 4), box, (20, 30)))
     assert (exact != mask).any()
-    assert paste_on_whole_pixels(torch.ones(0, 4, 4), box[:0], (20, 30)).shape == (0, 20, 30)
+    assert len(paste_on_whole_pixels(torch.ones(0, 4, 4), box[:0], (20, 30))) == 0

@@ -8,7 +8,7 @@ from detector.boxes import iou
 from detector.config import build
 from detector.config.resolve import with_classes
 from detector.models import vgg
-from detector.types import Batch, Target
+from detector.types import Batch, Masks, Target
 from tests.config.test_combinations import CHOICES, KINDS, given_proposals, refusal
 from tests.conftest import CLASSES, compose_config, learn
 
@@ -56,7 +56,7 @@ def one_image(seed: int) -> Batch:
         mask[y1:y2, x1:x2] = True
         image[:, mask] = 60 + 60 * label
     no = torch.zeros(3, dtype=torch.bool)
-    target = Target(boxes.float(), labels, no, no.clone(), masks)
+    target = Target(boxes.float(), labels, no, no.clone(), Masks.from_dense(masks, (64, 96)))
     return given_proposals(Batch(image[None], [(64, 96)], [(64, 96)], [0], [target]))
 
 

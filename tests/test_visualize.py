@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from detector.types import Objects, Target
+from detector.types import Masks, Objects, Target
 from detector.visualize import colour, contact_sheet, draw
 
 CLASSES = ["cat", "dog"]
@@ -27,7 +27,13 @@ def true(boxes: list[list[float]], labels: list[int], size: tuple[int, int]) -> 
     for mask, (x1, y1, x2, y2) in zip(masks, boxes, strict=True):
         mask[round(y1) : round(y2), round(x1) : round(x2)] = True
     flags = torch.zeros(len(labels), dtype=torch.bool)
-    return Target(torch.tensor(boxes).reshape(-1, 4), torch.tensor(labels, dtype=torch.int64), flags, flags, masks)
+    return Target(
+        torch.tensor(boxes).reshape(-1, 4),
+        torch.tensor(labels, dtype=torch.int64),
+        flags,
+        flags,
+        Masks.from_dense(masks, size),
+    )
 
 
 def is_colour(picture: Image.Image, label: int) -> NDArray[np.bool_]:

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from detector.types import Sample
+from detector.data.remap import AxisMaps, move_pixels
+from detector.types import Masks, Sample, Size
 
 # Otherwise the import looks for a newer version over the network, and warns without one.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -108,8 +109,10 @@ class Augment:
             "bboxes": boxes.numpy().astype(np.float64),
             "index": np.arange(len(boxes)),
         }
-        if target.masks is not None and len(target):
-            data["masks"] = target.masks.numpy().astype(np.uint8)
+        masked = target.masks is not None and len(target) > 0
+        follow = masked and not all(isinstance(t, _FOLLOWED) for t in self.transforms)
+        if follow:
+            data["mask"] = _coordinates(sample.size)
         result = self.compose(**data)
         image = torch.from_numpy(np.ascontiguousarray(result["image"])).permute(2, 0, 1).contiguous()
         kept = torch.as_tensor(np.asarray(result["index"]), dtype=torch.int64)
@@ -117,18 +120,64 @@ class Augment:
         inside = (boxes[:, 2:] - boxes[:, :2] > ROUNDING).all(1)
         boxes, kept = boxes[inside], kept[inside]
         objects = kept < len(target)
-        changed = replace(target, masks=_masks(result, target.masks, image)).select(kept[objects])
+        changed = target.select(kept[objects])
+        if changed.masks is not None:
+            maps = result["mask"] if follow else None
+            changed.masks = _moved(changed.masks, self.transforms, maps, (image.shape[1], image.shape[2]))
         if proposals is not None:
             proposals = boxes[~objects]
         return replace(sample, image=image, target=replace(changed, boxes=boxes[objects]), proposals=proposals)
 
 
-def _masks(result: dict[str, Any], masks: Tensor | None, image: Tensor) -> Tensor | None:
-    if masks is None:
-        return None
-    if "masks" not in result:
-        return masks.new_zeros((0, *image.shape[-2:]))
-    return torch.from_numpy(np.ascontiguousarray(result["masks"])).bool()
+def _coordinates(size: Size) -> NDArray[np.float32]:
+    """Make an image of [H, W, 2] of each pixel's row and column, from 1 on: what transforms fill with 0 is outside."""
+    return np.stack(np.meshgrid(*(np.arange(1, n + 1, dtype=np.float32) for n in size), indexing="ij"), -1)
+
+
+def _moved(
+    masks: Masks, transforms: Sequence[A.BasicTransform], coordinates: NDArray[np.float32] | None, size: Size
+) -> Masks:
+    """Move masks as the transforms have just moved the image, now of `size`.
+
+    Args:
+        masks: of the objects that are left.
+        transforms: as they were applied last.
+        coordinates: what they made of `_coordinates`, for transforms that are not among `_FOLLOWED`.
+        size: height and width of the result.
+    """
+    if not len(masks):
+        return replace(masks, size=size)
+    if coordinates is not None:
+        rows, columns = (coordinates[..., axis].astype(np.int64) - 1 for axis in (0, 1))
+        return move_pixels(masks, rows, columns)
+    maps = AxisMaps.identity(masks.size)
+    for transform in transforms:
+        if not transform.params:  # it was not applied
+            continue
+        if isinstance(transform, A.HorizontalFlip):
+            maps = maps.take(_ALL, _REVERSED)
+        elif isinstance(transform, A.VerticalFlip):
+            maps = maps.take(_REVERSED, _ALL)
+        elif isinstance(transform, A.RandomRotate90):
+            maps = maps.turn(transform.params["factor"])
+        elif isinstance(transform, _Crop):
+            maps = maps.take(*transform.params["window"])
+        elif isinstance(transform, _Resize):
+            before = (len(maps.rows), len(maps.columns))
+            maps = maps.take(
+                *(_nearest(*lengths) for lengths in zip(before, transform.params["new_size"], strict=True))
+            )
+    return maps.move(masks)
+
+
+_ALL, _REVERSED = slice(None), slice(None, None, -1)
+
+
+def _nearest(length: int, new_length: int) -> NDArray[np.int64]:
+    """Return the pixels that `cv2.resize` takes of a row of `length` to make one of `new_length` of it."""
+    row = np.arange(length, dtype=np.float32)[None]
+    taken: NDArray[np.float32] = cv2.resize(row, (new_length, 1), interpolation=cv2.INTER_NEAREST_EXACT)[0]
+    return taken.astype(np.int64)
 
 
 def resized(size: tuple[int, int], short: int, longest: int | None) -> tuple[int, int]:
@@ -221,3 +270,7 @@ class _Crop(A.DualTransform):  # type: ignore[misc]
         moved[:, [0, 2]] = (bboxes[:, [0, 2]] * width - columns.start) / (columns.stop - columns.start)
         moved[:, [1, 3]] = (bboxes[:, [1, 3]] * height - rows.start) / (rows.stop - rows.start)
         return moved
+
+
+_FOLLOWED = (A.ImageOnlyTransform, A.HorizontalFlip, A.VerticalFlip, A.RandomRotate90, _Crop, _Resize)
+"""Transforms that leave all pixels where they are, or move rows and columns as wholes."""

@@ -9,18 +9,16 @@ import json
 import logging
 import math
 import os
-import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pycocotools import mask as rle
-from torch import Tensor
 
 from detector.data.image import check_images, check_size, read_image
-from detector.types import Sample, Target
+from detector.run_lengths import decode
+from detector.types import Masks, Sample, Target
 
 log = logging.getLogger(__name__)
 
@@ -166,11 +164,9 @@ class CocoDataset:
             log.warning("%s: skipped %d of %d boxes: %s", self.path, sum(skipped.values()), len(annotations), reasons)
         return groups
 
-    def _decode(self, objects: list[Record], size: tuple[int, int]) -> Tensor:
-        masks = np.zeros((len(objects), *size), dtype=bool)
-        for mask, annotation in zip(masks, objects, strict=True):
-            mask[:] = decode_mask(annotation["segmentation"], size, f"{self.path}: annotation {annotation['id']!r}")
-        return torch.from_numpy(masks)
+    def _decode(self, objects: list[Record], size: tuple[int, int]) -> Masks:
+        codes = [run_lengths(a["segmentation"], size) for a in objects]
+        return decode(codes, size, [f"{self.path}: annotation {a['id']!r}" for a in objects])
 
 
 def check_mask(segmentation: Any, size: tuple[int, int], where: str) -> None:
@@ -205,25 +201,13 @@ def check_mask(segmentation: Any, size: tuple[int, int], where: str) -> None:
         raise ValueError(f"{where}: the segmentation is neither polygons nor run lengths: {str(segmentation)[:80]}")
 
 
-def decode_mask(segmentation: Any, size: tuple[int, int], where: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Decode a COCO segmentation to bool [H, W]; the arguments are those of `check_mask`.
-
-    Raises:
-        ValueError: it is no segmentation for an image of that size, or its run lengths cannot be decoded.
-    """
-    check_mask(segmentation, size, where)
-    packed = segmentation
+def run_lengths(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
+    """Convert a COCO segmentation that `check_mask` has checked to a compressed run-length code."""
     if isinstance(segmentation, list):
-        packed = rle.merge(rle.frPyObjects(segmentation, *size))
-    elif isinstance(segmentation["counts"], list):
-        packed = rle.frPyObjects(segmentation, *size)
-    try:
-        with warnings.catch_warnings():
-            # pycocotools' arrays lack NumPy 2's `copy` argument, which does not affect the result.
-            warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy", DeprecationWarning)
-            return rle.decode(packed).astype(bool)  # type: ignore[no-any-return]
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{where}: the run lengths cannot be decoded ({error})") from error
+        return rle.merge(rle.frPyObjects(segmentation, *size))  # type: ignore[no-any-return]
+    if isinstance(segmentation["counts"], list):
+        return rle.frPyObjects(segmentation, *size)  # type: ignore[no-any-return]
+    return segmentation  # type: ignore[no-any-return]
 
 
 def _read(path: Path) -> dict[str, list[Any]]:

@@ -15,11 +15,10 @@ from xml.etree import ElementTree
 import numpy as np
 import torch
 from PIL import Image
-from pycocotools import mask as rle
-from torch import Tensor
 
 from detector.data.image import check_images, check_size, read_image
-from detector.types import Sample, Size, Target
+from detector.run_lengths import encode
+from detector.types import Masks, Sample, Size, Target
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +145,8 @@ class VocDataset:
         for record in self._records:
             height, width = record.size
             images.append({"id": record.stem, "file_name": record.image.name, "height": height, "width": width})
-            masks = _read_masks(record).numpy() if self._masks else None
+            masks = _read_masks(record) if self._masks else None
+            codes = [] if masks is None else encode(masks)
             for number, o in enumerate(record.objects):
                 x1, y1, x2, y2 = o.box
                 annotation = {
@@ -161,9 +161,8 @@ class VocDataset:
                     "ignore": int(o.difficult),
                 }
                 if masks is not None:
-                    packed = rle.encode(np.asfortranarray(masks[number], dtype=np.uint8))
-                    annotation["segmentation"] = {"size": [height, width], "counts": packed["counts"].decode("ascii")}
-                    annotation["area"] = float(masks[number].sum())
+                    annotation["segmentation"] = codes[number]
+                    annotation["area"] = float(masks.window(number).sum())
                 annotations.append(annotation)
         categories = [{"id": i, "name": name} for i, name in zip(self.category_ids, self.classes, strict=True)]
         return {"images": images, "annotations": annotations, "categories": categories}
@@ -262,8 +261,8 @@ def _number(text: str, kind: type[Number], path: Path) -> Number:
     return kind(value)
 
 
-def _read_masks(record: _Record) -> Tensor:
-    """Read the masks of an image's objects from its PNG of object numbers, bool [G, H, W]."""
+def _read_masks(record: _Record) -> Masks:
+    """Read the masks of an image's objects from its PNG of object numbers."""
     path = record.annotation.parent.parent / "SegmentationObject" / f"{record.stem}.png"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such mask; set masks to false, or use the lists of ImageSets/Segmentation")
@@ -274,5 +273,4 @@ def _read_masks(record: _Record) -> Tensor:
         raise ValueError(f"{path}: unreadable mask ({error})") from error
     if tuple(indices.shape) != record.size:
         raise ValueError(f"{path}: the mask's shape is {tuple(indices.shape)}, its image's {record.size}")
-    instances = torch.tensor([o.instance for o in record.objects], dtype=torch.int64)
-    return indices[None] == instances[:, None, None]
+    return Masks.from_dense((indices == o.instance for o in record.objects), record.size)

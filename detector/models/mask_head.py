@@ -16,7 +16,7 @@ from detector.boxes import precise
 from detector.models.box_head import FullyConnected, conv_block
 from detector.models.heads import FurtherHead, Positives
 from detector.models.pooler import Pooler
-from detector.types import Objects, Output
+from detector.types import Masks, Objects, Output
 
 
 class FCN(nn.Sequential):
@@ -149,8 +149,9 @@ class MaskHead(FurtherHead):
         pooler, output: as of `FurtherHead`; the output is usually a `detector.masks.MaskOutput`.
         predictor: from pooled features [K, D, P, P] to logits [K, outputs, M, M].
         loss: selects the logits of each RoI's class, and computes their loss.
-        crop: `(masks [G, 1, H, W], rois [K, 5], side) -> [K, 1, side, side]`, such as `ops.roi_align` with the
-            half-pixel shift: crops the ground-truth masks to the RoIs.
+        crop: `(pixels, windows, offsets, size, boxes [R, 4], index [R], side) -> [R, side, side]`, such as
+            `ops.roi_align_masks` with the half-pixel shift: crops the ground-truth masks, held as in
+            `detector.types.Masks`, to the RoIs.
         threshold: a cell of the target is 1 where the object fills at least this share of it, else 0; None: the target
             is the share itself (torchvision).
     """
@@ -179,11 +180,11 @@ class MaskHead(FurtherHead):
         # A sum, so that every parameter gets a (zero) gradient when no RoI is positive.
         return {"mask": self.mask_loss.loss(logits, positives.labels, targets) / max(targets.numel(), 1)}
 
-    def target(self, masks: Tensor, match: Tensor, boxes: Tensor, side: int) -> Tensor:
+    def target(self, masks: Masks, match: Tensor, boxes: Tensor, side: int) -> Tensor:
         """Crop the matched ground-truth masks to the RoIs of one image.
 
         Args:
-            masks: bool [G, H, W].
+            masks: of the G objects.
             match: int64 [R], the mask of each RoI.
             boxes: [R, 4], the RoIs.
             side: M.
@@ -191,8 +192,7 @@ class MaskHead(FurtherHead):
         Returns:
             [R, M, M] in 0..1.
         """
-        rois = torch.cat((match[:, None].to(boxes.dtype), boxes), 1)
-        share = self.crop(masks[:, None].to(boxes.dtype), rois, side)[:, 0]
+        share = self.crop(masks.pixels, masks.windows, masks.offsets, masks.size, boxes, match, side).to(boxes.dtype)
         return share if self.threshold is None else (share >= self.threshold).to(boxes.dtype)
 
     def forward(self, pooled: Tensor, objects: Sequence[Objects]) -> list[Objects]:

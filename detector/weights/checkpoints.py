@@ -82,6 +82,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def checkpoint_config(content: Mapping[str, Any]) -> DictConfig:
     """Return the configuration in the content of a checkpoint (see `read_checkpoint`)."""
     config: DictConfig = OmegaConf.create(content["aligned_rcnn"]["config"])
+    for head in (OmegaConf.select(config, "model.heads.further") or {}).values():
+        if head and OmegaConf.select(head, "crop._target_") == "ops.roi_align":
+            head.crop._target_ = "ops.roi_align_masks"  # the operator of checkpoints from before masks had windows
     return config
 
 

@@ -35,6 +35,11 @@ STABLE_TORCH_LIBRARY(aligned_rcnn, m) {
   m.def(
       "maximum_backward(Tensor grad, Tensor argmax, Tensor boxes, Tensor? levels, SymInt[] sizes, float[] scales, "
       "int sampling_ratio, str rule, bool channels_last) -> Tensor[]");
+  // The average over each bin's samples of a mask: [R, 1, PH, PW]. pixels: bool, of the windows [G, 4] of an image of
+  // height x width, from `offsets` [G] on; boxes: [R, 4]; index: [R], the mask of each.
+  m.def(
+      "average_masks(Tensor pixels, Tensor windows, Tensor offsets, Tensor boxes, Tensor index, int height, int width, "
+      "int pooled_height, int pooled_width, int sampling_ratio, str rule) -> Tensor");
   m.def("cpu_variant() -> str");
 }
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from detector.data.augment import Augment, resized
-from detector.types import Sample, Target
+from detector.types import Masks, Sample, Target
+from tests.conftest import dense
 
 H, W = 40, 60
 BOXES = torch.tensor([[3.25, 5.5, 20.75, 17.125], [0.0, 0.0, 60.0, 40.0], [41.3, 22.7, 59.9, 39.1]])
@@ -17,7 +18,7 @@ def sample() -> Sample:
         mask[y1:y2, x1:x2] = True
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, H, W), dtype=np.uint8))
     flags = torch.tensor([False, True, False])
-    target = Target(BOXES.clone(), torch.tensor([4, 1, 2]), flags, ~flags, masks)
+    target = Target(BOXES.clone(), torch.tensor([4, 1, 2]), flags, ~flags, Masks.from_dense(masks, (H, W)))
     return Sample(image, target, "id", (H, W), BOXES[[2, 0]] + 0.05)
 
 
@@ -33,7 +34,7 @@ def test_without_arguments_nothing_changes():
 def test_horizontal_flip():
     before, after = sample(), Augment(horizontal_flip=1.0)(sample(), 0)
     assert torch.equal(after.image, before.image.flip(2))
-    assert torch.equal(after.target.masks, before.target.masks.flip(2))
+    assert torch.equal(dense(after.target.masks), dense(before.target.masks).flip(2))
     torch.testing.assert_close(after.target.boxes, flipped(before.target.boxes, W), rtol=0, atol=1e-4)
     torch.testing.assert_close(after.proposals[1], flipped(before.proposals, W)[1], rtol=0, atol=1e-4)
     assert after.target.boxes.dtype == torch.float32
@@ -48,7 +49,7 @@ def test_vertical_flip_and_quarter_turns_keep_boxes_on_their_masks():
         after = augment(sample(), seed)
         sizes.add(after.size)
         corners.add((after.size, *after.target.boxes[0].int().tolist()))
-        for box, mask in zip(after.target.boxes, after.target.masks, strict=True):
+        for box, mask in zip(after.target.boxes, dense(after.target.masks), strict=True):
             rows, columns = torch.nonzero(mask.any(1))[:, 0], torch.nonzero(mask.any(0))[:, 0]
             tight = torch.tensor([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
             assert (box - tight).abs().max() <= 0.51
@@ -61,7 +62,7 @@ def test_resize_scales_boxes_by_the_true_ratio():
     assert after.size == (47, 70)
     scale = torch.tensor([70 / W, 47 / H] * 2)
     torch.testing.assert_close(after.target.boxes, BOXES * scale, rtol=0, atol=1e-4)
-    assert after.target.masks.shape == (3, 47, 70)
+    assert (len(after.target.masks), after.target.masks.size) == (3, (47, 70))
     assert after.original_size == (H, W)
     assert after.image.dtype == torch.uint8
 
@@ -112,7 +113,8 @@ def test_a_crop_clips_boxes_and_drops_objects_in_step():
         torch.testing.assert_close(after.target.boxes, boxes[kept], rtol=0, atol=1e-4)
         for field in ("labels", "crowd", "difficult"):
             assert torch.equal(getattr(after.target, field), getattr(before.target, field)[kept])
-        assert torch.equal(after.target.masks, before.target.masks[kept, y : y + height, x : x + width])
+        masks = dense(before.target.masks)[kept, y : y + height, x : x + width]
+        assert torch.equal(dense(after.target.masks), masks)
         proposals, near = expected(before.proposals)
         torch.testing.assert_close(after.proposals, proposals[near], rtol=0, atol=1e-4)
         dropped += int((~kept).sum())
@@ -159,7 +161,7 @@ def test_images_without_objects_masks_or_proposals():
     bare.target, bare.proposals = bare.target.select(torch.zeros(3, dtype=torch.bool)), None
     after = Augment([20], horizontal_flip=1.0)(bare, 0)
     assert after.target.boxes.shape == (0, 4)
-    assert after.target.masks.shape == (0, 20, 30)
+    assert (len(after.target.masks), after.target.masks.size) == (0, (20, 30))
     assert after.proposals is None
     bare.target.masks = None
     assert Augment([20])(bare, 0).target.masks is None

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from pycocotools import mask as rle
 
-from detector.data.coco import CocoDataset, decode_mask
+from detector.data.coco import CocoDataset
+from tests.conftest import dense
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
 CIRCLE = (np.hypot(*(np.mgrid[:20, :30] + 0.5 - np.array([10, 12])[:, None, None])) < 6).astype(np.uint8)
@@ -63,9 +64,9 @@ def test_labels_boxes_flags_and_masks(tmp_path):
     square[3:9, 2:6] = True
     runs = torch.zeros(600, dtype=torch.bool)
     runs[100:140] = True
-    assert torch.equal(sample.target.masks[0], square)
-    assert torch.equal(sample.target.masks[1], torch.from_numpy(CIRCLE).bool())
-    assert torch.equal(sample.target.masks[2], runs.reshape(30, 20).T)
+    assert torch.equal(sample.target.masks.dense(0), square)
+    assert torch.equal(sample.target.masks.dense(1), torch.from_numpy(CIRCLE).bool())
+    assert torch.equal(sample.target.masks.dense(2), runs.reshape(30, 20).T)
     with Image.open(tmp_path / "a.png") as image:
         assert np.array_equal(sample.image.permute(1, 2, 0).numpy(), np.array(image))
 
@@ -75,7 +76,7 @@ def test_images_without_objects(tmp_path):
     folder, path = write(tmp_path, data)
     empty = CocoDataset(folder, path)[1]
     assert empty.target.boxes.shape == (0, 4)
-    assert empty.target.masks.shape == (0, 20, 30)
+    assert (len(empty.target.masks), empty.target.masks.size) == (0, (20, 30))
     assert len(CocoDataset(folder, path, keep_empty=False)) == 1
     data["annotations"] = data["annotations"][2:]
     path.write_text(json.dumps(data))
@@ -187,9 +188,12 @@ def test_a_malformed_file_is_named(tmp_path, data, message):
         {"size": [20, 30], "counts": [-1, 601]},
     ],
 )
-def test_a_malformed_mask_is_named(segmentation):
-    with pytest.raises(ValueError, match=r"set\.json: annotation 3"):
-        decode_mask(segmentation, (20, 30), "set.json: annotation 3")
+def test_a_malformed_mask_is_named(segmentation, tmp_path):
+    data = content()
+    data["annotations"][1]["segmentation"] = segmentation
+    number = data["annotations"][1]["id"]
+    with pytest.raises(ValueError, match=rf"set\.json: annotation(s\[1\] \(id {number}\)| {number}): "):
+        CocoDataset(*write(tmp_path, data))[0]
 
 
 def test_missing_paths_say_what_is_expected(tmp_path):
@@ -238,7 +242,7 @@ def test_the_coco_sample(capfd):
     sample = dataset[[r["id"] for r in truth["images"]].index(crowded)]
     assert sample.target.crowd.sum() == 1
     areas = [a["area"] for a in truth["annotations"] if a["image_id"] == crowded]
-    assert sample.target.masks.sum((1, 2)).tolist() == pytest.approx(areas, rel=0.15, abs=25)
+    assert dense(sample.target.masks).sum((1, 2)).tolist() == pytest.approx(areas, rel=0.15, abs=25)
     train = CocoDataset(root / "train2017", root / "annotations/instances_train2017.json", keep_empty=False)
     assert len(train) == 204
     assert capfd.readouterr().out == ""

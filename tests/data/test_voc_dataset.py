@@ -13,6 +13,7 @@ from detector.boxes import iou
 from detector.data.coco import CocoDataset
 from detector.data.custom import custom
 from detector.data.voc import CLASSES, VocDataset
+from tests.conftest import dense
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
 shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the sample data are not beside the repository")
@@ -89,7 +90,7 @@ def test_masks_follow_the_order_of_the_xml(tmp_path):
     Image.fromarray(indices).convert("P").save(path)
     dataset = VocDataset(tmp_path, [("2007", "train")], masks=True)
     assert dataset.has_masks
-    assert torch.equal(dataset[0].target.masks, torch.from_numpy(np.stack((indices == 1, indices == 3))))
+    assert torch.equal(dense(dataset[0].target.masks), torch.from_numpy(np.stack((indices == 1, indices == 3))))
     assert [a["area"] for a in dataset.ground_truth()["annotations"]] == [72, 150]
     Image.fromarray(indices[:10]).save(path)
     with pytest.raises(ValueError, match=r"000005\.png: the mask's shape"):
@@ -200,7 +201,7 @@ def test_the_voc_sample():
     dataset = VocDataset(root, [("2007", "trainval")], masks=True)
     assert len(dataset) == 31
     for sample in (dataset[i] for i in range(3)):
-        for box, mask in zip(sample.target.boxes, sample.target.masks, strict=True):
+        for box, mask in zip(sample.target.boxes, dense(sample.target.masks), strict=True):
             rows, columns = torch.nonzero(mask.any(1))[:, 0], torch.nonzero(mask.any(0))[:, 0]
             tight = torch.tensor([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
             assert iou(box[None], tight[None]) > 0.7  # the masks leave out a void border
@@ -215,4 +216,4 @@ def test_the_custom_samples():
     nuclei = custom(SHARED / "nuclei/instances_val.json", SHARED / "nuclei/images")
     assert (len(nuclei), nuclei.classes, nuclei.has_masks) == (107, ["nucleus"], True)
     sample = nuclei[0]
-    assert torch.all(sample.target.masks.flatten(1).any(1))
+    assert torch.all(dense(sample.target.masks).flatten(1).any(1))

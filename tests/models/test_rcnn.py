@@ -11,7 +11,7 @@ from detector.models.heads import Positives
 from detector.models.pooler import with_batch_index
 from detector.models.rcnn import Normalize
 from detector.models.roi_heads import in_parts
-from detector.types import Batch, Objects, Target
+from detector.types import Batch, Masks, Objects, Target
 from detector.weights.checkpoints import load_checkpoint
 from tests.conftest import CLASSES, compose_config, confident, learn, random_batch, small_model
 
@@ -156,7 +156,9 @@ def test_the_mask_loss_looks_at_the_true_class_only() -> None:
     constant.forward = lambda _: logits  # type: ignore[method-assign]
     head.predictor = constant
     flags, box = torch.zeros(1, dtype=torch.bool), torch.tensor([[10.0, 10.0, 50.0, 60.0]])
-    target = Target(box, torch.tensor([2]), flags, flags, torch.ones(1, 128, 160, dtype=torch.bool))
+    target = Target(
+        box, torch.tensor([2]), flags, flags, Masks.from_dense(torch.ones(1, 128, 160, dtype=torch.bool), (128, 160))
+    )
     positives = Positives([box], torch.tensor([2]), [torch.tensor([0])], [target])
     loss = head.loss(torch.zeros(1, 32, 14, 14), positives)["mask"]
     loss.backward()
@@ -167,8 +169,9 @@ def test_the_mask_loss_looks_at_the_true_class_only() -> None:
 
 def test_masks_are_cut_to_the_roi_by_sub_pixels() -> None:
     head = small_model("model=mask_rcnn").heads.further["mask"]
-    mask = torch.zeros(1, 40, 40, dtype=torch.bool)
-    mask[0, 10:20, 10:30] = True
+    dense = torch.zeros(1, 40, 40, dtype=torch.bool)
+    dense[0, 10:20, 10:30] = True
+    mask = Masks.from_dense(dense, (40, 40))
     whole = head.target(mask, torch.tensor([0]), torch.tensor([[10.0, 10.0, 30.0, 20.0]]), 28)
     assert whole.all()
     half = head.target(mask, torch.tensor([0]), torch.tensor([[0.0, 10.0, 20.0, 20.0]]), 28)

@@ -17,8 +17,8 @@ from detector.data.coco import CocoDataset
 from detector.data.collate import collate
 from detector.matching import Sampled
 from detector.models.rcnn import RCNN
-from detector.types import Sample, Target
-from tests.conftest import ROOT, random_target
+from detector.types import Masks, Sample, Target
+from tests.conftest import ROOT, dense, random_target
 
 NAMES = weights.TORCHVISION
 COCO = ROOT.parent / "shared" / "data" / "coco"
@@ -113,8 +113,10 @@ def real_samples() -> list[Sample]:
         image = sample.image[:, ::3, ::3].contiguous()
         target = sample.target.select(~sample.target.crowd)
         assert target.masks is not None
-        target = Target(target.boxes / 3, target.labels, target.crowd, target.difficult, target.masks[:, ::3, ::3])
-        samples.append(Sample(image, target, sample.id, (image.shape[1], image.shape[2])))
+        size = (image.shape[1], image.shape[2])
+        thin = Masks.from_dense(dense(target.masks)[:, ::3, ::3], size)
+        target = Target(target.boxes / 3, target.labels, target.crowd, target.difficult, thin)
+        samples.append(Sample(image, target, sample.id, size))
     return samples
 
 
@@ -142,7 +144,7 @@ def test_the_same_objects(models: tuple[nn.Module, RCNN], make: object) -> None:
         assert (a.masks is not None) is ("masks" in b)
         if a.masks is not None:
             torch.testing.assert_close(a.masks, grids[i][:, 0].to(a.masks.dtype), rtol=1e-5, atol=1e-5)
-            pasted = masks.paste_on_whole_pixels(a.masks, a.boxes, samples[i].size)
+            pasted = dense(masks.paste_on_whole_pixels(a.masks, a.boxes, samples[i].size))
             assert float((pasted != (b["masks"][:, 0] > 0.5)).double().mean()) < 1e-4
 
 
@@ -178,7 +180,7 @@ def test_the_same_losses(models: tuple[nn.Module, RCNN], monkeypatch: pytest.Mon
     targets = [{"boxes": s.target.boxes.double(), "labels": s.target.labels + 1} for s in samples]
     for target, sample in zip(targets, samples, strict=True):
         assert sample.target.masks is not None
-        target["masks"] = sample.target.masks.byte()
+        target["masks"] = dense(sample.target.masks).byte()
     for target in batch.targets:
         target.boxes = target.boxes.double()
     for module in theirs.modules():  # its training mode, but for the norms: theirs are not frozen here

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from pycocotools import mask as coco_mask
 
 from detector.ablation.collect import predicted_kinds, predictions_file, validation_set
 from detector.evaluation.coco import Kind
@@ -19,6 +18,7 @@ from detector.evaluation.collector import ImageDetections, ImageId
 from detector.evaluation.measure import MatchedObjects, match_objects
 from detector.evaluation.predictions import detections_of, read_predictions
 from detector.masks import MaskOutput
+from detector.run_lengths import decode
 from detector.training.folder import read_config
 from detector.types import DetectionDataset, Objects, Sample, Target
 from detector.visualize import draw
@@ -160,7 +160,7 @@ def _samples(dataset: DetectionDataset, images: Sequence[ImageId], ids: Sequence
 
 
 def _drawable(found: ImageDetections) -> Objects | Target:
-    """Convert detections for `draw`; with masks as a `Target`, whose masks cover the whole image, without scores."""
+    """Convert detections for `draw`; those with masks to a `Target`, which has no scores but masks of whole pixels."""
     boxes, labels = torch.from_numpy(found.boxes.astype(np.float32)), torch.from_numpy(found.labels)
     boxes[:, 2:] += boxes[:, :2]
     scores = torch.from_numpy(found.scores.astype(np.float32))
@@ -168,8 +168,8 @@ def _drawable(found: ImageDetections) -> Objects | Target:
     if not masks:
         return Objects(boxes, scores, labels)
     plain = torch.zeros(len(boxes), dtype=torch.bool)
-    pixels = torch.from_numpy(coco_mask.decode(masks)).permute(2, 0, 1).bool()
-    return Target(boxes, labels, plain, plain, pixels).select(scores >= THRESHOLD)
+    height, width = masks[0]["size"]
+    return Target(boxes, labels, plain, plain, decode(masks, (height, width))).select(scores >= THRESHOLD)
 
 
 Pictures = list[tuple[str, Image.Image]]

@@ -1,4 +1,5 @@
 // The parts that do not depend on the features' element type.
+#include "masks.cuh"
 #include "transpose.cuh"
 
 namespace aligned_rcnn::cuda {
@@ -24,6 +25,12 @@ Binning plan_binning(const Pyramid& pyramid, int64_t rois) {
     binning.groups = make_tiles(pyramid, ++binning.shift);
   }
   return binning;
+}
+
+void average_masks(const MaskQuery& query, float* out, void* stream) {
+  const int64_t bins = query.count * query.pooled_height * query.pooled_width;
+  const int64_t blocks = divide_up(bins, kMaskThreads);
+  launch(masks_kernel, blocks < kMaxBlocks ? blocks : kMaxBlocks, dim3(kMaskThreads), 0, stream, query, bins, out);
 }
 
 }  // namespace aligned_rcnn::cuda

@@ -8,6 +8,7 @@
 
 #include "../geometry.h"
 #include "../kernels.h"
+#include "../masks.h"
 
 namespace aligned_rcnn::cuda {
 
@@ -75,6 +76,9 @@ Binning plan_binning(const Pyramid& pyramid, int64_t rois);
 
 // size: bytes per element, 2, 4 or 8.
 void transpose(const Matrices* matrices, int count, int size, void* stream);
+
+// out: [R, PH, PW].
+void average_masks(const MaskQuery& query, float* out, void* stream);
 
 template <class S>
 struct Launches {

@@ -1,6 +1,7 @@
 // The CUDA operators: from tensors to launches. It needs no CUDA header, and the host does not wait for the device.
 #include "operators.h"
 
+#include "../mask_arguments.h"
 #include "pyramid.h"
 
 namespace aligned_rcnn::cuda {
@@ -157,6 +158,20 @@ std::tuple<Tensor, Tensor> maximum(Tensors features, Tensor boxes, Levels levels
   return dispatch(maps.type, [&](auto type) {
     return maximum_of<decltype(type)>(maps, boxes, levels, scales, pooled_height, pooled_width, sampling_ratio, rule);
   });
+}
+
+Tensor average_masks(Tensor pixels, Tensor windows, Tensor offsets, Tensor boxes, Tensor index, int64_t height,
+                     int64_t width, int64_t pooled_height, int64_t pooled_width, int64_t sampling_ratio,
+                     std::string rule) {
+  check_device(windows, pixels, "windows");
+  check_device(offsets, pixels, "offsets");
+  check_device(boxes, pixels, "boxes");
+  check_device(index, pixels, "index");
+  const MaskArguments arguments(pixels, windows, offsets, boxes, index, height, width, pooled_height, pooled_width,
+                                sampling_ratio, rule);
+  const Tensor output = empty_on(pixels, {arguments.query.count, 1, pooled_height, pooled_width}, ScalarType::Float);
+  average_masks(arguments.query, mutable_data_of<float>(output), stream_of(pixels));
+  return output;
 }
 
 Tensors average_backward(Tensor grad, Tensor boxes, Levels levels, Sizes sizes, Scales scales, int64_t sampling_ratio,

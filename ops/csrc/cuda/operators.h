@@ -23,6 +23,10 @@ Tensor ps_average(Tensors features, Tensor boxes, Levels levels, Scales scales, 
 std::tuple<Tensor, Tensor> maximum(Tensors features, Tensor boxes, Levels levels, Scales scales, int64_t pooled_height,
                                    int64_t pooled_width, int64_t sampling_ratio, std::string rule);
 
+Tensor average_masks(Tensor pixels, Tensor windows, Tensor offsets, Tensor boxes, Tensor index, int64_t height,
+                     int64_t width, int64_t pooled_height, int64_t pooled_width, int64_t sampling_ratio,
+                     std::string rule);
+
 Tensors average_backward(Tensor grad, Tensor boxes, Levels levels, Sizes sizes, Scales scales, int64_t sampling_ratio,
                          std::string rule, bool channels_last);
 Tensors ps_average_backward(Tensor grad, Tensor boxes, Levels levels, Sizes sizes, Scales scales,
@@ -37,4 +41,4 @@ void* stream_of(const Tensor& tensor);
 
 // Applies X(name) to all operators, to register them.
 #define ALIGNED_RCNN_CUDA_OPERATORS(X) \
-  X(average) X(average_backward) X(ps_average) X(ps_average_backward) X(maximum) X(maximum_backward)
+  X(average) X(average_backward) X(ps_average) X(ps_average_backward) X(maximum) X(maximum_backward) X(average_masks)
