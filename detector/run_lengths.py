@@ -84,17 +84,20 @@ def _unpack(counts: str | bytes) -> NDArray[np.int64]:
 
 def _window(ends: NDArray[np.int64], height: int) -> tuple[NDArray[np.bool_], tuple[int, int]]:
     """Fill the smallest window, bool [h, w], from the position where each run ends; and its corner (x1, y1)."""
-    begins = np.append(0, ends[:-1])
-    filled = (np.arange(len(ends)) % 2 == 1) & (ends > begins)
-    if not filled.any():
+    begins, ends = ends[:-1:2], ends[1::2]  # of the runs inside of the object
+    filled = begins < ends
+    if not filled.all():
+        begins, ends = begins[filled], ends[filled]
+    if not len(begins):
         return np.zeros((0, 0), bool), (0, 0)
-    (left, top), (right, bottom) = np.divmod(begins[filled], height), np.divmod(ends[filled] - 1, height)
-    x1, x2, y1, y2 = left[0], right[-1] + 1, top.min(), bottom.max() + 1
+    left, right = begins // height, (ends - 1) // height
+    top, bottom = begins - left * height, ends - right * height
+    x1, x2, y1, y2 = int(left[0]), int(right[-1]) + 1, int(top.min()), int(bottom.max())
     if (left != right).any():  # a run over several columns reaches the last row and the first
         y1, y2 = 0, height
-    # How many of the window's pixels, column by column, lie before the end of each run.
-    column, row = np.divmod(ends, height)
-    column, row = column - x1, np.clip(row - y1, 0, y2 - y1)
-    before = np.clip(column, 0, x2 - x1) * (y2 - y1) + np.where((column >= 0) & (column < x2 - x1), row, 0)
-    pixels = np.repeat(np.arange(len(ends)) % 2 == 1, np.diff(before, prepend=0))
-    return np.ascontiguousarray(pixels.reshape(x2 - x1, y2 - y1).T), (int(x1), int(y1))
+    w, h = x2 - x1, y2 - y1
+    steps = np.zeros(w * h + 1, np.int8)  # column by column
+    steps[(left - x1) * h + top - y1] = 1
+    steps[(right - x1) * h + bottom - y1] -= 1
+    pixels = np.add.accumulate(steps[:-1], dtype=np.int8).view(bool)
+    return np.ascontiguousarray(pixels.reshape(w, h).T), (x1, y1)

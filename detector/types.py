@@ -160,7 +160,7 @@ class Batch(_Movable):
     """B images padded at the right and at the bottom to one size H, W."""
 
     images: Tensor
-    """uint8 [B, 3, H, W], zero where padded"""
+    """uint8 [B, 3, H, W], zero where padded; `collate` stores them channels last, as images are read"""
     sizes: list[Size]
     """each image's size before padding"""
     original_sizes: list[Size]

@@ -43,6 +43,7 @@ class Augment:
         quarter_turns: rotate by 0, 90, 180 or 270 degrees with equal probability.
         crop: height and width of the crop are fractions of the image's, each drawn from [crop, 1]; None: no crop.
         colour: brightness, contrast and saturation jitter by up to this fraction, the hue by a tenth of it; 0: none.
+        extra: further transforms of albumentations, which support bounding boxes, between colour and resizing.
 
     Raises:
         ValueError: an argument out of range.
@@ -59,6 +60,7 @@ class Augment:
         quarter_turns: bool = False,
         crop: float | None = None,
         colour: float = 0.0,
+        extra: Sequence[A.BasicTransform] = (),
     ) -> None:
         if short_sizes is not None and (not short_sizes or min(short_sizes) < 1):
             raise ValueError(f"short_sizes must be positive sides in pixels, not {list(short_sizes)}")
@@ -89,6 +91,7 @@ class Augment:
                     brightness=limits, contrast=limits, saturation=limits, hue=(-colour / 10, colour / 10), p=1.0
                 )
             )
+        self.transforms += extra
         if self.transforms or short_sizes is not None or scale is not None:
             self.transforms.append(_Resize(short_sizes, max_size, scale))
         # Boxes without area are dropped without an error; the field "index" says which remain.
@@ -100,7 +103,8 @@ class Augment:
         if self.compose is None:
             return sample
         # A seed for each: Compose.set_random_seed gives all the same one, and both flips would always coincide.
-        for transform, own in zip(self.transforms, np.random.SeedSequence(seed).generate_state(8), strict=False):
+        seeds = np.random.SeedSequence(seed).generate_state(len(self.transforms))
+        for transform, own in zip(self.transforms, seeds, strict=True):
             transform.set_random_seed(int(own))
         target, proposals = sample.target, sample.proposals
         boxes = target.boxes if proposals is None else torch.cat((target.boxes, proposals))
@@ -112,9 +116,9 @@ class Augment:
         masked = target.masks is not None and len(target) > 0
         follow = masked and not all(isinstance(t, _FOLLOWED) for t in self.transforms)
         if follow:
-            data["mask"] = _coordinates(sample.size)
+            data["masks"] = _coordinates(sample.size)
         result = self.compose(**data)
-        image = torch.from_numpy(np.ascontiguousarray(result["image"])).permute(2, 0, 1).contiguous()
+        image = torch.from_numpy(np.ascontiguousarray(result["image"])).permute(2, 0, 1)
         kept = torch.as_tensor(np.asarray(result["index"]), dtype=torch.int64)
         boxes = torch.as_tensor(np.asarray(result["bboxes"]), dtype=torch.float32).reshape(-1, 4)
         inside = (boxes[:, 2:] - boxes[:, :2] > ROUNDING).all(1)
@@ -122,7 +126,7 @@ class Augment:
         objects = kept < len(target)
         changed = target.select(kept[objects])
         if changed.masks is not None:
-            maps = result["mask"] if follow else None
+            maps = result["masks"] if follow else None
             changed.masks = _moved(changed.masks, self.transforms, maps, (image.shape[1], image.shape[2]))
         if proposals is not None:
             proposals = boxes[~objects]
@@ -130,8 +134,11 @@ class Augment:
 
 
 def _coordinates(size: Size) -> NDArray[np.float32]:
-    """Make an image of [H, W, 2] of each pixel's row and column, from 1 on: what transforms fill with 0 is outside."""
-    return np.stack(np.meshgrid(*(np.arange(1, n + 1, dtype=np.float32) for n in size), indexing="ij"), -1)
+    """Make two masks [2, H, W] of each pixel's row and column, from 1 on: what transforms fill with 0 is outside.
+
+    Two masks and not one of two channels, for which OpenCV 5.0's `warpAffine` rounds to other nearest pixels.
+    """
+    return np.stack(np.meshgrid(*(np.arange(1, n + 1, dtype=np.float32) for n in size), indexing="ij"))
 
 
 def _moved(
@@ -148,7 +155,7 @@ def _moved(
     if not len(masks):
         return replace(masks, size=size)
     if coordinates is not None:
-        rows, columns = (coordinates[..., axis].astype(np.int64) - 1 for axis in (0, 1))
+        rows, columns = (np.asarray(moved).astype(np.int64) - 1 for moved in coordinates)
         return move_pixels(masks, rows, columns)
     maps = AxisMaps.identity(masks.size)
     for transform in transforms:

@@ -19,7 +19,7 @@ def collate(samples: Sequence[Sample], stride: int = 32) -> Batch:
     """
     height = _round_up(max(s.size[0] for s in samples), stride)
     width = _round_up(max(s.size[1] for s in samples), stride)
-    images = torch.zeros((len(samples), 3, height, width), dtype=torch.uint8)
+    images = torch.zeros((len(samples), height, width, 3), dtype=torch.uint8).permute(0, 3, 1, 2)  # as the files are
     for image, sample in zip(images, samples, strict=True):
         h, w = sample.size
         image[:, :h, :w] = sample.image

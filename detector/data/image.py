@@ -21,7 +21,9 @@ WHOLE = 5000
 
 
 def read_image(path: Path) -> Tensor:
-    """Read an image as RGB, uint8 [3, H, W]; its EXIF rotation is ignored, as in the annotations of COCO and VOC.
+    """Read an image as RGB, uint8 [3, H, W], stored channels last.
+
+    Its EXIF rotation is ignored, as in the annotations of COCO and VOC.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -31,10 +33,10 @@ def read_image(path: Path) -> Tensor:
         raise FileNotFoundError(f"{path}: no such image file")
     try:
         with Image.open(path) as image:
-            pixels = np.array(image.convert("RGB"))
+            pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except BROKEN as error:
         raise _unreadable(path, error) from error
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def check_size(path: Path, size: Size, stated: Size, source: Path) -> None:

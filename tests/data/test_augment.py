@@ -1,5 +1,6 @@
 """Augmentation against boxes computed by hand."""
 
+import albumentations as A
 import numpy as np
 import pytest
 import torch
@@ -185,3 +186,49 @@ def test_images_without_objects_masks_or_proposals():
 def test_arguments_out_of_range_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         Augment(**arguments)
+
+
+def many_objects(seed: int) -> Sample:
+    """Twelve objects with random masks, which are empty, touch the edges, or leave their boxes."""
+    rng = np.random.default_rng(seed)
+    size = (int(rng.integers(20, 90)), int(rng.integers(20, 90)))
+    masks = torch.zeros(12, *size, dtype=torch.bool)
+    for mask in masks[1:]:
+        (y1, y2), (x1, x2) = (np.sort(rng.integers(0, side + 1, 2)) for side in size)
+        mask[y1:y2, x1:x2] = torch.from_numpy(rng.random((y2 - y1, x2 - x1)) < 0.8)
+    corners = rng.uniform(0, 0.7, (12, 2)) * size[::-1]
+    boxes = np.concatenate((corners, corners + rng.uniform(2, 0.3 * np.array(size[::-1]), (12, 2))), 1)
+    flags = torch.zeros(12, dtype=torch.bool)
+    target = Target(torch.tensor(boxes).float(), torch.arange(12), flags, flags, Masks.from_dense(masks, size))
+    image = torch.from_numpy(rng.integers(0, 256, (3, *size), dtype=np.uint8))
+    return Sample(image, target, seed, size)
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [
+        Augment([40, 57, 111], 130, horizontal_flip=0.5),
+        Augment(horizontal_flip=0.5, vertical_flip=0.5, quarter_turns=True, crop=0.3, scale=(0.3, 2.5)),
+        Augment([64], quarter_turns=True, extra=[A.GaussNoise(p=1.0)]),
+        Augment([64], crop=0.6, horizontal_flip=0.5, extra=[A.Affine(rotate=(-40, 40), scale=(0.6, 1.5), p=1.0)]),
+        Augment(quarter_turns=True, extra=[A.ElasticTransform(alpha=40, sigma=5, p=1.0), A.Perspective(p=0.5)]),
+    ],
+)
+def test_masks_go_where_albumentations_moves_whole_ones(augment):
+    """The same transforms with the same seeds, on all masks as images."""
+    moved = 0
+    for seed in range(25):
+        before = many_objects(seed)
+        after = augment(before, seed)
+        seeds = np.random.SeedSequence(seed).generate_state(len(augment.transforms))
+        for transform, own in zip(augment.transforms, seeds, strict=True):
+            transform.set_random_seed(int(own))
+        masks = dense(before.target.masks).numpy().astype(np.uint8)
+        image = np.ascontiguousarray(before.image.permute(1, 2, 0).numpy())
+        whole = augment.compose(image=image, masks=masks, bboxes=before.target.boxes.numpy(), index=np.arange(12))
+        assert np.array_equal(after.image.permute(1, 2, 0).numpy(), whole["image"])
+        expected = torch.from_numpy(np.stack(whole["masks"])).bool()[after.target.labels]
+        assert after.target.masks.size == after.size
+        assert torch.equal(dense(after.target.masks), expected)
+        moved += int(expected.any(2).any(1).sum())
+    assert moved > 50
