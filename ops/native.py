@@ -2,7 +2,8 @@
 
 Three operators serve all others: `average`, `ps_average` (position-sensitive) and `maximum` pool RoIs from the levels
 of a pyramid under a rule (where the bins lie and where they sample: csrc/geometry.h), and each has a backward operator.
-The averages are linear in the features, so that the backward of their backward is the operator itself.
+The averages are linear in the features, so that the backward of their backward is the operator itself. `match` matches
+boxes with objects; it has no gradient.
 """
 
 from __future__ import annotations
@@ -142,6 +143,12 @@ def _ps_average_fake(features: list[Tensor], boxes: Tensor, *rest: Any) -> Tenso
     return _empty(features[0], size, is_channels_last(features))
 
 
+def _match_fake(boxes: Tensor, objects: Tensor, crowd: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    count = boxes.shape[0]
+    index, nearest = (boxes.new_empty(count, dtype=dtype) for dtype in (torch.int64, torch.bool))
+    return boxes.new_empty(count), index, nearest, boxes.new_empty(count)
+
+
 # ---- Gradients ----
 
 
@@ -193,6 +200,7 @@ def _register() -> None:
     fake("aligned_rcnn::ps_average_backward", _average_backward_fake)
     fake("aligned_rcnn::maximum", _maximum_fake)
     fake("aligned_rcnn::maximum_backward", _maximum_backward_fake)
+    fake("aligned_rcnn::match", _match_fake)
     _register_linear("average")
     _register_linear("ps_average")
     torch.library.register_autograd("aligned_rcnn::maximum", _maximum_gradient, setup_context=_setup)

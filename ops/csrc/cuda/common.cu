@@ -1,4 +1,5 @@
 // The parts that do not depend on the features' element type.
+#include "match.cuh"
 #include "transpose.cuh"
 
 namespace aligned_rcnn::cuda {
