@@ -37,24 +37,14 @@ def clip(boxes: Tensor, size: Size) -> Tensor:
     return torch.stack((x[..., 0], y[..., 0], x[..., 1], y[..., 1]), -1)
 
 
-def _intersection(a: Tensor, b: Tensor) -> Tensor:
+def iou(a: Tensor, b: Tensor) -> Tensor:
+    """Compute the IoU [N, M] of boxes [N, 4] and [M, 4]; 0 where both boxes are empty."""
     low = torch.maximum(a[:, None, :2], b[None, :, :2])
     high = torch.minimum(a[:, None, 2:], b[None, :, 2:])
     side = (high - low).clamp(min=0)
-    return side[..., 0] * side[..., 1]
-
-
-def iou(a: Tensor, b: Tensor) -> Tensor:
-    """Compute the IoU [N, M] of boxes [N, 4] and [M, 4]; 0 where both boxes are empty."""
-    inter = _intersection(a, b)
+    inter = side[..., 0] * side[..., 1]
     union = area(a)[:, None] + area(b)[None] - inter
     return torch.where(union > 0, inter / union, 0.0)
-
-
-def coverage(a: Tensor, b: Tensor) -> Tensor:
-    """Compute the share [N, M] of the area of each box of `a` [N, 4] within each box of `b` [M, 4]."""
-    own = area(a)[:, None]
-    return torch.where(own > 0, _intersection(a, b) / own, 0.0)
 
 
 def encode(boxes: Tensor, references: Tensor, bbox_reg_weights: BoxRegWeights) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from detector.boxes import coverage, iou
+import ops
 from detector.types import Target
 
 
@@ -58,15 +58,11 @@ class Matcher:
         if len(target) == 0:
             index = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
             return Matches(index, index > 0, index == 0)
-        overlap = iou(target.boxes, boxes).masked_fill(target.crowd[:, None], -1.0)  # [G, N]
-        best, index = overlap.max(0)
-        positive, negative = best >= self.high_threshold, best < self.low_threshold
+        found = ops.match_boxes(boxes, target.boxes.to(boxes.dtype), target.crowd)
+        positive, negative = found.iou >= self.high_threshold, found.iou < self.low_threshold
         if self.allow_low_quality_matches:
-            nearest = overlap.max(1, keepdim=True).values
-            forced = ((overlap == nearest) & (nearest > 0)).any(0)
-            positive, negative = positive | forced, negative & ~forced
-        within_crowds = coverage(boxes, target.boxes).masked_fill(~target.crowd, 0.0).max(1).values
-        return Matches(index, positive, negative & (within_crowds < self.crowd_threshold))
+            positive, negative = positive | found.nearest, negative & ~found.nearest
+        return Matches(found.matched, positive, negative & (found.covered < self.crowd_threshold))
 
 
 @dataclass

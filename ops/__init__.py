@@ -4,6 +4,7 @@ from ops.crops import crop_and_resize, multiscale_crop_and_resize, multiscale_ro
 from ops.functional import ps_roi_align, ps_roi_pool, roi_align, roi_pool, roi_warp
 from ops.levels import assign_levels
 from ops.masks import roi_align_masks
+from ops.matching import BoxMatches, match_boxes
 from ops.modules import PSRoIAlign, PSRoIPool, RoIAlign, RoIPool
 from ops.multiscale import (
     multiscale_ps_roi_align,
@@ -15,6 +16,7 @@ from ops.multiscale import (
 from ops.native import backend
 
 __all__ = [
+    "BoxMatches",
     "PSRoIAlign",
     "PSRoIPool",
     "RoIAlign",
@@ -22,6 +24,7 @@ __all__ = [
     "assign_levels",
     "backend",
     "crop_and_resize",
+    "match_boxes",
     "multiscale_crop_and_resize",
     "multiscale_ps_roi_align",
     "multiscale_ps_roi_pool",

@@ -79,6 +79,15 @@ def check_boxes(boxes: Any, batch: int | None = None, device: torch.device | Non
     return torch.cat(rows)
 
 
+def check_corners(boxes: Any, name: str, letter: str) -> None:
+    """Check boxes without an image index: a floating Tensor[letter, 4]."""
+    if not isinstance(boxes, Tensor):
+        raise TypeError(f"{name} must be a tensor; got {type(boxes).__name__}")
+    if boxes.dim() != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"{name} must be Tensor[{letter}, 4]; got shape {tuple(boxes.shape)}")
+    _check_floating(boxes, name)
+
+
 def _check_floating(tensor: Tensor, name: str) -> None:
     if not tensor.is_floating_point():
         raise TypeError(f"{name} must be of a floating dtype; got {tensor.dtype}")

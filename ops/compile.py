@@ -62,10 +62,11 @@ def _objects() -> list[tuple[str, str, list[str]]]:
     """List the objects to compile: (object, source, flags)."""
     variants = _VARIANTS if platform.machine() in ("x86_64", "AMD64") else {"portable": []}
     kernels = [
-        (f"kernels_{name}.o", "kernels.cpp", [*_KERNEL, f"-DVARIANT={name}", *flags])
+        (f"{source}_{name}.o", f"{source}.cpp", [*_KERNEL, *rounding, f"-DVARIANT={name}", *flags])
+        for source, rounding in (("kernels", []), ("match_kernels", ["-ffp-contract=off"]))
         for name, flags in variants.items()
     ]
-    hosts = ["cpu_average", "cpu_masks", "cpu_maximum", "library", "variants"]
+    hosts = ["cpu_average", "cpu_masks", "cpu_match", "cpu_maximum", "library", "variants"]
     return [*((f"{name}.o", f"{name}.cpp", _HOST) for name in hosts), *kernels]
 
 

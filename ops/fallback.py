@@ -15,6 +15,8 @@ from torch import Tensor
 MAX_GRID = 1 << 20
 CHUNK_ELEMENTS = 1 << 24
 """About the most elements of an intermediate tensor; RoIs that need more are processed in chunks."""
+CHUNK_PAIRS = 1 << 19
+"""About the most pairs of a box and an object that are compared at a time."""
 
 
 @dataclass
@@ -215,3 +217,41 @@ def _bin(values: Tensor, rows: Places, cols: Places, rois: Tensor, ph: int, pw: 
         lowest = -torch.finfo(torch.float32).max
         best = torch.where(valid & (found > lowest), found, lowest).max(1).values
     return torch.where(valid.any(1), best, 0)
+
+
+def _intersection(a: Tensor, b: Tensor) -> Tensor:
+    low = torch.maximum(a[:, None, :2], b[None, :, :2])
+    high = torch.minimum(a[:, None, 2:], b[None, :, 2:])
+    side = (high - low).clamp(min=0)
+    return side[..., 0] * side[..., 1]
+
+
+def _area(boxes: Tensor) -> Tensor:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+def _iou(a: Tensor, b: Tensor) -> Tensor:
+    """Compute the IoU [N, M] of boxes [N, 4] and [M, 4]; 0 where the union is empty."""
+    common = _intersection(a, b)
+    union = _area(a)[:, None] + _area(b)[None] - common
+    return torch.where(union > 0, common / union, 0.0)
+
+
+def match(boxes: Tensor, objects: Tensor, crowd: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Compute `aligned_rcnn::match`, some boxes at a time."""
+    if len(objects) == 0 or len(boxes) == 0:
+        zeros = boxes.new_zeros(len(boxes))
+        return zeros - 1, zeros.long(), zeros.bool(), zeros
+    chunks = torch.split(boxes, max(CHUNK_PAIRS // len(objects), 1))
+    best, covered = [], []
+    highest = boxes.new_zeros(len(objects), 1)
+    for chunk in chunks:
+        overlap = _iou(objects, chunk).masked_fill(crowd[:, None], -1.0)
+        best.append(overlap.max(0))
+        highest = torch.maximum(highest, overlap.max(1, keepdim=True).values)
+        own = _area(chunk)
+        share = torch.where(own > 0, _intersection(objects, chunk) / own, 0.0)
+        covered.append(share.masked_fill(~crowd[:, None], 0.0).max(0).values)
+    nearest = [((_iou(objects, c) == highest) & (highest > 0) & ~crowd[:, None]).any(0) for c in chunks]
+    values, index = (torch.cat(parts) for parts in zip(*best, strict=True))
+    return values, index, torch.cat(nearest), torch.cat(covered)

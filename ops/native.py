@@ -2,7 +2,8 @@
 
 Three operators serve all others: `average`, `ps_average` (position-sensitive) and `maximum` pool RoIs from the levels
 of a pyramid under a rule (where the bins lie and where they sample: csrc/geometry.h), and each has a backward operator.
-The averages are linear in the features, so that the backward of their backward is the operator itself.
+The averages are linear in the features, so that the backward of their backward is the operator itself. `match` matches
+boxes with objects; it has no gradient.
 """
 
 from __future__ import annotations
@@ -158,6 +159,12 @@ def _average_masks_fake(
     return boxes.new_empty((boxes.shape[0], 1, pooled_height, pooled_width), dtype=torch.float32)
 
 
+def _match_fake(boxes: Tensor, objects: Tensor, crowd: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    count = boxes.shape[0]
+    index, nearest = (boxes.new_empty(count, dtype=dtype) for dtype in (torch.int64, torch.bool))
+    return boxes.new_empty(count), index, nearest, boxes.new_empty(count)
+
+
 # ---- Gradients ----
 
 
@@ -210,6 +217,7 @@ def _register() -> None:
     fake("aligned_rcnn::maximum", _maximum_fake)
     fake("aligned_rcnn::maximum_backward", _maximum_backward_fake)
     fake("aligned_rcnn::average_masks", _average_masks_fake)
+    fake("aligned_rcnn::match", _match_fake)
     _register_linear("average")
     _register_linear("ps_average")
     torch.library.register_autograd("aligned_rcnn::maximum", _maximum_gradient, setup_context=_setup)

@@ -1,7 +1,8 @@
-"""Time this project against torchvision, as a Markdown table.
+"""Time this project against torchvision or an older commit, as a Markdown table.
 
 `python scripts/benchmark.py ops` times the RoI operators; `python scripts/benchmark.py step` times a training step and
-an inference pass of whole detectors.
+an inference pass of whole detectors; `python scripts/benchmark.py match` times the matching of anchors with objects,
+and with `--against COMMIT` also that commit's, in a git worktree of it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ops import benchmark
+
+
+WORKLOADS = ("match",)
+"""The files of `detector/training/workloads`."""
 
 
 def torchvision_pool(workload: benchmark.Workload, boxes: list[Tensor]) -> benchmark.Pool:
@@ -33,19 +38,24 @@ def torchvision_pool(workload: benchmark.Workload, boxes: list[Tensor]) -> bench
 def main() -> int:
     """Parse the command line and print the table; returns 1 after a message if an argument is invalid."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["ops", "step"], help="what to time")
+    parser.add_argument("what", choices=["ops", "step", *WORKLOADS], help="what to time")
     parser.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
-    parser.add_argument("--rounds", type=int, default=9, help="timed calls of each function (%(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, help="timed calls of each function (9), or processes of each workload (3)"
+    )
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    parser.add_argument("--against", metavar="COMMIT", help=f"commit to compare with; for {', '.join(WORKLOADS)}")
     arguments = parser.parse_args()
 
     import torch
 
     from detector.config.cli import keep_memory
+    from detector.training import against
     from detector.training import benchmark as steps
     from ops import benchmark
 
-    if arguments.rounds < 1 or (arguments.threads or 1) < 1:
+    rounds = arguments.rounds if arguments.rounds is not None else 3 if arguments.what in WORKLOADS else 9
+    if rounds < 1 or (arguments.threads or 1) < 1:
         print("error: --rounds and --threads must be at least 1", file=sys.stderr)
         return 1
     cuda = torch.cuda.is_available()
@@ -55,12 +65,23 @@ def main() -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device or ("cuda" if cuda else "cpu"))
+    if arguments.against is not None and arguments.what not in WORKLOADS:
+        print(f"error: --against is for {', '.join(WORKLOADS)}, not for {arguments.what}", file=sys.stderr)
+        return 1
+    if arguments.what in WORKLOADS:
+        print(f"{benchmark.describe(device)}; medians over {rounds} processes\n")
+        try:
+            against.report(arguments.what, arguments.against, device, rounds)
+        except (ValueError, RuntimeError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        return 0
     if arguments.what == "step":
         keep_memory()
-        steps.run(device, arguments.rounds)
+        steps.run(device, rounds)
         return 0
     workloads = benchmark.CUDA_WORKLOADS if device.type == "cuda" else benchmark.CPU_WORKLOADS
-    benchmark.run("torchvision", torchvision_pool, device, workloads, arguments.rounds)
+    benchmark.run("torchvision", torchvision_pool, device, workloads, rounds)
     return 0
 
 

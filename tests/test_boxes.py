@@ -16,8 +16,6 @@ def test_iou_by_hand() -> None:
     a = torch.tensor([[0.0, 0.0, 2.0, 2.0], [3.0, 3.0, 3.0, 3.0]])
     b = torch.tensor([[1.0, 1.0, 3.0, 3.0], [0.0, 0.0, 2.0, 2.0], [5.0, 5.0, 6.0, 6.0], [3.0, 3.0, 3.0, 3.0]])
     torch.testing.assert_close(boxes.iou(a, b), torch.tensor([[1 / 7, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]))
-    torch.testing.assert_close(boxes.coverage(a, b)[0], torch.tensor([1 / 4, 1.0, 0.0, 0.0]))
-    assert boxes.coverage(a, b)[1].tolist() == [0, 0, 0, 0]
 
 
 def test_decode_inverts_encode() -> None:

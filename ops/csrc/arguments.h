@@ -95,6 +95,27 @@ struct Arguments {
   }
 };
 
+// The arguments of `match`, contiguous.
+struct MatchArguments {
+  Tensor boxes, objects, crowd;
+
+  MatchArguments(const Tensor& given_boxes, const Tensor& given_objects, const Tensor& given_crowd)
+      : boxes(torch::stable::contiguous(given_boxes)),
+        objects(torch::stable::contiguous(given_objects)),
+        crowd(torch::stable::contiguous(given_crowd)) {
+    const ScalarType type = boxes.scalar_type();
+    STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 4, "boxes must be [N, 4]");
+    STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Double, "boxes must be float32 or float64");
+    STD_TORCH_CHECK(objects.dim() == 2 && objects.size(1) == 4 && objects.scalar_type() == type,
+                    "objects must be [G, 4] of the boxes' dtype");
+    STD_TORCH_CHECK(objects.size(0) < INT32_MAX, "there must be fewer than 2^31 - 1 objects");
+    STD_TORCH_CHECK(crowd.dim() == 1 && crowd.size(0) == objects.size(0) && crowd.scalar_type() == ScalarType::Bool,
+                    "crowd must be bool [G]");
+  }
+
+  bool is_double() const { return boxes.scalar_type() == ScalarType::Double; }
+};
+
 struct Features {
   ScalarType type;
   bool channels_last;

@@ -40,6 +40,10 @@ STABLE_TORCH_LIBRARY(aligned_rcnn, m) {
   m.def(
       "average_masks(Tensor pixels, Tensor windows, Tensor offsets, Tensor boxes, Tensor index, int height, int width, "
       "int pooled_height, int pooled_width, int sampling_ratio, str rule) -> Tensor");
+  // Boxes [N, 4] matched with objects [G, 4], of which `crowd` [G] marks crowd regions. For each box: its highest IoU
+  // with an object (-1 if there is none) and that object's index (int64; the first of equal ones), whether its IoU with
+  // some object is the highest that any box has and positive (bool), and its largest share within a crowd region.
+  m.def("match(Tensor boxes, Tensor objects, Tensor crowd) -> (Tensor, Tensor, Tensor, Tensor)");
   m.def("cpu_variant() -> str");
 }
 

@@ -32,18 +32,25 @@ struct Level {
   MapShape shape() const { return {channels, height, width}; }
 };
 
-// Runs `task(i)` for i in [0, tasks) on torch's threads; each thread takes the next task when it is free.
+// Runs `task(worker, i)` for i in [0, tasks) on at most `workers` of torch's threads; each takes the next task when it
+// is free.
 template <class Task>
-void parallel_tasks(int64_t tasks, const Task& task) {
+void parallel_workers(int64_t workers, int64_t tasks, const Task& task) {
   std::atomic<int64_t> next{0};
-  const int64_t workers = std::min<int64_t>(tasks, torch::stable::get_num_threads());
   torch::stable::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
     for (int64_t worker = begin; worker < end; ++worker) {
       for (int64_t i = next++; i < tasks; i = next++) {
-        task(i);
+        task(worker, i);
       }
     }
   });
+}
+
+// Runs `task(i)` for i in [0, tasks) on torch's threads.
+template <class Task>
+void parallel_tasks(int64_t tasks, const Task& task) {
+  const int64_t workers = std::min<int64_t>(tasks, torch::stable::get_num_threads());
+  parallel_workers(workers, tasks, [&](int64_t, int64_t i) { task(i); });
 }
 
 constexpr int64_t kRoisAChunk = 256;   // RoIs whose table entries one thread fills

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "kernels.h"
+#include "match.h"
 
 namespace aligned_rcnn {
 namespace {
@@ -52,6 +53,22 @@ template const Kernels<float>& kernels<float>();
 template const Kernels<double>& kernels<double>();
 template const Kernels<Half>& kernels<Half>();
 template const Kernels<BFloat16>& kernels<BFloat16>();
+
+template <class T>
+const MatchKernels<T>& match_kernels() {
+#if defined(__x86_64__)
+  if (chosen() == Variant::avx512) {
+    return avx512::matching<T>();
+  }
+  if (chosen() == Variant::avx2) {
+    return avx2::matching<T>();
+  }
+#endif
+  return portable::matching<T>();
+}
+
+template const MatchKernels<float>& match_kernels<float>();
+template const MatchKernels<double>& match_kernels<double>();
 
 const char* variant_name() {
   constexpr const char* names[] = {"portable", "AVX2", "AVX-512"};

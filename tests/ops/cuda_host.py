@@ -15,8 +15,8 @@ from ops import compile
 
 SHIM = Path(__file__).resolve().parent / "shim"
 CUDA = compile.CSRC / "cuda"
-POOLING = tuple(f"{name}{suffix}" for name in ("average", "ps_average", "maximum") for suffix in ("", "_backward"))
-OPERATORS = (*POOLING, "average_masks")
+_POOLING = (f"{name}{suffix}" for name in ("average", "ps_average", "maximum") for suffix in ("", "_backward"))
+OPERATORS = (*_POOLING, "average_masks", "match")
 ELEMENTS = ("float", "double", "Half", "BFloat16")
 BINNING_BYTES = 1024
 _FLAGS = [

@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 REGISTERED = """
 import sys, torch, ops
 torch.ops.load_library(sys.argv[1])
-for name in ("average", "average_backward", "ps_average", "ps_average_backward", "maximum", "maximum_backward"):
+names = ["match", *(f"{name}{way}" for name in ("average", "ps_average", "maximum") for way in ("", "_backward"))]
+for name in names:
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"aligned_rcnn::{name}", "CUDA"), name
 """
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from cuda_host import DTYPES, FORMATS, SCALES, assert_same, cotangent, on_cpu, pyramid
+from match_cases import assert_same as assert_same_matches
+from match_cases import pyramid_case, random_case, reference
 from roi_cases import CASES, PS, SOME, Case, hostile_boxes, random_boxes, value_and_gradient
 from torch import Tensor
 
@@ -140,6 +142,38 @@ def test_repeated_runs_are_the_same_bits(case: Case):
         torch.use_deterministic_algorithms(False)
 
 
+def matched_on_gpu(*arguments: Tensor) -> ops.BoxMatches:
+    return ops.BoxMatches(*(value.cpu() for value in ops.match_boxes(*(a.cuda() for a in arguments))))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_matches_are_the_cpus_bits(dtype):
+    for seed in range(60):
+        case = random_case(seed, dtype)
+        assert_same_matches(matched_on_gpu(*case), reference(*case))
+    expected = ops.match_boxes(*pyramid_case())
+    for _ in range(5):
+        assert_same_matches(matched_on_gpu(*pyramid_case()), expected)
+
+
+def test_matching_in_a_graph_without_waiting():
+    given = [tensor.cuda() for tensor in pyramid_case()]
+    ops.match_boxes(*given)  # loads kernels
+    graph = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        ops.match_boxes(*given)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    with torch.cuda.graph(graph):
+        found = ops.match_boxes(*given)
+    for shift in (3.0, 40.0):
+        given[1].add_(shift)
+        graph.replay()
+        assert_same_matches(found, ops.match_boxes(*given))
+
+
 def gpu_pyramid(channels: int = 16, memory_format: str = "channels_last") -> list[Tensor]:
     return [f.cuda().requires_grad_() for f in pyramid(channels, torch.float32, memory_format)]
 
@@ -253,7 +287,10 @@ def test_offsets_beyond_32_bits():
 SANITIZED = """
 import sys; sys.path[:0] = ["tests/ops"]
 import torch, ops
+from match_cases import random_case
 from roi_cases import CASES, hostile_boxes, random_boxes, value_and_gradient
+for seed in range(12):
+    ops.match_boxes(*(tensor.cuda() for tensor in random_case(seed)))
 for case in CASES:
     for memory_format in (torch.contiguous_format, torch.channels_last):
         for channels in (12, 16, 96):

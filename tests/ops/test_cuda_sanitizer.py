@@ -17,6 +17,7 @@ import sys
 sys.path[:0] = ["{root}", "{root}/tests/ops"]
 import functools, torch, cuda_host
 from cuda_host import SCALES, cotangent, operator, pyramid
+from match_cases import random_case
 from roi_cases import hostile_boxes, random_boxes
 
 cuda_host.build = functools.partial(cuda_host.build, "-fsanitize=address")
@@ -36,6 +37,10 @@ for dtype in (torch.float32, torch.float64, torch.bfloat16):
                     pooled, *argmax = output if name == "maximum" else [output]
                     arguments = (cotangent(pooled), *argmax, boxes, levels, sizes, SCALES, ratio, rule, last)
                     operator(name + "_backward")(*arguments)
+for seed in range(12):
+    operator("match")(*random_case(seed))
+boxes = hostile_boxes(600, seed=3)[:, 1:]
+operator("match")(boxes, boxes[:300], torch.arange(300) % 3 == 0)
 print("whole")
 """
 

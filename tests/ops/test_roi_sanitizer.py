@@ -14,6 +14,7 @@ import sys
 import torch
 sys.path[:0] = ["{root}", "{root}/tests/ops"]
 import ops
+from match_cases import random_case
 from roi_cases import CASES, hostile_boxes
 assert ops.backend().name == "cpu", ops.backend()
 boxes = hostile_boxes(10_000, seed=3)
@@ -32,6 +33,10 @@ for dtype in (torch.float32, torch.float64, torch.bfloat16):
         ops.multiscale_roi_pool(maps, boxes, (3, 2), scales, levels=levels).sum().backward()
         ops.multiscale_ps_roi_align(maps, boxes, (3, 2), scales, levels=levels).sum().backward()
         ops.multiscale_ps_roi_pool(maps, boxes, (3, 2), scales, levels=levels).sum().backward()
+for dtype in (torch.float32, torch.float64):
+    for seed in range(30):
+        ops.match_boxes(*random_case(seed, dtype))
+        ops.match_boxes(boxes[:, 1:].to(dtype), boxes[: 40 * seed, 1:].to(dtype), torch.arange(40 * seed) % 3 == 0)
 for case in CASES:
     case.run(torch.rand(2, 36, 9, 21), boxes, (3, 2), 1.0)
 print("whole")

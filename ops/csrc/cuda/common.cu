@@ -1,5 +1,6 @@
 // The parts that do not depend on the features' element type.
 #include "masks.cuh"
+#include "match.cuh"
 #include "transpose.cuh"
 
 namespace aligned_rcnn::cuda {

@@ -74,6 +74,37 @@ Tiles make_tiles(const Pyramid& pyramid, int shift);
 // Chooses the size of the groups and counts the words; the caller allocates `touched` and `extents`.
 Binning plan_binning(const Pyramid& pyramid, int64_t rois);
 
+// The bits of a float that is not negative, ordered as the floats are.
+template <class T>
+struct MatchBits {
+  using type = unsigned;
+};
+template <>
+struct MatchBits<double> {
+  using type = unsigned long long;
+};
+template <class T>
+using match_bits_t = typename MatchBits<T>::type;
+
+// Boxes and objects to match, and the results, as the operator `match` returns them.
+template <class T>
+struct Matching {
+  const T* boxes;  // [count, 4]
+  int64_t count;
+  const T* objects;   // [objects_count, 4]
+  const bool* crowd;  // [objects_count]
+  int64_t objects_count;
+  match_bits_t<T>* highest;  // [objects_count]: the highest IoU of each object with any box
+  T* iou;
+  int64_t* index;
+  bool* nearest;
+  T* covered;
+};
+
+// In two launches, between which no host waits.
+template <class T>
+void match(const Matching<T>& matching, void* stream);
+
 // size: bytes per element, 2, 4 or 8.
 void transpose(const Matrices* matrices, int count, int size, void* stream);
 

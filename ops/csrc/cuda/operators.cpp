@@ -129,6 +129,27 @@ Tensor pooled_gradient(const Tensor& given, const Tensor& boxes, int64_t channel
 
 int64_t channels_of(const Sizes& sizes) { return levels_of(sizes)[0].channels; }
 
+template <class T>
+Matched matched(const MatchArguments& given) {
+  const int64_t count = given.boxes.size(0), objects = given.objects.size(0);
+  const auto make = [&](ScalarType type) { return empty_on(given.boxes, {count}, type); };
+  const Tensor iou = make(Scalar<T>::type), index = make(ScalarType::Long), nearest = make(ScalarType::Bool),
+               covered = make(Scalar<T>::type);
+  const Tensor highest = empty_on(given.boxes, {objects}, Scalar<T>::type);
+  const Matching<T> matching{data_of<T>(given.boxes),
+                             count,
+                             data_of<T>(given.objects),
+                             data_of<bool>(given.crowd),
+                             objects,
+                             mutable_data_of<match_bits_t<T>>(highest),
+                             mutable_data_of<T>(iou),
+                             mutable_data_of<int64_t>(index),
+                             mutable_data_of<bool>(nearest),
+                             mutable_data_of<T>(covered)};
+  match(matching, stream_of(given.boxes));
+  return {iou, index, nearest, covered};
+}
+
 template <class S>
 bool aligned(const Pyramid& pyramid, const Tensor& grad) {
   return pyramid.aligned && at_16_bytes(grad.const_data_ptr());
@@ -218,6 +239,13 @@ Tensors maximum_backward(Tensor grad, Tensor argmax, Tensor boxes, Levels levels
                                                         data_of<int32_t>(places), stream);
                         });
   });
+}
+
+Matched match(Tensor boxes, Tensor objects, Tensor crowd) {
+  check_device(objects, boxes, "objects");
+  check_device(crowd, boxes, "crowd");
+  const MatchArguments arguments(boxes, objects, crowd);
+  return arguments.is_double() ? matched<double>(arguments) : matched<float>(arguments);
 }
 
 }  // namespace aligned_rcnn::cuda

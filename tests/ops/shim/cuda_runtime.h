@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 
 #define __global__
@@ -39,6 +40,23 @@ inline unsigned atomicOr(unsigned* to, unsigned bits) {
   *to |= bits;
   return before;
 }
+template <class Bits>
+Bits atomicMax(Bits* to, Bits bits) {
+  const Bits before = *to;
+  *to = std::max(before, bits);
+  return before;
+}
+template <class To, class From>
+To same_bits(From value) {
+  static_assert(sizeof(To) == sizeof(From));
+  To result;
+  std::memcpy(&result, &value, sizeof result);
+  return result;
+}
+inline unsigned __float_as_uint(float value) { return same_bits<unsigned>(value); }
+inline float __uint_as_float(unsigned bits) { return same_bits<float>(bits); }
+inline long long __double_as_longlong(double value) { return same_bits<long long>(value); }
+inline double __longlong_as_double(long long bits) { return same_bits<double>(bits); }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
 
