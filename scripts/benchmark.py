@@ -1,8 +1,8 @@
 """Time this project against torchvision or an older commit, as a Markdown table.
 
-`python scripts/benchmark.py ops` times the RoI operators; `python scripts/benchmark.py step` times a training step and
-an inference pass of whole detectors; `python scripts/benchmark.py match` times the matching of anchors with objects,
-and with `--against COMMIT` also that commit's, in a git worktree of it.
+`python scripts/benchmark.py ops` times the RoI operators, `step` a training step and an inference pass of whole
+detectors. `match` measures time and memory of matching anchors with objects, `data` of reading and augmenting images,
+`masks` of encoding and cropping masks; with `--against COMMIT` also those of that commit, in a git worktree of it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ops import benchmark
 
 
-WORKLOADS = ("match",)
+WORKLOADS = ("data", "masks", "match")
 """The files of `detector/training/workloads`."""
 
 
