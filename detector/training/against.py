@@ -29,7 +29,7 @@ BUDGET = 1.0
 """Seconds for which a process repeats the call; a first call that takes longer is not repeated."""
 MOST_CALLS = 50
 STATUS = Path("/proc/self/status")
-"""Linux's record of a process's memory, whose peak can be restarted; other systems only know that of its life."""
+"""Linux's record of a process's memory, whose peak can be restarted; elsewhere there is only that of its life."""
 
 
 @dataclass(frozen=True)
