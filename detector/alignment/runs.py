@@ -55,6 +55,7 @@ def compare_runs(
         raise ValueError(f"runs must be at least two different folders, not {[str(path) for path in paths]}")
     configs = [folders.read_config(path) for path in paths]
     first = configs[0]
+    folders.check_keys(first, ("pooler.assign", "backbone.roi_strides"), paths[0] / "config.yaml")
     source = first if dataset is None else dataset
     if len({config.dataset.name for config in (source, *configs)}) > 1:
         names = {str(path): config.dataset.name for path, config in zip(paths, configs, strict=True)}

@@ -12,7 +12,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from detector.config.help import CONFIGS
 from detector.config.overrides import quote_value
@@ -48,12 +50,30 @@ def compose_config(overrides: Sequence[str], name: str = "train") -> DictConfig:
     """Compose `configs/NAME.yaml` with overrides, inside `hydra.main` or outside of it.
 
     Raises:
-        HydraException: a key or a choice does not exist.
+        ValueError: a key or a choice does not exist.
     """
-    if GlobalHydra.instance().is_initialized():
-        return compose(name, overrides=[*search_path(), *overrides])
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return compose(name, overrides=list(overrides))
+    try:
+        if GlobalHydra.instance().is_initialized():
+            return compose(name, overrides=[*search_path(), *overrides])
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            return compose(name, overrides=list(overrides))
+    except (HydraException, ValueError) as error:
+        raise ValueError(explain(error, name, overrides)) from error
+
+
+def read_yaml(path: Path) -> DictConfig:
+    """Read the `config.yaml` of a run.
+
+    Raises:
+        ValueError: it is not YAML, or not a mapping.
+    """
+    try:
+        config = OmegaConf.load(path)
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as YAML: {error}") from error
+    if not isinstance(config, DictConfig):
+        raise ValueError(f"{path} is not the configuration of a training run: it is a list")
+    return config
 
 
 def launch(
