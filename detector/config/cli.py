@@ -89,7 +89,7 @@ class Command:
             except (ValueError, TypeError, OSError, HydraException, OmegaConfBaseException) as error:
                 if self.full_error == "1":
                     raise
-                message = explain(error, "train")  # if Hydra has raised, the work has composed train.yaml
+                message = explain(error, str(settings.job.config_name), overrides)
                 print(f"error: {message}", file=sys.stderr)
                 if not multirun:
                     sys.exit(1)

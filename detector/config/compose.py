@@ -11,12 +11,14 @@ from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from detector.config.help import CONFIGS
+from detector.config.mistakes import explain
 from detector.config.overrides import quote_value
 
 SEARCH_PATH = "hydra.searchpath="
@@ -96,5 +98,9 @@ def launch(
     config = loader.load_configuration("train", overrides, run_mode=RunMode.MULTIRUN)
     context = HydraContext(config_loader=loader, callbacks=Callbacks(config))
     plugin = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
-    for result in plugin.launch([list(job) for job in jobs], initial_job_idx=0):
+    try:
+        results = plugin.launch([list(job) for job in jobs], initial_job_idx=0)
+    except (HydraException, ValueError) as error:
+        raise ValueError(explain(error, "train", list(dict.fromkeys(o for job in jobs for o in job)))) from error
+    for result in results:
         _ = result.return_value  # raises what the job raised

@@ -6,7 +6,6 @@ import inspect
 import re
 from collections.abc import Sequence
 
-from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
@@ -89,7 +88,7 @@ def apply_conventions(config: DictConfig, overrides: Sequence[str]) -> tuple[Dic
         plain = compose_config([*([f"experiment=[{','.join(chosen)}]"] if chosen else []), *own])
         # The user's experiments come last, and so take precedence.
         config = compose_config([f"experiment=[{','.join([*presets, *chosen])}]", *others, *own])
-    except HydraException as error:
+    except ValueError as error:
         raise ValueError(f"weights={config.weights} needs {' '.join(needed)}, which fails: {error}") from error
     OmegaConf.set_struct(config, False)
     _prune(config, plain)

@@ -45,7 +45,9 @@ def explain(error: Exception, name: str, overrides: Sequence[str] = ()) -> str:
     if isinstance(error, MissingMandatoryValue):
         return f"give {error.full_key}=..."
     if "Config group override must be" in str(error):
-        given = next(o for o in overrides if _names_nothing(o))
+        given = next((o for o in overrides if _names_nothing(o)), None)
+        if given is None:
+            return _first(error)
         choices = ", ".join(_choices(key_of(given), name, overrides))
         return f"{given}: give a name, or leave it out. Choices: {choices}"
     if not isinstance(error, HydraException | OmegaConfBaseException):

@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from detector.config.command_line import FULL_ERROR, run
+from detector.config.compose import compose_config as compose_inside
 from detector.config.mistakes import explain, unknown_key
 from detector.config.overrides import allow_new_keys, parse, quote_override, quote_value, split_options
 from detector.config.show import format_config
@@ -183,6 +184,13 @@ def test_mistakes_are_explained_with_suggestions(override: str, message: str) ->
 
 
 def test_suggestions_depend_on_the_other_choices() -> None:
+def test_a_choice_that_is_no_name_is_explained_without_the_overrides() -> None:
+    error = ValueError("Config group override must be a string or a list. Got int")
+    assert explain(error, "train") == explain(error, "train", ["seed=1"]) == str(error)
+    with pytest.raises(ValueError, match=r"backbone=3: give a name, or leave it out\. Choices: extracted_fpn, "):
+        compose_inside(["backbone=3"])
+
+
     assert "did you mean pooler.quantization?" in mistake("pooler=roipool", "pooler.quantisation=floor")
     assert "pooler has" in mistake("pooler.quantisation=floor")
     assert "did you mean schedule.steps?" in mistake("schedule.step=5", "poler=x", "seed.x=1")
