@@ -142,7 +142,8 @@ def check_targets(config: Mapping[str, Any], source: str, new_run: bool = False)
         if "_args_" in node:
             raise ValueError(f"{source}: {key}._args_ is not allowed: give arguments by name")
         target = node.get("_target_")
-        if target is not None and isinstance(node.get("weights"), str | Mapping):
+        own = isinstance(target, str) and _within(target.rpartition(".")[0], _trusted)
+        if target is not None and not own and isinstance(node.get("weights"), str | Mapping):
             raise ValueError(
                 f"{source}: {key}.weights = {node['weights']!r}: not allowed, since a checkpoint has its own weights"
             )

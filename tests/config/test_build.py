@@ -1,6 +1,8 @@
 """Targets that the configuration in a checkpoint may build, and its content."""
 
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from detector.config import build
 from detector.config.conventions import apply_conventions
 from detector.config.resolve import resolve, with_classes
 from detector.config.trained import open_checkpoint
+from detector.training.resume import differences
+from detector.weights import trust
 from detector.weights.checkpoints import FORMAT, portable_config
 from detector.weights.trust import check_targets, trust_packages
 from tests.conftest import CLASSES, compose_config
@@ -126,6 +130,41 @@ def test_a_checkpoint_needs_no_initial_weights(tmp_path: Path) -> None:
         plain = portable_config(config)
         check_targets(plain, "own")
         build.build_model(OmegaConf.create(plain))
+
+
+def test_an_argument_called_weights_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Head:
+        pass
+
+    package = ModuleType("mypackage")
+    package.Head, Head.__module__ = Head, "mypackage"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mypackage", package)
+    monkeypatch.setattr(trust, "_trusted", {"mypackage"})
+    for weights in ("balanced", "{a: 1, b: 2}"):
+        head = f"+model.heads.further.mine={{_target_: mypackage.Head, weights: {weights}, of: {{weights: x}}}}"
+        config = with_classes(compose_config(head, "backbone=resnet18_c4", "backbone.weights=imagenet"), CLASSES)
+        plain = portable_config(config)
+        assert plain["model"]["heads"]["further"]["mine"] == OmegaConf.to_container(config.model.heads.further.mine)
+        assert plain["model"]["heads"]["box_head"]["trunk"]["stage"]["weights"] is None
+        assert plain["model"]["backbone"]["body"]["weights"] is None
+        check_targets(plain, "own")
+    monkeypatch.setattr(trust, "_trusted", set())
+    with pytest.raises(ValueError, match="own"):
+        check_targets(plain, "own")
+
+
+def test_initial_weights_do_not_make_another_run(tmp_path: Path) -> None:
+    config = compose_config("backbone=resnet18_c4", "backbone.weights=imagenet", "weights=a.ckpt", "+mine.weights=x")
+    config = with_classes(config, CLASSES)
+    one, resumed = (
+        OmegaConf.to_container(c, resolve=True) for c in (config, OmegaConf.create(portable_config(config)))
+    )
+    assert differences(one, resumed) == differences(resumed, one) == set()
+    resumed["mine"]["weights"] = None
+    assert differences(one, resumed) == {"mine.weights"}
+    other = compose_config("backbone=resnet18_c4", "backbone.weights=here.pth", "weights=a.ckpt", "+mine.weights=x")
+    found = differences(one, OmegaConf.to_container(with_classes(other, CLASSES), resolve=True))
+    assert {"backbone.weights", "model.backbone.body.weights"} <= found
 
 
 def test_data_dir_can_be_changed_in_a_checkpoint(tmp_path: Path) -> None:
