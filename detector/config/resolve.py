@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from detector.config.build import (
     open_split,
     takes_proposals,
 )
+from detector.config.compose import read_yaml
 from detector.config.conventions import apply_conventions
 from detector.config.overrides import key_of
 from detector.config.proposer import borrowed_rpn
@@ -29,7 +31,7 @@ from detector.data.stream import default_workers
 from detector.types import DetectionDataset
 from detector.weights import PretrainedWeights
 from detector.weights.checkpoints import checkpoint_config, portable_config, read_checkpoint
-from detector.weights.trust import check_targets, trust_packages
+from detector.weights.trust import check_loggers, check_targets, trust_packages
 
 AUTO = "auto"
 """`resume=auto` resumes the run in the run's folder if there is one; `trainer.precision=auto` follows the device."""
@@ -171,13 +173,29 @@ def _resumed_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     ]
     if fixed:
         raise ValueError(f"resume takes the run's own configuration; leave out {' '.join(fixed)}")
-    final.logger = config.logger
+    given = any(re.split(r"[./]", key)[0] == "logger" for key in keys)
+    final.logger = config.logger if given else recorded_logger(Path(config.resume).absolute().parents[1], config.logger)
     if "trainer" in keys:
         final.trainer = {**config.trainer, **{name: final.trainer[name] for name in FIXED_TRAINER_KEYS}}
     for key in keys:
         if key != "trainer" and not key.startswith("hydra"):
             OmegaConf.update(final, key, OmegaConf.select(config, key), force_add=True)
     return final
+
+
+def recorded_logger(run: Path, default: Any) -> Any:
+    """Return the logger that a run's `config.yaml` records; without that file, `default`.
+
+    Raises:
+        ValueError: the file is damaged, or would build a logger that is neither Lightning's nor trusted.
+    """
+    path = run / "config.yaml"
+    if not path.is_file():
+        return default
+    logger = OmegaConf.select(read_yaml(path), "logger")
+    if logger is not None:
+        check_loggers(OmegaConf.to_container(logger, resolve=False), str(path))
+    return logger
 
 
 def resolve_precision(name: str, accelerator: str, key: str = "trainer.precision") -> str:

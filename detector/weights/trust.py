@@ -153,6 +153,38 @@ def check_targets(config: Mapping[str, Any], source: str, new_run: bool = False)
             )
 
 
+LOGGERS = ("CSVLogger", "CometLogger", "LitLogger", "MLFlowLogger", "NeptuneLogger", "TensorBoardLogger", "WandbLogger")
+"""Classes of `lightning.pytorch.loggers` that the folder of a run may build when the run is resumed."""
+
+
+def check_loggers(loggers: Any, source: str) -> None:
+    """Refuse loggers recorded in a run's folder, unless they are Lightning's or of a trusted package.
+
+    Args:
+        loggers: nodes by name, plain data.
+        source: where they come from, for messages.
+
+    Raises:
+        ValueError: one is not trusted; the message says how to allow it.
+    """
+    for key, value in _strings(loggers, "logger"):
+        if "${" in value:
+            raise ValueError(f"{source}: {key} = {value!r}: interpolations are not allowed here")
+        if key.rpartition(".")[2].strip() != "_target_":
+            continue
+        module, _, name = value.rpartition(".")
+        try:
+            allowed = (module == "lightning.pytorch.loggers" and name in LOGGERS) or (
+                _within(module, _trusted) and _is_allowed(value)
+            )
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"{source}: {key} = {value!r} is not there in this version ({error})") from error
+        if not allowed:
+            package = value.split(".")[0]
+            trust = f"trust=[{package}] if you trust the package, or " if _is_own_package(value) else ""
+            raise ValueError(f"{source}: {key} = {value!r} is not trusted: give {trust}another logger, logger=...")
+
+
 def _refusal(target: str, key: str, source: str, new_run: bool) -> str:
     package = target.split(".")[0]
     if new_run and _is_own_package(target):

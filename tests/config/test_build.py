@@ -18,7 +18,7 @@ from detector.config.trained import open_checkpoint
 from detector.training.resume import differences
 from detector.weights import trust
 from detector.weights.checkpoints import FORMAT, portable_config
-from detector.weights.trust import check_targets, trust_packages
+from detector.weights.trust import check_loggers, check_targets, trust_packages
 from tests.conftest import CLASSES, compose_config
 
 HARMLESS = "ops.multiscale_roi_align"
@@ -253,6 +253,18 @@ def test_a_head_that_is_switched_off_needs_nothing() -> None:
     config = with_classes(compose_config("model=mask_rcnn", "model.heads.further.mask=null"), CLASSES)
     assert build.needed_annotations(config.model) == set()
     assert list(build.build_model(config).heads.further) == []
+
+
+def test_loggers_of_a_folder_are_lightnings_or_trusted() -> None:
+    good = {"board": {"_target_": "lightning.pytorch.loggers.TensorBoardLogger", "name": ""}}
+    check_loggers(good, "config.yaml")
+    for target in ("os.system", "lightning.pytorch.loggers.tensorboard.os.system", "lightning.pytorch.Trainer", ""):
+        with pytest.raises(ValueError, match=r"config\.yaml: logger\.mine\._target_"):
+            check_loggers(good | {"mine": {"_target_": target}}, "config.yaml")
+    with pytest.raises(ValueError, match=r"give trust=\[mypackage\] if you trust"):
+        check_loggers({"mine": {"_target_": "mypackage.Lines"}}, "config.yaml")
+    with pytest.raises(ValueError, match="interpolations"):
+        check_loggers({"board": {"name": "${oc.env:HOME}"}}, "config.yaml")
 
 
 def test_functions_of_torch_say_what_to_do() -> None:

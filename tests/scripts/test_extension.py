@@ -98,6 +98,9 @@ def test_an_augmentation_takes_the_place_of_the_default_one(tmp_path: Path) -> N
     assert "give ++dataset.train_augment={...}" in refused.stderr
     darken = f"++dataset.train_augment={node}"
     done = run_script("train", *small, *SHORT, darken, TRUST, "hydra.run.dir=run", cwd=tmp_path, path=PACKAGE)
+    lines = (tmp_path / "run" / "lines.txt").read_text().splitlines()  # the run's own logger goes on
+    assert {line.split()[0] for line in lines if "loss" in line} == {"0", "1", "2", "3"}
+    assert list(OmegaConf.load(tmp_path / "run" / "config.yaml").logger) == ["lines"]
     assert done.returncode == 0, done.stderr
     augment = OmegaConf.load(tmp_path / "run" / "config.yaml").dataset.train_augment
     assert augment == {"_target_": "microscopy.parts.Darken", "least": 0.5}
