@@ -115,8 +115,8 @@ def resolve(
         if (borrowed := borrowed_rpn(final.get("proposals"), final.model)) is not None:
             final.model.proposer, proposer = borrowed
         check_targets(portable_config(final), "this run", new_run=True)
-        for augment in (final.dataset.train_augment, final.dataset.val_augment):
-            drop_inherited(augment, Augment)
+    for augment in (final.dataset.train_augment, final.dataset.val_augment):
+        drop_inherited(augment, Augment)
     model = final.model if evaluated else None
     datasets = {split: open_split(final.dataset[split], split, model, final.proposals) for split in splits}
     if trained is None:

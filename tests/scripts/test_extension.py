@@ -50,6 +50,15 @@ def test_it_trains_with_every_part(home: Path) -> None:
 
 
 def test_training_needs_trust(tmp_path: Path) -> None:
+def test_its_recorded_command_makes_it_again(home: Path) -> None:
+    command = shlex.split((home / "run" / "command.txt").read_text())
+    assert command[:2] == ["python", "scripts/train.py"]
+    assert command[2:] == [SEARCH_PATH, *PARTS, *SHORT, TRUST]
+    again = ["schedule.steps=1", "hydra.run.dir=again", "--cfg", "job"]
+    done = run_script("train", *command[2:], *again, cwd=home, path=PACKAGE)
+    assert done.returncode == 0, done.stderr
+
+
     done = run_script("train", SEARCH_PATH, *PARTS, *SHORT, "hydra.run.dir=run", cwd=tmp_path, path=PACKAGE)
     assert done.returncode == 1
     assert "add trust=[microscopy]" in done.stderr
@@ -105,6 +114,12 @@ def test_an_augmentation_takes_the_place_of_the_default_one(tmp_path: Path) -> N
     augment = OmegaConf.load(tmp_path / "run" / "config.yaml").dataset.train_augment
     assert augment == {"_target_": "microscopy.parts.Darken", "least": 0.5}
 
+    checkpoint = "checkpoint=run/checkpoints/last.ckpt"
+    own = ["dataset=shapes", *small[:2], "data_dir=data", f"++dataset.val_augment={node}", TRUST, "workers=0"]
+    done = run_script("evaluate", checkpoint, *own, "hydra.run.dir=again", cwd=tmp_path, path=PACKAGE)
+    assert done.returncode == 0, done.stderr
+    augment = OmegaConf.load(tmp_path / "again" / "config.yaml").dataset.val_augment
+    assert augment == {"_target_": "microscopy.parts.Darken", "least": 0.5}
 
 def test_it_predicts(home: Path) -> None:
     Image.new("RGB", (80, 60), (10, 10, 10)).save(home / "image.png")
