@@ -41,11 +41,22 @@ def override(key: str, value: object) -> str:
     return f"{key}={text}" if re.fullmatch(r"[\w./-]+", text) else f"{key}={quote_value(text)}"
 
 
+def command_overrides(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides of a command that makes this run again: the search path's, then the given ones."""
+    return [*search_path(), *(o for o in overrides if not o.lstrip("+").startswith(SEARCH_PATH))]
+
+
 def search_path() -> list[str]:
-    """Return the overrides on this command line that extend Hydra's search path."""
+    """Return the overrides that extend Hydra's search path as this command line does, by `--config-dir` as well."""
     if not HydraConfig.initialized():
         return []
-    return [o for o in HydraConfig.get().overrides.hydra if o.lstrip("+").startswith(SEARCH_PATH)]
+    settings = HydraConfig.get()
+    given = [o for o in settings.overrides.hydra if o.lstrip("+").startswith(SEARCH_PATH)]
+    sources = [f"file://{s.path}" for s in settings.runtime.config_sources if s.provider == "command-line"]
+    if not sources:
+        return given
+    places = [quote_value(place) for place in (*sources, *settings.searchpath)]
+    return [f"{SEARCH_PATH}[{','.join(places)}]"]
 
 
 def compose_config(overrides: Sequence[str], name: str = "train") -> DictConfig:
@@ -91,6 +102,7 @@ def launch(
 
     Raises:
         HydraException: there is no such launcher.
+        ValueError: the overrides of a job cannot be composed.
         Exception: a job has raised it.
     """
     loader = GlobalHydra.instance().config_loader()
