@@ -89,6 +89,12 @@ def quote_override(override: str, multirun: bool = False) -> str:
     return override
 
 
+def plain_keys(overrides: Sequence[str]) -> tuple[str, ...]:
+    """Return the keys that `allow_new_keys` changes to `++key`."""
+    changed = zip(overrides, allow_new_keys(overrides), strict=True)
+    return tuple(key_of(before) for before, after in changed if before != after)
+
+
 def allow_new_keys(overrides: Sequence[str]) -> list[str]:
     """Change `key=value` to `++key=value` beside `weights=`, so that overrides may set keys of the weights' preset.
 

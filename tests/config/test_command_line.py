@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from detector.config.command_line import FULL_ERROR, run
 from detector.config.compose import compose_config as compose_inside
 from detector.config.mistakes import explain, unknown_key
-from detector.config.overrides import allow_new_keys, parse, quote_override, quote_value, split_options
+from detector.config.overrides import allow_new_keys, parse, plain_keys, quote_override, quote_value, split_options
 from detector.config.show import format_config
 from tests.conftest import ROOT, compose_config
 
@@ -133,6 +133,7 @@ def test_options_may_stand_anywhere() -> None:
 def test_keys_of_the_weights_preset_are_allowed() -> None:
     given = ["weights=w.pkl", "model.heads.select.score=0.1", "pooler=roialign", "hydra.run.dir=x", "seed=1"]
     assert allow_new_keys(given) == [given[0], "++model.heads.select.score=0.1", *given[2:]]
+    assert plain_keys(given) == ("model.heads.select.score",)
     assert allow_new_keys(given[1:]) == given[1:]
 
 
@@ -183,7 +184,6 @@ def test_mistakes_are_explained_with_suggestions(override: str, message: str) ->
         assert advice not in said
 
 
-def test_suggestions_depend_on_the_other_choices() -> None:
 def test_a_choice_that_is_no_name_is_explained_without_the_overrides() -> None:
     error = ValueError("Config group override must be a string or a list. Got int")
     assert explain(error, "train") == explain(error, "train", ["seed=1"]) == str(error)
@@ -191,6 +191,7 @@ def test_a_choice_that_is_no_name_is_explained_without_the_overrides() -> None:
         compose_inside(["backbone=3"])
 
 
+def test_suggestions_depend_on_the_other_choices() -> None:
     assert "did you mean pooler.quantization?" in mistake("pooler=roipool", "pooler.quantisation=floor")
     assert "pooler has" in mistake("pooler.quantisation=floor")
     assert "did you mean schedule.steps?" in mistake("schedule.step=5", "poler=x", "seed.x=1")
