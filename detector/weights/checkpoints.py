@@ -95,15 +95,18 @@ def checkpoint_config(content: Mapping[str, Any]) -> DictConfig:
     return config
 
 
+def model_state(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the model's state dict in the content of a checkpoint (see `read_checkpoint`)."""
+    return {k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")}
+
+
 def load_checkpoint(model: nn.Module, content: Mapping[str, Any], source: str) -> None:
     """Load a checkpoint's weights into `model`.
 
     Raises:
         ValueError: the weights are of another model; the message names the keys that do not fit.
     """
-    state: dict[str, Tensor] = {
-        k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")
-    }
+    state = model_state(content)
     own = model.state_dict()
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     shapes = [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
