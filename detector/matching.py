@@ -134,7 +134,7 @@ class Rois:
     """int64 [R]: the class, C for the background, `IGNORED`"""
     index: Tensor
     """int64 [R]: the matched ground-truth object (0 where there is none)"""
-    truth: Tensor
+    gt_boxes: Tensor
     """float32 [R, 4]: its box (the RoI itself where there is none)"""
 
 
@@ -143,7 +143,7 @@ def join_rois(rois: Sequence[Rois]) -> tuple[Tensor, Tensor, Tensor]:
     return (
         torch.cat([r.boxes for r in rois]),
         torch.cat([r.labels for r in rois]),
-        torch.cat([r.truth for r in rois]),
+        torch.cat([r.gt_boxes for r in rois]),
     )
 
 

@@ -119,13 +119,13 @@ class RFCNHeads(Heads):
         classes = self.maps.num_classes
         rois = sample_rois(proposals, targets, self.matcher, self.sampler, classes, self.proposal_append_gt)
         predicted = self._predict(features, [r.boxes for r in rois])
-        boxes, labels, truth = join_rois(rois)
+        boxes, labels, gt_boxes = join_rois(rois)
         if self.hard_examples is not None:
             with torch.no_grad():
-                losses = loss_by_roi(predicted, boxes, labels, truth, self.box_loss, self.bbox_reg_weights)
+                losses = loss_by_roi(predicted, boxes, labels, gt_boxes, self.box_loss, self.bbox_reg_weights)
             by_image = zip(rois, torch.split(losses, [len(r.labels) for r in rois]), strict=True)
             labels = torch.cat([hardest(r.labels, part, self.hard_examples) for r, part in by_image])
-        return box_head_loss(predicted, boxes, labels, truth, self.box_loss, self.bbox_reg_weights)
+        return box_head_loss(predicted, boxes, labels, gt_boxes, self.box_loss, self.bbox_reg_weights)
 
     def forward(self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]) -> list[Objects]:
         """Detect the objects of each image, best first; arguments as of `Heads.forward`."""
