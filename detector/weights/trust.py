@@ -34,18 +34,14 @@ FACTORIES = frozenset(
         "detector.models.extracted.torchvision_model",
         "detector.models.losses.giou",
         "detector.models.losses.smooth_l1",
-        "detector.models.mask_head.ClassAgnostic",
-        "detector.models.mask_head.Sigmoid",
-        "detector.models.mask_head.Softmax",
-        "detector.models.rpn.Limits",
-        "detector.models.selection.Select",
         "detector.training.optim.cosine",
         "detector.training.optim.multistep",
     }
 )
-"""Functions and classes that a checkpoint may build, besides operators of `ops`, `nn.Module`s and optimisers."""
+"""Functions and classes that a checkpoint may build, besides operators of `ops`, classes of `detector.models` (such as
+a head's `Output`), `nn.Module`s and optimisers."""
 
-MODULES = ("detector.models.", "torch.nn.modules.", "torchvision.ops.")
+MODULES = ("torch.nn.modules.", "torchvision.ops.")
 """Prefixes of the modules whose `nn.Module`s a checkpoint may build."""
 
 _trusted: set[str] = set()
@@ -109,6 +105,8 @@ def _is_allowed(target: str) -> bool:
     found = getattr(importlib.import_module(module), name)
     if not isinstance(found, type):
         return False
+    if found.__module__.startswith("detector.models."):
+        return True
     if issubclass(found, nn.Module):
         return found.__module__.startswith(MODULES)
     return issubclass(found, torch.optim.Optimizer | LRScheduler) and found.__module__.startswith("torch.optim.")

@@ -267,6 +267,38 @@ def test_loggers_of_a_folder_are_lightnings_or_trusted() -> None:
         check_loggers({"board": {"name": "${oc.env:HOME}"}}, "config.yaml")
 
 
+class Points:
+    """A dataset with switches for two kinds of annotations."""
+
+    def __init__(self, masks: bool = True, points: bool = False, age: float = 0.0) -> None:
+        self.read = (masks, points, age)
+
+
+class PointsHead:
+    needs = ("points", "age")
+
+
+@pytest.mark.parametrize(
+    ("head", "node", "read"),
+    [
+        (True, {}, (True, True, 0.0)),  # `age` is a number, no switch
+        (True, {"masks": True}, (False, True, 0.0)),
+        (True, {"masks": True, "points": False}, (False, False, 0.0)),
+        (False, {"masks": True}, (False, False, 0.0)),
+    ],
+)
+def test_datasets_read_the_annotations_that_the_heads_need(head: bool, node: dict[str, bool], read: object) -> None:
+    further = {"mine": {"_target_": f"{__name__}.PointsHead"}} if head else {}
+    model = OmegaConf.create({"heads": {"further": further}})
+    dataset = build.open_split(OmegaConf.create({"_target_": f"{__name__}.Points", **node}), "train", model)
+    assert getattr(dataset, "read") == read  # noqa: B009
+
+
+@pytest.mark.parametrize("name", ["box_head.Prediction", "mask_head.Sigmoid", "selection.Select", "rpn.Limits"])
+def test_classes_of_the_models_are_trusted(name: str) -> None:
+    check_targets(node(f"detector.models.{name}"), "x.ckpt")
+
+
 def test_functions_of_torch_say_what_to_do() -> None:
     with pytest.raises(ValueError, match="wrap it in a class or function of your own package"):
         check_targets(node("torch.nn.functional.relu"), "this run", new_run=True)
