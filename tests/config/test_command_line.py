@@ -306,6 +306,18 @@ def test_cfg_job_creates_no_folder(
         assert shown.startswith("# Choices\n")
         assert "#   pooler=roipool\n" in shown
         assert OmegaConf.create(shown).pooler.operator["_target_"] == "ops.multiscale_roi_pool"
+    call(
+        monkeypatch,
+        tmp_path,
+        "weights=torchvision:fasterrcnn_resnet50_fpn",
+        "schedule.x.y=1",
+        "-c",
+        "job",
+        name="train",
+    )
+    shown = capsys.readouterr().out
+    assert shown.startswith("# Not shown: the settings that weights=torchvision:fasterrcnn_resnet50_fpn brings")
+    assert OmegaConf.create(shown).schedule.x.y == 1
     call(monkeypatch, tmp_path, "-c", "job", "-p", "schedule", name="train")
     assert capsys.readouterr().out.startswith("# @package schedule\nsteps:")
     assert list(tmp_path.iterdir()) == []
