@@ -40,7 +40,7 @@ def compare_runs(
         reading: how the operator whose error is measured divides an axis of a RoI.
         bins: bins along each side of its output.
         parts: number of parts.
-        threshold: the IoU from which on an object counts as found.
+        threshold: an object counts as found at an IoU >= this.
 
     Returns:
         The parts, and a label for each run: the parts of its path that differ from the others'.

@@ -103,7 +103,7 @@ def unknown_key(key: str, known: DictConfig | dict[str, Any]) -> str:
     if since != key and _exists(since.split("."), whole):
         return f"unknown key {key!r}; it is called {since} since version 0.2"
     if _exists(parts, whole):  # given a mapping with further keys
-        return f"{key} has other keys: give ++{key}={{...}} to add some"
+        return f"{key} has other keys: to replace {key} by a part with other arguments, write ++{key}={{...}}"
     if near := next(_near(parts, whole, whole, ""), None) or _elsewhere(parts, whole):
         return f"unknown key {key!r}; did you mean {near}?"
     node = whole

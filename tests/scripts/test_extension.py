@@ -108,7 +108,7 @@ def test_an_augmentation_takes_the_place_of_the_default_one(tmp_path: Path) -> N
     small = ["dataset.train.train=4", "dataset.train.val=2", "backbone.channels=16", "backbone.width=32", "logger=none"]
     node = "{_target_: microscopy.parts.Darken, least: 0.5}"
     refused = run_script("train", *small, f"dataset.train_augment={node}", TRUST, cwd=tmp_path, path=PACKAGE)
-    assert "give ++dataset.train_augment={...}" in refused.stderr
+    assert "write ++dataset.train_augment={...}" in refused.stderr
     darken = f"++dataset.train_augment={node}"
     done = run_script("train", *small, *SHORT, darken, TRUST, "hydra.run.dir=run", cwd=tmp_path, path=PACKAGE)
     assert done.returncode == 0, done.stderr
