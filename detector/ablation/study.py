@@ -207,7 +207,7 @@ def parse_study(content: Mapping[str, Any], where: str = "study") -> Study:
         raise ValueError(f"{where}: names must be text, in quotes if need be, not {unnamed}")
     seeds = content["seeds"]
     if not seeds or len(set(seeds)) < len(seeds) or any(isinstance(s, bool) or s < 0 for s in seeds):
-        raise ValueError(f"{where}.seeds must be whole numbers from 0 on, each once, not {seeds}")
+        raise ValueError(f"{where}.seeds must be whole numbers >= 0, each once, not {seeds}")
     proposals = {name: str(arm["proposals"]) for name, arm in content["arms"].items() if arm.get("proposals")}
     for name, source in proposals.items():
         if source not in info.arms or source in proposals:

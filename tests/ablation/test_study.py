@@ -240,9 +240,9 @@ def test_a_part_of_a_study() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seeds": [1, 1]}, r"seeds must be whole numbers from 0 on, each once, not \[1, 1\]"),
-        ({"seeds": [-1]}, "from 0 on"),
-        ({"seeds": [True]}, "from 0 on"),
+        ({"seeds": [1, 1]}, r"seeds must be whole numbers >= 0, each once, not \[1, 1\]"),
+        ({"seeds": [-1]}, "numbers >= 0"),
+        ({"seeds": [True]}, "numbers >= 0"),
         ({"overrides": [{"schedule.steps": 600}]}, "overrides must be a list of overrides such as"),
         ({"arms": {"a": {"label": "A", "overrides": [{"pooler": "x"}]}}}, "arms.a.overrides must be a list"),
         ({"datasets": {2012: []}}, r"names must be text, in quotes if need be, not \[2012\]"),
