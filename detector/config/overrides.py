@@ -101,7 +101,7 @@ def allow_new_keys(overrides: Sequence[str]) -> list[str]:
     Hydra composes before the weights are read, when keys of their preset do not exist yet. `check_additions` later
     refuses keys that the preset does not have either.
     """
-    if not any(override.startswith("weights=") for override in overrides):
+    if not any(key_of(override) == "weights" for override in overrides):
         return list(overrides)
     return [f"++{o}" if re.match(r"(?!hydra\.)\w+(\.\w+)+=", o) else o for o in overrides]
 

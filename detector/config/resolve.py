@@ -151,7 +151,7 @@ def _trained_config(config: DictConfig, trained: Trained, overrides: Sequence[st
         resized = final.dataset.val_augment
         final.dataset = OmegaConf.create(OmegaConf.to_container(given.dataset, resolve=True))
         evaluates = "trainer" in config
-        if evaluates and not (trained.own or any(o.startswith("dataset.val_augment") for o in overrides)):
+        if evaluates and not (trained.own or any(key_of(o).startswith("dataset.val_augment") for o in overrides)):
             final.dataset.val_augment = resized
     if config.get("proposals") is not None:
         if not takes_proposals(final.model):
@@ -165,7 +165,7 @@ def _trained_config(config: DictConfig, trained: Trained, overrides: Sequence[st
 def _resumed_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """Return the configuration in the checkpoint of `resume=`, with the overrides that may change."""
     final = checkpoint_config(read_checkpoint(config.resume))
-    overrides = [o for o in overrides if not o.startswith("resume=")]
+    overrides = [o for o in overrides if key_of(o) != "resume"]
     keys = [key_of(o) for o in overrides]
     refused = {f"trainer.{name}" for name in FIXED_TRAINER_KEYS}
     fixed = [

@@ -134,6 +134,7 @@ def test_keys_of_the_weights_preset_are_allowed() -> None:
     given = ["weights=w.pkl", "model.heads.select.score=0.1", "pooler=roialign", "hydra.run.dir=x", "seed=1"]
     assert allow_new_keys(given) == [given[0], "++model.heads.select.score=0.1", *given[2:]]
     assert plain_keys(given) == ("model.heads.select.score",)
+    assert allow_new_keys(["++weights=w.pkl", given[1]])[1] == "++" + given[1]
     assert allow_new_keys(given[1:]) == given[1:]
 
 
