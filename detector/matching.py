@@ -28,8 +28,8 @@ class Matcher:
     """Label boxes as positive, negative or ignored by their IoU with the ground truth (Faster R-CNN, section 3.1.2).
 
     Args:
-        high_threshold: a box is positive from this IoU with an object on.
-        low_threshold: a box is negative below this IoU with every object; in between it is ignored.
+        high_threshold: IoU >= this with a ground-truth box: positive.
+        low_threshold: IoU < this with every ground-truth box: negative; in between: ignored.
         allow_low_quality_matches: also make positive, for each object, the boxes of highest IoU with it (ties
             included), however low that is, so that every object has a positive (the RPN's rule).
         crowd_threshold: a box of which at least this share lies within a crowd region is no negative.
@@ -130,7 +130,7 @@ class Rois:
     """int64 [R]: the class, C for the background, `IGNORED`"""
     index: Tensor
     """int64 [R]: the matched ground-truth object (0 where there is none)"""
-    truth: Tensor
+    gt_boxes: Tensor
     """float32 [R, 4]: its box (the RoI itself where there is none)"""
 
 
@@ -139,7 +139,7 @@ def join_rois(rois: Sequence[Rois]) -> tuple[Tensor, Tensor, Tensor]:
     return (
         torch.cat([r.boxes for r in rois]),
         torch.cat([r.labels for r in rois]),
-        torch.cat([r.truth for r in rois]),
+        torch.cat([r.gt_boxes for r in rois]),
     )
 
 

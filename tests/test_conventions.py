@@ -11,7 +11,8 @@ from torch import Tensor
 from detector import weights
 from detector.config import build
 from detector.config import conventions as module
-from detector.config.conventions import allow_new_keys, apply_conventions, check_additions
+from detector.config.conventions import apply_conventions, check_additions
+from detector.config.overrides import allow_new_keys, plain_keys
 from detector.config.resolve import with_classes
 from detector.models.rcnn import RCNN
 from detector.weights import TORCHVISION, PretrainedWeights
@@ -126,6 +127,28 @@ def test_keys_that_never_come_are_refused(composed: Composed, override: str) -> 
         check_additions("train", given)
         with pytest.raises(ValueError, match=f"unknown key '{override.partition('=')[0]}'"):
             check_additions("train", [*given, *allow_new_keys(["weights=x", override])[1:]])
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("trainer.precison=32-true", "trainer.precision"),
+        ("model.heads.further.mask.treshold=0.3", "model.heads.further.mask.threshold"),
+        ("logger.tensorbord.name=x", "logger.tensorboard.name"),
+    ],
+)
+def test_misspelt_keys_of_open_sections_are_answered_beside_weights(
+    composed: Composed, override: str, meant: str
+) -> None:
+    composed(CONVENTIONS["maskrcnn_resnet50_fpn"])  # what `weights=x` is
+    given = ["weights=x", "logger.tensorboard.name=x", override]
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        with pytest.raises(ValueError, match=rf"unknown key .*; did you mean {meant}\?"):
+            check_additions("train", allow_new_keys(given), plain_keys(given))
+        own = ["+trainer.limit_val_batches=1", "+model.heads.further.mine.channels=3", "+logger.mine={_target_: a.B}"]
+        check_additions("train", ["weights=x", *own], ())
+        with pytest.raises(ValueError, match=r"unknown key 'model\.heads\.further\.mask\.treshold'"):
+            check_additions("train", ["weights=x", "+model.heads.further.mask.treshold=1"])
 
 
 def test_weights_of_a_run_say_where_the_new_one_departs() -> None:

@@ -72,9 +72,9 @@ def _study(first: Path, second: Path) -> tuple[StudyInfo, list[FinishedRun]]:
 def _choices(commands: Sequence[str | None]) -> list[list[str]]:
     """Return the overrides of two runs' commands without seed and place; the report reads from them which claims apply.
 
-    Keys of version 0.1 are called by their current names. Empty where the commands do not show all in which the runs
-    differ: one is unknown, or has an `experiment` or `weights`, which can set any key, and the two do not override the
-    same keys, `pooler` among them.
+    Keys of version 0.1 are called by their current names. Empty if the commands may hide a difference: a command is
+    unknown, or a preset (`experiment`, `weights`) is used and the runs do not override the same keys, including
+    `pooler`.
     """
     if None in commands:
         return [[], []]

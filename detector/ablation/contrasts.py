@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from detector.ablation.description import StudyInfo
+from detector.config.overrides import key_of
 
 ALIGN = {"pooler.sampling_ratio": "2", "pooler.aligned": "true", "pooler.mode": "avg"}
 GROUPS: dict[str, dict[str, dict[str, str]]] = {
@@ -35,8 +36,7 @@ def settings_of(overrides: Sequence[str]) -> Settings:
     """Return the settings of an arm by key, with the keys that its pooler's file sets and the defaults above."""
     given = {}
     for override in overrides:
-        key, _, value = override.lstrip("+~").partition("=")
-        given[key.split("@")[0]] = value.strip("'\"").lower()
+        given[key_of(override)] = override.partition("=")[2].strip("'\"").lower()
     chosen = DEFAULTS | {key: value for key, value in given.items() if key in DEFAULTS}
     for group, choices in GROUPS.items():
         chosen |= choices.get(chosen[group], {})

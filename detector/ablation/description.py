@@ -96,7 +96,7 @@ def parse_description(content: Mapping[str, Any], where: str) -> StudyInfo:
 
 
 def check_names(info: StudyInfo, where: str) -> None:
-    """Refuse names of a study, its arms and its datasets that are no names of files and folders.
+    """Check that the names of a study, its arms and its datasets can be names of files and folders.
 
     Raises:
         ValueError: naming it.
@@ -104,7 +104,8 @@ def check_names(info: StudyInfo, where: str) -> None:
     for name in (info.name, *info.arms, *info.datasets):
         if not re.fullmatch(r"\w[\w. -]*", name):
             raise ValueError(
-                f"{where}: {name!r} is to be the name of files and folders: letters, digits, and . - between them"
+                f"{where}: {name!r} is used as a file name: use letters, digits, _ . - and blanks, beginning with a "
+                "letter, digit or _"
             )
 
 

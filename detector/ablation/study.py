@@ -12,6 +12,7 @@ from detector.ablation import contrasts
 from detector.ablation.commands import chosen_overrides
 from detector.ablation.description import Arm, StudyInfo, parse_description
 from detector.config.compose import override
+from detector.config.overrides import key_of
 from detector.training.folder import COMMAND, command_of, is_finished, train_command
 
 
@@ -65,16 +66,16 @@ class Study:
         Raises:
             ValueError: the name is no folder's, or the study's own datasets have different experiments.
         """
-        chosen = [o for o in overrides if _key(o) == "dataset"]
+        chosen = [o for o in overrides if key_of(o) == "dataset"]
         if not chosen:
             return self, list(overrides), None
-        own = [o for o in overrides if _key(o).startswith("dataset.")]
-        names = [o for o in own if _key(o) == "dataset.name"] or chosen
+        own = [o for o in overrides if key_of(o).startswith("dataset.")]
+        names = [o for o in own if key_of(o) == "dataset.name"] or chosen
         name = names[-1].partition("=")[2]
         if not re.fullmatch(r"\w[\w.-]*", name):
             raise ValueError(f"{names[-1]}: not usable as the name of a folder for its runs; give dataset.name=NAME")
-        settings = {tuple(o for o in data if _key(o) == "experiment") for data in self.datasets.values()}
-        if len(settings) > 1 and not any(_key(o) == "experiment" for o in overrides):
+        settings = {tuple(o for o in data if key_of(o) == "experiment") for data in self.datasets.values()}
+        if len(settings) > 1 and not any(key_of(o) == "experiment" for o in overrides):
             known = ", ".join(sorted(o for setting in settings for o in setting))
             raise ValueError(
                 f"{chosen[-1]}: the datasets of study {self.info.name} have different experiments ({known}); give "
@@ -98,9 +99,9 @@ class Study:
         """
         everyone = (*self.overrides, *(o for data in self.of_data.values() for o in data), *more)
         for name, own in self._choices().items():
-            if clash := [o for o in everyone if _key(o) in own]:
+            if clash := [o for o in everyone if key_of(o) in own]:
                 raise ValueError(f"{' '.join(clash)}: arm {name!r} of the study chooses that; leave it out")
-        if seeds := [o for o in everyone if _key(o) == "seed"]:
+        if seeds := [o for o in everyone if key_of(o) == "seed"]:
             raise ValueError(f"{' '.join(seeds)}: a study has its own seeds; give study.seeds=[...]")
         return [
             Job(arm, dataset, seed, tuple(self._overrides(arm, dataset, seed, runs, more)))
@@ -113,7 +114,7 @@ class Study:
         """Return by arm the keys that it overrides, and those in which its pooler's file differs from other arms'."""
         variants = {name: contrasts.settings_of(arm.overrides) for name, arm in self.info.arms.items()}
         chosen = {
-            name: {_key(o) for o in arm.overrides}
+            name: {key_of(o) for o in arm.overrides}
             | {k for k, value in variants[name].items() if any(value != v.get(k, value) for v in variants.values())}
             for name, arm in self.info.arms.items()
         }
@@ -131,10 +132,6 @@ class Study:
         """Group the jobs so that each group depends only on those before it."""
         first = [job for job in jobs if job.arm not in self.proposals]
         return [wave for wave in (first, [job for job in jobs if job.arm in self.proposals]) if wave]
-
-
-def _key(override: str) -> str:
-    return override.lstrip("+~").split("=")[0].split("@")[0]
 
 
 def pending_jobs(jobs: Sequence[Job], runs: Path) -> list[Job]:
@@ -210,7 +207,7 @@ def parse_study(content: Mapping[str, Any], where: str = "study") -> Study:
         raise ValueError(f"{where}: names must be text, in quotes if need be, not {unnamed}")
     seeds = content["seeds"]
     if not seeds or len(set(seeds)) < len(seeds) or any(isinstance(s, bool) or s < 0 for s in seeds):
-        raise ValueError(f"{where}.seeds must be whole numbers from 0 on, each once, not {seeds}")
+        raise ValueError(f"{where}.seeds must be whole numbers >= 0, each once, not {seeds}")
     proposals = {name: str(arm["proposals"]) for name, arm in content["arms"].items() if arm.get("proposals")}
     for name, source in proposals.items():
         if source not in info.arms or source in proposals:

@@ -21,6 +21,7 @@ from detector.ablation.report.showcase import showcases
 from detector.ablation.study import Job, Study, find_reusable, pending_jobs, select, write_command
 from detector.config.cli import Command, JobError, console
 from detector.config.compose import current_job, launch, override
+from detector.config.overrides import allow_new_keys, plain_keys
 from detector.config.variables import FULL_ERROR
 from detector.training.run import train
 
@@ -54,7 +55,7 @@ class Task:
             write_command(job, folder)  # the run may have been made by an equivalent one
 
         try:
-            Command(run, os.environ.get(FULL_ERROR))(config)
+            Command(run, os.environ.get(FULL_ERROR), plain_keys(job.overrides))(config)
         except JobError:
             return  # its message is printed
         except Exception:  # such as a GPU out of memory, which the other runs may not be
@@ -123,7 +124,10 @@ class Sweep:
         for wave in self.study.waves(self.jobs):
             pending = [job for job in self._pending(wave) if self._startable(job)]
             if pending:
-                jobs = [[*job.overrides, "resume=auto", override("hydra.sweep.subdir", job.folder)] for job in pending]
+                jobs = [
+                    [*allow_new_keys(job.overrides), "resume=auto", override("hydra.sweep.subdir", job.folder)]
+                    for job in pending
+                ]
                 before = len(self.jobs) - len(self._pending(self.jobs))
                 launch(Task(pending, before, len(self.jobs)), jobs, self.runs, launcher)
         return self._pending(self.jobs)

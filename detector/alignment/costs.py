@@ -52,7 +52,7 @@ def measure_by_error(
         images: [N], the image of each object; the bootstrap resamples images.
         ious: by run, [N]: the IoU with the detection that matches the object at IoU 0.5; NaN where none does.
         parts: number of parts.
-        threshold: the IoU from which on an object counts as found.
+        threshold: an object counts as found at an IoU >= this.
         resamples: number of bootstrap resamples; all runs and parts use the same ones.
         seed: seed of the bootstrap.
 

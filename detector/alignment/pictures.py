@@ -21,7 +21,7 @@ from detector.types import Size
 ZOOM = 7
 """side of the enlarged corner, in cells"""
 WIDE = 14
-"""side of the view, in cells, from which on a corner is drawn enlarged"""
+"""side of the view, in cells: at this or more, a corner is drawn enlarged"""
 MISSED, FOREIGN = "xxxx", "////"
 """hatching of the parts of the box that are not pooled, and of what is pooled from outside the box"""
 PALE = 0.3

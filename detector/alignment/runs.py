@@ -40,7 +40,7 @@ def compare_runs(
         reading: how the operator whose error is measured divides an axis of a RoI.
         bins: bins along each side of its output.
         parts: number of parts.
-        threshold: the IoU from which on an object counts as found.
+        threshold: an object counts as found at an IoU >= this.
 
     Returns:
         The parts, and a label for each run: the parts of its path that differ from the others'.
@@ -55,6 +55,7 @@ def compare_runs(
         raise ValueError(f"runs must be at least two different folders, not {[str(path) for path in paths]}")
     configs = [folders.read_config(path) for path in paths]
     first = configs[0]
+    folders.check_keys(first, ("pooler.assign", "backbone.roi_strides"), paths[0] / "config.yaml")
     source = first if dataset is None else dataset
     if len({config.dataset.name for config in (source, *configs)}) > 1:
         names = {str(path): config.dataset.name for path, config in zip(paths, configs, strict=True)}

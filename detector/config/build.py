@@ -92,20 +92,28 @@ def open_split(
     Args:
         node: the split's node.
         split: `train` or `val`.
-        model: the model's node. Masks are read only for a model with a head that needs them.
+        model: the model's node. Its heads' needs decide which annotations are read: `masks` are switched off where no
+            head needs them; others that the dataset has a switch for, such as `keypoints: bool = False`, are switched
+            on where one does.
         proposals: a file of proposals, for a model without an RPN.
 
     Raises:
         ValueError, OSError: the data is missing or malformed.
     """
     needed = needed_annotations(model)
-    unread = {name: False for name in OPTIONAL_ANNOTATIONS if name in node and name not in needed}
-    dataset: DetectionDataset = instantiate(node, **unread)
+    switches = {name: True for name in (needed & _switches(node)) - {"masks"} if name not in node}
+    if "masks" in node and "masks" not in needed:
+        switches["masks"] = False
+    dataset: DetectionDataset = instantiate(node, **switches)
     return attach_proposals(dataset, proposals, split) if takes_proposals(model) else dataset
 
 
-OPTIONAL_ANNOTATIONS = ("masks",)
-"""Annotations that a dataset reads only if a head needs them."""
+def _switches(node: DictConfig) -> set[str]:
+    """Return the arguments of a node's `_target_` whose default is a bool."""
+    if "_target_" not in node:
+        return set()
+    parameters = inspect.signature(get_object(node["_target_"])).parameters
+    return {name for name, parameter in parameters.items() if isinstance(parameter.default, bool)}
 
 
 def needed_annotations(model: DictConfig | None) -> set[str]:

@@ -62,10 +62,12 @@ class Command:
     Args:
         work: the main function, or its import path, `package.module.function`.
         full_error: the user's value of HYDRA_FULL_ERROR.
+        plain: keys given without `+`, as of `detector.config.conventions.check_additions`.
     """
 
     work: Work | str
     full_error: str | None = None
+    plain: tuple[str, ...] = ()
 
     def __call__(self, config: DictConfig) -> None:
         """Do the work."""
@@ -84,12 +86,12 @@ class Command:
             try:
                 _check_given(settings.job.config_name, [str(k) for k in config if OmegaConf.is_missing(config, k)])
                 function = _imported(self.work) if isinstance(self.work, str) else self.work
-                _prepare(str(settings.job.config_name), config.get("trust"), overrides)
+                _prepare(str(settings.job.config_name), config.get("trust"), overrides, self.plain)
                 function(config, overrides, folder, console)
             except (ValueError, TypeError, OSError, HydraException, OmegaConfBaseException) as error:
                 if self.full_error == "1":
                     raise
-                message = explain(error, "train")  # if Hydra has raised, the work has composed train.yaml
+                message = explain(error, str(settings.job.config_name), overrides)
                 print(f"error: {message}", file=sys.stderr)
                 if not multirun:
                     sys.exit(1)
@@ -103,13 +105,13 @@ def _imported(name: str) -> Work:
     return found
 
 
-def _prepare(name: str, trust: Iterable[str] | None, overrides: Sequence[str]) -> None:
+def _prepare(name: str, trust: Iterable[str] | None, overrides: Sequence[str], plain: Sequence[str]) -> None:
     """Trust the user's packages, and check the keys added with `+`."""
     from detector.config.conventions import check_additions  # these import torch, which `--help` does without
     from detector.weights.trust import trust_packages
 
     trust_packages(trust or ())
-    check_additions(name, overrides)
+    check_additions(name, overrides, plain)
 
 
 def _check_given(name: str | None, missing: Sequence[str]) -> None:

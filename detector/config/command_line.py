@@ -46,7 +46,7 @@ def _run(name: str, target: str | Work, prepare: Callable[[list[str]], list[str]
 
     from detector.config.cli import Command, JobError, failures
     from detector.config.mistakes import explain
-    from detector.config.overrides import allow_new_keys, quote_override, split_options
+    from detector.config.overrides import allow_new_keys, plain_keys, quote_override, split_options
     from detector.config.show import show
 
     full = os.environ.get(FULL_ERROR)
@@ -56,8 +56,9 @@ def _run(name: str, target: str | Work, prepare: Callable[[list[str]], list[str]
         name = parsed.config_name or name
         multirun = parsed.multirun or "hydra.mode=MULTIRUN" in overrides
         overrides = [quote_override(override, multirun) for override in overrides]
-        overrides = allow_new_keys(overrides if prepare is None else prepare(overrides))
-        task: Callable[[DictConfig], None] = Command(target, full)
+        overrides = overrides if prepare is None else prepare(overrides)
+        task: Callable[[DictConfig], None] = Command(target, full, plain_keys(overrides))
+        overrides = allow_new_keys(overrides)
         sys.argv[1:] = [*overrides, *options]
         if parsed.cfg == "job" and parsed.package is None and not multirun:
             # Prints only; the current folder is the run's, so that none is created.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
@@ -16,7 +15,7 @@ from detector.config.overrides import allow_new_keys, key_of
 from detector.weights import PretrainedWeights, read_weights
 
 
-def check_additions(name: str, overrides: Sequence[str]) -> None:
+def check_additions(name: str, overrides: Sequence[str], plain: Collection[str] = ()) -> None:
     """Check that keys added by `+key=value` are used: they are arguments of a `_target_`, or lie in an open section.
 
     Called inside `hydra.main`.
@@ -24,6 +23,7 @@ def check_additions(name: str, overrides: Sequence[str]) -> None:
     Args:
         name: the script's configuration, `configs/NAME.yaml`.
         overrides: from the command line.
+        plain: the keys to which `allow_new_keys` has added the `++`; the user has not asked for new keys there.
 
     Raises:
         ValueError: nothing uses a key; the message names it.
@@ -40,12 +40,14 @@ def check_additions(name: str, overrides: Sequence[str]) -> None:
         parent, _, last = key.rpartition(".")
         node = OmegaConf.select(known, parent) if parent else known
         built = isinstance(node, DictConfig) and (last in node or _takes(node, last))
-        if not built and not key.startswith(OPEN_SECTIONS):
+        of_part = isinstance(node, DictConfig) and "_target_" in node
+        open_to_all = key.startswith(OPEN_SECTIONS) and not of_part and key not in plain
+        if not built and not open_to_all:
             raise ValueError(unknown_key(key, known))
 
 
 OPEN_SECTIONS = ("trainer.", "logger.", "model.heads.further.")
-"""Sections to which any key may be added: Lightning's arguments, and parts that the user names."""
+"""Sections to which the user may add any key: Lightning's arguments, and parts of any name."""
 
 
 def _takes(node: DictConfig, key: str) -> bool:
@@ -89,7 +91,7 @@ def apply_conventions(config: DictConfig, overrides: Sequence[str]) -> tuple[Dic
         plain = compose_config([*([f"experiment=[{','.join(chosen)}]"] if chosen else []), *own])
         # The user's experiments come last, and so take precedence.
         config = compose_config([f"experiment=[{','.join([*presets, *chosen])}]", *others, *own])
-    except HydraException as error:
+    except ValueError as error:
         raise ValueError(f"weights={config.weights} needs {' '.join(needed)}, which fails: {error}") from error
     OmegaConf.set_struct(config, False)
     _prune(config, plain)

@@ -45,7 +45,9 @@ def explain(error: Exception, name: str, overrides: Sequence[str] = ()) -> str:
     if isinstance(error, MissingMandatoryValue):
         return f"give {error.full_key}=..."
     if "Config group override must be" in str(error):
-        given = next(o for o in overrides if _names_nothing(o))
+        given = next((o for o in overrides if _names_nothing(o)), None)
+        if given is None:
+            return _first(error)
         choices = ", ".join(_choices(key_of(given), name, overrides))
         return f"{given}: give a name, or leave it out. Choices: {choices}"
     if not isinstance(error, HydraException | OmegaConfBaseException):
@@ -101,7 +103,7 @@ def unknown_key(key: str, known: DictConfig | dict[str, Any]) -> str:
     if since != key and _exists(since.split("."), whole):
         return f"unknown key {key!r}; it is called {since} since version 0.2"
     if _exists(parts, whole):  # given a mapping with further keys
-        return f"{key} has other keys: give ++{key}={{...}} to add some"
+        return f"{key} has other keys: to replace {key} by a part with other arguments, write ++{key}={{...}}"
     if near := next(_near(parts, whole, whole, ""), None) or _elsewhere(parts, whole):
         return f"unknown key {key!r}; did you mean {near}?"
     node = whole

@@ -89,13 +89,19 @@ def quote_override(override: str, multirun: bool = False) -> str:
     return override
 
 
+def plain_keys(overrides: Sequence[str]) -> tuple[str, ...]:
+    """Return the keys that `allow_new_keys` changes to `++key`."""
+    changed = zip(overrides, allow_new_keys(overrides), strict=True)
+    return tuple(key_of(before) for before, after in changed if before != after)
+
+
 def allow_new_keys(overrides: Sequence[str]) -> list[str]:
     """Change `key=value` to `++key=value` beside `weights=`, so that overrides may set keys of the weights' preset.
 
     Hydra composes before the weights are read, when keys of their preset do not exist yet. `check_additions` later
     refuses keys that the preset does not have either.
     """
-    if not any(override.startswith("weights=") for override in overrides):
+    if not any(key_of(override) == "weights" for override in overrides):
         return list(overrides)
     return [f"++{o}" if re.match(r"(?!hydra\.)\w+(\.\w+)+=", o) else o for o in overrides]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from detector.config.build import (
     open_split,
     takes_proposals,
 )
+from detector.config.compose import read_yaml
 from detector.config.conventions import apply_conventions
 from detector.config.overrides import key_of
 from detector.config.proposer import borrowed_rpn
@@ -29,7 +31,7 @@ from detector.data.stream import default_workers
 from detector.types import DetectionDataset
 from detector.weights import PretrainedWeights
 from detector.weights.checkpoints import checkpoint_config, portable_config, read_checkpoint
-from detector.weights.trust import check_targets, trust_packages
+from detector.weights.trust import check_loggers, check_targets, trust_packages
 
 AUTO = "auto"
 """`resume=auto` resumes the run in the run's folder if there is one; `trainer.precision=auto` follows the device."""
@@ -113,8 +115,8 @@ def resolve(
         if (borrowed := borrowed_rpn(final.get("proposals"), final.model)) is not None:
             final.model.proposer, proposer = borrowed
         check_targets(portable_config(final), "this run", new_run=True)
-        for augment in (final.dataset.train_augment, final.dataset.val_augment):
-            drop_inherited(augment, Augment)
+    for augment in (final.dataset.train_augment, final.dataset.val_augment):
+        drop_inherited(augment, Augment)
     model = final.model if evaluated else None
     datasets = {split: open_split(final.dataset[split], split, model, final.proposals) for split in splits}
     if trained is None:
@@ -149,7 +151,7 @@ def _trained_config(config: DictConfig, trained: Trained, overrides: Sequence[st
         resized = final.dataset.val_augment
         final.dataset = OmegaConf.create(OmegaConf.to_container(given.dataset, resolve=True))
         evaluates = "trainer" in config
-        if evaluates and not (trained.own or any(o.startswith("dataset.val_augment") for o in overrides)):
+        if evaluates and not (trained.own or any(key_of(o).startswith("dataset.val_augment") for o in overrides)):
             final.dataset.val_augment = resized
     if config.get("proposals") is not None:
         if not takes_proposals(final.model):
@@ -163,7 +165,7 @@ def _trained_config(config: DictConfig, trained: Trained, overrides: Sequence[st
 def _resumed_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """Return the configuration in the checkpoint of `resume=`, with the overrides that may change."""
     final = checkpoint_config(read_checkpoint(config.resume))
-    overrides = [o for o in overrides if not o.startswith("resume=")]
+    overrides = [o for o in overrides if key_of(o) != "resume"]
     keys = [key_of(o) for o in overrides]
     refused = {f"trainer.{name}" for name in FIXED_TRAINER_KEYS}
     fixed = [
@@ -171,13 +173,29 @@ def _resumed_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     ]
     if fixed:
         raise ValueError(f"resume takes the run's own configuration; leave out {' '.join(fixed)}")
-    final.logger = config.logger
+    given = any(re.split(r"[./]", key)[0] == "logger" for key in keys)
+    final.logger = config.logger if given else recorded_logger(Path(config.resume).absolute().parents[1], config.logger)
     if "trainer" in keys:
         final.trainer = {**config.trainer, **{name: final.trainer[name] for name in FIXED_TRAINER_KEYS}}
     for key in keys:
         if key != "trainer" and not key.startswith("hydra"):
             OmegaConf.update(final, key, OmegaConf.select(config, key), force_add=True)
     return final
+
+
+def recorded_logger(run: Path, default: Any) -> Any:
+    """Return the logger that a run's `config.yaml` records; without that file, `default`.
+
+    Raises:
+        ValueError: the file is damaged, or would build a logger that is neither Lightning's nor trusted.
+    """
+    path = run / "config.yaml"
+    if not path.is_file():
+        return default
+    logger = OmegaConf.select(read_yaml(path), "logger")
+    if logger is not None:
+        check_loggers(OmegaConf.to_container(logger, resolve=False), str(path))
+    return logger
 
 
 def resolve_precision(name: str, accelerator: str, key: str = "trainer.precision") -> str:

@@ -25,6 +25,11 @@ def show(config: DictConfig, resolve: bool = False) -> None:
     # Hydra lists choices from the end of the defaults list.
     chosen = reversed(list(HydraConfig.get().runtime.choices.items()))
     choices = {group: choice for group, choice in chosen if not group.startswith("hydra/")}
+    if config.get("weights") is not None:
+        sys.stdout.write(
+            f"# Not shown: the settings that weights={config.weights} brings, which are read when the run begins, and\n"
+            "# whether the keys given here exist. RUN/config.yaml is the run's configuration.\n\n"
+        )
     sys.stdout.write(format_config(config, choices, resolve))
 
 

@@ -83,7 +83,7 @@ class Augmented(Dataset[Sample]):
 
 
 class InOrder(Dataset[Sample]):
-    """Read every `world_size`-th sample from `rank` on, in order, augmented with seed 0; for evaluation."""
+    """Read samples `rank`, `rank + world_size`, ..., in order, augmented with seed 0; for evaluation."""
 
     def __init__(self, dataset: DetectionDataset, augment: Augmentation, *, rank: int = 0, world_size: int = 1) -> None:
         self.dataset, self.augment = dataset, augment

@@ -40,37 +40,37 @@ def resample(images: int, seed: int, resamples: int) -> Ints:
     return generator.multinomial(images, np.full(images, 1 / images), size=resamples).astype(np.int32)
 
 
-def average_precision(ranked: NDArray[np.int64], matched: NDArray[np.bool_], objects: Ints, weights: Ints) -> Floats:
+def average_precision(ranked: NDArray[np.int64], matched: NDArray[np.bool_], objects: Ints, repeats: Ints) -> Floats:
     """Compute COCO's average precision of one class at one IoU threshold on resampled images.
 
     The mean, over the recalls 0, 0.01, ..., 1, of the highest precision at that recall or above: what pycocotools'
-    `accumulate` computes from images repeated as often as `weights` says.
+    `accumulate` computes from images repeated as often as `repeats` says.
 
     Args:
         ranked: [N], the image of each detection that is not ignored, by descending score.
         matched: [N], whether it is a true positive; else it is a false positive.
         objects: [I], the number of objects of each image that are not ignored.
-        weights: [B, I], how often each image is in each resample.
+        repeats: [B, I], how often each image is in each resample.
 
     Returns:
         float64 [B]; NaN where a resample has no object.
     """
-    total = (weights @ objects).astype(np.float64)
+    total = (repeats @ objects).astype(np.float64)
     result = np.where(total > 0, 0.0, np.nan)
     positives = np.flatnonzero(matched)
     if len(positives):
         ranked = ranked[: positives[-1] + 1]  # nothing after the last true positive can raise a precision
         rows = max(1, CELLS // len(ranked))
-        for start in range(0, len(weights), rows):
+        for start in range(0, len(repeats), rows):
             part = slice(start, start + rows)
-            result[part] = _area(ranked, positives, weights[part], total[part])
+            result[part] = _area(ranked, positives, repeats[part], total[part])
     return result
 
 
-def _area(ranked: NDArray[np.int64], positives: NDArray[np.int64], weights: Ints, total: Floats) -> Floats:
+def _area(ranked: NDArray[np.int64], positives: NDArray[np.int64], repeats: Ints, total: Floats) -> Floats:
     # Precision falls between true positives, so the highest at a recall or above is that at a true positive.
-    seen = np.cumsum(weights[:, ranked], axis=1, dtype=np.int32)[:, positives]
-    found = np.cumsum(weights[:, ranked[positives]], axis=1, dtype=np.int32)
+    seen = np.cumsum(repeats[:, ranked], axis=1, dtype=np.int32)[:, positives]
+    found = np.cumsum(repeats[:, ranked[positives]], axis=1, dtype=np.int32)
     precision = found / (seen + np.spacing(1))
     best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     recall = np.divide(found, total[:, None], out=np.full(found.shape, -1.0), where=total[:, None] > 0)
@@ -79,12 +79,12 @@ def _area(ranked: NDArray[np.int64], positives: NDArray[np.int64], weights: Ints
     return np.where(total > 0, mean, np.nan)
 
 
-def average_precisions(comparison: Comparison, weights: Ints) -> Floats:
+def average_precisions(comparison: Comparison, repeats: Ints) -> Floats:
     """Compute `average_precision` for each IoU threshold, class and range of areas.
 
     Args:
         comparison: pycocotools' evaluation, of which its largest limit of detections per image is used.
-        weights: int32 [B, I], how often each image is in each resample.
+        repeats: int32 [B, I], how often each image is in each resample.
 
     Returns:
         float64 [B, T, C, A]; NaN without objects.
@@ -92,7 +92,7 @@ def average_precisions(comparison: Comparison, weights: Ints) -> Floats:
     parameters = comparison.params
     images, areas, classes = len(comparison.images), len(parameters.areaRng), len(parameters.catIds)
     thresholds = len(parameters.iouThrs)
-    result = np.full((len(weights), thresholds, classes, areas), np.nan)
+    result = np.full((len(repeats), thresholds, classes, areas), np.nan)
     for label in range(classes):
         for area in range(areas):
             first = (label * areas + area) * images
@@ -109,5 +109,5 @@ def average_precisions(comparison: Comparison, weights: Ints) -> Floats:
             counted = ~np.concatenate([e["dtIgnore"] for e in own], axis=1)[:, order].astype(bool)
             for t in range(thresholds):
                 keep = counted[t]
-                result[:, t, label, area] = average_precision(image[keep], matched[t, keep], objects, weights)
+                result[:, t, label, area] = average_precision(image[keep], matched[t, keep], objects, repeats)
     return result

@@ -57,8 +57,7 @@ class Collector:
             `DetectionDataset.ground_truth` returns them. An annotation may carry `iscrowd` and `ignore` (VOC's
             difficult): detections matched to it count neither as true nor as false positives.
         category_ids: the dataset's category id of each label 0..C-1.
-        size_bins: two ascending sides in pixels; an object is small below the square of the first, large from the
-            square of the second on.
+        size_bins: two ascending sides in pixels; objects of area < first² are small, of area >= second² large.
         outputs: of the further heads, such as masks; written and measured beside the boxes.
 
     Raises:

@@ -90,8 +90,8 @@ def measure(
 ) -> Measured:
     """Measure every metric of one kind, on the images as they are and on bootstrap resamples of them.
 
-    A resample repeats images, which scatters precision more, and AP takes the highest precision: resampled APs lie a
-    little above the value, so the interval of one run reaches further up than down. In differences most of it cancels.
+    Resampling with replacement makes the precision curve noisier, and AP takes its upper envelope, so resampled APs are
+    biased slightly upward; in paired differences the bias mostly cancels.
 
     Args:
         ground_truth: COCO's `images`, `annotations` and `categories`, as `DetectionDataset.ground_truth` returns them.
@@ -108,9 +108,9 @@ def measure(
     metric = _metric(ground_truth, predictions, kind, size_bins)
     fine = {name: (low**2, _below(high)) for name, (low, high) in bins().items()}
     comparison = metric.compare(kind, {**metric.areas(), **fine})
-    weights = resample(len(comparison.images), seed, resamples)
-    values, samples = _precisions(comparison, weights)
-    more_values, more_samples = _overlaps(comparison, weights)
+    repeats = resample(len(comparison.images), seed, resamples)
+    values, samples = _precisions(comparison, repeats)
+    more_values, more_samples = _overlaps(comparison, repeats)
     return Measured(kind, tuple(comparison.images), seed, values | more_values, samples | more_samples)
 
 
@@ -210,9 +210,9 @@ def _below(side: float) -> float:
     return float(np.nextafter(side**2, 0)) if side < math.inf else UNBOUNDED
 
 
-def _precisions(comparison: Comparison, weights: Ints) -> tuple[dict[str, float], dict[str, Floats]]:
+def _precisions(comparison: Comparison, repeats: Ints) -> tuple[dict[str, float], dict[str, Floats]]:
     precision: Floats = comparison.eval["precision"][..., -1]  # [IoU, recall, class, area]
-    resampled = average_precisions(comparison, weights)  # [resample, IoU, class, area]
+    resampled = average_precisions(comparison, repeats)  # [resample, IoU, class, area]
     thresholds: Floats = comparison.params.iouThrs
     place = {name: area for area, name in enumerate(comparison.params.areaRngLbl)}
     every = np.ones(len(thresholds), dtype=bool)
@@ -244,7 +244,7 @@ def _mean(values: Floats) -> Floats:
     return result
 
 
-def _overlaps(comparison: Comparison, weights: Ints) -> tuple[dict[str, float], dict[str, Floats]]:
+def _overlaps(comparison: Comparison, repeats: Ints) -> tuple[dict[str, float], dict[str, Floats]]:
     objects = _matched_objects(comparison)
     position = {image: i for i, image in enumerate(comparison.images)}
     images = np.array([position[image] for image in objects.images], dtype=np.int64)
@@ -256,10 +256,10 @@ def _overlaps(comparison: Comparison, weights: Ints) -> tuple[dict[str, float], 
             continue
         sums = np.bincount(images[own], objects.ious[own], minlength=len(position))
         counts = np.bincount(images[own], minlength=len(position))
-        number = weights @ counts
+        number = repeats @ counts
         values[f"IoU{name}"] = float(objects.ious[own].mean())
-        nothing = np.full(len(weights), np.nan)
-        samples[f"IoU{name}"] = np.divide(weights @ sums, number, out=nothing, where=number > 0)
+        nothing = np.full(len(repeats), np.nan)
+        samples[f"IoU{name}"] = np.divide(repeats @ sums, number, out=nothing, where=number > 0)
     return values, samples
 
 

@@ -35,6 +35,9 @@ class Metric(ABC):
     def results(self) -> dict[str, float]:
         """Measure the collected detections.
 
+        It is first called before training, with no detections on any image: the names that it returns then are those
+        that `schedule.monitor` accepts. So return values (such as 0) also where nothing is detected.
+
         Returns:
             Values by name, as they are written to `metrics.json`: fractions in 0..1. A name with one `/`, such as
             `box/AP`, is also logged during training and can be `schedule.monitor`; one with more, such as

@@ -26,7 +26,8 @@ def read_predictions(path: str | Path) -> list[dict[str, Any]]:
         rows = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ValueError(
-            f"there are no predictions at {path}; evaluate.py writes them into the run's folder"
+            f"there are no predictions at {path}; run evaluate.py checkpoint=RUN/checkpoints/last.ckpt "
+            "hydra.run.dir=RUN"
         ) from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is no JSON ({error}); write it again by evaluating the run") from error

@@ -13,7 +13,7 @@ from detector.evaluation.metric import Metric
 Floats = NDArray[np.float64]
 
 MATCH = 0.5
-"""A detection matches an object from this IoU on."""
+"""A detection matches an object at an IoU >= this."""
 
 
 class VocMetric(Metric):

@@ -19,8 +19,8 @@ class Anchors(nn.Module):
         strides: image pixels between cells, for each level.
         offset: where in its cell an anchor is centred, in strides (Detectron2: 0; 0.5 is the cell's middle).
         rounded: round the corners of a cell's anchors, around the origin, to whole pixels (torchvision).
-        measured: take for stride the padded image's side over the level's number of cells, floored (torchvision); it
-            is less than the stride where the last cell of a level reaches beyond the image.
+        measured: compute strides as padded image side // feature side, as torchvision does, instead of `strides`; they
+            differ where the last cell extends past the image.
 
     Raises:
         ValueError: `sizes` and `strides` differ in length, or levels in their number of sizes.

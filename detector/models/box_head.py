@@ -164,9 +164,9 @@ class BoxHead(nn.Module):
         deltas = box_ops.precise(self.regress(hidden)).reshape(-1, self.regressors, 4)
         return Prediction(box_ops.precise(self.classify(hidden)), deltas)
 
-    def loss(self, predicted: Prediction, boxes: Tensor, labels: Tensor, truth: Tensor) -> dict[str, Tensor]:
+    def loss(self, predicted: Prediction, boxes: Tensor, labels: Tensor, gt_boxes: Tensor) -> dict[str, Tensor]:
         """Compute the losses `class` and `box`; see `box_head_loss`."""
-        return box_head_loss(predicted, boxes, labels, truth, self.box_loss, self.bbox_reg_weights)
+        return box_head_loss(predicted, boxes, labels, gt_boxes, self.box_loss, self.bbox_reg_weights)
 
     def boxes(self, predicted: Prediction, boxes: Tensor) -> Tensor:
         """Regress the boxes of RoIs [K, 4]: [K, C, 4], or class-agnostic [K, 1, 4]."""
@@ -177,7 +177,7 @@ def box_head_loss(
     predicted: Prediction,
     boxes: Tensor,
     labels: Tensor,
-    truth: Tensor,
+    gt_boxes: Tensor,
     box_loss: BoxLoss,
     bbox_reg_weights: BoxRegWeights,
 ) -> dict[str, Tensor]:
@@ -187,13 +187,13 @@ def box_head_loss(
         predicted: of K RoIs.
         boxes: [K, 4], the RoIs.
         labels: int64 [K]: the class, C for the background, `IGNORED`.
-        truth: [K, 4], the matched ground-truth boxes; read where the label is a class.
+        gt_boxes: [K, 4], the matched ground-truth boxes; read where the label is a class.
         box_loss, bbox_reg_weights: as of `BoxHead`.
     """
     count = (labels >= 0).sum().clamp(min=1)
     return {
         "class": F.cross_entropy(predicted.logits, labels, reduction="sum", ignore_index=IGNORED) / count,
-        "box": _box_loss_by_roi(predicted, boxes, labels, truth, box_loss, bbox_reg_weights).sum() / count,
+        "box": _box_loss_by_roi(predicted, boxes, labels, gt_boxes, box_loss, bbox_reg_weights).sum() / count,
     }
 
 
@@ -201,20 +201,20 @@ def loss_by_roi(
     predicted: Prediction,
     boxes: Tensor,
     labels: Tensor,
-    truth: Tensor,
+    gt_boxes: Tensor,
     box_loss: BoxLoss,
     bbox_reg_weights: BoxRegWeights,
 ) -> Tensor:
     """Compute the sum of both losses for each RoI, [K], 0 for ignored ones; arguments as of `box_head_loss`."""
     classes = F.cross_entropy(predicted.logits, labels, reduction="none", ignore_index=IGNORED)
-    return classes + _box_loss_by_roi(predicted, boxes, labels, truth, box_loss, bbox_reg_weights)
+    return classes + _box_loss_by_roi(predicted, boxes, labels, gt_boxes, box_loss, bbox_reg_weights)
 
 
 def _box_loss_by_roi(
     predicted: Prediction,
     boxes: Tensor,
     labels: Tensor,
-    truth: Tensor,
+    gt_boxes: Tensor,
     box_loss: BoxLoss,
     bbox_reg_weights: BoxRegWeights,
 ) -> Tensor:
@@ -223,4 +223,4 @@ def _box_loss_by_roi(
     regressor = labels.clamp(0, predicted.deltas.shape[1] - 1)
     deltas = predicted.deltas[torch.arange(len(labels), device=labels.device), regressor]
     # RoIs that are not positive get deltas of 0 to themselves: no loss, without waiting for the device to count them.
-    return box_loss(torch.where(positive, deltas, 0.0), boxes, torch.where(positive, truth, boxes), bbox_reg_weights)
+    return box_loss(torch.where(positive, deltas, 0.0), boxes, torch.where(positive, gt_boxes, boxes), bbox_reg_weights)

@@ -92,8 +92,8 @@ class CascadeHeads(StandardHeads):
     ) -> tuple[dict[str, Tensor], Sequence[Tensor]]:
         """Compute the losses of a stage, and the regressed boxes [R, 4] of each image."""
         predicted = self.predict(head, _scale_gradient(pooled, 1 / (1 + len(self.later))))
-        boxes, labels, truth = join_rois(rois)
-        losses = head.loss(predicted, boxes, labels, truth)
+        boxes, labels, gt_boxes = join_rois(rois)
+        losses = head.loss(predicted, boxes, labels, gt_boxes)
         moved = head.boxes(predicted, boxes)[:, 0].detach()
         by_image = torch.split(moved, [len(r.boxes) for r in rois])
         return {f"{name}{number}": loss for name, loss in losses.items()}, by_image

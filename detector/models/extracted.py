@@ -69,7 +69,7 @@ class Extracted(Body):
         model: takes [B, 3, H, W]; torch.fx must be able to trace it.
         nodes: where features are read, fine to coarse: the names of modules, such as `features.3`, or of single
             operations, as `torchvision.models.feature_extraction.get_graph_node_names` gives them.
-        freeze_at: nodes, from the finest on, that are frozen with all modules that they depend on.
+        freeze_at: so many nodes, the finest first, are frozen with all modules that they depend on.
 
     Raises:
         ValueError: the model cannot be traced, a node does not exist, or gives no map of evenly spaced cells.

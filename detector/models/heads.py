@@ -82,7 +82,8 @@ class FurtherHead(nn.Module, ABC):
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
-    """Required annotations: `masks`, or entries of `Target.extra`."""
+    """Required annotations: `masks`, or entries of `Target.extra`. A dataset that has them says so by an attribute
+    `has_<name>`, such as `has_masks`; without it the head is refused at training, and not measured at evaluation."""
 
     def __init__(self, pooler: Pooler | None = None, output: Output | None = None) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ class ResNet(Body):
         norm: makes the normalisation layer of a number of channels.
         weights: None for random ones, else as `detector.models.pretrained.read_pretrained` takes them.
         freeze_at: number of frozen stages, the stem being the first (Detectron2's FREEZE_AT).
-        depth: residual stages, 1 to 4, from the finest on.
+        depth: number of residual stages, 1 to 4; the last ones are left out.
         stride_in_1x1: whether a bottleneck block strides in its first 1×1 convolution (He et al., Caffe's weights)
             instead of in its 3×3 (torchvision).
         dilation: of the 3×3 convolutions of res5, the last residual stage, 1 or 2. With 2 res5 does not stride, so that

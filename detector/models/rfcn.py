@@ -99,7 +99,7 @@ class RFCNHeads(Heads):
         if pooler.operator is None:
             raise ValueError(
                 "R-FCN pools each bin from maps of its own, and this pooler has no position-sensitive operator: use "
-                "pooler=roialign, roialign_adaptive or roipool, as they are"
+                "pooler=roialign, roialign_adaptive or roipool with their default mode, aligned and quantization"
             )
         if pooler.output_size != maps.size:
             raise ValueError(f"the maps are of {maps.size} bins a side, and the pooler pools {pooler.output_size}")
@@ -119,13 +119,13 @@ class RFCNHeads(Heads):
         classes = self.maps.num_classes
         rois = sample_rois(proposals, targets, self.matcher, self.sampler, classes, self.proposal_append_gt)
         predicted = self._predict(features, [r.boxes for r in rois])
-        boxes, labels, truth = join_rois(rois)
+        boxes, labels, gt_boxes = join_rois(rois)
         if self.hard_examples is not None:
             with torch.no_grad():
-                losses = loss_by_roi(predicted, boxes, labels, truth, self.box_loss, self.bbox_reg_weights)
+                losses = loss_by_roi(predicted, boxes, labels, gt_boxes, self.box_loss, self.bbox_reg_weights)
             by_image = zip(rois, torch.split(losses, [len(r.labels) for r in rois]), strict=True)
             labels = torch.cat([hardest(r.labels, part, self.hard_examples) for r, part in by_image])
-        return box_head_loss(predicted, boxes, labels, truth, self.box_loss, self.bbox_reg_weights)
+        return box_head_loss(predicted, boxes, labels, gt_boxes, self.box_loss, self.bbox_reg_weights)
 
     def forward(self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]) -> list[Objects]:
         """Detect the objects of each image, best first; arguments as of `Heads.forward`."""

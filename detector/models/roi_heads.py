@@ -138,9 +138,11 @@ class StandardHeads(Heads):
 
     def _complete(self, features: Sequence[Tensor], objects: list[Objects]) -> list[Objects]:
         """Let the further heads add their predictions to the detections of each image."""
+        boxes = [o.boxes for o in objects]
+        shared = any(head.pooler is None for head in self.further.values())
+        pooled = self.pool(features, boxes) if shared else None  # once, for all heads without a pooler
         for head in self.further.values():
-            boxes = [o.boxes for o in objects]
-            objects = head(self.pool(features, boxes) if head.pooler is None else head.pooler(features, boxes), objects)
+            objects = head(pooled if head.pooler is None else head.pooler(features, boxes), objects)
         return objects
 
 

@@ -153,11 +153,11 @@ class RPN(Proposer):
             )
             objectness = objectness + (term * chosen.valid).sum()
             references = anchors[chosen.index]
-            truth = target.boxes[matches.index[chosen.index]] if len(target) else references
+            gt_boxes = target.boxes[matches.index[chosen.index]] if len(target) else references
             # Anchors that are not positive get deltas of 0 to themselves: no loss, without waiting for the device.
             positive = chosen.positive[:, None]
             predicted = torch.where(positive, deltas[image, chosen.index], 0.0)
-            matched = torch.where(positive, truth, references)
+            matched = torch.where(positive, gt_boxes, references)
             box = box + self.box_loss(predicted, references, matched, self.bbox_reg_weights).sum()
         return {"rpn_objectness": objectness / count, "rpn_box": box / count}
 

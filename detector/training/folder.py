@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
+from detector.config.compose import read_yaml
 from detector.weights.trust import DATA_DIR, check_targets
 
 COMMAND = "command.txt"
@@ -57,27 +56,21 @@ def read_config(folder: Path) -> DictConfig:
         raise ValueError(
             f"{folder} is no folder of a run: it has no config.yaml; give a folder that train.py has written"
         )
-    try:
-        config = OmegaConf.load(path)
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as YAML: {error}") from error
-    if not isinstance(config, DictConfig):
-        raise ValueError(f"{path} is not the configuration of a training run: it is a list")
-    keys = (
-        "seed",
-        "schedule.steps",
-        "dataset.val",
-        "dataset.canonical_size",
-        "data_dir",
-        "pooler.assign",
-        "backbone.roi_strides",
-    )
-    missing = [key for key in keys if OmegaConf.select(config, key) is None]
-    if missing:
-        raise ValueError(f"{path} is not the configuration of a training run: it lacks {', '.join(missing)}")
-    parts = {"dataset": OmegaConf.to_container(config.dataset), "pooler": OmegaConf.to_container(config.pooler)}
+    config = read_yaml(path)
+    check_keys(config, ("seed", "schedule.steps", "dataset.val", "data_dir"), path)
+    parts = {key: OmegaConf.to_container(config[key]) for key in ("dataset", "pooler") if key in config}
     check_targets(_movable(parts, f"{config.data_dir}/"), str(path))
     return config
+
+
+def check_keys(config: DictConfig, keys: Sequence[str], path: Path) -> None:
+    """Check that the configuration of a run has these keys.
+
+    Raises:
+        ValueError: some are missing; the message names them and the file, `path`.
+    """
+    if missing := [key for key in keys if OmegaConf.select(config, key) is None]:
+        raise ValueError(f"{path} is not the configuration of a training run: it lacks {', '.join(missing)}")
 
 
 def _movable(value: Any, data_dir: str) -> Any:

@@ -69,11 +69,18 @@ def differences(one: Any, other: Any) -> set[str]:
     pairs = [dict(_leaves(_computed(config))) for config in (one, other)]
     missing = object()
     changed = {k for k in pairs[0].keys() | pairs[1].keys() if pairs[0].get(k, missing) != pairs[1].get(k, missing)}
-    return {
-        key
-        for key in changed
-        if key.rpartition(".")[2] != "weights" or all(pair.get(key, missing) is not None for pair in pairs)
-    }
+    initial = [
+        {v for k, v in pair.items() if k == "weights" or (k.startswith("backbone.") and k.endswith(".weights"))}
+        for pair in pairs
+    ]
+
+    def dropped(key: str) -> bool:
+        """Whether one configuration names initial weights here and the other, of a resumed run, does not."""
+        values = [pair.get(key, missing) for pair in pairs]
+        named = any(value is not None and value in own for value, own in zip(values, initial, strict=True))
+        return key.rpartition(".")[2] == "weights" and None in values and named
+
+    return {key for key in changed if not dropped(key)}
 
 
 def _computed(config: Mapping[str, Any]) -> dict[str, Any]:

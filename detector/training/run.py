@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 import ops
-from detector.config.build import build_collector, build_metrics, instantiate
+from detector.config.build import build_collector, build_metrics, build_model, instantiate
+from detector.config.compose import command_overrides
 from detector.config.resolve import AUTO, Resolved, resolve
 from detector.data.datamodule import DetectionDataModule
 from detector.training.callbacks import Clock, CsvLogger, Interruption, RoILevels
@@ -42,7 +43,7 @@ def train(config: DictConfig, overrides: Sequence[str], folder: Path, console: C
         ValueError, OSError: the configuration or the data is invalid; raised before the first step.
     """
     clock = Clock()
-    command = train_command([o for o in overrides if not o.lstrip("+").startswith("resume=")])
+    command = train_command(command_overrides([o for o in overrides if not o.lstrip("+").startswith("resume=")]))
     if config.resume not in (None, AUTO):
         checkpoint = Path(config.resume).absolute()
         run = run_folder_of(checkpoint)
@@ -102,7 +103,7 @@ def fit(
     console.print(f"Operators: {backend.name} ({backend.reason}); precision: {config.trainer.precision}")
     data_ready = time.perf_counter()
     lightning.seed_everything(config.seed, verbose=False)
-    model = instantiate(config.model)
+    model = build_model(config)
     collector = build_collector(model.heads.outputs, val, config.dataset.size_bins)
     metrics = build_metrics(config.dataset.metrics, collector)
     _check_monitor(config.schedule.monitor, available_metrics(collector, metrics, val))

@@ -19,28 +19,38 @@ FORMAT = 4
 def portable_config(config: DictConfig) -> dict[str, Any]:
     """Return the configuration to store in a checkpoint, as resolved plain data.
 
-    Only `${data_dir}` stays an interpolation, so that datasets can be moved. Loggers, initial weights, trusted packages
-    and the number of workers are left out: they concern the machine or the start of the run, not the trained model.
+    Only `${data_dir}` stays an interpolation, so that datasets can be moved. Loggers, initial weights (`weights`, those
+    of the backbone, and what refers to them), trusted packages and the number of workers are left out: they concern the
+    machine or the start of the run, not the trained model.
     """
     data_dir = config.data_dir
     moved = config.copy()
     OmegaConf.set_readonly(moved, False)
     moved.data_dir = DATA_DIR.replace("$", "\0")
-    moved.logger = moved.workers = None
+    moved.logger = moved.workers = moved.weights = None
     moved.trust = []
+    _drop_weights(moved.backbone)
     plain = OmegaConf.to_container(moved, resolve=True)
 
     def restore(value: Any) -> Any:
         if isinstance(value, str):
             return value.replace("\0", "$")
         if isinstance(value, dict):
-            # The checkpoint holds the trained weights.
-            return {k: None if k == "weights" and isinstance(v, str) else restore(v) for k, v in value.items()}
+            return {k: restore(v) for k, v in value.items()}
         return [restore(v) for v in value] if isinstance(value, list) else value
 
     result: dict[str, Any] = restore(plain)
     result["data_dir"] = data_dir
     return result
+
+
+def _drop_weights(backbone: DictConfig) -> None:
+    """Replace the names of initial weights in a backbone by None, in place: a checkpoint has the trained ones."""
+    for key, value in OmegaConf.to_container(backbone, resolve=False).items():  # type: ignore[union-attr]
+        if key == "weights" and isinstance(value, str):
+            backbone[key] = None
+        elif isinstance(value, dict):
+            _drop_weights(backbone[key])
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -88,15 +98,18 @@ def checkpoint_config(content: Mapping[str, Any]) -> DictConfig:
     return config
 
 
+def model_state(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the model's state dict in the content of a checkpoint (see `read_checkpoint`)."""
+    return {k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")}
+
+
 def load_checkpoint(model: nn.Module, content: Mapping[str, Any], source: str) -> None:
     """Load a checkpoint's weights into `model`.
 
     Raises:
         ValueError: the weights are of another model; the message names the keys that do not fit.
     """
-    state: dict[str, Tensor] = {
-        k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")
-    }
+    state = model_state(content)
     own = model.state_dict()
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     shapes = [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]

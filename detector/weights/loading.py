@@ -26,14 +26,16 @@ class LoadReport:
     """layers that keep their random weights"""
     reason: str = ""
     """why they were not loaded"""
+    added: list[str] = field(default_factory=list)
+    """further heads that the weights do not have, which keep their random weights as well"""
 
     def __str__(self) -> str:
         text = f"weights: {self.loaded} tensors from {self.source}"
-        return (
-            f"{text}; randomly initialized for {self.reason}: {', '.join(self.reinitialized)}"
-            if self.reinitialized
-            else text
-        )
+        if self.reinitialized:
+            text += f"; randomly initialized for {self.reason}: {', '.join(self.reinitialized)}"
+        if self.added:
+            text += f"; randomly initialized, since the weights have no such head: {', '.join(self.added)}"
+        return text
 
 
 def load_weights(model: nn.Module, pretrained: PretrainedWeights, classes: Sequence[str]) -> LoadReport:
@@ -46,6 +48,7 @@ def load_weights(model: nn.Module, pretrained: PretrainedWeights, classes: Seque
     - Other classes: the predictors keep their random weights.
 
     All other tensors are loaded; none may be missing or left over. A model without a trainable RPN keeps its proposer.
+    A further head of which the weights have no tensor, such as one added for fine-tuning, keeps its random weights.
 
     Args:
         model: a model for `classes`, built with the conventions of the weights.
@@ -60,6 +63,10 @@ def load_weights(model: nn.Module, pretrained: PretrainedWeights, classes: Seque
     if not any(k.startswith("proposer.head.") for k in own):  # proposals from a file, or a frozen RPN
         state = {k: v for k, v in state.items() if not k.startswith("proposer.")}
         state |= {k: v for k, v in own.items() if k.startswith("proposer.")}
+    heads = [f"{name}." for name, part in model.named_modules() if isinstance(part, FurtherHead)]
+    heads = [head for head in heads if any(key.startswith(head) for key in own)]
+    added = [head for head in heads if not any(key.startswith(head) for key in state)]
+    own = {k: v for k, v in own.items() if not k.startswith(tuple(added))}
     theirs = _dependent(state, pretrained.num_classes, further)
     reinitialized = theirs | _dependent(own, len(classes), further)
     rows = _rows(pretrained, classes)
@@ -75,9 +82,10 @@ def load_weights(model: nn.Module, pretrained: PretrainedWeights, classes: Seque
         }
     expected = {k: v for k, v in own.items() if not k.endswith(COUNTER) and _module(k) not in reinitialized}
     _check(pretrained, state, expected | {k: v for k, v in own.items() if k in state})
-    model.load_state_dict(own | state)
+    model.load_state_dict(model.state_dict() | state)
     made = sorted({_module(k) for k in own} & reinitialized)
-    return LoadReport(pretrained.source, len(state), made, _reason(pretrained, classes) if made else "")
+    reason = _reason(pretrained, classes) if made else ""
+    return LoadReport(pretrained.source, len(state), made, reason, [head.rstrip(".") for head in added])
 
 
 def _module(key: str) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from detector.weights import detectron2, torchvision
-from detector.weights.checkpoints import read_checkpoint
+from detector.weights.checkpoints import model_state, read_checkpoint
 from detector.weights.conversion import PretrainedWeights
 
 PREFIX = "torchvision:"
@@ -66,10 +66,9 @@ def _read_torchvision(source: str) -> PretrainedWeights:
 
 def _read_own(path: Path) -> PretrainedWeights:
     content = read_checkpoint(path)
-    state = {k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")}
     config = content["aligned_rcnn"]["config"]
     classes = config.get("classes")
-    return PretrainedWeights(state, [], None if classes is None else list(classes), str(path), config)
+    return PretrainedWeights(model_state(content), [], None if classes is None else list(classes), str(path), config)
 
 
 def _is_torch_archive(path: Path) -> bool:

@@ -34,18 +34,14 @@ FACTORIES = frozenset(
         "detector.models.extracted.torchvision_model",
         "detector.models.losses.giou",
         "detector.models.losses.smooth_l1",
-        "detector.models.mask_head.ClassAgnostic",
-        "detector.models.mask_head.Sigmoid",
-        "detector.models.mask_head.Softmax",
-        "detector.models.rpn.Limits",
-        "detector.models.selection.Select",
         "detector.training.optim.cosine",
         "detector.training.optim.multistep",
     }
 )
-"""Functions and classes that a checkpoint may build, besides operators of `ops`, `nn.Module`s and optimisers."""
+"""Functions and classes that a checkpoint may build, besides operators of `ops`, classes of `detector.models` (such as
+a head's `Output`), `nn.Module`s and optimisers."""
 
-MODULES = ("detector.models.", "torch.nn.modules.", "torchvision.ops.")
+MODULES = ("torch.nn.modules.", "torchvision.ops.")
 """Prefixes of the modules whose `nn.Module`s a checkpoint may build."""
 
 _trusted: set[str] = set()
@@ -109,6 +105,8 @@ def _is_allowed(target: str) -> bool:
     found = getattr(importlib.import_module(module), name)
     if not isinstance(found, type):
         return False
+    if found.__module__.startswith("detector.models."):
+        return True
     if issubclass(found, nn.Module):
         return found.__module__.startswith(MODULES)
     return issubclass(found, torch.optim.Optimizer | LRScheduler) and found.__module__.startswith("torch.optim.")
@@ -142,7 +140,8 @@ def check_targets(config: Mapping[str, Any], source: str, new_run: bool = False)
         if "_args_" in node:
             raise ValueError(f"{source}: {key}._args_ is not allowed: give arguments by name")
         target = node.get("_target_")
-        if target is not None and isinstance(node.get("weights"), str | Mapping):
+        own = isinstance(target, str) and _within(target.rpartition(".")[0], _trusted)
+        if target is not None and not own and isinstance(node.get("weights"), str | Mapping):
             raise ValueError(
                 f"{source}: {key}.weights = {node['weights']!r}: not allowed, since a checkpoint has its own weights"
             )
@@ -150,6 +149,38 @@ def check_targets(config: Mapping[str, Any], source: str, new_run: bool = False)
             raise ValueError(
                 f"{source}: {key}.root = {node.get('root')!r}: shapes may be written under {DATA_DIR} only"
             )
+
+
+LOGGERS = ("CSVLogger", "CometLogger", "LitLogger", "MLFlowLogger", "NeptuneLogger", "TensorBoardLogger", "WandbLogger")
+"""Classes of `lightning.pytorch.loggers` that the folder of a run may build when the run is resumed."""
+
+
+def check_loggers(loggers: Any, source: str) -> None:
+    """Refuse loggers recorded in a run's folder, unless they are Lightning's or of a trusted package.
+
+    Args:
+        loggers: nodes by name, plain data.
+        source: where they come from, for messages.
+
+    Raises:
+        ValueError: one is not trusted; the message says how to allow it.
+    """
+    for key, value in _strings(loggers, "logger"):
+        if "${" in value:
+            raise ValueError(f"{source}: {key} = {value!r}: interpolations are not allowed here")
+        if key.rpartition(".")[2].strip() != "_target_":
+            continue
+        module, _, name = value.rpartition(".")
+        try:
+            allowed = (module == "lightning.pytorch.loggers" and name in LOGGERS) or (
+                _within(module, _trusted) and _is_allowed(value)
+            )
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"{source}: {key} = {value!r} is not there in this version ({error})") from error
+        if not allowed:
+            package = value.split(".")[0]
+            trust = f"trust=[{package}] if you trust the package, or " if _is_own_package(value) else ""
+            raise ValueError(f"{source}: {key} = {value!r} is not trusted: give {trust}another logger, logger=...")
 
 
 def _refusal(target: str, key: str, source: str, new_run: bool) -> str:

@@ -82,7 +82,7 @@ def test_reads_what_was_written(tmp_path: Path) -> None:
         ("study.yaml", "- 16.0", "- wide", "size_bins must be numbers of pixels"),
         ("study.yaml", "  - 16.0\n", "", "size_bins must be two sides for each dataset"),
         ("study.yaml", "label: RoIPool", "label: null", "label must be text, not None"),
-        ("study.yaml", "- shapes_coco", "- ../coco", "'../coco' is to be the name of files and folders"),
+        ("study.yaml", "- shapes_coco", "- ../coco", "'../coco' is used as a file name"),
         ("metrics.csv", "0.3333333333333333", "33.3", "must be a fraction in 0..1, not (33.3, 0.5)"),
         ("metrics.csv", "0.3333333333333333", "-0.1", "must be a fraction in 0..1"),
         ("differences.csv", "-0.1,-0.2,0.0", "-0.1,0.2,0.0", "an interval that ends before it begins: [0.2, 0.0]"),
@@ -154,7 +154,7 @@ def test_a_study_without_published_numbers_and_bins(tmp_path: Path) -> None:
 
 
 def test_writes_no_name_that_could_not_be_read(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"'BCCD \(small\)' is to be the name of files"):
+    with pytest.raises(ValueError, match=r"'BCCD \(small\)' is used as a file name"):
         write_records(tmp_path / "new", replace(RECORDS, study=replace(STUDY, datasets=["BCCD (small)"])))
     assert not (tmp_path / "new").exists()
 

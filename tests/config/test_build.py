@@ -1,6 +1,8 @@
 """Targets that the configuration in a checkpoint may build, and its content."""
 
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -11,10 +13,12 @@ from omegaconf.errors import ReadonlyConfigError
 
 from detector.config import build
 from detector.config.conventions import apply_conventions
-from detector.config.resolve import resolve, with_classes
+from detector.config.resolve import _trained_config, resolve, with_classes
 from detector.config.trained import open_checkpoint
+from detector.training.resume import differences
+from detector.weights import trust
 from detector.weights.checkpoints import FORMAT, portable_config
-from detector.weights.trust import check_targets, trust_packages
+from detector.weights.trust import check_loggers, check_targets, trust_packages
 from tests.conftest import CLASSES, compose_config
 
 HARMLESS = "ops.multiscale_roi_align"
@@ -128,6 +132,41 @@ def test_a_checkpoint_needs_no_initial_weights(tmp_path: Path) -> None:
         build.build_model(OmegaConf.create(plain))
 
 
+def test_an_argument_called_weights_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Head:
+        pass
+
+    package = ModuleType("mypackage")
+    package.Head, Head.__module__ = Head, "mypackage"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mypackage", package)
+    monkeypatch.setattr(trust, "_trusted", {"mypackage"})
+    for weights in ("balanced", "{a: 1, b: 2}"):
+        head = f"+model.heads.further.mine={{_target_: mypackage.Head, weights: {weights}, of: {{weights: x}}}}"
+        config = with_classes(compose_config(head, "backbone=resnet18_c4", "backbone.weights=imagenet"), CLASSES)
+        plain = portable_config(config)
+        assert plain["model"]["heads"]["further"]["mine"] == OmegaConf.to_container(config.model.heads.further.mine)
+        assert plain["model"]["heads"]["box_head"]["trunk"]["stage"]["weights"] is None
+        assert plain["model"]["backbone"]["body"]["weights"] is None
+        check_targets(plain, "own")
+    monkeypatch.setattr(trust, "_trusted", set())
+    with pytest.raises(ValueError, match="own"):
+        check_targets(plain, "own")
+
+
+def test_initial_weights_do_not_make_another_run(tmp_path: Path) -> None:
+    config = compose_config("backbone=resnet18_c4", "backbone.weights=imagenet", "weights=a.ckpt", "+mine.weights=x")
+    config = with_classes(config, CLASSES)
+    one, resumed = (
+        OmegaConf.to_container(c, resolve=True) for c in (config, OmegaConf.create(portable_config(config)))
+    )
+    assert differences(one, resumed) == differences(resumed, one) == set()
+    resumed["mine"]["weights"] = None
+    assert differences(one, resumed) == {"mine.weights"}
+    other = compose_config("backbone=resnet18_c4", "backbone.weights=here.pth", "weights=a.ckpt", "+mine.weights=x")
+    found = differences(one, OmegaConf.to_container(with_classes(other, CLASSES), resolve=True))
+    assert {"backbone.weights", "model.backbone.body.weights"} <= found
+
+
 def test_data_dir_can_be_changed_in_a_checkpoint(tmp_path: Path) -> None:
     moved = OmegaConf.create(portable_config(with_classes(compose_config("data_dir=here"), CLASSES)))
     assert moved.dataset.train.root == "here/shapes_coco"
@@ -202,6 +241,15 @@ def test_torchvision_weights_do_not_depend_on_the_dataset(tmp_path: Path) -> Non
         open_checkpoint(tmp_path / "own.pth")
 
 
+@pytest.mark.parametrize("mark", ["", "++"])
+def test_an_augmentation_given_for_foreign_weights_is_used(tmp_path: Path, mark: str) -> None:
+    trained = open_checkpoint(torchvision_file(tmp_path))
+    own = f"{mark}dataset.val_augment.short_sizes=[96]"
+    for overrides, sizes in (([own], [96]), ([], [800])):
+        config = compose_config("checkpoint=x.pth", "dataset=coco", *overrides, name="evaluate")
+        assert list(_trained_config(config, trained, overrides).dataset.val_augment.short_sizes) == sizes
+
+
 @pytest.mark.parametrize("name", ["os", "torch", "detector.models", "subprocess", "a-b", ""])
 def test_trust_is_for_packages_of_the_user(name: str) -> None:
     with pytest.raises(ValueError, match="trust="):
@@ -214,6 +262,50 @@ def test_a_head_that_is_switched_off_needs_nothing() -> None:
     config = with_classes(compose_config("model=mask_rcnn", "model.heads.further.mask=null"), CLASSES)
     assert build.needed_annotations(config.model) == set()
     assert list(build.build_model(config).heads.further) == []
+
+
+def test_loggers_of_a_folder_are_lightnings_or_trusted() -> None:
+    good = {"board": {"_target_": "lightning.pytorch.loggers.TensorBoardLogger", "name": ""}}
+    check_loggers(good, "config.yaml")
+    for target in ("os.system", "lightning.pytorch.loggers.tensorboard.os.system", "lightning.pytorch.Trainer", ""):
+        with pytest.raises(ValueError, match=r"config\.yaml: logger\.mine\._target_"):
+            check_loggers(good | {"mine": {"_target_": target}}, "config.yaml")
+    with pytest.raises(ValueError, match=r"give trust=\[mypackage\] if you trust"):
+        check_loggers({"mine": {"_target_": "mypackage.Lines"}}, "config.yaml")
+    with pytest.raises(ValueError, match="interpolations"):
+        check_loggers({"board": {"name": "${oc.env:HOME}"}}, "config.yaml")
+
+
+class Points:
+    """A dataset with switches for two kinds of annotations."""
+
+    def __init__(self, masks: bool = True, points: bool = False, age: float = 0.0) -> None:
+        self.read = (masks, points, age)
+
+
+class PointsHead:
+    needs = ("points", "age")
+
+
+@pytest.mark.parametrize(
+    ("head", "node", "read"),
+    [
+        (True, {}, (True, True, 0.0)),  # `age` is a number, no switch
+        (True, {"masks": True}, (False, True, 0.0)),
+        (True, {"masks": True, "points": False}, (False, False, 0.0)),
+        (False, {"masks": True}, (False, False, 0.0)),
+    ],
+)
+def test_datasets_read_the_annotations_that_the_heads_need(head: bool, node: dict[str, bool], read: object) -> None:
+    further = {"mine": {"_target_": f"{__name__}.PointsHead"}} if head else {}
+    model = OmegaConf.create({"heads": {"further": further}})
+    dataset = build.open_split(OmegaConf.create({"_target_": f"{__name__}.Points", **node}), "train", model)
+    assert getattr(dataset, "read") == read  # noqa: B009
+
+
+@pytest.mark.parametrize("name", ["box_head.Prediction", "mask_head.Sigmoid", "selection.Select", "rpn.Limits"])
+def test_classes_of_the_models_are_trusted(name: str) -> None:
+    check_targets(node(f"detector.models.{name}"), "x.ckpt")
 
 
 def test_functions_of_torch_say_what_to_do() -> None:

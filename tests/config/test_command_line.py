@@ -8,8 +8,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from detector.config.command_line import FULL_ERROR, run
+from detector.config.compose import compose_config as compose_inside
 from detector.config.mistakes import explain, unknown_key
-from detector.config.overrides import allow_new_keys, parse, quote_override, quote_value, split_options
+from detector.config.overrides import allow_new_keys, parse, plain_keys, quote_override, quote_value, split_options
 from detector.config.show import format_config
 from tests.conftest import ROOT, compose_config
 
@@ -132,6 +133,8 @@ def test_options_may_stand_anywhere() -> None:
 def test_keys_of_the_weights_preset_are_allowed() -> None:
     given = ["weights=w.pkl", "model.heads.select.score=0.1", "pooler=roialign", "hydra.run.dir=x", "seed=1"]
     assert allow_new_keys(given) == [given[0], "++model.heads.select.score=0.1", *given[2:]]
+    assert plain_keys(given) == ("model.heads.select.score",)
+    assert allow_new_keys(["++weights=w.pkl", given[1]])[1] == "++" + given[1]
     assert allow_new_keys(given[1:]) == given[1:]
 
 
@@ -180,6 +183,13 @@ def test_mistakes_are_explained_with_suggestions(override: str, message: str) ->
     assert message in said
     for advice in ("append", "+schedule", "Search path", "search path", "HYDRA", "struct", "full_key", "\n"):
         assert advice not in said
+
+
+def test_a_choice_that_is_no_name_is_explained_without_the_overrides() -> None:
+    error = ValueError("Config group override must be a string or a list. Got int")
+    assert explain(error, "train") == explain(error, "train", ["seed=1"]) == str(error)
+    with pytest.raises(ValueError, match=r"backbone=3: give a name, or leave it out\. Choices: extracted_fpn, "):
+        compose_inside(["backbone=3"])
 
 
 def test_suggestions_depend_on_the_other_choices() -> None:
@@ -297,6 +307,18 @@ def test_cfg_job_creates_no_folder(
         assert shown.startswith("# Choices\n")
         assert "#   pooler=roipool\n" in shown
         assert OmegaConf.create(shown).pooler.operator["_target_"] == "ops.multiscale_roi_pool"
+    call(
+        monkeypatch,
+        tmp_path,
+        "weights=torchvision:fasterrcnn_resnet50_fpn",
+        "schedule.x.y=1",
+        "-c",
+        "job",
+        name="train",
+    )
+    shown = capsys.readouterr().out
+    assert shown.startswith("# Not shown: the settings that weights=torchvision:fasterrcnn_resnet50_fpn brings")
+    assert OmegaConf.create(shown).schedule.x.y == 1
     call(monkeypatch, tmp_path, "-c", "job", "-p", "schedule", name="train")
     assert capsys.readouterr().out.startswith("# @package schedule\nsteps:")
     assert list(tmp_path.iterdir()) == []

@@ -61,7 +61,7 @@ def test_boxes_agree_with_the_visible_masks(made):
         for box, mask in zip(sample.target.boxes, masks, strict=True):
             rows, columns = torch.nonzero(mask.any(1))[:, 0], torch.nonzero(mask.any(0))[:, 0]
             tight = torch.tensor([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
-            # A pixel belongs to the mask from half coverage on; only the tip of a triangle is thinner for longer.
+            # A pixel of at least half coverage belongs to the mask; only the tip of a triangle is thinner for longer.
             assert (box - tight).abs().max() < 3.0
             assert (box - tight).abs().median() < 1.0
 

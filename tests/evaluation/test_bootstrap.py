@@ -41,13 +41,13 @@ def test_intervals_cover_the_truth() -> None:
     # Objects of an image are found together or not at all, so that objects resampled one by one would cover too rarely.
     rng = np.random.default_rng(7)
     images, draws = 100, 400
-    weights = resample(images, 0, 400)
+    repeats = resample(images, 0, 400)
     covered = naive = zero = 0
     for _ in range(draws):
         truths = rng.integers(1, 5, images).astype(np.int32)
         hard = rng.random(images) < 0.5
         chance = np.where(hard, 0.2, 0.9)  # 0.55 of all objects are found: 55 or 56 of the 101 levels
-        a, b = (average_precision(*simulated(rng, truths, chance), truths, weights) for _ in range(2))
+        a, b = (average_precision(*simulated(rng, truths, chance), truths, repeats) for _ in range(2))
         low, high = np.quantile(a, [0.025, 0.975])
         covered += low <= 55.5 / 101 <= high
         half = 1.96 * math.sqrt(0.55 * 0.45 / truths.sum())

@@ -126,6 +126,18 @@ def test_c4_runs_its_stage_once_on_each_roi_in_training() -> None:
     assert sum(float(loss.detach()) > 0 for loss in losses.values()) == 5
 
 
+def test_c4_runs_its_stage_once_on_all_detections() -> None:
+    model = confident(model_with("faster_rcnn", "resnet18_c4", one=AgeHead(512), other=AgeHead(512)))
+    rois: list[int] = []
+    trunk = model.heads.box_head.trunk
+    assert isinstance(trunk, StageTrunk)
+    trunk.stage.register_forward_pre_hook(lambda _, given: rois.append(len(given[0])))
+    with torch.inference_mode():
+        found = model(random_batch(3, 2))
+    assert len(rois) == 2  # for the box head, and for all further heads together
+    assert rois[1] == sum(len(objects) for objects in found) > 0
+
+
 def test_heads_run_in_their_order_and_share_no_names_of_losses() -> None:
     first, second = AgeHead(32), AgeHead(32)
     model = model_with("faster_rcnn", "resnet18_small_fpn", a=first, b=second)

@@ -202,7 +202,7 @@ def test_true_boxes_are_among_the_rois() -> None:
     target: Target = random_batch(3).targets[0]
     rois = sample(torch.zeros(0, 4), target)
     assert torch.equal(rois.boxes, target.boxes[rois.index])
-    assert torch.equal(rois.boxes, rois.truth)
+    assert torch.equal(rois.boxes, rois.gt_boxes)
     assert torch.equal(rois.labels, target.labels[rois.index])
     assert sorted(rois.index.tolist()) == [0, 1, 2]
 

@@ -176,7 +176,7 @@ def test_the_operator_follows_from_the_pooler() -> None:
     ],
 )
 def test_words_that_the_operator_does_not_know_are_refused(choices: list[str]) -> None:
-    with pytest.raises(ValueError, match=r"roipool, as they are.*'model\.heads'"):
+    with pytest.raises(ValueError, match=r"roipool with their default mode, aligned and quantization.*'model\.heads'"):
         small_model("model=rfcn", *choices)
 
 

@@ -161,6 +161,8 @@ def test_a_study_is_interrupted_resumes_and_writes_its_report(tmp_path: Path, ru
         (["report=nowhere"], "report=nowhere: give a list of folders"),
         (["seed=3"], "give study.seeds=[...]"),
         (["datasets=[shapes_coco]", "dataset=coco"], "leaves out coco"),
+        (["backbone=3"], "error: backbone=3: give a name, or leave it out. Choices: extracted_fpn,"),
+        (["schedule.step=3"], "unknown key 'schedule.step'; did you mean schedule.steps?"),
         (["arms=roipool"], "arms=roipool: give a list of names"),
         (["trust=mine"], "trust=mine: give a list of packages"),
         (["--compare", "here", "there"], "config.yaml"),

@@ -8,6 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
+from detector.training.folder import read_config
 from tests.scripts.conftest import Run, run_script
 
 
@@ -86,6 +87,18 @@ def test_two_runs(run: Run, tmp_path: Path) -> None:
     done = run_script("alignment", *arguments, cwd=tmp_path)
     assert done.returncode == 1
     assert "no predictions" in done.stderr
+
+
+def test_only_runs_with_levels_are_measured_by_error(run: Run, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        config = OmegaConf.load(run.folder / "config.yaml")
+        del config.pooler.assign
+        OmegaConf.save(config, tmp_path / name / "config.yaml")
+        assert read_config(tmp_path / name).seed == 0
+    done = run_script("alignment", "runs=[first,second]", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "first/config.yaml is not the configuration of a training run: it lacks pooler.assign" in done.stderr
 
 
 FEW = ["dataset=shapes", "dataset.train.train=2", "dataset.train.val=2"]

@@ -15,6 +15,13 @@ def test_counts_of_a_dataset(tmp_path: Path) -> None:
     assert {p.name.split("-")[0] for p in (tmp_path / "data").iterdir()} == {"shapes_voc"}
 
 
+def test_models_have_no_place_here(tmp_path: Path) -> None:
+    for name in ("data", "alignment"):
+        done = run_script(name, "model=mask_rcnn", cwd=tmp_path)
+        assert done.returncode == 1
+        assert "unknown key 'model'; the configuration has" in done.stderr
+
+
 def test_missing_data_is_named(tmp_path: Path) -> None:
     done = run_script("data", "dataset=coco", "data_dir=nowhere", cwd=tmp_path)
     assert done.returncode == 1

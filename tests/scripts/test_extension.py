@@ -1,6 +1,7 @@
 """A user's package with a part of each kind works in all scripts."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,15 @@ def test_it_trains_with_every_part(home: Path) -> None:
     assert config["model"]["heads"]["box_pooler"]["operator"]["_target_"] == "microscopy.parts.centre_pool"
 
 
+def test_its_recorded_command_makes_it_again(home: Path) -> None:
+    command = shlex.split((home / "run" / "command.txt").read_text())
+    assert command[:2] == ["python", "scripts/train.py"]
+    assert command[2:] == [SEARCH_PATH, *PARTS, *SHORT, TRUST]
+    again = ["schedule.steps=1", "hydra.run.dir=again", "--cfg", "job"]
+    done = run_script("train", *command[2:], *again, cwd=home, path=PACKAGE)
+    assert done.returncode == 0, done.stderr
+
+
 def test_training_needs_trust(tmp_path: Path) -> None:
     done = run_script("train", SEARCH_PATH, *PARTS, *SHORT, "hydra.run.dir=run", cwd=tmp_path, path=PACKAGE)
     assert done.returncode == 1
@@ -88,6 +98,9 @@ def test_an_interrupted_run_resumes_only_with_trust(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert torch.load(checkpoint, weights_only=True)["global_step"] == 4
     assert "radius/error" in json.loads((tmp_path / "run" / "metrics.json").read_text())
+    lines = (tmp_path / "run" / "lines.txt").read_text().splitlines()  # the run's own logger goes on
+    assert {line.split()[0] for line in lines if "loss" in line} == {"0", "1", "2", "3"}
+    assert list(OmegaConf.load(tmp_path / "run" / "config.yaml").logger) == ["lines"]
     assert "trust:\n- microscopy\n" in (tmp_path / "run" / "config.yaml").read_text()
 
 
@@ -95,11 +108,17 @@ def test_an_augmentation_takes_the_place_of_the_default_one(tmp_path: Path) -> N
     small = ["dataset.train.train=4", "dataset.train.val=2", "backbone.channels=16", "backbone.width=32", "logger=none"]
     node = "{_target_: microscopy.parts.Darken, least: 0.5}"
     refused = run_script("train", *small, f"dataset.train_augment={node}", TRUST, cwd=tmp_path, path=PACKAGE)
-    assert "give ++dataset.train_augment={...}" in refused.stderr
+    assert "write ++dataset.train_augment={...}" in refused.stderr
     darken = f"++dataset.train_augment={node}"
     done = run_script("train", *small, *SHORT, darken, TRUST, "hydra.run.dir=run", cwd=tmp_path, path=PACKAGE)
     assert done.returncode == 0, done.stderr
     augment = OmegaConf.load(tmp_path / "run" / "config.yaml").dataset.train_augment
+    assert augment == {"_target_": "microscopy.parts.Darken", "least": 0.5}
+    checkpoint = "checkpoint=run/checkpoints/last.ckpt"
+    own = ["dataset=shapes", *small[:2], "data_dir=data", f"++dataset.val_augment={node}", TRUST, "workers=0"]
+    done = run_script("evaluate", checkpoint, *own, "hydra.run.dir=again", cwd=tmp_path, path=PACKAGE)
+    assert done.returncode == 0, done.stderr
+    augment = OmegaConf.load(tmp_path / "again" / "config.yaml").dataset.val_augment
     assert augment == {"_target_": "microscopy.parts.Darken", "least": 0.5}
 
 

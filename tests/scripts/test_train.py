@@ -206,6 +206,21 @@ def test_resuming_on_another_machine_gives_equal_results(tmp_path: Path, run: Ru
         assert trainer.precision == "32-true"
 
 
+def test_resuming_keeps_the_logger_unless_another_is_given(tmp_path: Path, run: Run) -> None:
+    arguments = [f"data_dir={run.folder.parent / 'data'}", *SMALL]
+    done = run_script("train", "hydra.run.dir=run", "logger=none", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    checkpoint, config = tmp_path / "run" / "checkpoints" / "last.ckpt", tmp_path / "run" / "config.yaml"
+    for change, logger in (((), {}), (("logger=tensorboard",), {"tensorboard"}), ((), {"tensorboard"})):
+        done = run_script("train", f"resume={checkpoint}", *change, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert set(OmegaConf.load(config).logger or {}) == set(logger)
+    config.write_text(config.read_text().replace("lightning.pytorch.loggers.TensorBoardLogger", "os.system"))
+    done = run_script("train", f"resume={checkpoint}", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "is not trusted: give another logger, logger=..." in done.stderr
+
+
 def test_resume_auto_resumes_unfinished_runs_and_keeps_finished_ones(tmp_path: Path, run: Run) -> None:
     arguments = [f"data_dir={run.folder.parent / 'data'}", "hydra.run.dir=run", "resume=auto", *SMALL]
     metrics, checkpoint = tmp_path / "run/metrics.json", tmp_path / "run/checkpoints/last.ckpt"

@@ -85,6 +85,16 @@ def test_fine_tuning_on_other_classes(tmp_path: Path, weights: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_studies_take_keys_of_the_preset(tmp_path: Path, weights: str) -> None:
+    few = ["dataset=shapes", "dataset.train.train=4", "dataset.train.val=2", *SMALL, "study.seeds=[0]"]
+    study = ["study=half_pixel", "arms=[without]", f"weights={weights}", *few, "schedule.optimizer.momentum=0.75"]
+    done = run_script("ablate", *study, "schedule.steps=0", cwd=tmp_path)  # composes, and reads the weights
+    assert "schedule.steps must be a whole number" in done.stderr, done.stderr
+    wrong = run_script("ablate", *study, "trainer.precison=32-true", cwd=tmp_path)
+    assert wrong.returncode == 1
+    assert "unknown key 'trainer.precison'; did you mean trainer.precision?" in wrong.stderr
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [

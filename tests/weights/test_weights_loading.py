@@ -136,14 +136,34 @@ def test_mismatched_tensors_are_named_with_the_way_out() -> None:
         ValueError, match=r"12 left over \(heads\.further\.mask.*they need experiment=detectron2_fpn model="
     ):
         weights.load_weights(small_model("model=faster_rcnn"), pretrained, CLASSES)
+    fewer = pretrained_of(model_of(CLASSES), CLASSES)
+    for key in [k for k in fewer.state if k.startswith("heads.further.mask.predictor.") and "10" not in k]:
+        del fewer.state[key]
     with pytest.raises(
-        ValueError, match=r"12 tensors missing \(heads\.further\.mask.*train with the configuration of the run"
+        ValueError, match=r"10 tensors missing \(heads\.further\.mask.*train with the configuration of the run"
     ):
-        weights.load_weights(model_of(CLASSES), pretrained_of(small_model("model=faster_rcnn"), CLASSES), CLASSES)
+        weights.load_weights(model_of(CLASSES), fewer, CLASSES)
     with pytest.raises(
         ValueError, match=r"6 of another shape .*classify\.weight is \[5, 64\] and the model's \[5, 48\]"
     ):
         weights.load_weights(model_of(CLASSES, "backbone.width=48"), pretrained, CLASSES)
+
+
+@pytest.mark.parametrize("classes", [CLASSES, ["a", "b"]], ids=["the same classes", "other classes"])
+def test_a_further_head_that_the_weights_lack_stays_random(classes: list[str]) -> None:
+    pretrained = pretrained_of(small_model("model=faster_rcnn"), CLASSES)
+    model = model_of(classes, seed=2)
+    before = {k: v.clone() for k, v in model.state_dict().items() if k.startswith("heads.further.mask.")}
+    report = weights.load_weights(model, pretrained, classes)
+    assert report.added == ["heads.further.mask"]
+    assert str(report).endswith("; randomly initialized, since the weights have no such head: heads.further.mask")
+    assert not any("further" in name for name in report.reinitialized)
+    state = model.state_dict()
+    assert len(before) == 12
+    assert all(state[key].equal(value) for key, value in before.items())
+    lateral = next(key for key in state if key.startswith("backbone.lateral."))
+    assert state[lateral].equal(pretrained.state[lateral])
+    assert bool(report.reinitialized) is (classes != CLASSES)
 
 
 def test_checkpoints_of_this_project_are_read_and_loaded(tmp_path: Path) -> None:

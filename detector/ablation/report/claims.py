@@ -22,7 +22,7 @@ EXACT = 1e-6
 """Tolerance for rounding in computed numbers."""
 
 Verdict = Literal["held", "not held", "cannot be told", "not measured", "no direction claimed"]
-Size = Literal["held", "not held: larger", "not held: smaller", "cannot be told", ""]
+SizeVerdict = Literal["held", "not held: larger", "not held: smaller", "cannot be told", ""]
 Judge = Callable[[Effect], Verdict]
 
 CLAIMS = {
@@ -57,7 +57,7 @@ class Row:
     measured: Effect | str
     """an effect in fractions, or text for computed claims"""
     direction: Verdict
-    size: Size
+    size: SizeVerdict
     runs: frozenset[frozenset[str]] = frozenset()
     """overrides of the measured runs, to count a row once that several studies have by shared runs"""
 
@@ -99,7 +99,7 @@ def undirected(effect: Effect) -> Verdict:
     return "no direction claimed"
 
 
-def size(effect: Effect, gain: float | None) -> Size:
+def size(effect: Effect, gain: float | None) -> SizeVerdict:
     """Judge whether the interval contains the published gain (in points) and excludes zero."""
     if gain is None:
         return ""

@@ -32,8 +32,8 @@ class Summary:
 class Difference:
     """A mean difference over seeds, with Student's interval and two-sided p-value.
 
-    `sd` is None with one seed. Interval and p are None with one seed and where all differences are equal, which rather
-    is the sign of a run counted twice than of certainty.
+    `sd` is None with one seed. Interval and p are None with one seed and where all differences are equal, which
+    suggests that a run was counted twice.
     """
 
     mean: float
