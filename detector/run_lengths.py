@@ -65,7 +65,7 @@ def _unpack(counts: str | bytes) -> NDArray[np.int64]:
     another follows; the last group's highest bit is the sign. From the fourth number on it is the difference to the
     number before the last.
     """
-    text = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
+    text = counts.encode() if isinstance(counts, str) else counts
     groups = np.frombuffer(text if isinstance(text, bytes) else b"", np.uint8).astype(np.int64) - 48
     if not len(groups) or groups.min() < 0 or groups.max() > 63 or groups[-1] & 32:
         raise ValueError("not a text that pycocotools writes")
