@@ -80,7 +80,7 @@ def test_broken_codes_are_named(counts: object, message: str) -> None:
     good = encode(Masks.from_dense([torch.ones(2, 3, dtype=torch.bool)], (2, 3)))[0]
     with pytest.raises(ValueError, match=rf"^b: the run lengths are broken \(.*{message}"):
         decode([good, {"counts": counts}], (2, 3), ["a", "b"])
-    with pytest.raises(ValueError, match="^mask 0: "):
+    with pytest.raises(ValueError, match=r"^mask 0: "):
         decode([{"counts": counts}], (2, 3))
 
 
