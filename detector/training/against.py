@@ -91,11 +91,14 @@ def _status(key: str) -> int:
 def checkout(commit: str, repository: Path = ROOT) -> Iterator[Path]:
     """Check a commit out into a temporary folder, a `git worktree` that is removed at the end.
 
+    One that a killed process has left is forgotten at the next call, once its folder is gone.
+
     Raises:
         ValueError: there is no git, or no such commit.
     """
     with tempfile.TemporaryDirectory(prefix="aligned-rcnn-") as folder:
         place = Path(folder) / "checkout"
+        _git(repository, "worktree", "prune")
         _git(repository, "worktree", "add", "--detach", str(place), commit)
         try:
             yield place
