@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ops import benchmark
 
 
-WORKLOADS = ("data", "masks", "match")
+WORKLOADS = ("data", "masks", "match", "selection")
 """The files of `detector/training/workloads`."""
 
 
