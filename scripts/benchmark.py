@@ -1,8 +1,9 @@
 """Time this project against torchvision or an older commit, as a Markdown table.
 
 `python scripts/benchmark.py ops` times the RoI operators, `step` a training step and an inference pass of whole
-detectors. `match` measures time and memory of matching anchors with objects, `data` of reading and augmenting images,
-`masks` of encoding and cropping masks; with `--against COMMIT` also those of that commit, in a git worktree of it.
+detectors. Others measure time and memory: `match` of matching anchors with objects, `data` of reading and augmenting
+images, `masks` of encoding and cropping masks, `selection` of keeping the best of many boxes; with `--against COMMIT`
+also those of that commit, in a git worktree of it.
 """
 
 from __future__ import annotations
