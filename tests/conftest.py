@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -25,9 +26,14 @@ CLASSES = ["circle", "square", "star", "ring"]
 Compose = Callable[..., DictConfig]
 
 
-def compose_config(*overrides: str, name: str = "train") -> DictConfig:
+@cache
+def _composed(name: str, overrides: tuple[str, ...]) -> DictConfig:
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         return compose(name, overrides=list(overrides))
+
+
+def compose_config(*overrides: str, name: str = "train") -> DictConfig:
+    return _composed(name, overrides).copy()
 
 
 def small_model(*overrides: str, seed: int = 0) -> RCNN:
