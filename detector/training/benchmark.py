@@ -6,6 +6,7 @@ alternately; torchvision runs in both memory formats, and the faster one counts.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import resource
 from collections.abc import Callable, Sequence
@@ -70,7 +71,7 @@ def batch_of(workload: Workload, device: torch.device) -> Batch:
     return Batch(images, sizes, sizes, list(range(workload.images)), targets).to(device)
 
 
-def _rpn_and_heads(config: DictConfig) -> dict[str, object]:
+def rpn_and_heads(config: DictConfig) -> dict[str, object]:
     """Convert the RPN's and heads' settings to torchvision's arguments."""
     rpn, heads = config.model.proposer, config.model.heads
     return {
@@ -90,7 +91,7 @@ def resnet50_fpn(config: DictConfig, side: int) -> nn.Module:
         backbone_name="resnet50", weights=None, trainable_layers=5 - config.backbone.freeze_at
     )
     model: nn.Module = detection.FasterRCNN(
-        backbone, len(CLASSES) + 1, min_size=side, max_size=side, **_rpn_and_heads(config)
+        backbone, len(CLASSES) + 1, min_size=side, max_size=side, **rpn_and_heads(config)
     )
     return model
 
@@ -139,7 +140,7 @@ def default_model(config: DictConfig, side: int) -> nn.Module:
         box_roi_pool=MultiScaleRoIAlign(names, 7, 2, canonical_scale=config.dataset.canonical_size, canonical_level=4),
         box_head=detection.faster_rcnn.TwoMLPHead(channels * 49, width),
         box_predictor=detection.faster_rcnn.FastRCNNPredictor(width, len(CLASSES) + 1),
-        **_rpn_and_heads(config),
+        **rpn_and_heads(config),
     )
     return model
 
@@ -207,16 +208,28 @@ def prepare(workload: Workload, side: str, device: torch.device, dtype: torch.dt
 
 
 def _peak(index: int, side: str, device: str, dtype: torch.dtype) -> float:
-    """Return the peak memory of training steps, in MiB; run in a process of its own."""
+    """Return the peak memory of training steps, in MiB: beyond what was in use on a GPU, or of this process."""
+    cuda = device == "cuda"
+    if cuda:
+        gc.collect()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
     train, _ = prepare(WORKLOADS[index], side, torch.device(device), dtype)
     for _ in range(3):
         train()
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return _most_resident()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20 if cuda else most_resident()
 
 
-def _most_resident() -> float:
+def _peaks(index: int, device: torch.device, dtype: torch.dtype) -> dict[str, float]:
+    """Measure the peak memory of each side: on a CPU, in a process of its own."""
+    arguments = [(index, side, device.type, dtype) for side in SIDES]
+    if device.type == "cuda":
+        return {side: _peak(*given) for side, given in zip(SIDES, arguments, strict=True)}
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        return dict(zip(SIDES, pool.starmap(_peak, arguments, chunksize=1), strict=True))
+
+
+def most_resident() -> float:
     """Return the peak resident memory of this process, in MiB."""
     status = Path("/proc/self/status")  # on Linux a child process inherits its parent's `ru_maxrss`
     if not status.is_file():
@@ -234,7 +247,7 @@ def run(device: torch.device, rounds: int = 7, report: Callable[[str], None] = p
         report: called with each line.
     """
     report(f"{describe(device)}, torchvision {torchvision.__version__}; ms, median ± half the interquartile range")
-    report(f"of {rounds} rounds; memory: peak of a process that only trains, MiB.\n")
+    report(f"of {rounds} rounds; memory: peak while that model alone trains, MiB.\n")
     report("| model | dtype | pass | torchvision, NCHW | torchvision, channels last | ours | ratio to the better |")
     report("|---|---|---|---|---|---|---|")
     for index, workload in enumerate(WORKLOADS):
@@ -245,9 +258,7 @@ def run(device: torch.device, rounds: int = 7, report: Callable[[str], None] = p
                 shown = {side: str(timing) for side, timing in times.items()}
                 _row(report, workload, dtype, name, shown, {side: timing.median for side, timing in times.items()})
             del steps
-            with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-                arguments = [(index, side, device.type, dtype) for side in SIDES]
-                peaks = dict(zip(SIDES, pool.starmap(_peak, arguments, chunksize=1), strict=True))
+            peaks = _peaks(index, device, dtype)
             _row(report, workload, dtype, "memory", {side: f"{peak:.0f}" for side, peak in peaks.items()}, peaks)
 
 
