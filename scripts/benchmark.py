@@ -1,9 +1,9 @@
 """Time this project against torchvision or an older commit, as a Markdown table.
 
 `python scripts/benchmark.py ops` times the RoI operators, `step` a training step and an inference pass of whole
-detectors. Others measure time and memory: `match` of matching anchors with objects, `data` of reading and augmenting
-images, `masks` of encoding and cropping masks, `selection` of keeping the best of many boxes; with `--against COMMIT`
-also those of that commit, in a git worktree of it.
+detectors, `train` a training of Mask R-CNN. Others measure time and memory: `match` of matching anchors with objects,
+`data` of reading and augmenting images, `masks` of encoding and cropping masks, `selection` of keeping the best of many
+boxes; with `--against COMMIT` also those of that commit, in a git worktree of it.
 """
 
 from __future__ import annotations
@@ -39,25 +39,34 @@ def torchvision_pool(workload: benchmark.Workload, boxes: list[Tensor]) -> bench
 def main() -> int:
     """Parse the command line and print the table; returns 1 after a message if an argument is invalid."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["ops", "step", *WORKLOADS], help="what to time")
+    parser.add_argument("what", choices=["ops", "step", "train", *WORKLOADS], help="what to time")
     parser.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
-    parser.add_argument(
-        "--rounds", type=int, help="timed calls of each function (9), or processes of each workload (3)"
-    )
+    rounds_help = "timed calls of each function (9), turns of training (5), or processes of each workload (3)"
+    parser.add_argument("--rounds", type=int, help=rounds_help)
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     parser.add_argument("--against", metavar="COMMIT", help=f"commit to compare with; for {', '.join(WORKLOADS)}")
+    train = parser.add_argument_group("train")
+    train.add_argument("--size", type=int, nargs=2, default=(800, 1333), help="of the images (800 1333)")
+    train.add_argument("--images", type=int, default=2, help="in a batch (2)")
+    train.add_argument("--rois", type=int, default=512, help="sampled of each image (512)")
+    train.add_argument("--backbone", default="resnet50", help="torchvision's name of a ResNet (resnet50)")
+    train.add_argument("--steps", type=int, default=10, help="in each of the rounds (10)")
+    both = ["float32", "bfloat16"]
+    train.add_argument("--dtypes", nargs="+", choices=both, default=both, help="(both)")
     arguments = parser.parse_args()
 
     import torch
 
     from detector.config.cli import keep_memory
-    from detector.training import against
+    from detector.training import against, beside_torchvision
     from detector.training import benchmark as steps
     from ops import benchmark
 
-    rounds = arguments.rounds if arguments.rounds is not None else 3 if arguments.what in WORKLOADS else 9
-    if rounds < 1 or (arguments.threads or 1) < 1:
-        print("error: --rounds and --threads must be at least 1", file=sys.stderr)
+    usual = {"ops": 9, "step": 9, "train": 5}.get(arguments.what, 3)
+    rounds = usual if arguments.rounds is None else arguments.rounds
+    counts = (rounds, arguments.threads or 1, arguments.images, arguments.rois, arguments.steps)
+    if min(counts) < 1 or min(arguments.size) < 32:
+        print("error: --rounds and --threads must be at least 1; of --size, at least 32", file=sys.stderr)
         return 1
     cuda = torch.cuda.is_available()
     if arguments.device not in (None, "cpu", "cuda") or (arguments.device == "cuda" and not cuda):
@@ -69,10 +78,22 @@ def main() -> int:
     if arguments.against is not None and arguments.what not in WORKLOADS:
         print(f"error: --against is for {', '.join(WORKLOADS)}, not for {arguments.what}", file=sys.stderr)
         return 1
-    if arguments.what in WORKLOADS:
-        print(f"{benchmark.describe(device)}; medians over {rounds} processes\n")
+    if arguments.what in (*WORKLOADS, "train"):
         try:
-            against.report(arguments.what, arguments.against, device, rounds)
+            if arguments.what == "train":
+                training = beside_torchvision.Training(
+                    arguments.backbone,
+                    tuple(arguments.size),
+                    arguments.images,
+                    rois=arguments.rois,
+                    turns=rounds,
+                    steps=arguments.steps,
+                )
+                dtypes = [getattr(torch, name) for name in arguments.dtypes]
+                beside_torchvision.run(training, device, dtypes)
+            else:
+                print(f"{benchmark.describe(device)}; medians over {rounds} processes\n")
+                against.report(arguments.what, arguments.against, device, rounds)
         except (ValueError, RuntimeError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
