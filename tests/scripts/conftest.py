@@ -14,12 +14,13 @@ import pytest
 
 from tests.conftest import ROOT
 
+FEW = ["dataset.train.train=8", "dataset.train.val=6", "dataset.train.image_size=96", "dataset.size_bins=[16,30]"]
 SMALL = [
-    "dataset.train.train=8",
-    "dataset.train.val=6",
+    *FEW,
     "backbone.channels=16",
     "backbone.width=32",
     "schedule.steps=6",
+    "schedule.batch_size=2",
     "schedule.validate_every=3",
     "schedule.checkpoint_every=2",
     "trainer.log_every_n_steps=1",
