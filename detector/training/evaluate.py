@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 import ops
-from detector.config.build import build_collector, build_metrics, build_model, instantiate
+from detector.config.build import build_collector, build_metrics, instantiate
 from detector.config.resolve import Resolved, resolve
 from detector.data.collate import collate
 from detector.data.datamodule import DetectionDataModule
@@ -48,7 +48,7 @@ def evaluate_checkpoint(config: DictConfig, overrides: Sequence[str], folder: Pa
     resolved = resolve(config, overrides, splits=("val",))
     assert resolved.trained is not None
     final, val = resolved.config, resolved.datasets["val"]
-    model = build_model(final)
+    model = instantiate(final.model)  # `resolve` has checked that its heads fit the backbone
     resolved.trained.load(model)
     collector = build_collector(model.heads.outputs, val, final.dataset.size_bins)
     task = DetectionTask(model, collector=collector, metrics=build_metrics(final.dataset.metrics, collector))

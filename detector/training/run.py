@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 import ops
-from detector.config.build import build_collector, build_metrics, build_model, instantiate
+from detector.config.build import build_collector, build_metrics, instantiate
 from detector.config.compose import command_overrides
 from detector.config.resolve import AUTO, Resolved, resolve
 from detector.data.datamodule import DetectionDataModule
@@ -103,7 +103,7 @@ def fit(
     console.print(f"Operators: {backend.name} ({backend.reason}); precision: {config.trainer.precision}")
     data_ready = time.perf_counter()
     lightning.seed_everything(config.seed, verbose=False)
-    model = build_model(config)
+    model = instantiate(config.model)  # `resolve` has checked that its heads fit the backbone
     collector = build_collector(model.heads.outputs, val, config.dataset.size_bins)
     metrics = build_metrics(config.dataset.metrics, collector)
     _check_monitor(config.schedule.monitor, available_metrics(collector, metrics, val))
