@@ -42,7 +42,7 @@ def paste(masks: Tensor, boxes: Tensor, size: Size, threshold: float = 0.5) -> M
         masks: floating [N, M, M], probabilities in 0..1; rows and columns may differ in number.
         boxes: [N, 4], xyxy in the image's pixels.
         size: height and width of the image.
-        threshold: a pixel is the object's from this probability (above 0) on.
+        threshold: above 0; a pixel is the object's where its probability is at least this.
 
     Raises:
         ValueError: the shapes do not fit together.

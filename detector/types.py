@@ -220,7 +220,7 @@ class DetectionDataset(Protocol):
 
     @property
     def has_masks(self) -> bool:
-        """Whether samples carry masks."""
+        """Whether samples carry masks. Entries of `Target.extra` that heads need have a `has_<name>` like it."""
 
     def ground_truth(self) -> dict[str, Any]:
         """Return the ground truth for evaluation in COCO's format, straight from the annotation files.

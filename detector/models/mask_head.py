@@ -115,7 +115,7 @@ class Softmax(MaskLoss):
     """Softmax loss of each cell over the classes and the background, whose logit is 0 (Mask R-CNN, table 2b)."""
 
     def loss(self, logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-        """Compute cross-entropy: a cell is the RoI's class from a share of 0.5 on, else background; see `MaskLoss`."""
+        """Compute cross-entropy: a cell with a share >= 0.5 is the RoI's class, else background; see `MaskLoss`."""
         classes = torch.where(targets >= 0.5, labels[:, None, None], logits.shape[1])
         return F.cross_entropy(self._with_background(logits), classes, reduction="sum")
 
