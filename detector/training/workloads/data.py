@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import math
+import shutil
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -65,13 +67,13 @@ def ours(
     """Prepare reading all images, flipping them and resizing them to 800 px, at most 1333, in one thread."""
     del device
     torch.set_num_threads(1)
-    folder = tempfile.TemporaryDirectory(prefix="aligned-rcnn-")
-    path = write(Path(folder.name), images, size, objects, radii)
+    folder = Path(tempfile.mkdtemp(prefix="aligned-rcnn-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = write(folder, images, size, objects, radii)
     dataset = CocoDataset(path.parent, path, masks=masks)
     augment = Augment([800], 1333, horizontal_flip=0.5)
 
     def call() -> None:
-        assert folder.name  # the folder exists as long as this function
         for index in range(images):
             augment(dataset[index], index)
 
