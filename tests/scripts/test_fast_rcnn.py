@@ -21,7 +21,8 @@ def data(run: Run) -> str:
 def same_again(folder: Path, run: Run, *arguments: str) -> None:
     """Check that evaluating the checkpoint gives exactly the run's metrics."""
     checkpoint = f"checkpoint={folder}/checkpoints/last.ckpt"
-    done = run_script("evaluate", checkpoint, data(run), "hydra.run.dir=again", *arguments, cwd=folder.parent)
+    arguments = (data(run), "workers=0", "hydra.run.dir=again", *arguments)
+    done = run_script("evaluate", checkpoint, *arguments, cwd=folder.parent)
     assert done.returncode == 0, done.stderr
     for name in ("predictions/box.json", "predictions/mask.json"):
         if (folder / name).exists():
@@ -57,7 +58,8 @@ def test_file_of_proposals(tmp_path: Path, run: Run, proposals: Path) -> None:
         np.savez(tmp_path / "few.npz", ids=file["ids"], splits=file["splits"], **best)
     (tmp_path / "p.npz").unlink()
     checkpoint = f"checkpoint={tmp_path}/run/checkpoints/last.ckpt"
-    done = run_script("evaluate", checkpoint, data(run), "proposals=few.npz", "hydra.run.dir=few", cwd=tmp_path)
+    few = [data(run), "proposals=few.npz", "workers=0", "hydra.run.dir=few"]
+    done = run_script("evaluate", checkpoint, *few, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     counts = [len(json.loads((tmp_path / f / "predictions" / "box.json").read_text())) for f in ("few", "run")]
     assert counts[0] <= 6 * 5 < counts[1]  # of one proposal at most one of each class

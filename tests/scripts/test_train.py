@@ -160,7 +160,8 @@ def test_a_launcher_of_other_processes_tells_failures_too(tmp_path: Path) -> Non
 
 def same_again(home: Path) -> None:
     """Check that evaluating the checkpoint of home/run gives exactly the run's metrics."""
-    done = run_script("evaluate", f"checkpoint={home}/run/checkpoints/last.ckpt", "hydra.run.dir=again", cwd=home)
+    checkpoint = f"checkpoint={home}/run/checkpoints/last.ckpt"
+    done = run_script("evaluate", checkpoint, "workers=0", "hydra.run.dir=again", cwd=home)
     assert done.returncode == 0, done.stderr
     first, second = (json.loads((home / name / "metrics.json").read_text()) for name in ("run", "again"))
     assert "box/AP" in first
