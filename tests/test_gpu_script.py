@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -88,8 +89,18 @@ def test_each_part_has_its_result(gpu: ModuleType, tmp_path: Path) -> None:
     assert gpu.run(parts[1:2], tmp_path, report=lines.append)
 
 
+@pytest.fixture
+def interrupts_ignored() -> Iterator[None]:
+    """Ignore SIGINT, as in what a shell starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
-def test_a_part_that_takes_too_long_is_stopped_with_all_its_processes(gpu: ModuleType, tmp_path: Path) -> None:
+def test_a_part_that_takes_too_long_is_stopped_with_all_its_processes(
+    gpu: ModuleType, tmp_path: Path, interrupts_ignored: None
+) -> None:
     parts = [
         gpu.Part("quick", 0.5, python("")),  # what it leaves is the next one's
         gpu.Part(

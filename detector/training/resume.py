@@ -70,7 +70,7 @@ def differences(one: Any, other: Any) -> set[str]:
     missing = object()
     changed = {k for k in pairs[0].keys() | pairs[1].keys() if pairs[0].get(k, missing) != pairs[1].get(k, missing)}
     initial = [
-        {v for k, v in pair.items() if k == "weights" or (k.startswith("backbone.") and k.endswith(".weights"))}
+        [v for k, v in pair.items() if k == "weights" or (k.startswith("backbone.") and k.endswith(".weights"))]
         for pair in pairs
     ]
 

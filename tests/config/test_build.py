@@ -160,8 +160,8 @@ def test_initial_weights_do_not_make_another_run(tmp_path: Path) -> None:
         OmegaConf.to_container(c, resolve=True) for c in (config, OmegaConf.create(portable_config(config)))
     )
     assert differences(one, resumed) == differences(resumed, one) == set()
-    resumed["mine"]["weights"] = None
-    assert differences(one, resumed) == {"mine.weights"}
+    resumed["mine"]["weights"], resumed["mine"]["list"] = None, []
+    assert differences(one, resumed) == {"mine.weights", "mine.list"}
     other = compose_config("backbone=resnet18_c4", "backbone.weights=here.pth", "weights=a.ckpt", "+mine.weights=x")
     found = differences(one, OmegaConf.to_container(with_classes(other, CLASSES), resolve=True))
     assert {"backbone.weights", "model.backbone.body.weights"} <= found
