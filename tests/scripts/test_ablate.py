@@ -17,7 +17,7 @@ STUDY = [
     "study=pooler",
     "arms=[roipool,roialign]",
     "study.seeds=[0,1]",
-    *SMALL,
+    *(o for o in SMALL if not o.startswith(("dataset.train.image_size=", "dataset.size_bins="))),  # VOC's need room
     "dataset.metrics=[coco,voc]",
     "hydra.run.dir=sweep",
 ]
