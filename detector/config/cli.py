@@ -5,9 +5,12 @@ from __future__ import annotations
 import ctypes
 import importlib
 import logging
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +44,38 @@ def keep_memory(largest: int = 32 << 20) -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None and mallopt(_MMAP_THRESHOLD, largest):
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+
+@contextmanager
+def heed_ctrl_c() -> Iterator[None]:
+    """Raise KeyboardInterrupt at the end of a block in which Ctrl-C was pressed, whatever else was raised.
+
+    OmegaConf's cleanup fails when Ctrl-C ends its work half-way, and the user's interruption becomes the ConfigKeyError
+    of that cleanup (seen in OmegaConf 2.3.1, `flag_override`).
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield  # only the main thread is interrupted; a background job may ignore Ctrl-C
+        return
+    pressed = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal pressed
+        pressed = True
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except Exception as error:
+        if pressed:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        if signal.getsignal(signal.SIGINT) is interrupt:
+            signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 Work = Callable[[DictConfig, list[str], Path, Console], None]
@@ -84,10 +119,11 @@ class Command:
         overrides, folder = list(settings.overrides.task), Path(settings.runtime.output_dir)
         with environment_variable(FULL_ERROR, self.full_error):
             try:
-                _check_given(settings.job.config_name, [str(k) for k in config if OmegaConf.is_missing(config, k)])
-                function = _imported(self.work) if isinstance(self.work, str) else self.work
-                _prepare(str(settings.job.config_name), config.get("trust"), overrides, self.plain)
-                function(config, overrides, folder, console)
+                with heed_ctrl_c():
+                    _check_given(settings.job.config_name, [str(k) for k in config if OmegaConf.is_missing(config, k)])
+                    function = _imported(self.work) if isinstance(self.work, str) else self.work
+                    _prepare(str(settings.job.config_name), config.get("trust"), overrides, self.plain)
+                    function(config, overrides, folder, console)
             except (ValueError, TypeError, OSError, HydraException, OmegaConfBaseException) as error:
                 if self.full_error == "1":
                     raise
