@@ -14,6 +14,7 @@ from ops.multiscale import (
     multiscale_roi_warp,
 )
 from ops.native import backend
+from ops.suppression import batched_nms
 
 __all__ = [
     "BoxMatches",
@@ -23,6 +24,7 @@ __all__ = [
     "RoIPool",
     "assign_levels",
     "backend",
+    "batched_nms",
     "crop_and_resize",
     "match_boxes",
     "multiscale_crop_and_resize",

@@ -3,7 +3,7 @@
 Three operators serve all others: `average`, `ps_average` (position-sensitive) and `maximum` pool RoIs from the levels
 of a pyramid under a rule (where the bins lie and where they sample: csrc/geometry.h), and each has a backward operator.
 The averages are linear in the features, so that the backward of their backward is the operator itself. `match` matches
-boxes with objects; it has no gradient.
+boxes with objects and `nms` suppresses duplicates; they have no gradients.
 """
 
 from __future__ import annotations
@@ -165,6 +165,10 @@ def _match_fake(boxes: Tensor, objects: Tensor, crowd: Tensor) -> tuple[Tensor, 
     return boxes.new_empty(count), index, nearest, boxes.new_empty(count)
 
 
+def _nms_fake(boxes: Tensor, order: Tensor, groups: Tensor, iou_threshold: float, topk: int) -> Tensor:
+    return order.new_empty(torch.library.get_ctx().new_dynamic_size())
+
+
 # ---- Gradients ----
 
 
@@ -218,6 +222,7 @@ def _register() -> None:
     fake("aligned_rcnn::maximum_backward", _maximum_backward_fake)
     fake("aligned_rcnn::average_masks", _average_masks_fake)
     fake("aligned_rcnn::match", _match_fake)
+    fake("aligned_rcnn::nms", _nms_fake)
     _register_linear("average")
     _register_linear("ps_average")
     torch.library.register_autograd("aligned_rcnn::maximum", _maximum_gradient, setup_context=_setup)

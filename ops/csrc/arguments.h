@@ -116,6 +116,26 @@ struct MatchArguments {
   bool is_double() const { return boxes.scalar_type() == ScalarType::Double; }
 };
 
+// The arguments of `nms`, contiguous.
+struct NmsArguments {
+  Tensor boxes, order, groups;
+
+  NmsArguments(const Tensor& given_boxes, const Tensor& given_order, const Tensor& given_groups)
+      : boxes(torch::stable::contiguous(given_boxes)),
+        order(torch::stable::contiguous(given_order)),
+        groups(torch::stable::contiguous(given_groups)) {
+    const ScalarType type = boxes.scalar_type();
+    STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 4, "boxes must be [N, 4]");
+    STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Double, "boxes must be float32 or float64");
+    for (const Tensor& tensor : {order, groups}) {
+      STD_TORCH_CHECK(tensor.dim() == 1 && tensor.size(0) == boxes.size(0) && tensor.scalar_type() == ScalarType::Long,
+                      "order and groups must be int64 [N]");
+    }
+  }
+
+  bool is_double() const { return boxes.scalar_type() == ScalarType::Double; }
+};
+
 struct Features {
   ScalarType type;
   bool channels_last;

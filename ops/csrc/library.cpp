@@ -44,6 +44,9 @@ STABLE_TORCH_LIBRARY(aligned_rcnn, m) {
   // with an object (-1 if there is none) and that object's index (int64; the first of equal ones), whether its IoU with
   // some object is the highest that any box has and positive (bool), and its largest share within a crowd region.
   m.def("match(Tensor boxes, Tensor objects, Tensor crowd) -> (Tensor, Tensor, Tensor, Tensor)");
+  // Indices of the boxes [N, 4] that no better one of the same group suppresses by an IoU above the threshold, at most
+  // topk of them, best first; order: int64 [N], best first; groups: int64 [N].
+  m.def("nms(Tensor boxes, Tensor order, Tensor groups, float iou_threshold, int topk) -> Tensor");
   m.def("cpu_variant() -> str");
 }
 

@@ -1,5 +1,5 @@
-// The interface of the inner loops of box matching on the CPU; match_kernels.cpp is compiled once per instruction set,
-// under the same conditions as kernels.cpp.
+// The interface of the inner loops of box matching and NMS on the CPU; match_kernels.cpp is compiled once per
+// instruction set, under the same conditions as kernels.cpp.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +9,8 @@
 namespace aligned_rcnn {
 
 constexpr int kMatchedBoxes = 256;  // boxes that are matched together, while their bests are in the cache
+
+constexpr int kPaddedRegions = 16;  // a multiple of every variant's vectors
 
 // Objects, or crowd regions, coordinate by coordinate.
 template <class T>
@@ -34,6 +36,9 @@ struct MatchKernels {
   void (*match)(const MatchedBoxes<T>& boxes, const Regions<T>& objects, const Regions<T>& crowds, T* highest);
   // Writes nearest.
   void (*find_nearest)(const MatchedBoxes<T>& boxes, const Regions<T>& objects, const T* highest);
+  // Tells whether the IoU of `box` (x1, y1, x2, y2) with some region exceeds the threshold. The regions' arrays are
+  // readable up to a multiple of kPaddedRegions.
+  bool (*overlaps)(const T* box, const Regions<T>& regions, T threshold);
 };
 
 // The fastest variant, as for `kernels`.

@@ -1,4 +1,4 @@
-// The inner loops of box matching, compiled once per instruction set, whose name is VARIANT.
+// The inner loops of box matching and NMS, compiled once per instruction set, whose name is VARIANT.
 //
 // Consecutive boxes usually lie near each other, as anchors do in the order of the map: an object that does not reach
 // the bounds of a group of boxes has IoU 0 with all of them, and is skipped.
@@ -136,11 +136,33 @@ void find_nearest(const MatchedBoxes<T>& boxes, const Regions<T>& objects, const
   }
 }
 
+template <class T>
+bool overlaps(const T* box, const Regions<T>& regions, T threshold) {
+  using V = vector_t<T>;
+  static_assert(kPaddedRegions % lanes<T> == 0);
+  const Box<T> given{box[0], box[1], box[2], box[3]};
+  const Box<V> one = splat_box(given);
+  const V area = splat<V>(area_of(given)), limit = splat<V>(threshold);
+  for (int64_t i = 0; i < regions.count; i += lanes<T>) {
+    const Box<V> others{load_vector(regions.x1 + i), load_vector(regions.y1 + i), load_vector(regions.x2 + i),
+                        load_vector(regions.y2 + i)};
+    const auto above = iou_of(one, area, others, area_of(others)) > limit;
+    typename Pack<V>::lane any{};
+    for (int lane = 0; lane < lanes<T>; ++lane) {
+      any |= above[lane];
+    }
+    if (any != 0) {
+      return true;
+    }
+  }
+  return false;
+}
+
 }  // namespace
 
 template <class T>
 const MatchKernels<T>& matching() {
-  static constexpr MatchKernels<T> table{match<T>, find_nearest<T>};
+  static constexpr MatchKernels<T> table{match<T>, find_nearest<T>, overlaps<T>};
   return table;
 }
 
