@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 
 from detector.types import Size
+from ops import batched_nms
+
+__all__ = ["MAX_LOG_SCALE", "BoxRegWeights", "area", "batched_nms", "clip", "decode", "encode", "iou", "precise"]
 
 BoxRegWeights = tuple[float, float, float, float]
 """Factors of the deltas (dx, dy, dw, dh); Detectron2's `BBOX_REG_WEIGHTS`."""

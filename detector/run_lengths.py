@@ -5,7 +5,7 @@ A code counts the pixels of the image column by column, in turns outside and ins
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 from detector.types import Masks, Size
+
+Integers = NDArray[np.int64]
+
+UNREADABLE = "not a text that pycocotools writes"
 
 
 def encode(masks: Masks) -> list[dict[str, Any]]:
@@ -33,8 +37,17 @@ def encode(masks: Masks) -> list[dict[str, Any]]:
     return codes
 
 
+def from_segmentation(segmentation: Any, size: Size) -> dict[str, Any]:
+    """Convert a valid segmentation of COCO's annotations, polygons or run lengths, to a compressed run-length code."""
+    if isinstance(segmentation, list):
+        return rle.merge(rle.frPyObjects(segmentation, *size))  # type: ignore[no-any-return]
+    if isinstance(segmentation["counts"], list):
+        return rle.frPyObjects(segmentation, *size)  # type: ignore[no-any-return]
+    return segmentation  # type: ignore[no-any-return]
+
+
 def decode(codes: Sequence[Mapping[str, Any]], size: Size, names: Sequence[str] | None = None) -> Masks:
-    """Decode masks.
+    """Decode masks, all at once.
 
     Args:
         codes: each with `counts`, str or bytes.
@@ -44,60 +57,99 @@ def decode(codes: Sequence[Mapping[str, Any]], size: Size, names: Sequence[str] 
     Raises:
         ValueError: `counts` is no run-length code of an image of this size.
     """
-    pixels, corners = [], []
-    for i, code in enumerate(codes):
-        try:
-            runs = _unpack(code["counts"])
-            if runs.min() < 0 or runs.sum() != size[0] * size[1]:
-                raise ValueError(f"they do not sum to {size[0]}*{size[1]} pixels")
-        except ValueError as error:
-            raise ValueError(f"{names[i] if names else f'mask {i}'}: the run lengths are broken ({error})") from error
-        window, corner = _window(runs.cumsum(), size[0])
-        pixels.append(torch.from_numpy(window))
-        corners.append(corner)
-    return Masks.from_windows(pixels, corners, size)
+    if not codes:
+        return Masks.from_windows([], [], size)
+
+    def refuse(broken: NDArray[np.bool_], reason: str) -> None:
+        if broken.any():
+            i = int(broken.argmax())
+            raise ValueError(f"{names[i] if names else f'mask {i}'}: the run lengths are broken ({reason})")
+
+    runs, count = _unpack([code["counts"] for code in codes], refuse)
+    first = count.cumsum() - count  # where the runs of each code begin
+    total = runs.cumsum()
+    ends = total - np.repeat(total[first] - runs[first], count)  # in pixels of the code's image
+    wrong = (np.minimum.reduceat(runs, first) < 0) | (ends[first + count - 1] != size[0] * size[1])
+    refuse(wrong, f"they do not sum to {size[0]}*{size[1]} pixels")
+    filled = (_places(first, count) % 2 == 1) & (runs > 0)
+    code = np.repeat(np.arange(len(codes)), count)[filled]
+    return _fill(ends[filled] - runs[filled], ends[filled], code, len(codes), size)
 
 
-def _unpack(counts: str | bytes) -> NDArray[np.int64]:
-    """Unpack the counts of a code.
+def _places(first: Integers, count: Integers) -> Integers:
+    """Number the items of consecutive groups, from 0 on in each."""
+    return np.arange(count.sum()) - np.repeat(first, count)
+
+
+def _unpack(
+    counts: Sequence[str | bytes], refuse: Callable[[NDArray[np.bool_], str], None]
+) -> tuple[Integers, Integers]:
+    """Unpack the numbers of codes, one code after the other; and how many each has.
 
     A number is written in groups of five bits, lowest first, each as a character from `0` on whose sixth bit says that
     another follows; the last group's highest bit is the sign. From the fourth number on it is the difference to the
     number before the last.
+
+    Args:
+        counts: the codes.
+        refuse: `(broken, reason)`, raises if any of the codes is broken.
     """
-    text = counts.encode() if isinstance(counts, str) else counts
-    groups = np.frombuffer(text if isinstance(text, bytes) else b"", np.uint8).astype(np.int64) - 48
-    if not len(groups) or groups.min() < 0 or groups.max() > 63 or groups[-1] & 32:
-        raise ValueError("not a text that pycocotools writes")
-    last = np.flatnonzero((groups & 32) == 0)
+    texts = [text.encode() if isinstance(text, str) else text if isinstance(text, bytes) else b"" for text in counts]
+    length = np.array([len(text) for text in texts])
+    refuse(length == 0, UNREADABLE)
+    start = length.cumsum() - length
+    groups = np.frombuffer(b"".join(texts), np.uint8).astype(np.int64) - 48
+    more = (groups & 32) != 0
+    refuse(np.logical_or.reduceat((groups < 0) | (groups > 63), start) | more[start + length - 1], UNREADABLE)
+    last = np.flatnonzero(~more)
     first = np.append(0, last[:-1] + 1)
-    length = last - first + 1
-    if length.max() > 7:
-        raise ValueError("a number is too large")
-    place = np.arange(len(groups)) - np.repeat(first, length)
-    numbers = np.add.reduceat((groups & 31) << (5 * place), first)
-    numbers -= np.where(groups[last] & 16, 1 << (5 * length), 0)
-    for start in (1, 2):
-        numbers[start::2] = numbers[start::2].cumsum()
-    return numbers
+    width = last - first + 1
+    count = np.add.reduceat(~more, start, dtype=np.int64)
+    begin = count.cumsum() - count
+    refuse(np.maximum.reduceat(width, begin) > 7, "a number is too large")
+    numbers = np.add.reduceat((groups & 31) << (5 * _places(first, width)), first)
+    numbers -= np.where(groups[last] & 16, 1 << (5 * width), 0)
+    place = _places(begin, count)
+    for head in (1, 2):  # the chains of differences
+        chain = np.flatnonzero((place >= head) & ((place - head) % 2 == 0))
+        steps = numbers[chain]
+        total = steps.cumsum()
+        heads = np.maximum.accumulate(np.where(place[chain] == head, np.arange(len(chain)), 0))
+        numbers[chain] = total - (total - steps)[heads]
+    return numbers, count
 
 
-def _window(ends: NDArray[np.int64], height: int) -> tuple[NDArray[np.bool_], tuple[int, int]]:
-    """Fill the smallest window, bool [h, w], from the position where each run ends; and its corner (x1, y1)."""
-    begins, ends = ends[:-1:2], ends[1::2]  # of the runs inside of the object
-    filled = begins < ends
-    if not filled.all():
-        begins, ends = begins[filled], ends[filled]
-    if not len(begins):
-        return np.zeros((0, 0), bool), (0, 0)
-    left, right = begins // height, (ends - 1) // height
-    top, bottom = begins - left * height, ends - right * height
-    x1, x2, y1, y2 = int(left[0]), int(right[-1]) + 1, int(top.min()), int(bottom.max())
-    if (left != right).any():  # a run over several columns reaches the last row and the first
-        y1, y2 = 0, height
-    w, h = x2 - x1, y2 - y1
-    steps = np.zeros(w * h + 1, np.int8)  # column by column
-    steps[(left - x1) * h + top - y1] = 1
-    steps[(right - x1) * h + bottom - y1] -= 1
-    pixels = np.add.accumulate(steps[:-1], dtype=np.int8).view(bool)
-    return np.ascontiguousarray(pixels.reshape(w, h).T), (x1, y1)
+def _fill(begins: Integers, ends: Integers, code: Integers, codes: int, size: Size) -> Masks:
+    """Fill the smallest window of each code from where its runs inside of the object begin and end."""
+    height = size[0]
+    windows = np.zeros((codes, 4), np.int64)
+    runs = np.bincount(code, minlength=codes)
+    present = np.flatnonzero(runs)
+    if len(present):
+        first = runs[present].cumsum() - runs[present]
+        left, right = begins // height, (ends - 1) // height
+        top, bottom = begins - left * height, ends - right * height
+        several = np.logical_or.reduceat(left != right, first)  # such a run reaches the last row and the first
+        windows[present] = np.stack(
+            (
+                left[first],
+                np.where(several, 0, np.minimum.reduceat(top, first)),
+                np.maximum.reduceat(right, first) + 1,
+                np.where(several, height, np.maximum.reduceat(bottom, first)),
+            ),
+            1,
+        )
+    sides = windows[:, 2:] - windows[:, :2]
+    area = sides.prod(1)
+    offsets = area.cumsum() - area
+    steps = np.zeros(area.sum() + 1, np.int8)  # column by column, window after window
+    origin = offsets - windows[:, 0] * sides[:, 1] - windows[:, 1]
+    if len(present):
+        steps[origin[code] + left * sides[code, 1] + top] = 1
+        steps[origin[code] + right * sides[code, 1] + bottom] -= 1
+    columns = np.add.accumulate(steps[:-1], dtype=np.int8).view(bool)
+    pixels = np.empty_like(columns)
+    for begin, (w, h) in zip(offsets.tolist(), sides.tolist(), strict=True):
+        window = slice(begin, begin + w * h)
+        pixels[window].reshape(h, w)[:] = columns[window].reshape(w, h).T
+    return Masks(torch.from_numpy(pixels), torch.from_numpy(windows), torch.from_numpy(offsets), size)

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pycocotools import mask as rle
 
 from detector.data.image import check_images, check_size, read_image
-from detector.run_lengths import decode
+from detector.run_lengths import decode, from_segmentation
 from detector.types import Masks, Sample, Target
 
 log = logging.getLogger(__name__)
@@ -165,7 +164,7 @@ class CocoDataset:
         return groups
 
     def _decode(self, objects: list[Record], size: tuple[int, int]) -> Masks:
-        codes = [run_lengths(a["segmentation"], size) for a in objects]
+        codes = [from_segmentation(a["segmentation"], size) for a in objects]
         return decode(codes, size, [f"{self.path}: annotation {a['id']!r}" for a in objects])
 
 
@@ -199,15 +198,6 @@ def check_mask(segmentation: Any, size: tuple[int, int], where: str) -> None:
             raise ValueError(f"{where}: the run lengths must be counts that sum to {height}*{width}")
     else:
         raise ValueError(f"{where}: the segmentation is neither polygons nor run lengths: {str(segmentation)[:80]}")
-
-
-def run_lengths(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
-    """Convert a COCO segmentation that `check_mask` has checked to a compressed run-length code."""
-    if isinstance(segmentation, list):
-        return rle.merge(rle.frPyObjects(segmentation, *size))  # type: ignore[no-any-return]
-    if isinstance(segmentation["counts"], list):
-        return rle.frPyObjects(segmentation, *size)  # type: ignore[no-any-return]
-    return segmentation  # type: ignore[no-any-return]
 
 
 def _read(path: Path) -> dict[str, list[Any]]:

@@ -55,14 +55,19 @@ class AxisMaps:
         rows, columns = (
             _span(source, low[:, axis], high[:, axis]) for axis, source in enumerate((self.rows, self.columns))
         )
-        pixels = []
-        for i, ((top, bottom), (left, right), (row, column)) in enumerate(zip(rows, columns, low, strict=True)):
+        moved = np.stack((columns[:, 0], rows[:, 0], columns[:, 1], rows[:, 1]), 1)
+        area = (moved[:, 2:] - moved[:, :2]).prod(1)
+        offsets = area.cumsum() - area
+        pixels = np.empty(area.sum(), bool)
+        for i, (begin, (left, top, right, bottom), (row, column)) in enumerate(
+            zip(offsets.tolist(), moved.tolist(), low.tolist(), strict=True)
+        ):
             window = masks.window(i).numpy()
             window = window.T if self.turned else window
-            moved = window.take(self.rows[top:bottom] - row, 0).take(self.columns[left:right] - column, 1)
-            pixels.append(torch.from_numpy(moved))
-        corners = [(int(x), int(y)) for x, y in zip(columns[:, 0], rows[:, 0], strict=True)]
-        return Masks.from_windows(pixels, corners, (len(self.rows), len(self.columns)))
+            shown = window.take(self.rows[top:bottom] - row, 0).take(self.columns[left:right] - column, 1)
+            pixels[begin : begin + shown.size] = shown.reshape(-1)
+        size = len(self.rows), len(self.columns)
+        return Masks(torch.from_numpy(pixels), torch.from_numpy(moved), torch.from_numpy(offsets), size)
 
 
 def _span(source: Indices, low: Indices, high: Indices) -> Indices:

@@ -15,6 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 from detector.evaluation.collector import BOX, ImageId
 from detector.evaluation.metric import Metric
+from detector.run_lengths import from_segmentation
 
 Kind = Literal["box", "mask"]
 """Boxes, or the masks of the output with the key `segmentation`."""
@@ -153,14 +154,14 @@ class CocoMetric(Metric):
         image = self.collector.image(annotation["image_id"])
         size = image["height"], image["width"]
         if isinstance(segmentation, list):
-            polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
-            return coco_mask.merge(coco_mask.frPyObjects(polygons, *size)) if polygons else None
+            segmentation = [polygon for polygon in segmentation if len(polygon) >= 6]
+            return from_segmentation(segmentation, size) if segmentation else None
         if tuple(segmentation["size"]) != size:
             raise ValueError(
                 f"the mask of annotation {annotation.get('id')} has the size {segmentation['size']}, "
                 f"but its image {image['id']!r} {list(size)} (height, width)"
             )
-        return coco_mask.frPyObjects(segmentation, *size) if isinstance(segmentation["counts"], list) else segmentation
+        return from_segmentation(segmentation, size)
 
     def _rectangle(self, annotation: Mapping[str, Any]) -> Any:
         image = self.collector.image(annotation["image_id"])

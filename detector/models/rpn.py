@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import ops
 from detector import boxes as box_ops
 from detector.boxes import BoxRegWeights
 from detector.matching import Matcher, Sampled
@@ -181,6 +180,6 @@ class RPN(Proposer):
             side = box[:, 2:] - box[:, :2]
             good = (side > self.min_size).all(1) & score.isfinite()
             box, score, level_of = box[good], score[good], level_of[good]
-            keep = ops.batched_nms(box, score, level_of, self.nms_thresh, limits.post_nms_topk)
+            keep = box_ops.batched_nms(box, score, level_of, self.nms_thresh, limits.post_nms_topk)
             kept.append((box[keep], score[keep]))
         return kept

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-import ops
 from detector import boxes as box_ops
 from detector.types import Objects, Size
 
@@ -67,5 +66,5 @@ class Select:
         side = boxes[:, 2:] - boxes[:, :2]
         good = boxes.isfinite().all(1) & (side >= self.min_size).all(1) & scores.isfinite()
         boxes, scores, labels = boxes[good], scores[good], labels[good]
-        keep = ops.batched_nms(boxes, scores, labels, self.nms_thresh, self.topk_per_image)
+        keep = box_ops.batched_nms(boxes, scores, labels, self.nms_thresh, self.topk_per_image)
         return Objects(boxes[keep], scores[keep], labels[keep])
