@@ -37,6 +37,9 @@ for dtype in (torch.float32, torch.float64):
     for seed in range(30):
         ops.match_boxes(*random_case(seed, dtype))
         ops.match_boxes(boxes[:, 1:].to(dtype), boxes[: 40 * seed, 1:].to(dtype), torch.arange(40 * seed) % 3 == 0)
+for count in (1, 15, 16, 17, 1_000, 10_000):
+    for dtype in (torch.float32, torch.float64):
+        ops.batched_nms(boxes[:count, 1:].to(dtype), torch.rand(count), torch.arange(count) % 5 - 2, 0.3)
 for case in CASES:
     case.run(torch.rand(2, 36, 9, 21), boxes, (3, 2), 1.0)
 print("whole")
