@@ -79,7 +79,7 @@ class Masks(_Movable):
         for mask in masks:
             rows, columns = (mask.any(axis).nonzero().flatten() for axis in (1, 0))
             y, x = (slice(int(hit[0]), int(hit[-1]) + 1) if len(hit) else slice(0, 0) for hit in (rows, columns))
-            pixels.append(mask[y, x])
+            pixels.append(mask[y, x].clone())  # a view would keep the whole mask
             corners.append((x.start, y.start))
         return cls.from_windows(pixels, corners, size)
 

@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 from xml.etree import ElementTree
@@ -15,6 +16,7 @@ from xml.etree import ElementTree
 import numpy as np
 import torch
 from PIL import Image
+from scipy import ndimage
 
 from detector.data.image import check_images, check_size, read_image
 from detector.run_lengths import encode
@@ -138,8 +140,12 @@ class VocDataset:
     def ground_truth(self) -> dict[str, Any]:
         """Return the ground truth in COCO's format; difficult objects have `difficult: 1` and `ignore: 1`, others 0.
 
-        `area` is that of the mask if masks are read, else that of the box.
+        `area` is that of the mask if masks are read, else that of the box. The files of masks are read at the first call.
         """
+        return self._ground_truth
+
+    @cached_property
+    def _ground_truth(self) -> dict[str, Any]:
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
         for record in self._records:
@@ -268,9 +274,17 @@ def _read_masks(record: _Record) -> Masks:
         raise FileNotFoundError(f"{path}: no such mask; set masks to false, or use the lists of ImageSets/Segmentation")
     try:
         with Image.open(path) as image:
-            indices = torch.from_numpy(np.array(image))
+            indices = np.array(image)
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{path}: unreadable mask ({error})") from error
-    if tuple(indices.shape) != record.size:
-        raise ValueError(f"{path}: the mask's shape is {tuple(indices.shape)}, its image's {record.size}")
-    return Masks.from_dense((indices == o.instance for o in record.objects), record.size)
+    if indices.shape != record.size:
+        raise ValueError(f"{path}: the mask's shape is {indices.shape}, its image's {record.size}")
+    if not record.objects:
+        return Masks.from_windows([], [], record.size)
+    places = ndimage.find_objects(indices.astype(np.int32), max(o.instance for o in record.objects))
+    pixels, corners = [], []
+    for o in record.objects:
+        y, x = places[o.instance - 1] or (slice(0, 0), slice(0, 0))  # none where the object has no pixel
+        pixels.append(torch.from_numpy(indices[y, x] == o.instance))
+        corners.append((x.start, y.start))
+    return Masks.from_windows(pixels, corners, record.size)

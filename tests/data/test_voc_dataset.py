@@ -92,6 +92,13 @@ def test_masks_follow_the_order_of_the_xml(tmp_path):
     assert dataset.has_masks
     assert torch.equal(dense(dataset[0].target.masks), torch.from_numpy(np.stack((indices == 1, indices == 3))))
     assert [a["area"] for a in dataset.ground_truth()["annotations"]] == [72, 150]
+    indices[indices == 1] = 0  # the first object has no pixel, the last object number is in no file
+    Image.fromarray(indices).convert("P").save(path)
+    masks = VocDataset(tmp_path, [("2007", "train")], masks=True)[0].target.masks
+    assert masks.windows.tolist() == [[0, 0, 0, 0], [0, 15, 30, 20]]
+    indices[indices == 3] = 0
+    Image.fromarray(indices).convert("P").save(path)
+    assert not VocDataset(tmp_path, [("2007", "train")], masks=True)[0].target.masks.windows.any()
     Image.fromarray(indices[:10]).save(path)
     with pytest.raises(ValueError, match=r"000005\.png: the mask's shape"):
         dataset[0]
