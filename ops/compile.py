@@ -66,7 +66,7 @@ def _objects() -> list[tuple[str, str, list[str]]]:
         for source, rounding in (("kernels", []), ("match_kernels", ["-ffp-contract=off"]))
         for name, flags in variants.items()
     ]
-    hosts = ["cpu_average", "cpu_masks", "cpu_match", "cpu_maximum", "cpu_nms", "library", "variants"]
+    hosts = ["cpu_average", "cpu_boxes", "cpu_masks", "cpu_maximum", "library", "variants"]
     return [*((f"{name}.o", f"{name}.cpp", _HOST) for name in hosts), *kernels]
 
 

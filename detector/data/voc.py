@@ -140,7 +140,7 @@ class VocDataset:
     def ground_truth(self) -> dict[str, Any]:
         """Return the ground truth in COCO's format; difficult objects have `difficult: 1` and `ignore: 1`, others 0.
 
-        `area` is that of the mask if masks are read, else that of the box. The files of masks are read at the first call.
+        `area` is that of the mask if masks are read, else that of the box. Masks are read at the first call, once.
         """
         return self._ground_truth
 
