@@ -8,12 +8,11 @@ from __future__ import annotations
 import math
 
 import torch
+import torchvision
 from torch import Tensor
 
+import ops
 from detector.types import Size
-from ops import batched_nms
-
-__all__ = ["MAX_LOG_SCALE", "BoxRegWeights", "area", "batched_nms", "clip", "decode", "encode", "iou", "precise"]
 
 BoxRegWeights = tuple[float, float, float, float]
 """Factors of the deltas (dx, dy, dw, dh); Detectron2's `BBOX_REG_WEIGHTS`."""
@@ -67,3 +66,14 @@ def decode(deltas: Tensor, references: Tensor, bbox_reg_weights: BoxRegWeights) 
     centre = references[..., :2] + 0.5 * size + deltas[..., :2] * size
     half = 0.5 * size * torch.exp(deltas[..., 2:].clamp(max=MAX_LOG_SCALE))
     return torch.cat((centre - half, centre + half), -1)
+
+
+def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float, topk: int) -> Tensor:
+    """Keep the best `topk` boxes that overlap no better kept box of their group: indices, by descending score.
+
+    Arguments as of `ops.batched_nms`, which does it on the CPU; elsewhere torchvision's kernel does.
+    """
+    if boxes.device.type == "cpu":
+        return ops.batched_nms(boxes, scores, idxs, iou_threshold, topk)
+    kept: Tensor = torchvision.ops.batched_nms(boxes, scores, idxs, iou_threshold)
+    return kept[:topk]

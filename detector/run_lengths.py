@@ -94,7 +94,10 @@ def _unpack(
         counts: the codes.
         refuse: `(broken, reason)`, raises if any of the codes is broken.
     """
-    texts = [text.encode() if isinstance(text, str) else text if isinstance(text, bytes) else b"" for text in counts]
+    texts = [
+        text.encode(errors="surrogatepass") if isinstance(text, str) else text if isinstance(text, bytes) else b""
+        for text in counts
+    ]
     length = np.array([len(text) for text in texts])
     refuse(length == 0, UNREADABLE)
     start = length.cumsum() - length

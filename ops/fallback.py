@@ -255,3 +255,14 @@ def match(boxes: Tensor, objects: Tensor, crowd: Tensor) -> tuple[Tensor, Tensor
     nearest = [((_iou(objects, c) == highest) & (highest > 0) & ~crowd[:, None]).any(0) for c in chunks]
     values, index = (torch.cat(parts) for parts in zip(*best, strict=True))
     return values, index, torch.cat(nearest), torch.cat(covered)
+
+
+def nms(boxes: Tensor, order: Tensor, groups: Tensor, iou_threshold: float, topk: int) -> Tensor:
+    """Compute `aligned_rcnn::nms`, one kept box after the other."""
+    kept: list[Tensor] = []
+    while order.shape[0] > 0 and len(kept) < topk:
+        best, rest = order[:1], order[1:]
+        kept.append(best)
+        overlaps = _iou(boxes[best], boxes[rest])[0].double() > iou_threshold
+        order = rest[~(overlaps & (groups[rest] == groups[best]))]
+    return torch.cat(kept) if kept else order[:0]

@@ -5,28 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor
 
-from ops import native
+from ops import fallback, native
 from ops.checks import check_corners
 
-_MOVED_APART = 1000
-"""Up to so many boxes torchvision moves the groups apart on the CPU, which rounds the coordinates."""
+_COORDINATE_TRICK_BOXES = 1000
+"""Up to so many boxes in all torchvision moves the groups apart on the CPU, which rounds the coordinates."""
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float, topk: int | None = None) -> Tensor:
-    """Keep the boxes that no box of the same group and a higher score overlaps by more than a threshold.
+    """Keep the boxes that overlap no better kept box of their group by more than a threshold.
 
-    On the CPU it stops at the first `topk` boxes, compares a box with the kept ones of its own group alone, and is
-    several times faster than torchvision's; on a GPU it is torchvision's. No gradients.
+    It stops at the first `topk` boxes and compares a box with the kept ones of its own group alone: on the CPU several
+    times faster than torchvision's. On a GPU it is a chain of tensor operations, and torchvision's kernel is the better
+    choice. No gradients.
 
     Args:
         boxes: Tensor[N, 4], x1, y1, x2, y2 in pixels; any floating dtype. Those of 16 bits are converted to float32.
-        scores: Tensor[N]; of equal scores the first box is the better one.
-        idxs: int64 Tensor[N], the group of each box: a class, or a level of the pyramid.
-        iou_threshold: boxes of an IoU above it are duplicates.
-        topk: number of boxes to keep, those of highest score; None: all.
+        scores: Tensor[N], the higher the better; of equal scores the first box is the better one.
+        idxs: Tensor[N] of an integer dtype, the group of each box: a class, or a level of the pyramid.
+        iou_threshold: a box of an IoU above it with a better kept one is dropped.
+        topk: number of boxes to keep, the best; None: all.
 
     Returns:
         int64 Tensor[K]: indices of the kept boxes, by descending score.
@@ -34,25 +34,31 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
     Raises:
         ValueError, TypeError: malformed arguments; the message names the argument and its value.
 
-    Equivalent to: torchvision.ops.batched_nms(boxes, scores, idxs, iou_threshold)[:topk], to the last bit where no
-        coordinate is negative and no scores are equal. (Below 0, torchvision lets boxes of different groups suppress
-        each other; of equal scores it may return any box first.)
+    Equivalent to: torchvision.ops.batched_nms(boxes, scores, idxs, iou_threshold)[:topk], to the last bit where all
+        coordinates are finite and none is negative. (Where one is negative, torchvision may let boxes of different
+        groups suppress each other, and where one is not finite, it may suppress none; of equal scores, it may keep any
+        box.)
     """
-    _check(boxes, scores, idxs, topk)
+    _check(boxes, scores, idxs, iou_threshold, topk)
     boxes = boxes.detach()
     if boxes.dtype != torch.float64:
         boxes = boxes.float()
-    if boxes.device.type != "cpu" or not native.available(boxes.device):
-        found: Tensor = torchvision.ops.batched_nms(boxes, scores.to(boxes.dtype), idxs, iou_threshold)
-        return found[:topk]
-    if 0 < len(boxes) <= _MOVED_APART:
-        boxes = boxes + (idxs.to(boxes.dtype) * (boxes.max() + 1))[:, None]
+    idxs = idxs.long()
     order = scores.argsort(stable=True, descending=True)
-    kept: Tensor = torch.ops.aligned_rcnn.nms(boxes, order, idxs, iou_threshold, len(boxes) if topk is None else topk)
+    if 0 < boxes.shape[0] <= _COORDINATE_TRICK_BOXES:
+        largest = torch.where(boxes.isfinite(), boxes, 0).max()
+        boxes = boxes + (idxs.to(boxes.dtype) * (largest + 1))[:, None]
+    limit = _ALL if topk is None else topk
+    if boxes.device.type != "cpu" or not native.available(boxes.device):
+        return fallback.nms(boxes, order, idxs, iou_threshold, limit)
+    kept: Tensor = torch.ops.aligned_rcnn.nms(boxes, order, idxs, iou_threshold, limit)
     return kept
 
 
-def _check(boxes: Any, scores: Any, idxs: Any, topk: Any) -> None:
+_ALL = 2**63 - 1
+
+
+def _check(boxes: Any, scores: Any, idxs: Any, iou_threshold: Any, topk: Any) -> None:
     check_corners(boxes, "boxes", "N")
     for name, tensor in (("scores", scores), ("idxs", idxs)):
         if not isinstance(tensor, Tensor):
@@ -61,7 +67,13 @@ def _check(boxes: Any, scores: Any, idxs: Any, topk: Any) -> None:
             raise ValueError(f"{name} must be Tensor[{boxes.shape[0]}], one per box; got shape {tuple(tensor.shape)}")
         if tensor.device != boxes.device:
             raise ValueError(f"{name} must be on the boxes' device, {boxes.device}; got {tensor.device}")
-    if idxs.dtype != torch.int64:
-        raise TypeError(f"idxs must be int64; got {idxs.dtype}")
+    if idxs.is_floating_point() or idxs.is_complex() or idxs.dtype == torch.bool:
+        raise TypeError(f"idxs must be of an integer dtype; got {idxs.dtype}")
+    if not isinstance(iou_threshold, int | float):
+        raise TypeError(f"iou_threshold must be a number; got {iou_threshold!r}")
+    if iou_threshold != iou_threshold:
+        raise ValueError("iou_threshold must be a number; got NaN")
+    if topk is not None and not isinstance(topk, int | torch.SymInt):
+        raise TypeError(f"topk must be a whole number, or None for all; got {topk!r}")
     if topk is not None and topk < 0:
         raise ValueError(f"topk must be at least 0, or None for all; got {topk}")

@@ -58,7 +58,9 @@ def test_arrows(path: Path) -> None:
     assert not uses(path, "scripts")
     if name.startswith("ops/"):
         assert not uses(path, "detector")
-        assert not any(uses(path, p) for p in ("lightning", "hydra", "omegaconf", "albumentations", "pycocotools"))
+        assert not any(
+            uses(path, p) for p in ("torchvision", "lightning", "hydra", "omegaconf", "albumentations", "pycocotools")
+        )
     elif name.startswith("detector/"):
         own = room(name)
         others = {r for n in imports(path) if (r := room(n)) is not None and r != own}

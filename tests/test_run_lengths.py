@@ -68,6 +68,7 @@ def test_codes_of_a_million_pixels_take_memory_for_their_windows_only() -> None:
         ("", "not a text"),
         (b"\xff", "not a text"),
         ("\u00e4", "not a text"),
+        ("\ud800", "not a text"),
         (None, "not a text"),
         ("P", "not a text"),  # the number goes on, and the text ends
         ("oooooooooo0", "too large"),
@@ -79,7 +80,7 @@ def test_codes_of_a_million_pixels_take_memory_for_their_windows_only() -> None:
 def test_broken_codes_are_named(counts: object, message: str) -> None:
     good = encode(Masks.from_dense([torch.ones(2, 3, dtype=torch.bool)], (2, 3)))[0]
     with pytest.raises(ValueError, match=rf"^b: the run lengths are broken \(.*{message}"):
-        decode([good, {"counts": counts}], (2, 3), ["a", "b"])
+        decode([good, {"counts": counts}, good], (2, 3), ["a", "b", "c"])
     with pytest.raises(ValueError, match=r"^mask 0: "):
         decode([{"counts": counts}], (2, 3))
 

@@ -19,7 +19,7 @@ from detector.ablation.description import KINDS
 from detector.ablation.records import Records
 from detector.ablation.report.showcase import showcases
 from detector.ablation.study import Job, Study, find_reusable, pending_jobs, select, write_command
-from detector.config.cli import Command, JobError, console
+from detector.config.cli import Command, JobError, console, reraise_ctrl_c
 from detector.config.compose import current_job, launch, override
 from detector.config.overrides import allow_new_keys, plain_keys
 from detector.config.variables import FULL_ERROR
@@ -39,7 +39,10 @@ class Task:
 
     def __call__(self, config: DictConfig) -> None:
         """Train and measure one run; an error is printed, and the other runs go on."""
-        number = current_job()
+        with reraise_ctrl_c():
+            self._run(config, current_job())
+
+    def _run(self, config: DictConfig, number: int) -> None:
         job = self.jobs[number]
         left = ""
         if number:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -47,11 +48,11 @@ def keep_memory(largest: int = 32 << 20) -> None:
 
 
 @contextmanager
-def heed_ctrl_c() -> Iterator[None]:
-    """Raise KeyboardInterrupt at the end of a block in which Ctrl-C was pressed, whatever else was raised.
+def reraise_ctrl_c() -> Iterator[None]:
+    """Raise KeyboardInterrupt at the end of a block in which Ctrl-C was pressed and became another error, or none.
 
     OmegaConf's cleanup fails when Ctrl-C ends its work half-way, and the user's interruption becomes the ConfigKeyError
-    of that cleanup (seen in OmegaConf 2.3.1, `flag_override`).
+    of that cleanup (seen in OmegaConf 2.3.1, `flag_override`). SystemExit passes.
     """
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):
@@ -59,9 +60,10 @@ def heed_ctrl_c() -> Iterator[None]:
         return
     pressed = False
 
-    def interrupt(*_: object) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal pressed
         pressed = True
+        before(number, frame)  # so that blocks around this one know, too; Python's own raises KeyboardInterrupt
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)
@@ -72,7 +74,7 @@ def heed_ctrl_c() -> Iterator[None]:
             raise KeyboardInterrupt from error
         raise
     finally:
-        if signal.getsignal(signal.SIGINT) is interrupt:
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as Lightning sets it to end undisturbed
             signal.signal(signal.SIGINT, before)
     if pressed:
         raise KeyboardInterrupt
@@ -119,7 +121,7 @@ class Command:
         overrides, folder = list(settings.overrides.task), Path(settings.runtime.output_dir)
         with environment_variable(FULL_ERROR, self.full_error):
             try:
-                with heed_ctrl_c():
+                with reraise_ctrl_c():
                     _check_given(settings.job.config_name, [str(k) for k in config if OmegaConf.is_missing(config, k)])
                     function = _imported(self.work) if isinstance(self.work, str) else self.work
                     _prepare(str(settings.job.config_name), config.get("trust"), overrides, self.plain)

@@ -44,7 +44,7 @@ def _run(name: str, target: str | Work, prepare: Callable[[list[str]], list[str]
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from detector.config.cli import Command, JobError, failures, heed_ctrl_c
+    from detector.config.cli import Command, JobError, failures, reraise_ctrl_c
     from detector.config.mistakes import explain
     from detector.config.overrides import allow_new_keys, plain_keys, quote_override, split_options
     from detector.config.show import show
@@ -67,7 +67,7 @@ def _run(name: str, target: str | Work, prepare: Callable[[list[str]], list[str]
             places = {"--config-dir": parsed.config_dir, "--config-path": parsed.config_path}
             options = [f"{option}={place}" for option, place in places.items() if place is not None]
             sys.argv[1:] = [*overrides, *folder, *options]
-        with heed_ctrl_c(), environment_variable(FULL_ERROR, "1"):  # Hydra raises its errors, explained below
+        with reraise_ctrl_c(), environment_variable(FULL_ERROR, "1"):  # Hydra raises its errors, explained below
             hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)(task)()
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         if full == "1":

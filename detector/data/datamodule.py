@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from detector.data.collate import Collate
-from detector.data.stream import Augmentation, Augmented, InOrder, Stream, default_workers, one_thread
+from detector.data.stream import Augmentation, Augmented, InOrder, Stream, default_workers, prepare_worker
 from detector.types import DetectionDataset, Sample
 
 
@@ -124,7 +124,7 @@ class DetectionDataModule(lightning.LightningDataModule):
         return {
             "num_workers": self.workers,
             "collate_fn": Collate(self.stride),
-            "worker_init_fn": one_thread,
+            "worker_init_fn": prepare_worker,
             "pin_memory": torch.cuda.is_available(),
             "persistent_workers": self.workers > 0,
             # Its own generator: drawing from the global one would change the model's random numbers.

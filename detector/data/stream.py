@@ -6,6 +6,7 @@ The samples of a run are one endless stream of epochs, each another permutation 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -96,9 +97,14 @@ class InOrder(Dataset[Sample]):
         return self.augment(self.dataset[self.indices[index]], 0)
 
 
-def one_thread(_worker: int) -> None:
-    """Limit a worker of the loader to one thread, since there are several workers."""
+def prepare_worker(_worker: int) -> None:
+    """Limit a loader's worker to one thread, since there are several, and let Ctrl-C pass: the main process handles it.
+
+    A terminal sends Ctrl-C to all processes of a command. If it ended the workers, the training could not finish its
+    step; they end with the main process.
+    """
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def default_workers() -> int:

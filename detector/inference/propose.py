@@ -17,7 +17,7 @@ from detector.config.build import instantiate
 from detector.config.resolve import resolve
 from detector.data.collate import Collate
 from detector.data.proposal_files import ImageProposals, check_name, write_proposals
-from detector.data.stream import InOrder, one_thread
+from detector.data.stream import InOrder, prepare_worker
 from detector.inference.detector import Detector
 from detector.models.proposals import freeze
 from detector.types import Batch
@@ -52,7 +52,7 @@ def propose_on_dataset(config: DictConfig, overrides: Sequence[str], folder: Pat
             resolved.config.schedule.val_batch_size,
             num_workers=resolved.config.workers,
             collate_fn=Collate(detector.size_divisibility),
-            worker_init_fn=one_thread,
+            worker_init_fn=prepare_worker,
         )
         images = propose(detector, loader, split, config.pre_nms_topk, config.post_nms_topk)
         found += track(images, f"Proposing on {split}", len(dataset), console=console)

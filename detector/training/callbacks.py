@@ -183,6 +183,14 @@ class Interruption(Callback):
         elif self.before is not None:
             signal.signal(signal.SIGINT, self.before)
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Restore the previous handler; after Ctrl-C the error that it led to counts as the interruption."""
+        if signal.getsignal(signal.SIGINT) == self._ask:
+            signal.signal(signal.SIGINT, self.before)
+        if self.interrupted:
+            self.interrupted = False
+            raise KeyboardInterrupt from exception
+
     def _stop(self, trainer: Trainer) -> None:
         self.interrupted = False
         trainer.save_checkpoint(self.checkpoint, weights_only=False)

@@ -1,5 +1,5 @@
 // Vectors of the size that the compiler's flags allow, and conversions of 16-bit floats.
-// Included by kernels.cpp only, inside its variant's namespace.
+// Included by kernels.cpp and match_kernels.cpp, inside their variant's namespace.
 
 #if defined(__AVX512F__)
 constexpr int kVectorBytes = 64;

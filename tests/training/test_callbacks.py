@@ -67,3 +67,17 @@ def test_ctrl_c_during_the_last_validation_stops_too(tmp_path: Path) -> None:
     assert trainer.saved == [tmp_path / "last.ckpt"]
     interruption.on_train_end(trainer, None)
     assert len(trainer.saved) == 1
+
+
+def test_an_error_that_ctrl_c_led_to_is_the_interruption(tmp_path: Path) -> None:
+    trainer = Saver()
+    interruption = Interruption(tmp_path / "last.ckpt", Console(quiet=True))
+    before = signal.getsignal(signal.SIGINT)
+    interruption.on_train_start(trainer, None)
+    interruption.on_exception(trainer, None, RuntimeError("a worker failed"))  # by itself: only the handler goes
+    assert signal.getsignal(signal.SIGINT) is before
+    interruption.on_train_start(trainer, None)
+    os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        interruption.on_exception(trainer, None, RuntimeError("a worker was ended by Ctrl-C"))
+    assert signal.getsignal(signal.SIGINT) is before
