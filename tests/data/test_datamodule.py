@@ -1,5 +1,6 @@
 """Loading: padding, the order of training, workers, resuming."""
 
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,12 @@ import lightning
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 from detector.data.augment import Augment
 from detector.data.collate import collate
 from detector.data.datamodule import DetectionDataModule
-from detector.data.stream import InOrder, Stream, place
+from detector.data.stream import InOrder, Stream, place, prepare_worker
 from detector.types import Batch, Sample, Target
 
 
@@ -191,3 +193,18 @@ def test_datasets_of_other_classes_are_refused():
     other.classes = ("other",)
     with pytest.raises(ValueError, match="differ"):
         DetectionDataModule(Numbers(), other, Augment(), Augment(), steps=1, batch_size=1)
+
+
+class Handlers(Dataset[int]):
+    """Items tell how the process that reads them handles Ctrl-C."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> int:
+        return int(signal.getsignal(signal.SIGINT) == signal.SIG_IGN)
+
+
+def test_workers_leave_ctrl_c_to_the_main_process() -> None:
+    loader = DataLoader(Handlers(), num_workers=1, worker_init_fn=prepare_worker)
+    assert [int(item) for item in loader] == [1, 1]

@@ -77,7 +77,12 @@ def start_script(name: str, *arguments: str, cwd: Path) -> "subprocess.Popen[byt
     """Start `scripts/NAME.py` in the folder `cwd`, as from a terminal: a shell's background job ignores Ctrl-C."""
     quiet = subprocess.DEVNULL
     options = {"cwd": cwd, "env": _environment(), "stdout": quiet, "stderr": quiet}
-    return subprocess.Popen(_command(name, arguments), preexec_fn=_heed_ctrl_c, **options)
+    return subprocess.Popen(_command(name, arguments), preexec_fn=_heed_ctrl_c, start_new_session=True, **options)
+
+
+def press_ctrl_c(process: "subprocess.Popen[bytes]") -> None:
+    """Send Ctrl-C as a terminal does: to the script and to all its processes."""
+    os.killpg(process.pid, signal.SIGINT)
 
 
 def _heed_ctrl_c() -> None:

@@ -4,14 +4,13 @@ import csv
 import json
 import shlex
 import shutil
-import signal
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
-from tests.scripts.conftest import SMALL, Run, run_script, start_script
+from tests.scripts.conftest import SMALL, Run, press_ctrl_c, run_script, start_script
 
 STUDY = [
     "study=pooler",
@@ -50,7 +49,7 @@ def test_a_study_is_interrupted_resumes_and_writes_its_report(tmp_path: Path, ru
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    press_ctrl_c(process)
     assert process.wait(60) != 0
     before = done(runs)
     assert 2 <= len(before) < len(RUNS)
