@@ -128,4 +128,6 @@ class MaskOutput:
             if len(objects):
                 raise ValueError("masks are to be written, but the detections have none")
             return []
-        return encode(self.paste(objects.masks, objects.boxes, size))
+        pairs = zip(torch.split(objects.masks, 1), torch.split(objects.boxes, 1), strict=True)
+        # One by one, since the windows of all objects together can be many times the image.
+        return [code for mask, box in pairs for code in encode(self.paste(mask, box, size))]

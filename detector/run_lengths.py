@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pycocotools import mask as rle
+from torch import Tensor
 
 from detector.types import Masks, Size
 
@@ -22,19 +23,28 @@ UNREADABLE = "not a text that pycocotools writes"
 
 def encode(masks: Masks) -> list[dict[str, Any]]:
     """Encode masks as `{"size": [H, W], "counts": str}` each."""
-    height, width = masks.size
-    codes = []
-    for i, (x1, y1, _, _) in enumerate(masks.windows.tolist()):
-        columns = np.pad(masks.window(i).cpu().numpy().T.view(np.int8), ((0, 0), (1, 1)))
-        column, row = np.nonzero(np.diff(columns, axis=1))  # in each column, where a run begins and where it ends
-        edges = (x1 + column) * height + y1 + row
-        touching = np.flatnonzero(edges[2::2] == edges[1:-1:2])  # from a column's last row to the next one's first
-        edges = np.delete(edges, np.concatenate((2 * touching + 1, 2 * touching + 2)))
-        counts = np.diff(edges, prepend=0, append=height * width)
-        counts = counts if counts[-1] else counts[:-1]
-        packed = rle.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
-        codes.append({"size": [height, width], "counts": packed["counts"].decode("ascii")})
-    return codes
+    corners = [(x1, y1) for x1, y1, _, _ in masks.windows.tolist()]
+    return [encode_window(masks.window(i), corner, masks.size) for i, corner in enumerate(corners)]
+
+
+def encode_window(pixels: Tensor, corner: tuple[int, int], size: Size) -> dict[str, Any]:
+    """Encode one mask as `{"size": [H, W], "counts": str}`.
+
+    Args:
+        pixels: bool [h, w], the mask within its window.
+        corner: x1 and y1 of the window, which lies within the image.
+        size: height and width of the image.
+    """
+    height, width = size
+    columns = np.pad(pixels.cpu().numpy().T.view(np.int8), ((0, 0), (1, 1)))
+    column, row = np.nonzero(np.diff(columns, axis=1))  # in each column, where a run begins and where it ends
+    edges = (corner[0] + column) * height + corner[1] + row
+    touching = np.flatnonzero(edges[2::2] == edges[1:-1:2])  # from a column's last row to the next one's first
+    edges = np.delete(edges, np.concatenate((2 * touching + 1, 2 * touching + 2)))
+    counts = np.diff(edges, prepend=0, append=height * width)
+    counts = counts if counts[-1] else counts[:-1]
+    packed = rle.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+    return {"size": [height, width], "counts": packed["counts"].decode("ascii")}
 
 
 def from_segmentation(segmentation: Any, size: Size) -> dict[str, Any]:

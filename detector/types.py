@@ -191,6 +191,24 @@ class Objects(_Movable):
     def __len__(self) -> int:
         return len(self.labels)
 
+    def select(self, keep: Tensor) -> Objects:
+        """Select objects by `keep`: bool [N], or indices, int64."""
+        masks = None if self.masks is None else self.masks[keep]
+        extra = {name: value[keep] for name, value in self.extra.items()}
+        return Objects(self.boxes[keep], self.scores[keep], self.labels[keep], masks, extra)
+
+    @staticmethod
+    def join(parts: Sequence[Objects]) -> Objects:
+        """Concatenate the objects of an image; all parts, at least one, have the same predictions of further heads."""
+        masks = [part.masks for part in parts if part.masks is not None]
+        return Objects(
+            torch.cat([part.boxes for part in parts]),
+            torch.cat([part.scores for part in parts]),
+            torch.cat([part.labels for part in parts]),
+            torch.cat(masks) if masks else None,
+            {name: torch.cat([part.extra[name] for part in parts]) for name in parts[0].extra},
+        )
+
 
 class Output(Protocol):
     """Encode the predictions of a further head for JSON files and metrics."""

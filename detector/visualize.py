@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import colorsys
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -66,8 +68,9 @@ class _Item:
     box: Rectangle
     colour: Colour
     text: str
-    mask: NDArray[np.bool_] | None
-    """over the pixels of `box`"""
+    mask: Callable[[], NDArray[np.bool_]] | None
+    """makes the mask over the pixels of `box`; it is not kept, since the masks of all objects can be many times the
+    picture"""
 
 
 def _rectangle(box: Sequence[float], width: int, height: int) -> Rectangle:
@@ -90,14 +93,17 @@ def _detection_items(
     for i in (i for i in order if objects.scores[i] >= threshold and objects.boxes[i].isfinite().all()):
         box, label = objects.boxes[i] * scale, int(objects.labels[i])
         rectangle = _rectangle(box.tolist(), size[1], size[0])
-        mask = None
-        if objects.masks is not None:
-            x1, y1, x2, y2 = rectangle  # pasted on these pixels only, since images can be large
-            moved = box - box.new_tensor((x1, y1, x1, y1))
-            mask = paste(objects.masks[i, None], moved[None], (y2 - y1, x2 - x1)).dense(0).numpy()
+        mask = None if objects.masks is None else partial(_pasted, objects.masks[i], box, rectangle)
         text = f"{_name(classes, label)} {100 * float(objects.scores[i]):.0f}"
         items.append(_Item(rectangle, colour(label), text, mask))
     return items
+
+
+def _pasted(grid: Tensor, box: Tensor, rectangle: Rectangle) -> NDArray[np.bool_]:
+    """Paste the grid [M, M] of an object's mask, which spans `box`, over the pixels of `rectangle`."""
+    x1, y1, x2, y2 = rectangle
+    moved = box - box.new_tensor((x1, y1, x1, y1))
+    return paste(grid[None], moved[None], (y2 - y1, x2 - x1)).dense(0).numpy()
 
 
 def _magnified(masks: Masks, index: int, scale: int, rectangle: Rectangle) -> NDArray[np.bool_]:
@@ -121,9 +127,7 @@ def _target_items(target: Target, classes: Sequence[str], scale: int, size: tupl
         notes = [note for note, flag in (("crowd", target.crowd), ("difficult", target.difficult)) if flag[i]]
         text = _name(classes, label) + (f" ({', '.join(notes)})" if notes else "")
         rectangle = _rectangle((target.boxes[i] * scale).tolist(), size[1], size[0])
-        mask = None
-        if target.masks is not None:
-            mask = _magnified(target.masks, i, scale, rectangle)
+        mask = None if target.masks is None else partial(_magnified, target.masks, i, scale, rectangle)
         items.append(_Item(rectangle, colour(label), text, mask))
     return items
 
@@ -135,38 +139,49 @@ def _fill(pixels: NDArray[np.uint8], items: Sequence[_Item]) -> None:
             continue
         x1, y1, x2, y2 = item.box
         window = pixels[y1:y2, x1:x2]
-        padded = np.pad(item.mask, 1)
-        inner = item.mask & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-        shade = np.array(item.colour)
-        window[inner] = ((1 - OPACITY) * window[inner] + OPACITY * shade).astype(np.uint8)
-        window[item.mask & ~inner] = shade
+        mask = item.mask()
+        padded = np.pad(mask, 1)
+        inner = mask & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+        for channel, shade in zip(np.moveaxis(window, 2, 0), item.colour, strict=True):
+            blended = ((1 - OPACITY) * np.arange(256) + OPACITY * shade).astype(np.uint8)
+            channel[inner] = blended[channel[inner]]
+            channel[mask & ~inner] = shade
 
 
-def _share(a: Rectangle, b: Rectangle) -> float:
-    """Compute the fraction of `b` that `a` covers."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    return max(width, 0) * max(height, 0) / ((b[2] - b[0]) * (b[3] - b[1]))
+def _shares(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Compute the fraction of each rectangle of `b` [N, 4] that each of `a` [R, 4] covers, [R, N]."""
+    common = np.minimum(a[:, None, 2:], b[:, 2:]) - np.maximum(a[:, None, :2], b[:, :2])
+    shares: NDArray[np.float64] = common.clip(0).prod(2) / (b[:, 2:] - b[:, :2]).prod(1)
+    return shares
 
 
 def _place(
     box: Rectangle,
     text: tuple[int, int],
     size: tuple[int, int],
-    boxes: Sequence[Rectangle],
-    labels: Sequence[Rectangle],
+    boxes: NDArray[np.int64],
+    labels: NDArray[np.int64],
 ) -> Rectangle | None:
-    """Place a text above, below, beside or inside its box, off other texts; None if it would hide an object."""
+    """Place a text above, below, beside or inside its box, off other texts; None if it would hide an object.
+
+    Args:
+        box: the text's.
+        text: its width and height.
+        size: height and width of the picture.
+        boxes: [N, 4], of all objects.
+        labels: [L, 4], the places of other texts.
+    """
     (width, height), (x1, y1, x2, y2) = text, box
     corners = ((x1, y1 - height), (x1, y2), (x2, y1), (x1 - width, y1), (x2 - width, y1 - height), (x1, y1))
-    for x, y in corners:
-        x = min(max(x, 0), size[1] - width)
-        place = (x, y, x + width, y + height)
-        inside = x >= 0 and y >= 0 and y + height <= size[0]
-        free = not any(_share(place, other) for other in labels)
-        if inside and free and all(_share(place, other) <= HIDDEN for other in boxes):
-            return place
-    return None
+    shifted = [(min(max(x, 0), size[1] - width), y) for x, y in corners]
+    places = [
+        (x, y, x + width, y + height) for x, y in shifted if x >= 0 and y >= 0 and y + height <= size[0]
+    ]  # within the picture
+    if not places:
+        return None
+    at = np.array(places)
+    fit = (_shares(at, labels) == 0).all(1) & (_shares(at, boxes) <= HIDDEN).all(1)
+    return places[int(fit.argmax())] if fit.any() else None
 
 
 def _ink(background: Colour) -> Colour:
@@ -216,20 +231,22 @@ def draw(image: Tensor, objects: Objects | Target, classes: Sequence[str], thres
 def _write(pen: ImageDraw.ImageDraw, items: Sequence[_Item], size: tuple[int, int]) -> None:
     """Write the items' texts, those of the topmost items first."""
     font = ImageFont.load_default(max(11, round(min(size) / 32)))
-    boxes = [item.box for item in items]
-    labels: list[Rectangle] = []
+    boxes = np.array([item.box for item in items], np.int64).reshape(-1, 4)
+    labels = np.empty_like(boxes)
+    placed = 0
     for item in reversed(items):
         left, top, right, bottom = (round(v) for v in pen.textbbox((0, 0), item.text, font=font))
-        place = _place(item.box, (right - left + 4, bottom - top + 4), size, boxes, labels)
+        place = _place(item.box, (right - left + 4, bottom - top + 4), size, boxes, labels[:placed])
         if place is None:
             continue
-        labels.append(place)
+        labels[placed] = place
+        placed += 1
         pen.rectangle((place[0], place[1], place[2] - 1, place[3] - 1), fill=item.colour)
         pen.text((place[0] + 2 - left, place[1] + 2 - top), item.text, fill=_ink(item.colour), font=font)
 
 
 def contact_sheet(
-    rows: Sequence[tuple[Tensor, Target, Objects]],
+    rows: Iterable[tuple[Tensor, Target, Objects]],
     classes: Sequence[str],
     path: str | Path,
     threshold: float = 0.5,
@@ -238,7 +255,8 @@ def contact_sheet(
     """Write a PNG that shows each image with its ground truth (left) and its detections (right), two images per row.
 
     Args:
-        rows: for each image, uint8 [3, H, W], its ground truth and its detections, boxes in its pixels.
+        rows: for each image, uint8 [3, H, W], its ground truth and its detections, boxes in its pixels. A generator
+            needs to hold one at a time.
         classes: class names by label.
         path: the file to write; its folder is created.
         threshold: detections with a lower score are not drawn.
@@ -247,19 +265,18 @@ def contact_sheet(
     Raises:
         ValueError: there are no images.
     """
-    if not rows:
-        raise ValueError("a contact sheet needs at least one image")
-    pairs = []
-    for image, target, objects in rows[:limit]:
+    tiles = []
+    for image, target, objects in islice(rows, limit):
         shown = int((objects.scores >= threshold).sum())
-        pairs.append(
+        tiles.append(
             (
-                (f"ground truth: {len(target)} objects", draw(image, target, classes)),
-                (f"detections: {shown} of score {threshold:g} or more", draw(image, objects, classes, threshold)),
+                (f"ground truth: {len(target)} objects", _fit(draw(image, target, classes))),
+                (f"detections: {shown} of score {threshold:g} or more", _fit(draw(image, objects, classes, threshold))),
             )
         )
+    if not tiles:
+        raise ValueError("a contact sheet needs at least one image")
     font = ImageFont.load_default(16)
-    tiles = [[(title, _fit(picture)) for title, picture in pair] for pair in pairs]
     across = min(2, len(tiles))
     lines = [tiles[i : i + across] for i in range(0, len(tiles), across)]
     heights = [max(picture.height for pair in line for _, picture in pair) + 24 for line in lines]

@@ -1,5 +1,6 @@
 import json
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -8,9 +9,9 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from detector.masks import paste, paste_on_whole_pixels, paste_probabilities
+from detector.masks import MaskOutput, Paste, paste, paste_on_whole_pixels, paste_probabilities
 from detector.run_lengths import encode
-from detector.types import Masks, Size
+from detector.types import Masks, Objects, Size
 from tests.conftest import dense
 
 
@@ -118,6 +119,28 @@ def test_encode_is_json_and_decodes_to_the_same_pixels() -> None:
     assert [rle["size"] for rle in rles] == [[13, 17]] * 5
     assert np.array_equal(coco_mask.decode(rles).transpose(2, 0, 1), masks.numpy())
     assert encode(Masks.from_dense(masks[:0], (13, 17))) == []
+
+
+@pytest.mark.parametrize("way", [paste, paste_on_whole_pixels])
+def test_masks_are_pasted_and_encoded_one_at_a_time(way: Paste) -> None:
+    generator = torch.Generator().manual_seed(2)
+    size = (60, 80)
+    boxes = random_boxes(20, size, generator)
+    objects = Objects(boxes, torch.ones(20), torch.zeros(20), torch.rand(20, 14, 14, generator=generator))
+    pasted: list[weakref.ref[Tensor]] = []
+
+    def watched(masks: Tensor, boxes: Tensor, size: Size) -> Masks:
+        assert len(masks) == 1
+        assert all(pixels() is None for pixels in pasted)
+        result = way(masks, boxes, size)
+        pasted.append(weakref.ref(result.pixels))
+        return result
+
+    assert objects.masks is not None
+    assert MaskOutput(watched)(objects, size) == encode(way(objects.masks, boxes, size))
+    assert len(pasted) == 20
+    nothing = Objects(boxes[:0], torch.zeros(0), torch.zeros(0), objects.masks[:0])
+    assert MaskOutput(way)(nothing, size) == []
 
 
 def test_torchvision_s_paste_by_hand() -> None:

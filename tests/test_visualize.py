@@ -1,5 +1,8 @@
 import math
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from detector import visualize
 from detector.types import Masks, Objects, Target
-from detector.visualize import colour, contact_sheet, draw
+from detector.visualize import HIDDEN, OPACITY, Rectangle, colour, contact_sheet, draw
 
 CLASSES = ["cat", "dog"]
 
@@ -96,6 +100,81 @@ def test_masks_tint_and_let_the_image_through() -> None:
         assert (pixels[310:390, 310:390] == 200).all()
 
 
+def test_masks_blend_every_value_of_a_channel() -> None:
+    columns = torch.arange(400, dtype=torch.uint8)
+    image = torch.stack([columns, columns + 85, columns + 170])[:, None].expand(3, 400, 400)
+    pixels = np.asarray(draw(image, true([[0.0, 0, 400, 400]], [1], (400, 400)), [" ", " "]))
+    blended = ((1 - OPACITY) * image.permute(1, 2, 0).numpy() + OPACITY * np.array(colour(1))).astype(np.uint8)
+    assert np.array_equal(pixels[100:390, 10:390], blended[100:390, 10:390])
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, name: str) -> list[int]:
+    """Record at each call of a function of `visualize` how many of its earlier results are held."""
+    function: Callable[..., Any] = getattr(visualize, name)
+    results: list[weakref.ref[Any]] = []
+    held = []
+
+    def watched(*args: Any) -> Any:
+        held.append(sum(result() is not None for result in results))
+        result = function(*args)
+        results.append(weakref.ref(result))
+        return result
+
+    monkeypatch.setattr(visualize, name, watched)
+    return held
+
+
+def test_only_what_is_drawn_is_pasted_and_one_mask_is_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    pasted, magnified = watch(monkeypatch, "_pasted"), watch(monkeypatch, "_magnified")
+    image = torch.zeros(3, 400, 400, dtype=torch.uint8)
+    boxes = [[10.0 * i, 5.0 * i, 10.0 * i + 100, 5.0 * i + 90] for i in range(20)]
+    draw(image, found(boxes, [i / 20 for i in range(20)], [0] * 20, masks=True), CLASSES, threshold=0.7)
+    assert len(pasted) == 6
+    draw(image, true(boxes, [0] * 20, (400, 400)), CLASSES)
+    assert len(magnified) == 20
+    assert max(pasted + magnified) <= 1
+
+
+def place_by_loops(
+    box: Rectangle,
+    text: tuple[int, int],
+    size: tuple[int, int],
+    boxes: Sequence[Rectangle],
+    labels: Sequence[Rectangle],
+) -> Rectangle | None:
+    """`_place` in plain Python."""
+
+    def share(a: Rectangle, b: Rectangle) -> float:
+        width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+        return max(width, 0) * max(height, 0) / ((b[2] - b[0]) * (b[3] - b[1]))
+
+    (width, height), (x1, y1, x2, y2) = text, box
+    for x, y in ((x1, y1 - height), (x1, y2), (x2, y1), (x1 - width, y1), (x2 - width, y1 - height), (x1, y1)):
+        x = min(max(x, 0), size[1] - width)
+        place = (x, y, x + width, y + height)
+        inside = x >= 0 and y >= 0 and y + height <= size[0]
+        free = not any(share(place, other) for other in labels)
+        if inside and free and all(share(place, other) <= HIDDEN for other in boxes):
+            return place
+    return None
+
+
+@pytest.mark.parametrize("size", [(500, 700), (60, 40), (15, 300)])
+def test_labels_are_placed_as_by_loops_over_all_boxes_and_labels(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    corners = rng.integers(0, (size[1] - 1, size[0] - 1), (150, 2))
+    far = np.minimum(corners + rng.integers(1, 60, (150, 2)), (size[1], size[0]))
+    boxes = np.concatenate((corners, far), 1)
+    plain: list[Rectangle] = [(x1, y1, x2, y2) for x1, y1, x2, y2 in boxes.tolist()]
+    labels: list[Rectangle] = []
+    for box in plain:
+        text = (int(rng.integers(4, 60)), int(rng.integers(8, 16)))
+        expected = place_by_loops(box, text, size, plain, labels)
+        assert visualize._place(box, text, size, boxes, np.array(labels, np.int64).reshape(-1, 4)) == expected
+        labels += [] if expected is None else [expected]
+    assert 0 < len(labels) < 150
+
+
 def test_labels_never_hide_small_objects() -> None:
     generator = torch.Generator().manual_seed(5)
     image = torch.zeros(3, 192, 192, dtype=torch.uint8)
@@ -149,3 +228,19 @@ def test_contact_sheet(tmp_path: Path) -> None:
             assert one.height < three.height
     with pytest.raises(ValueError, match="at least one image"):
         contact_sheet([], CLASSES, path)
+
+
+def test_a_contact_sheet_holds_one_picture_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = watch(monkeypatch, "draw")
+    images: list[weakref.ref[torch.Tensor]] = []
+
+    def rows() -> Iterator[tuple[torch.Tensor, Target, Objects]]:
+        for _ in range(5):
+            assert sum(image() is not None for image in images) <= 1
+            image = torch.full((3, 192, 150), 77, dtype=torch.uint8)
+            images.append(weakref.ref(image))
+            yield image, true([[10.0, 20, 60, 90]], [0], (192, 150)), found([[11.0, 19, 62, 88]], [0.8], [0])
+
+    contact_sheet(rows(), CLASSES, tmp_path / "sheet.png", limit=3)
+    assert len(images) == 3
+    assert held == [0] * 6

@@ -37,7 +37,8 @@ class C4Heads(StandardHeads):
 
     Args:
         box_head: its trunk is a `StageTrunk`.
-        box_pooler, select, matcher, sampler, further, proposal_append_gt, rois_at_once: as of `StandardHeads`.
+        box_pooler, select, matcher, sampler, further, proposal_append_gt, rois_at_once, detections_at_once: as of
+            `StandardHeads`.
 
     Raises:
         ValueError: the box head has another trunk.
@@ -53,8 +54,19 @@ class C4Heads(StandardHeads):
         further: Mapping[str, FurtherHead] | None = None,
         proposal_append_gt: bool = True,
         rois_at_once: int | None = None,
+        detections_at_once: int | None = None,
     ) -> None:
-        super().__init__(box_pooler, box_head, select, matcher, sampler, further, proposal_append_gt, rois_at_once)
+        super().__init__(
+            box_pooler,
+            box_head,
+            select,
+            matcher,
+            sampler,
+            further,
+            proposal_append_gt,
+            rois_at_once,
+            detections_at_once,
+        )
         if not isinstance(box_head.trunk, StageTrunk):
             raise ValueError(
                 "C4's heads share the stage of the box head's trunk, which must be a detector.models.c4.StageTrunk, "

@@ -38,8 +38,8 @@ class CascadeHeads(StandardHeads):
     on the RoIs of the first stage and run on the detections of the last. (All as in Detectron2.)
 
     Args:
-        box_pooler, select, further, proposal_append_gt, rois_at_once: as of `StandardHeads`; the pooler serves all
-            stages.
+        box_pooler, select, further, proposal_append_gt, rois_at_once, detections_at_once: as of `StandardHeads`; the
+            pooler serves all stages.
         box_head, matcher, sampler: of the first stage, as of `StandardHeads`.
         later: the stages after it.
 
@@ -58,8 +58,19 @@ class CascadeHeads(StandardHeads):
         further: Mapping[str, FurtherHead] | None = None,
         proposal_append_gt: bool = True,
         rois_at_once: int | None = None,
+        detections_at_once: int | None = None,
     ) -> None:
-        super().__init__(box_pooler, box_head, select, matcher, sampler, further, proposal_append_gt, rois_at_once)
+        super().__init__(
+            box_pooler,
+            box_head,
+            select,
+            matcher,
+            sampler,
+            further,
+            proposal_append_gt,
+            rois_at_once,
+            detections_at_once,
+        )
         for number, head in enumerate([box_head, *(stage.box_head for stage in later)][:-1], 1):
             if head.regressors != 1:
                 raise ValueError(

@@ -100,7 +100,8 @@ class FurtherHead(nn.Module, ABC):
     def forward(self, pooled: Tensor, objects: Sequence[Objects]) -> list[Objects]:
         """Add the predictions to the detections of each image, from their pooled features [K, D, P, P].
 
-        Store predictions relative to the box (0 to 1): boxes are rescaled to the original image afterwards.
+        Store predictions relative to the box (0 to 1): boxes are rescaled to the original image afterwards. Many
+        detections come in parts (`detections_at_once`), so a prediction may depend on its own detection only.
         """
 
     def class_rows(self) -> dict[str, int]:

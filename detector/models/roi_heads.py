@@ -28,9 +28,10 @@ class StandardHeads(Heads):
         further: heads that run after the box head, by name, in this order.
         proposal_append_gt: add the ground-truth boxes to the proposals in training.
         rois_at_once: RoIs that the box head sees at a time at inference, to bound the memory; None: all.
+        detections_at_once: the same of the further heads, which see detections.
 
     Raises:
-        ValueError: `rois_at_once` is below 1.
+        ValueError: `rois_at_once` or `detections_at_once` is below 1.
     """
 
     def __init__(
@@ -43,11 +44,13 @@ class StandardHeads(Heads):
         further: Mapping[str, FurtherHead] | None = None,
         proposal_append_gt: bool = True,
         rois_at_once: int | None = None,
+        detections_at_once: int | None = None,
     ) -> None:
         super().__init__()
-        if rois_at_once is not None and rois_at_once < 1:
-            raise ValueError(f"rois_at_once must be at least 1, or null for all, got {rois_at_once}")
-        self.rois_at_once = rois_at_once
+        for key, number in (("rois_at_once", rois_at_once), ("detections_at_once", detections_at_once)):
+            if number is not None and number < 1:
+                raise ValueError(f"{key} must be at least 1, or null for all, got {number}")
+        self.rois_at_once, self.detections_at_once = rois_at_once, detections_at_once
         self.box_pooler, self.box_head, self.select = box_pooler, box_head, select
         heads = {name: head for name, head in (further or {}).items() if head is not None}  # null switches one off
         self.further: Mapping[str, FurtherHead] = nn.ModuleDict(heads)  # type: ignore[assignment]
@@ -137,7 +140,18 @@ class StandardHeads(Heads):
         return losses
 
     def _complete(self, features: Sequence[Tensor], objects: list[Objects]) -> list[Objects]:
-        """Let the further heads add their predictions to the detections of each image."""
+        """Let the further heads add their predictions to the detections of each image, some detections at a time."""
+        if not self.further:
+            return objects
+        chunks = in_parts([torch.arange(len(o), device=o.boxes.device) for o in objects], self.detections_at_once)
+        parts = [
+            self._complete_part(features, [o.select(i) for o, i in zip(objects, chunk, strict=True)])
+            for chunk in chunks
+        ]
+        return [Objects.join(image) for image in zip(*parts, strict=True)]
+
+    def _complete_part(self, features: Sequence[Tensor], objects: list[Objects]) -> list[Objects]:
+        """Run the further heads, each after the other."""
         boxes = [o.boxes for o in objects]
         shared = any(head.pooler is None for head in self.further.values())
         pooled = self.pool(features, boxes) if shared else None  # once, for all heads without a pooler
@@ -147,9 +161,9 @@ class StandardHeads(Heads):
 
 
 def in_parts(boxes: Sequence[Tensor], size: int | None) -> Iterator[list[Tensor]]:
-    """Split the boxes of B images into chunks of at most `size`; None: a single chunk.
+    """Split the boxes of B images, or other rows, into chunks of at most `size`; None: a single chunk.
 
-    Each chunk is a list of B tensors [R, 4]. Yields at least one chunk, empty if there are no boxes.
+    Each chunk is a list of B tensors [R, ...]. Yields at least one chunk, empty if there are no boxes.
     """
     starts = [0, *accumulate(len(b) for b in boxes)]
     size = size or max(starts[-1], 1)

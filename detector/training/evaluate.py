@@ -18,6 +18,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from torch import Tensor
 
 import ops
 from detector.config.build import build_collector, build_metrics, instantiate
@@ -27,7 +28,7 @@ from detector.data.datamodule import DetectionDataModule
 from detector.evaluation import Collector, Metric, render
 from detector.training.callbacks import Progress
 from detector.training.task import DetectionTask
-from detector.types import DetectionDataset, Objects
+from detector.types import DetectionDataset, Objects, Target
 from detector.visualize import contact_sheet
 
 log = logging.getLogger(__name__)
@@ -172,15 +173,18 @@ def _picture(path: Path, task: DetectionTask, data: DetectionDataModule, count: 
     """Draw detections beside the ground truth, on images evenly spaced in the validation split."""
     path.parent.mkdir(parents=True, exist_ok=True)
     count = min(count, len(data.val))
-    rows = []
     task.eval()
-    for i in range(count):
-        sample = data.val[i * len(data.val) // count]
-        batch = collate([data.val_augment(sample, 0)], data.stride)
-        with torch.inference_mode():
-            found = task.model(batch.to(task.device))[0].to("cpu")
-        rows.append((sample.image, sample.target, found))
+    rows = (_detected(task, data, i * len(data.val) // count) for i in range(count))
     contact_sheet(rows, data.val.classes, path)
+
+
+def _detected(task: DetectionTask, data: DetectionDataModule, index: int) -> tuple[Tensor, Target, Objects]:
+    """Read an image of the validation split with its ground truth, and detect its objects."""
+    sample = data.val[index]
+    batch = collate([data.val_augment(sample, 0)], data.stride)
+    with torch.inference_mode():
+        found = task.model(batch.to(task.device))[0].to("cpu")
+    return sample.image, sample.target, found
 
 
 def describe_environment(device: torch.device) -> dict[str, str]:

@@ -138,6 +138,22 @@ def test_c4_runs_its_stage_once_on_all_detections() -> None:
     assert rois[1] == sum(len(objects) for objects in found) > 0
 
 
+@pytest.mark.parametrize(("name", "backbone", "kind"), KINDS, ids=[kind.__name__ for *_, kind in KINDS])
+def test_further_heads_may_see_a_part_of_the_detections_at_a_time(name: str, backbone: str, kind: type) -> None:
+    channels = 512 if kind is C4Heads else 32
+    model = confident(model_with(name, backbone, age=AgeHead(channels)))
+    results = []
+    for size in (None, 7, 1):
+        model.heads.detections_at_once = size
+        with torch.inference_mode():
+            results.append(model(random_batch(3, 2)))
+    for whole, *others in zip(*results, strict=True):
+        assert len(whole) > 7
+        for objects in others:
+            assert torch.equal(objects.boxes, whole.boxes)
+            torch.testing.assert_close(objects.extra["age"], whole.extra["age"], rtol=1e-5, atol=1e-5)
+
+
 def test_heads_run_in_their_order_and_share_no_names_of_losses() -> None:
     first, second = AgeHead(32), AgeHead(32)
     model = model_with("faster_rcnn", "resnet18_small_fpn", a=first, b=second)

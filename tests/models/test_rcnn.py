@@ -264,5 +264,29 @@ def test_the_box_head_may_see_a_part_of_the_rois_at_a_time() -> None:
     assert len(results[0][0]) > 5
     for a, b in zip(*results, strict=True):
         assert_same(a, b)
-    with pytest.raises(ValueError, match="got 0"):
-        small_model("model.heads.rois_at_once=0")
+    for key in ("rois_at_once", "detections_at_once"):
+        with pytest.raises(ValueError, match=f"{key} must be at least 1, or null for all, got 0"):
+            small_model(f"model.heads.{key}=0")
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+@pytest.mark.parametrize("loss", ["sigmoid", "softmax", "class_agnostic"])
+def test_the_mask_head_may_see_a_part_of_the_detections_at_a_time(loss: str, size: int) -> None:
+    model = confident(small_model("model=mask_rcnn", f"mask_loss={loss}"))
+    head = model.heads.further["mask"]
+    seen: list[int] = []
+    head.predictor.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    batch = random_batch(3, 1, 2)
+    results = []
+    for part in (None, size):
+        model.heads.detections_at_once = part
+        with torch.inference_mode():
+            results.append(model(batch))
+    total = seen[0]
+    assert total == sum(len(objects) for objects in results[0]) > size
+    assert seen[1:] == [size] * (total // size) + [total % size] * (total % size > 0)
+    for a, b in zip(*results, strict=True):
+        for name in ("boxes", "scores", "labels"):
+            assert torch.equal(getattr(a, name), getattr(b, name))
+        # Not bit-equal: the order of a convolution's sums may depend on the number of RoIs.
+        torch.testing.assert_close(a.masks, b.masks, rtol=1e-6, atol=1e-6)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -128,14 +128,14 @@ def showcase(
     if not chosen:
         return []
     ids = [image["id"] for image in truth["images"]]
-    found = [detections_of(kind, rows, ids, dataset.category_ids) for rows in predictions]
-    samples = _samples(dataset, [case.image for case in chosen], ids)
-    if kind == "box":
-        samples = [replace(sample, target=replace(sample.target, masks=None)) for sample in samples]
-    rows = [
-        _row(case, sample, [_drawable(detections[case.image]) for detections in found], dataset.classes, labels)
-        for case, sample in zip(chosen, samples, strict=True)
-    ]
+    drawn = [case.image for case in chosen]
+    kept = [[row for row in rows if row["image_id"] in drawn] for rows in predictions]
+    found = [detections_of(kind, rows, drawn, dataset.category_ids) for rows in kept]
+    rows = []
+    for case, sample in zip(chosen, _samples(dataset, drawn, ids), strict=True):
+        if kind == "box":
+            sample = replace(sample, target=replace(sample.target, masks=None))
+        rows.append(_row(case, sample, [detections[case.image] for detections in found], dataset.classes, labels))
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     _sheet(rows).save(output / SHEET, format="PNG", optimize=True)
@@ -143,20 +143,32 @@ def showcase(
     return chosen
 
 
-def _samples(dataset: DetectionDataset, images: Sequence[ImageId], ids: Sequence[ImageId]) -> list[Sample]:
-    """Find the samples of these images: most datasets have the order of their ground truth, others are searched."""
-    found: dict[ImageId, Sample] = {}
-    guesses = [ids.index(image) for image in images]
-    for index in [*guesses, *range(len(dataset))]:
-        if len(found) == len(set(images)):
-            break
-        if index < len(dataset):
-            sample = dataset[index]
-            if sample.id in images:
-                found[sample.id] = sample
-    if missing := [image for image in images if image not in found]:
-        raise ValueError(f"images {missing} are in the ground truth, but not in the dataset")
-    return [found[image] for image in images]
+def _samples(dataset: DetectionDataset, images: Sequence[ImageId], ids: Sequence[ImageId]) -> Iterator[Sample]:
+    """Read the samples of these images, one by one.
+
+    Most datasets have the order of their ground truth, whose images are `ids`; others are searched, once.
+    """
+    places: dict[ImageId, int] = {}
+    for image in images:
+        index = places.get(image, ids.index(image))
+        sample = dataset[index] if index < len(dataset) else None
+        if sample is None or sample.id != image:
+            places = _search(dataset, images)
+            sample = dataset[places[image]]
+        yield sample
+
+
+def _search(dataset: DetectionDataset, images: Sequence[ImageId]) -> dict[ImageId, int]:
+    """Find the indices of these images by reading the dataset."""
+    places: dict[ImageId, int] = {}
+    for index in range(len(dataset)):
+        name = dataset[index].id
+        if name in images:
+            places[name] = index
+        if len(places) == len(images):
+            return places
+    missing = [image for image in images if image not in places]
+    raise ValueError(f"images {missing} are in the ground truth, but not in the dataset")
 
 
 def _drawable(found: ImageDetections) -> Objects | Target:
@@ -167,22 +179,25 @@ def _drawable(found: ImageDetections) -> Objects | Target:
     masks = found.shapes.get(MaskOutput.name)
     if not masks:
         return Objects(boxes, scores, labels)
-    plain = torch.zeros(len(boxes), dtype=torch.bool)
+    keep = (scores >= THRESHOLD).nonzero().flatten()
+    plain = torch.zeros(len(keep), dtype=torch.bool)
     height, width = masks[0]["size"]
-    return Target(boxes, labels, plain, plain, decode(masks, (height, width))).select(scores >= THRESHOLD)
+    decoded = decode([masks[i] for i in keep.tolist()], (height, width))
+    return Target(boxes[keep], labels[keep], plain, plain, decoded)
 
 
 Pictures = list[tuple[str, Image.Image]]
 
 
 def _row(
-    case: Case, sample: Sample, found: Sequence[Objects | Target], classes: Sequence[str], labels: tuple[str, str]
+    case: Case, sample: Sample, found: Sequence[ImageDetections], classes: Sequence[str], labels: tuple[str, str]
 ) -> Pictures:
     """Draw the ground truth and the detections of both runs, with titles."""
     truth = draw(sample.image, sample.target, classes)
     row = [(f"image {case.image}: {case.objects} objects", _fit(truth))]
-    for label, objects_found, value in zip(labels, found, (case.first, case.second), strict=True):
-        row.append((f"mean IoU {value:.2f}: {label}", _fit(draw(sample.image, objects_found, classes, THRESHOLD))))
+    for label, detections, value in zip(labels, found, (case.first, case.second), strict=True):
+        picture = draw(sample.image, _drawable(detections), classes, THRESHOLD)
+        row.append((f"mean IoU {value:.2f}: {label}", _fit(picture)))
     return row
 
 
