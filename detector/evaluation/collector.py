@@ -192,7 +192,10 @@ class Collector:
         target.mkdir(parents=True, exist_ok=True)
         for name, key in [(BOX, "bbox"), *((output.name, output.key) for output in self.outputs)]:
             with (target / f"{name}.json").open("w", encoding="utf-8") as file:
-                json.dump(list(self._rows(name, key)), file, allow_nan=False)
+                file.write("[")  # row by row, so that the text is never held as a whole
+                for number, row in enumerate(self._rows(name, key)):
+                    file.write((", " if number else "") + json.dumps(row, allow_nan=False))
+                file.write("]")
 
     def _rows(self, name: str, key: str) -> Iterator[dict[str, Any]]:
         for image in self.images:
