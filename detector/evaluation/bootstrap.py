@@ -55,7 +55,15 @@ def average_precision(ranked: NDArray[np.int64], matched: NDArray[np.bool_], obj
     Returns:
         float64 [B]; NaN where a resample has no object.
     """
-    total = (repeats @ objects).astype(np.float64)
+    return _average_precision(ranked, matched, _total(objects, repeats), repeats)
+
+
+def _total(objects: Ints, repeats: Ints) -> Floats:
+    """Count the objects of each resample, [B]."""
+    return (repeats @ objects).astype(np.float64)
+
+
+def _average_precision(ranked: NDArray[np.int64], matched: NDArray[np.bool_], total: Floats, repeats: Ints) -> Floats:
     result = np.where(total > 0, 0.0, np.nan)
     positives = np.flatnonzero(matched)
     if len(positives):
@@ -102,6 +110,7 @@ def average_precisions(comparison: Comparison, repeats: Ints) -> Floats:
                 objects[e["image_id"]] = np.count_nonzero(e["gtIgnore"] == 0)
             if not objects.any():
                 continue
+            total = _total(objects, repeats)  # once, since it takes longer than the rest
             scores = np.concatenate([e["dtScores"] for e in own])
             order = np.argsort(-scores, kind="mergesort")  # orders equal scores as pycocotools does
             image = np.repeat([e["image_id"] for e in own], [len(e["dtScores"]) for e in own])[order]
@@ -109,5 +118,5 @@ def average_precisions(comparison: Comparison, repeats: Ints) -> Floats:
             counted = ~np.concatenate([e["dtIgnore"] for e in own], axis=1)[:, order].astype(bool)
             for t in range(thresholds):
                 keep = counted[t]
-                result[:, t, label, area] = average_precision(image[keep], matched[t, keep], objects, repeats)
+                result[:, t, label, area] = _average_precision(image[keep], matched[t, keep], total, repeats)
     return result
