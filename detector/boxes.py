@@ -71,9 +71,13 @@ def decode(deltas: Tensor, references: Tensor, bbox_reg_weights: BoxRegWeights) 
 def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float, topk: int) -> Tensor:
     """Keep the best `topk` boxes that overlap no better kept box of their group: indices, by descending score.
 
-    Arguments as of `ops.batched_nms`, which does it on the CPU; elsewhere torchvision's kernel does.
+    Arguments as of `ops.batched_nms`, which does it on the CPU; elsewhere torchvision's kernel does. All results are
+    torchvision's: it leaves the order of equal scores among more than 1,000 boxes to a sort.
     """
-    if boxes.device.type == "cpu":
+    if boxes.device.type != "cpu":
+        kept: Tensor = torchvision.ops.batched_nms(boxes, scores, idxs, iou_threshold)
+        return kept[:topk]
+    if len(boxes) <= 1000:
         return ops.batched_nms(boxes, scores, idxs, iou_threshold, topk)
-    kept: Tensor = torchvision.ops.batched_nms(boxes, scores, idxs, iou_threshold)
-    return kept[:topk]
+    kept = ops.batched_nms(boxes, scores, idxs, iou_threshold).sort().values
+    return kept[scores[kept].sort(descending=True).indices[:topk]]

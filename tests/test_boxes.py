@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+import torchvision
 
 from detector import boxes
 
@@ -35,3 +36,16 @@ def test_encode_by_hand_and_decode_is_capped() -> None:
     torch.testing.assert_close(deltas, torch.tensor([[1.0, 0.0, 3 * math.log(2), 0.0]]))
     wide = boxes.decode(torch.tensor([[0.0, 0.0, 99.0, 0.0]]), reference, (1.0, 1.0, 1.0, 1.0))
     assert float(wide[0, 2] - wide[0, 0]) == pytest.approx(10 * 1000 / 16)
+
+
+@pytest.mark.parametrize("count", [1000, 1001, 3000])
+def test_nms_equals_torchvision_also_in_the_order_of_equal_scores(count: int) -> None:
+    generator = torch.Generator().manual_seed(count)
+    corner = 400 * torch.rand(count, 2, generator=generator)
+    found = torch.cat((corner, corner + 30), 1)
+    scores = torch.randint(20, (count,), generator=generator) / 20
+    levels = torch.randint(5, (count,), generator=generator)
+    expected = torchvision.ops.batched_nms(found, scores, levels, 0.5)
+    assert len(expected) > 500
+    for topk in (7, 200, count):
+        assert boxes.batched_nms(found, scores, levels, 0.5, topk).tolist() == expected[:topk].tolist()

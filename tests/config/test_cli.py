@@ -78,9 +78,13 @@ def test_exit_passes() -> None:
 
 def test_a_handler_left_by_the_block_is_replaced() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with reraise_ctrl_c():
-        signal.signal(signal.SIGINT, lambda *_: None)
-    assert signal.getsignal(signal.SIGINT) is before
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with reraise_ctrl_c():
+            signal.signal(signal.SIGINT, lambda *_: None)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_other_errors_pass() -> None:
