@@ -44,6 +44,17 @@ def test_a_call_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(kept) == 4  # the first for its memory
 
 
+def test_memory_that_was_freed_before_the_call_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(against, "BUDGET", 0.0)
+    kept: list[torch.Tensor] = []
+    blocks = [torch.ones(16 << 10) for _ in range(4096)]  # 256 MiB, in blocks of the heap
+    last = torch.ones(16 << 10)  # without it, the heap would shrink by itself
+    del blocks
+    found = against.measure(lambda: kept.append(torch.ones(64 << 18)), CPU)
+    assert 63 < found.peak_mib < 80
+    assert last[0] == 1
+
+
 def test_a_process_imports_from_the_checkout_that_it_is_given(tmp_path: Path) -> None:
     workload = tmp_path / "workload.py"
     workload.write_text(WORKLOAD)
