@@ -95,6 +95,12 @@ struct Arguments {
   }
 };
 
+inline void check_boxes(const Tensor& boxes) {
+  STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 4, "boxes must be [N, 4]");
+  STD_TORCH_CHECK(boxes.scalar_type() == ScalarType::Float || boxes.scalar_type() == ScalarType::Double,
+                  "boxes must be float32 or float64");
+}
+
 // The arguments of `match`, contiguous.
 struct MatchArguments {
   Tensor boxes, objects, crowd;
@@ -103,10 +109,8 @@ struct MatchArguments {
       : boxes(torch::stable::contiguous(given_boxes)),
         objects(torch::stable::contiguous(given_objects)),
         crowd(torch::stable::contiguous(given_crowd)) {
-    const ScalarType type = boxes.scalar_type();
-    STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 4, "boxes must be [N, 4]");
-    STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Double, "boxes must be float32 or float64");
-    STD_TORCH_CHECK(objects.dim() == 2 && objects.size(1) == 4 && objects.scalar_type() == type,
+    check_boxes(boxes);
+    STD_TORCH_CHECK(objects.dim() == 2 && objects.size(1) == 4 && objects.scalar_type() == boxes.scalar_type(),
                     "objects must be [G, 4] of the boxes' dtype");
     STD_TORCH_CHECK(objects.size(0) < INT32_MAX, "there must be fewer than 2^31 - 1 objects");
     STD_TORCH_CHECK(crowd.dim() == 1 && crowd.size(0) == objects.size(0) && crowd.scalar_type() == ScalarType::Bool,
@@ -124,9 +128,7 @@ struct NmsArguments {
       : boxes(torch::stable::contiguous(given_boxes)),
         order(torch::stable::contiguous(given_order)),
         groups(torch::stable::contiguous(given_groups)) {
-    const ScalarType type = boxes.scalar_type();
-    STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 4, "boxes must be [N, 4]");
-    STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Double, "boxes must be float32 or float64");
+    check_boxes(boxes);
     for (const Tensor& tensor : {order, groups}) {
       STD_TORCH_CHECK(tensor.dim() == 1 && tensor.size(0) == boxes.size(0) && tensor.scalar_type() == ScalarType::Long,
                       "order and groups must be int64 [N]");
