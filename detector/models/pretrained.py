@@ -24,6 +24,11 @@ def read_pretrained(name: str, weights: str) -> dict[str, Tensor]:
         OSError: the file does not exist, or the download fails.
     """
     if weights == "imagenet" or weights.startswith("IMAGENET"):
+        if name not in torchvision.models.list_models():
+            raise ValueError(
+                f"backbone weights {weights!r}: torchvision has none of {name}; give a file of weights, or "
+                "backbone.weights=null for random ones"
+            )
         choice = "DEFAULT" if weights == "imagenet" else weights
         try:
             state: dict[str, Tensor] = torchvision.models.get_model_weights(name)[choice].get_state_dict(progress=True)

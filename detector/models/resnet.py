@@ -11,12 +11,16 @@ from detector.models import pretrained
 from detector.models.backbone import Body, Norm
 from detector.models.folding import conv_norm
 
+RESNET10 = "resnet10"
+"""The name of a ResNet that torchvision does not have: one basic block per stage."""
+
 
 class ResNet(Body):
     """Compute features by the stem and residual stages of torchvision's ResNets and ResNeXts.
 
     Args:
-        name: torchvision's name, such as `resnet50` or `resnext50_32x4d`.
+        name: torchvision's name, such as `resnet50` or `resnext50_32x4d`; or `resnet10`, a ResNet-18 with one block
+            per stage, for which there are no ImageNet weights.
         norm: makes the normalisation layer of a number of channels.
         weights: None for random ones, else as `detector.models.pretrained.read_pretrained` takes them.
         freeze_at: number of frozen stages, the stem being the first (Detectron2's FREEZE_AT).
@@ -110,9 +114,14 @@ def _network(name: str, norm: Norm, weights: str | None, stride_in_1x1: bool) ->
     """Build torchvision's network without its classifier."""
     models = torchvision.models
     names = [n for n in models.list_models(models) if models.get_model_builder(n).__module__ == models.resnet.__name__]
-    if name not in names:
-        raise ValueError(f"backbone.name: {name!r} is no ResNet of torchvision; take one of {', '.join(names)}")
-    net = models.get_model(name, weights=None, norm_layer=norm)
+    if name == RESNET10:
+        net = torchvision.models.ResNet(BasicBlock, [1, 1, 1, 1], norm_layer=norm)
+    elif name in names:
+        net = models.get_model(name, weights=None, norm_layer=norm)
+    else:
+        raise ValueError(
+            f"backbone.name: {name!r} is no ResNet of torchvision; take one of {', '.join([RESNET10, *names])}"
+        )
     net.fc = nn.Identity()
     if weights is not None:
         state = pretrained.read_pretrained(name, weights)

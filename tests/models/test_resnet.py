@@ -47,6 +47,21 @@ def test_a_body_of_fewer_stages(depth: int) -> None:
     assert [tuple(f.shape[-2:]) for f in features] == [(16, 24), (8, 12), (4, 6), (2, 3)][:depth]
 
 
+def test_resnet10_is_resnet18_with_one_block_a_stage(tmp_path: Path) -> None:
+    net = worn(torchvision.models.resnet18())
+    for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
+        del stage[1]
+    torch.save(net.state_dict(), tmp_path / "weights.pth")
+    body = ResNet("resnet10", weights=str(tmp_path / "weights.pth")).eval()
+    image = torch.randn(1, 3, 64, 96)
+    for feature, expected in zip(body(image), theirs(net, image), strict=True):
+        torch.testing.assert_close(feature, expected)
+    with pytest.raises(ValueError, match=r"torchvision has none of resnet10; give a file of weights, or .*null"):
+        ResNet("resnet10", weights="imagenet")
+    with pytest.raises(ValueError, match=r"'resnet11' is no ResNet of torchvision; take one of resnet10, .*resnet18"):
+        ResNet("resnet11")
+
+
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.SyncBatchNorm, frozen_batch_norm])
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d"])
 def test_weights_from_a_file_give_torchvisions_features(name: str, norm: Norm, tmp_path: Path) -> None:
