@@ -31,18 +31,19 @@ class Muon(AdamW):
 
     Muon (Jordan et al., 2024) takes the averaged gradient of a layer as a matrix, one row per output channel, and makes
     its singular values nearly equal: directions of small gradient are learnt as fast as the others. Such an update is
-    scaled to the size of AdamW's (Liu et al., 2025, section 2.2), so that one learning rate and one weight decay serve
-    both. `torch.optim.Muon` takes matrices only, and computes in bfloat16, which most CPUs emulate.
+    scaled to the size of AdamW's (Liu et al., 2025, section 2.2), so that learning rates compare. `torch.optim.Muon`
+    takes matrices only, and computes in bfloat16, which most CPUs emulate.
 
     The last layers of a head are left to AdamW, as the authors advise, and so is the box head's first layer, whose
     matrix is too large to be worth its time: the cost grows with the square of the output channels.
 
     Args:
         params: parameters, or groups of them.
-        lr: the learning rate.
+        lr: AdamW's learning rate.
         betas: decay rates of AdamW's averages.
         eps: added to AdamW's denominator.
-        weight_decay: of both, times the learning rate.
+        weight_decay: of all parameters, times `lr`.
+        ratio: Muon's learning rate, in multiples of `lr`.
         momentum: decay rate of Muon's average of the gradient, as in Nesterov's method.
         min_outputs: convolutions with fewer output channels are left to AdamW,
         max_inputs: as are those with more numbers in a filter (input channels × height × width).
@@ -56,13 +57,15 @@ class Muon(AdamW):
         betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-8,
         weight_decay: float = 0.05,
+        ratio: float = 2.5,
         momentum: float = 0.95,
         min_outputs: int = 32,
         max_inputs: int = 2304,
         fused: bool | None = None,
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay, fused=fused)
-        self.momentum, self.min_outputs, self.max_inputs = momentum, min_outputs, max_inputs
+        self.ratio, self.momentum = ratio, momentum
+        self.min_outputs, self.max_inputs = min_outputs, max_inputs
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -103,7 +106,7 @@ class Muon(AdamW):
         update = orthogonalize(rows.flatten(1))
         size = 0.2 * math.sqrt(max(update.shape))  # a matrix of such a root mean square as AdamW's updates have
         weight.mul_(1 - lr * weight_decay)
-        weight.add_(update.view(rows.shape).permute(0, 3, 1, 2), alpha=-lr * size)
+        weight.add_(update.view(rows.shape).permute(0, 3, 1, 2), alpha=-lr * self.ratio * size)
 
 
 def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:

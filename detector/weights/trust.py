@@ -34,6 +34,7 @@ FACTORIES = frozenset(
         "detector.models.extracted.torchvision_model",
         "detector.models.losses.giou",
         "detector.models.losses.smooth_l1",
+        "detector.training.optim.Muon",
         "detector.training.optim.cosine",
         "detector.training.optim.multistep",
     }

@@ -99,6 +99,7 @@ def test_datasets(dataset: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("schedule", choices("schedule"))
 def test_schedules(schedule: str) -> None:
     config = complete(f"schedule={schedule}")
+    check_targets(portable_config(config), "own")
     weight = torch.nn.Parameter(torch.zeros(3, 3))
     optimizer = build.instantiate(config.schedule.optimizer)([{"params": [weight]}])
     scheduler = build.instantiate(config.schedule.scheduler)(optimizer)

@@ -63,7 +63,7 @@ def test_steps(fused: bool) -> None:
     ours, theirs = Small(), Small()
     theirs.load_state_dict(ours.state_dict())
     expected, average = ours.convolution.weight.detach().clone().double(), torch.zeros(40, 8, 3, 3).double()
-    muon = Muon(parameter_groups(ours), 0.01, (0.8, 0.9), weight_decay=0.3, momentum=0.7, fused=fused)
+    muon = Muon(parameter_groups(ours), 0.01, (0.8, 0.9), weight_decay=0.3, ratio=3, momentum=0.7, fused=fused)
     adamw = torch.optim.AdamW(parameter_groups(theirs), 0.01, (0.8, 0.9), weight_decay=0.3, fused=fused)
     for step in range(4):
         with_gradients(ours, step)
@@ -76,7 +76,7 @@ def test_steps(fused: bool) -> None:
         average = 0.7 * average + 0.3 * gradient
         update = newton_schulz((0.3 * gradient + 0.7 * average).permute(0, 2, 3, 1).reshape(40, 72))
         update = 0.2 * math.sqrt(72) * update.view(40, 3, 3, 8).permute(0, 3, 1, 2)
-        expected = expected * (1 - 0.01 * 0.3) - 0.01 * update
+        expected = expected * (1 - 0.01 * 0.3) - 0.03 * update
     torch.testing.assert_close(ours.convolution.weight.double(), expected, atol=2e-5, rtol=1e-4)
     for (name, one), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         assert torch.equal(one, other) is (name != "convolution.weight")
