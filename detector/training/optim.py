@@ -53,11 +53,11 @@ class Muon(AdamW):
     def __init__(
         self,
         params: Iterable[Tensor] | Iterable[dict[str, Any]],
-        lr: float = 5e-3,
+        lr: float = 1.5e-3,
         betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-8,
         weight_decay: float = 0.05,
-        ratio: float = 2.5,
+        ratio: float = 10.0,
         momentum: float = 0.95,
         min_outputs: int = 32,
         max_inputs: int = 2304,
