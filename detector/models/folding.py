@@ -7,9 +7,10 @@ from itertools import pairwise
 from typing import TypeVar
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
+
+from detector.models.convolution import conv2d
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -48,7 +49,7 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
         y: Tensor = norm(conv(x))
         return y
     assert isinstance(conv, nn.Conv2d)
-    return F.conv2d(x, *parts, conv.stride, conv.padding, conv.dilation, conv.groups)
+    return conv2d(x, *parts, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
 def fold(model: M) -> M:
