@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 MAX_GRID = 1 << 20
 CHUNK_ELEMENTS = 1 << 24
@@ -190,7 +191,12 @@ def maximum(
         part = max(CHUNK_ELEMENTS // (rows.low.shape[2] * cols.low.shape[2] * values.shape[2]), 1)
         parts = []
         for chunk in torch.split(torch.arange(len(index), device=boxes.device), part):
-            bins = [_bin(values, rows, cols, chunk, ph, pw, rule) for ph in range(height) for pw in range(width)]
+            # What each bin is computed from is not kept for the backward pass, but computed again.
+            bins = [
+                checkpoint(_bin, values, rows, cols, chunk, ph, pw, rule, use_reentrant=False, preserve_rng_state=False)
+                for ph in range(height)
+                for pw in range(width)
+            ]
             parts.append(torch.stack(bins, -1).reshape(len(chunk), -1, height, width))
         output = output.index_copy(0, index, torch.cat(parts))
     return output.to(features[0].dtype)

@@ -14,6 +14,7 @@ from torch import Tensor
 from detector.config import build
 from detector.config.resolve import with_classes
 from detector.models.rcnn import RCNN
+from detector.training.optim import Muon
 from detector.types import Batch, Masks, Target
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores
@@ -109,8 +110,8 @@ def _seeded() -> None:
 
 
 def learn(model: RCNN, batch: Batch, rate: float, steps: int) -> list[float]:
-    """Train on one batch by a one-cycle schedule up to `rate`; returns the losses at each step."""
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    """Train on one batch by Muon, in a one-cycle schedule up to AdamW's `rate`; returns the losses at each step."""
+    optimizer = Muon(model.parameters(), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
     history = []
     for step in range(steps):

@@ -74,6 +74,13 @@ def test_a_preset_may_be_named_too(composed: Composed) -> None:
     assert composed(conventions, conventions[0]) == compose_config(*conventions, "weights=x")
 
 
+@pytest.mark.parametrize("name", ["fasterrcnn_resnet50_fpn", "c4"])
+def test_the_preset_of_studies_comes_before_that_of_the_weights(composed: Composed, name: str) -> None:
+    config = composed(CONVENTIONS[name], "experiment=[study_defaults,dry]")
+    plain = composed(CONVENTIONS[name], "experiment=dry")
+    assert config == plain
+
+
 @pytest.mark.parametrize("name", [*TORCHVISION, "norms"])
 def test_a_model_without_an_rpn_takes_what_concerns_it(composed: Composed, name: str) -> None:
     model = "fast_mask_rcnn" if name.startswith("mask") else "fast_rcnn"

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from detector.ablation.collect import FinishedRun, collect_records, validation_set
-from detector.ablation.commands import with_current_key
+from detector.ablation.commands import with_current_key, without_study_defaults
 from detector.ablation.description import Arm, StudyInfo
 from detector.ablation.records import write_records
 from detector.ablation.report.report import write_report
 from detector.ablation.report.showcase import showcases
 from detector.ablation.report.tables import slug
+from detector.config.overrides import key_of
 from detector.config.resolve import FIXED_TRAINER_KEYS, MOVABLE_KEYS
 from detector.training.folder import command_of, read_config, short_names
 
@@ -51,7 +54,7 @@ def _study(first: Path, second: Path) -> tuple[StudyInfo, list[FinishedRun]]:
         labels = [f"{label}, seed {seed}" for label, seed in zip(labels, seeds, strict=True)]
     commands = [command_of(first), command_of(second)]
     alike = all(configs[0].trainer.get(name) == configs[1].trainer.get(name) for name in FIXED_TRAINER_KEYS)
-    choices = _choices(commands) if alike else [[], []]
+    choices = _choices(commands) if alike and not _hidden_differences(configs, commands) else [[], []]
     arms = {name: Arm(label, own) for name, label, own in zip(("first", "second"), labels, choices, strict=True)}
     dataset = slug(datasets[0])
     info = StudyInfo(
@@ -69,6 +72,16 @@ def _study(first: Path, second: Path) -> tuple[StudyInfo, list[FinishedRun]]:
     ]
 
 
+def _hidden_differences(configs: Sequence[DictConfig], commands: Sequence[str | None]) -> bool:
+    """Whether two runs differ in backbone or optimiser though no override chooses one: their defaults differed."""
+    given = {key_of(word).split(".")[0] for command in commands if command for word in shlex.split(command)[2:]}
+    return any(
+        OmegaConf.select(configs[0], key) != OmegaConf.select(configs[1], key)
+        for group, key in (("backbone", "backbone.name"), ("schedule", "schedule.optimizer._target_"))
+        if group not in given
+    )
+
+
 def _choices(commands: Sequence[str | None]) -> list[list[str]]:
     """Return the overrides of two runs' commands without seed and place; the report reads from them which claims apply.
 
@@ -80,7 +93,8 @@ def _choices(commands: Sequence[str | None]) -> list[list[str]]:
         return [[], []]
     chosen, keys = [], []
     for command in commands:
-        own = {o.lstrip("+~").split("=")[0]: o for o in map(with_current_key, shlex.split(str(command))[2:])}
+        given = without_study_defaults(shlex.split(str(command))[2:])
+        own = {o.lstrip("+~").split("=")[0]: o for o in map(with_current_key, given)}
         kept = {key: o for key, o in own.items() if key.split(".")[0] not in (*MOVABLE_KEYS, "seed")}
         chosen.append(list(kept.values()))
         keys.append(set(kept))

@@ -12,6 +12,7 @@ from detector.ablation import contrasts
 from detector.ablation.commands import chosen_overrides
 from detector.ablation.description import Arm, StudyInfo, parse_description
 from detector.config.compose import override
+from detector.config.conventions import STUDY_DEFAULTS
 from detector.config.overrides import key_of
 from detector.training.folder import COMMAND, command_of, is_finished, train_command
 
@@ -122,7 +123,8 @@ class Study:
 
     def _overrides(self, arm: str, dataset: str, seed: int, runs: Path, more: Sequence[str]) -> Iterator[str]:
         chosen = [*self.datasets[dataset], *self.info.arms[arm].overrides, *self.overrides]
-        yield from _join([*chosen, *self.of_data.get(dataset, []), *more], "experiment=")
+        chosen = [f"experiment={STUDY_DEFAULTS}", *chosen, *self.of_data.get(dataset, []), *more]
+        yield from _join(chosen, "experiment=")
         if arm in self.proposals:
             source = runs / self.proposals[arm] / dataset / str(seed)
             yield override("proposals", source / "checkpoints" / "last.ckpt")

@@ -14,6 +14,9 @@ from detector.config.mistakes import unknown_key
 from detector.config.overrides import allow_new_keys, key_of
 from detector.weights import PretrainedWeights, read_weights
 
+STUDY_DEFAULTS = "study_defaults"
+"""The preset in `configs/experiment/` that each run of a study begins with; all other choices come after it."""
+
 
 def check_additions(name: str, overrides: Sequence[str], plain: Collection[str] = ()) -> None:
     """Check that keys added by `+key=value` are used: they are arguments of a `_target_`, or lie in an open section.
@@ -90,7 +93,8 @@ def apply_conventions(config: DictConfig, overrides: Sequence[str]) -> tuple[Dic
     try:
         plain = compose_config([*([f"experiment=[{','.join(chosen)}]"] if chosen else []), *own])
         # The user's experiments come last, and so take precedence.
-        config = compose_config([f"experiment=[{','.join([*presets, *chosen])}]", *others, *own])
+        names = sorted([*presets, *chosen], key=lambda name: name != STUDY_DEFAULTS)
+        config = compose_config([f"experiment=[{','.join(names)}]", *others, *own])
     except ValueError as error:
         raise ValueError(f"weights={config.weights} needs {' '.join(needed)}, which fails: {error}") from error
     OmegaConf.set_struct(config, False)

@@ -123,7 +123,7 @@ def default_model(config: DictConfig, side: int) -> nn.Module:
     """Build the default run's model from torchvision's parts."""
     channels, depth = config.backbone.channels, config.backbone.depth
     layers = {f"layer{i + 1}": str(i) for i in range(depth)}
-    body = IntermediateLayerGetter(resnet.resnet18(weights=None), layers)
+    body = IntermediateLayerGetter(resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1]), layers)
     extra = _EverySecondCell(len(config.backbone.strides) - depth)
     pyramid = FeaturePyramidNetwork([64, 128, 256, 512][:depth], channels, extra, nn.BatchNorm2d)
     levels = [*layers.values(), *(f"extra{i}" for i in range(extra.levels))]

@@ -37,22 +37,22 @@ def test_a_seed_comes_after_the_other_and_the_users_overrides_have_the_last_word
     jobs = parse_study(small()).jobs(Path("runs"), ["schedule.steps=9"])
     places = [(job.seed, job.dataset, job.arm) for job in jobs]
     assert places == [(s, d, a) for s in (3, 5) for d in ("one", "two") for a in ("a", "rpn", "b")]
-    assert jobs[0].overrides == ("dataset=shapes", "pooler=roipool", "schedule.steps=7", "schedule.steps=9", "seed=3")
+    chosen = ("dataset=shapes", "pooler=roipool", "schedule.steps=7", "schedule.steps=9", "seed=3")
+    assert jobs[0].overrides == ("experiment=study_defaults", *chosen)
     assert jobs[0].folder == "a/one/3"
-    assert jobs[0].command.startswith("python scripts/train.py dataset=shapes pooler=roipool")
+    assert jobs[0].command.startswith("python scripts/train.py experiment=study_defaults dataset=shapes pooler")
 
 
 def test_experiments_of_dataset_arm_and_user_come_one_after_the_other() -> None:
     jobs = parse_study(small()).jobs(Path("runs"), ["experiment=dry", "schedule.steps=9"])
-    assert jobs[0].overrides[:2] == ("dataset=shapes", "pooler=roipool")
-    assert [o for o in jobs[0].overrides if "experiment" in o] == ["experiment=dry"]
+    assert jobs[0].overrides[:3] == ("experiment=[study_defaults,dry]", "dataset=shapes", "pooler=roipool")
     two = next(job for job in jobs if job.dataset == "two")
-    assert two.overrides[:2] == ("experiment=[nuclei,dry]", "pooler=roipool")
-    assert "'experiment=[nuclei,dry]'" in two.command
+    assert two.overrides[:2] == ("experiment=[study_defaults,nuclei,dry]", "pooler=roipool")
+    assert "'experiment=[study_defaults,nuclei,dry]'" in two.command
     listed = parse_study(small(overrides=["experiment=[a,b]"])).jobs(Path("runs"), ["experiment=c"])
     assert [job.overrides[0] for job in listed if job.arm == "a"][:2] == [
-        "experiment=[a,b,c]",
-        "experiment=[nuclei,a,b,c]",
+        "experiment=[study_defaults,a,b,c]",
+        "experiment=[study_defaults,nuclei,a,b,c]",
     ]
 
 
@@ -113,6 +113,9 @@ def test_runs_of_other_studies_are_found_by_their_command(tmp_path: Path) -> Non
         ("dataset=shapes schedule.steps=7 pooler=roipool schedule.steps=9 seed=3", False),
         ("dataset=shapes pooler=roipool seed=3", False),
         ("dataset=shapes pooler=roipool schedule.steps=7 seed=3 +x=1", False),
+        ("experiment=study_defaults dataset=shapes pooler=roipool schedule.steps=7 seed=3", True),
+        ("experiment=[study_defaults] dataset=shapes pooler=roipool schedule.steps=7 seed=3", True),
+        ("experiment=[study_defaults,dry] dataset=shapes pooler=roipool schedule.steps=7 seed=3", False),
     ],
 )
 def test_the_order_of_overrides_does_not_count(words: str, same: bool, tmp_path: Path) -> None:
@@ -167,7 +170,7 @@ def test_a_dataset_of_the_users_own_takes_the_place_of_the_studys() -> None:
     jobs = other.jobs(Path("runs"), left)
     mine = next(job for job in jobs if job.dataset == "custom")
     assert mine.overrides == (
-        *("dataset=custom", "pooler=roipool", "schedule.steps=7", "dataset.rois=4"),
+        *("experiment=study_defaults", "dataset=custom", "pooler=roipool", "schedule.steps=7", "dataset.rois=4"),
         *("dataset.train.annotations=a.json", "dataset.rois=9", "data_dir=x", "workers=0", "seed=3"),
     )
     assert [job for job in jobs if job.dataset != "custom"] == asked.jobs(Path("runs"), left)
@@ -183,13 +186,33 @@ def test_a_dataset_of_the_users_own_keeps_the_studys_setting() -> None:
     asked = parse_study(small(datasets={"coco": ["experiment=mask_rcnn_c4"]}))
     for choice, more in (("custom", []), ("coco", []), ("custom", ["experiment=dry"])):
         other, left, name = asked.with_dataset([f"dataset={choice}", *more])
-        experiment = "experiment=[mask_rcnn_c4,dry]" if more else "experiment=mask_rcnn_c4"
+        experiment = f"experiment=[study_defaults,mask_rcnn_c4{',dry' if more else ''}]"
         jobs = [job for job in other.jobs(Path("runs"), left) if job.dataset == name]
         assert all(job.overrides[:2] == (experiment, f"dataset={choice}") for job in jobs)
     mixed = parse_study(small())
     with pytest.raises(ValueError, match="experiment=nuclei"):
         mixed.with_dataset(["dataset=custom"])
     assert mixed.with_dataset(["dataset=custom", "experiment=dry"])[0].datasets["custom"] == ["dataset=custom"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], ("resnet18", 3, 1200, "torch.optim.AdamW")),
+        (["experiment=dry"], ("resnet18", 3, 2, "torch.optim.AdamW")),
+        (["schedule=muon", "backbone=resnet10_small_fpn"], ("resnet10", 3, 600, "detector.training.optim.Muon")),
+        (["experiment=coco_1x"], ("resnet50", 4, 90000, "torch.optim.SGD")),
+    ],
+)
+def test_runs_keep_the_model_of_the_records_unless_another_is_chosen(
+    overrides: list[str], expected: tuple[str, int, int, str]
+) -> None:
+    asked = parse_study(small(datasets={"one": ["dataset=custom"]}, overrides=[]))
+    job = asked.jobs(Path("runs"), overrides)[0]
+    config = compose_config(*job.overrides)
+    found = (config.backbone.name, config.backbone.depth, config.schedule.steps, config.schedule.optimizer._target_)
+    assert found == expected
+    assert config.pooler.operator._target_ == "ops.multiscale_roi_pool"
 
 
 def test_a_study_with_a_setting_composes_on_other_data() -> None:

@@ -20,7 +20,7 @@ def everywhere(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
         met.append(x.shape)
         return compute(x, gradient)
 
-    monkeypatch.setattr(convolution, "LEAST_CELLS", 0)
+    monkeypatch.setattr(convolution, "LEAST_PRODUCTS", 0)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     monkeypatch.setattr(convolution, "weight_gradient", recorded)
     return met
@@ -89,7 +89,7 @@ def test_a_detector_has_the_same_gradients(
     batch = random_batch(2, 1, size=(64, 96))
     gradients = []
     for least in (0, 1 << 60):
-        monkeypatch.setattr(convolution, "LEAST_CELLS", least)
+        monkeypatch.setattr(convolution, "LEAST_PRODUCTS", least)
         model = small_model(*overrides)
         torch.manual_seed(0)
         sum(model.loss(batch).values(), torch.zeros(())).backward()  # type: ignore[no-untyped-call]

@@ -235,3 +235,22 @@ def test_the_maximum_of_samples_propagates_nan_and_roi_pool_does_not():
     box = torch.tensor([[0, 1.0, 1.0, 5.0, 5.0]])
     assert ops.roi_align(input, box, 1, 1.0, 2, True, "max").isnan().all()
     assert not ops.roi_pool(input, box, 1).isnan().any()
+
+
+@pytest.mark.parametrize("operator", [ops.roi_align, ops.roi_pool], ids=["align", "pool"])
+def test_without_compiled_kernels_training_keeps_what_the_rois_need_and_not_rois_times_map(operator, monkeypatch):
+    monkeypatch.setattr(native, "available", lambda device: False)
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    map = torch.rand(1, 64, 100, 100, requires_grad=True)
+    rois = random_boxes(200, 1, 100, 100, dtype=torch.float32)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        pooled = operator(map, rois, 7)
+    of_cells = 200 * 64 * 100 * 7 * 4  # each RoI's rows of the map, pooled along one axis
+    assert sum(kept.values()) < 0.5 * of_cells
+    pooled.sum().backward()
+    assert map.grad is not None

@@ -65,7 +65,11 @@ def test_a_study_is_interrupted_resumes_and_writes_its_report(tmp_path: Path, ru
     records = tmp_path / "sweep" / "records"
     listed = rows(records / "runs.csv")
     assert sorted(f"{r['arm']}/{r['dataset']}/{r['seed']}" for r in listed) == sorted(RUNS)
-    assert all(r["command"].startswith("python scripts/train.py dataset=") and int(r["params"]) > 1000 for r in listed)
+    assert all(
+        r["command"].startswith("python scripts/train.py experiment=study_defaults dataset=")
+        and int(r["params"]) > 1000
+        for r in listed
+    )
     for name, key in (("AP", "box/AP"), ("mAP", "voc/mAP")):
         measured = {
             (r["arm"], r["dataset"], r["seed"]): float(r["value"])
