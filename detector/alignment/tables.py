@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from detector.alignment.costs import Part
 from detector.alignment.errors import FPN, ErrorRow
@@ -60,7 +61,7 @@ def runs_table(parts: Sequence[Part], labels: Mapping[str, str]) -> Table:
         about = [f"{100 * part.low:.1f}-{100 * part.high:.1f}", str(part.objects)]
         for run, label in labels.items():
             values = part.ap[run], part.mean_iou[run], part.recall[run]
-            table.add_row(*about, label, *(_interval(value) for value in values))
+            table.add_row(*about, Text(label), *(_interval(value) for value in values))
             about = ["", ""]
     return table
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from detector.config.build import build_dataset
 from detector.data.summary import summarise
@@ -27,7 +28,8 @@ def print_summary(config: DictConfig, overrides: Sequence[str], folder: Path, co
     del overrides, folder
     small, large = config.dataset.size_bins
     splits = {name: summarise(build_dataset(config, name), (small, large)) for name in ("train", "val")}
-    table = Table(title=f"{config.dataset.name}: small up to {small}², large from {large}² px", title_justify="left")
+    title = Text(f"{config.dataset.name}: small up to {small}², large from {large}² px")  # no markup, as class names
+    table = Table(title=title, title_justify="left", title_style="italic")
     table.add_column("")
     for name in splits:
         table.add_column(name, justify="right")
@@ -36,5 +38,5 @@ def print_summary(config: DictConfig, overrides: Sequence[str], folder: Path, co
     for field in ("small", "medium", "large"):
         table.add_row(field, *(f"{getattr(split, field):.1%}" for split in splits.values()))
     for name in splits["train"].per_class:
-        table.add_row(name, *(str(split.per_class.get(name, 0)) for split in splits.values()))
+        table.add_row(Text(name), *(str(split.per_class.get(name, 0)) for split in splits.values()))
     console.print(table)

@@ -100,7 +100,7 @@ class VocDataset:
         records = [
             self._record(folder, stem)
             for folder, split in folders
-            for stem in _listed(folder / "ImageSets" / kind / f"{split}.txt")
+            for stem in _listed(folder / "ImageSets" / kind / f"{split}.txt", folder / "Annotations")
         ]
         repeated = [stem for stem, count in Counter(r.stem for r in records).items() if count > 1]
         if repeated:
@@ -209,8 +209,8 @@ class VocDataset:
         if cut[2] <= cut[0] or cut[3] <= cut[1]:
             self._skipped["outside the image"] += 1
             return None
-        flags = [_number(element.findtext(flag, "0"), int, path) != 0 for flag in ("difficult", "truncated")]
-        return _Object(self.classes.index(name), cut, flags[0], flags[1], instance)
+        difficult, truncated = (_flag(element, tag, path) for tag in ("difficult", "truncated"))
+        return _Object(self.classes.index(name), cut, difficult, truncated, instance)
 
 
 def _pairs(sets: Sequence[Sequence[str | int]]) -> list[tuple[str, str]]:
@@ -227,12 +227,18 @@ def _folder(root: Path, name: str) -> Path:
     return folder
 
 
-def _listed(path: Path) -> list[str]:
-    """Read the first word of each line of an image list."""
+def _listed(path: Path, annotations: Path) -> list[str]:
+    """Read the image names of a list, one on each line; lists of one class have a flag, -1, 0 or 1, behind the name."""
     if not path.is_file():
         present = sorted(p.stem for p in path.parent.glob("*.txt") if "_" not in p.stem)
         raise FileNotFoundError(f"{path}: no such list of images; there are {present or 'none'} beside it. {LAYOUT}")
-    return [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    names = []
+    for line in path.read_text().splitlines():
+        name, *flag = line.strip().rsplit(maxsplit=1)[:2] if line.strip() else [""]
+        if flag and (flag[0] not in ("-1", "0", "1") or (annotations / f"{line.strip()}.xml").is_file()):
+            name = line.strip()
+        names += [name] if name else []
+    return names
 
 
 def _names(folders: list[Path]) -> list[str]:
@@ -255,6 +261,20 @@ def _child(element: ElementTree.Element, tag: str, path: Path) -> str:
     if text is None or not text.strip():
         raise ValueError(f"{path}: <{element.tag}> has no <{tag}>, or an empty one")
     return text.strip()
+
+
+def _flag(element: ElementTree.Element, tag: str, path: Path) -> bool:
+    """Read a flag, which is set by any number but 0, such as a share that is truncated.
+
+    It is not set where the tag is missing, empty (as of pylabel 0.1.55) or "Unspecified", VOC's word for the unknown.
+    """
+    text = (element.findtext(tag) or "").strip()
+    if text.lower() in ("", "unspecified"):
+        return False
+    try:
+        return _number(text, float, path) != 0
+    except ValueError as error:
+        raise ValueError(f"{error}, in <{tag}>") from None
 
 
 def _number(text: str, kind: type[Number], path: Path) -> Number:

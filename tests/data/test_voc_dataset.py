@@ -72,6 +72,47 @@ def test_ground_truth_in_cocos_format(tmp_path):
     json.dumps(truth)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Unspecified", False),
+        ("unspecified", False),
+        ("", False),
+        (" ", False),
+        ("0.0", False),
+        ("0.06", True),
+        ("1", True),
+    ],
+)
+def test_flags_as_tools_write_them(tmp_path, text, expected):
+    dataset = VocDataset(make(tmp_path, {"a": xml(entry("dog", (1, 1, 2, 2), text, text))}), [("2007", "train")])
+    assert dataset[0].target.difficult.tolist() == [expected]
+    (annotation,) = dataset.ground_truth()["annotations"]
+    assert (annotation["difficult"], annotation["truncated"]) == (expected, expected)
+
+
+def test_names_with_spaces_and_lists_of_one_class(tmp_path):
+    names = ["img", "img (2)", "a  b", "photo 1", "photo", "x y -1"]
+    boxes = {name: (1, 1, 2 + i, 3 + i) for i, name in enumerate(names)}
+    make(tmp_path, {name: xml(entry("dog", box)) for name, box in boxes.items()})
+    path = tmp_path / "VOC2007" / "ImageSets" / "Main" / "train.txt"
+    ends = {name: list(map(float, (0, 0, box[2], box[3]))) for name, box in boxes.items()}
+
+    def read(text: str) -> list[str]:
+        path.write_text(text)
+        dataset = VocDataset(tmp_path, [("2007", "train")])
+        samples = [dataset[i] for i in range(len(dataset))]
+        assert [s.target.boxes.tolist()[0] for s in samples] == [ends[s.id] for s in samples]
+        return [s.id for s in samples]
+
+    assert read("\n".join(names) + "\n\n") == names
+    assert read("img  1\nimg (2) -1\n a  b\t0 \nphoto 1\nphoto 0\n") == ["img", "img (2)", "a  b", "photo 1", "photo"]
+    for line, name in (("img 2", "img 2"), ("other (2)", r"other \(2\)"), ("nothing -1", "nothing")):
+        path.write_text(f"{line}\n")
+        with pytest.raises(FileNotFoundError, match=rf"{name}\.xml: no such annotation"):
+            VocDataset(tmp_path, [("2007", "train")])
+
+
 def test_several_sets_are_one_dataset(tmp_path):
     make(tmp_path, {"000005": xml(DOG)})
     make(tmp_path, {"2008_000001": xml(CAT)}, "VOC2012", "trainval")
@@ -136,7 +177,8 @@ def test_boxes_are_cut_at_the_edge_or_skipped(tmp_path, caplog):
         (xml(entry("unicorn", (1, 1, 2, 2))), "unknown class 'unicorn'"),
         (xml(entry("dog", (1, 1, "two", 2))), "'two'"),
         (xml(entry("dog", (1, 1, "inf", 2))), "'inf'"),
-        (xml(entry("dog", (1, 1, 2, 2), difficult="maybe")), "'maybe'"),
+        (xml(entry("dog", (1, 1, 2, 2), difficult="maybe")), "'maybe' .*in <difficult>"),
+        (xml(entry("dog", (1, 1, 2, 2), truncated="nan")), "'nan' .*in <truncated>"),
     ],
 )
 def test_a_malformed_annotation_is_named(tmp_path, text, message):

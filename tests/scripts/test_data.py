@@ -1,4 +1,7 @@
+import json
 from pathlib import Path
+
+from PIL import Image
 
 from tests.scripts.conftest import run_script
 
@@ -13,6 +16,22 @@ def test_counts_of_a_dataset(tmp_path: Path) -> None:
         found["objects"][0]
     )
     assert {p.name.split("-")[0] for p in (tmp_path / "data").iterdir()} == {"shapes_voc"}
+
+
+def test_class_names_are_no_markup(tmp_path: Path) -> None:
+    names = ["[red]", "nucleus [/dark]", "a[b]c"]
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 8, "height": 8}],
+        "annotations": [{"id": i, "image_id": 1, "category_id": i, "bbox": [0, 0, 4, 4]} for i in (1, 2, 3)],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(names, 1)],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    lists = [f"dataset.{split}.annotations=a.json" for split in ("train", "val")]
+    name = "dataset.name=set [bold]"
+    done = run_script("data", "dataset=custom", *lists, "dataset.train.images=.", name, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in (*names, "set [bold]:"))
 
 
 def test_models_have_no_place_here(tmp_path: Path) -> None:
