@@ -45,14 +45,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, help=rounds_help)
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     parser.add_argument("--against", metavar="COMMIT", help=f"commit to compare with; for {', '.join(WORKLOADS)}")
+    both = ["float32", "bfloat16"]
+    parser.add_argument("--dtypes", nargs="+", choices=both, default=both, help="for step and train (both)")
     train = parser.add_argument_group("train")
     train.add_argument("--size", type=int, nargs=2, default=(800, 1333), help="of the images (800 1333)")
     train.add_argument("--images", type=int, default=2, help="in a batch (2)")
     train.add_argument("--rois", type=int, default=512, help="sampled of each image (512)")
     train.add_argument("--backbone", default="resnet50", help="torchvision's name of a ResNet (resnet50)")
     train.add_argument("--steps", type=int, default=10, help="in each of the rounds (10)")
-    both = ["float32", "bfloat16"]
-    train.add_argument("--dtypes", nargs="+", choices=both, default=both, help="(both)")
     arguments = parser.parse_args()
 
     import torch
@@ -75,6 +75,7 @@ def main() -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device or ("cuda" if cuda else "cpu"))
+    dtypes = [getattr(torch, name) for name in arguments.dtypes]
     if arguments.against is not None and arguments.what not in WORKLOADS:
         print(f"error: --against is for {', '.join(WORKLOADS)}, not for {arguments.what}", file=sys.stderr)
         return 1
@@ -89,7 +90,6 @@ def main() -> int:
                     turns=rounds,
                     steps=arguments.steps,
                 )
-                dtypes = [getattr(torch, name) for name in arguments.dtypes]
                 beside_torchvision.run(training, device, dtypes)
             else:
                 print(f"{benchmark.describe(device)}; medians over {rounds} processes\n")
@@ -100,7 +100,7 @@ def main() -> int:
         return 0
     if arguments.what == "step":
         keep_memory()
-        steps.run(device, rounds)
+        steps.run(device, rounds, dtypes)
         return 0
     workloads = benchmark.CUDA_WORKLOADS if device.type == "cuda" else benchmark.CPU_WORKLOADS
     benchmark.run("torchvision", torchvision_pool, device, workloads, rounds)

@@ -21,6 +21,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than cores: some tests wait, for a script or for the end of a compilation."""
+    return (os.cpu_count() or 1) + 1
+
+
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ["circle", "square", "star", "ring"]
 

@@ -51,7 +51,7 @@ def chosen_overrides(command: str) -> frozenset[str]:
     try:
         words = shlex.split(command)
     except ValueError:  # no valid shell command
-        words = ["{", command]
+        words = ["{", command.strip()]
     words = without_study_defaults(words)
     if any("{" in word for word in words):
         return frozenset([shlex.join(words)])

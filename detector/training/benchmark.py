@@ -238,12 +238,18 @@ def most_resident() -> float:
     return int(lines["VmHWM"].split()[0]) / 2**10
 
 
-def run(device: torch.device, rounds: int = 7, report: Callable[[str], None] = print) -> None:
+def run(
+    device: torch.device,
+    rounds: int = 7,
+    dtypes: Sequence[torch.dtype] = (torch.float32, torch.bfloat16),
+    report: Callable[[str], None] = print,
+) -> None:
     """Print a Markdown table of times and peak memory, row by row.
 
     Args:
         device: device of the models.
         rounds: timed calls of each model.
+        dtypes: torch.float32, or autocast's dtype.
         report: called with each line.
     """
     report(f"{describe(device)}, torchvision {torchvision.__version__}; ms, median ± half the interquartile range")
@@ -251,7 +257,7 @@ def run(device: torch.device, rounds: int = 7, report: Callable[[str], None] = p
     report("| model | dtype | pass | torchvision, NCHW | torchvision, channels last | ours | ratio to the better |")
     report("|---|---|---|---|---|---|---|")
     for index, workload in enumerate(WORKLOADS):
-        for dtype in (torch.float32, torch.bfloat16):
+        for dtype in dtypes:
             steps = {side: prepare(workload, side, device, dtype) for side in SIDES}
             for kind, name in enumerate(("training step", "inference")):
                 times: dict[str, Timing] = measure({side: pair[kind] for side, pair in steps.items()}, device, rounds)

@@ -23,8 +23,8 @@ def chosen(*overrides: str) -> dict[str, str]:
     return values
 
 
-def test_defaults_are_the_configurations() -> None:
-    values = chosen()
+def test_defaults_are_those_of_studies() -> None:
+    values = chosen("experiment=study_defaults")
     assert {key: values[key] for key in DEFAULTS} == DEFAULTS
 
 

@@ -200,7 +200,7 @@ def test_a_dataset_of_the_users_own_keeps_the_studys_setting() -> None:
     [
         ([], ("resnet18", 3, 1200, "torch.optim.AdamW")),
         (["experiment=dry"], ("resnet18", 3, 2, "torch.optim.AdamW")),
-        (["schedule=muon", "backbone=resnet10_small_fpn"], ("resnet10", 3, 600, "detector.training.optim.Muon")),
+        (["schedule=muon", "backbone=resnet10_small_fpn"], ("resnet10", 3, 550, "detector.training.optim.Muon")),
         (["experiment=coco_1x"], ("resnet50", 4, 90000, "torch.optim.SGD")),
     ],
 )

@@ -156,7 +156,7 @@ def test_two_poolers_see_the_same_proposals() -> None:
 
 
 def test_nothing_of_the_frozen_rpn_changes_in_training() -> None:
-    model = with_frozen(small_model()).train()
+    model = with_frozen(small_model("backbone=resnet18_small_fpn")).train()  # whose RoIs are pooled from all levels
     before = copy.deepcopy(model.state_dict())
     optimizer = torch.optim.AdamW(parameter_groups(model), lr=1e-2, weight_decay=0.5)
     optimised = {id(p) for group in optimizer.param_groups for p in group["params"]}

@@ -54,7 +54,7 @@ def test_the_keys_of_the_help_exist(name: str) -> None:
 
 
 def test_defaults_and_comments_are_read_from_the_files() -> None:
-    assert default_and_comment("train", "schedule.steps") == ("1200", "optimiser steps")
+    assert default_and_comment("train", "schedule.steps") == ("550", "optimiser steps")
     assert default_and_comment("train", "pooler.levels")[0] == "fpn"  # from a file in the defaults list of the pooler's
     assert default_and_comment("evaluate", "checkpoint")[0] == "???"
     text = help_text("train")
