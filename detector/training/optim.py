@@ -64,6 +64,8 @@ class Muon(AdamW):
         fused: bool | None = None,
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay, fused=fused)
+        # A fused AdamW unscales gradients itself, and leaves out the step where they overflow: let the scaler do both.
+        self._step_supports_amp_scaling = False
         self.ratio, self.momentum = ratio, momentum
         self.min_outputs, self.max_inputs = min_outputs, max_inputs
 

@@ -124,3 +124,27 @@ def test_its_state_resumes() -> None:
         optimizer.step()
     for name, value in model.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_gradient_scaler_changes_nothing_and_leaves_out_what_overflows(fused: bool) -> None:
+    torch.manual_seed(0)
+    models = [nn.Sequential(nn.Conv2d(3, 32, 3), nn.Flatten(), nn.Linear(32 * 4, 2)) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    plain, scaled = (Muon(model.parameters(), fused=fused) for model in models)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    for _ in range(3):
+        x = torch.randn(2, 3, 4, 4)
+        models[0](x).square().sum().backward()
+        scaler.scale(models[1](x).square().sum()).backward()
+        plain.step()
+        scaler.step(scaled)
+        scaler.update()
+        for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+            torch.testing.assert_close(one, other)
+        plain.zero_grad()
+        scaled.zero_grad()
+    before = [p.clone() for p in models[1].parameters()]
+    scaler.scale((models[1](x) * float("inf")).sum()).backward()
+    scaler.step(scaled)
+    assert all(torch.equal(p, was) for p, was in zip(models[1].parameters(), before, strict=True))
