@@ -101,7 +101,7 @@ def test_table_2c_from_command_to_report(tmp_path: Path) -> None:
         ("roipool", "2", "2"),
         ("roialign", "2", "2"),
     ]
-    assert all("'experiment=[mask_rcnn_c4,dry]'" in run["command"] for run in runs)
+    assert all("'experiment=[study_defaults,mask_rcnn_c4,dry]'" in run["command"] for run in runs)
     for arm in ("roipool", "roialign"):
         found = json.loads((tmp_path / f"dry/runs/{arm}/coco/0/predictions/mask.json").read_text())
         assert found
