@@ -69,21 +69,51 @@ def decode(codes: Sequence[Mapping[str, Any]], size: Size, names: Sequence[str] 
     """
     if not codes:
         return Masks.from_windows([], [], size)
+    sizes = np.broadcast_to(np.array(size), (len(codes), 2))
+    runs, ends, count = _checked([c["counts"] for c in codes], sizes, lambda i: names[i] if names else f"mask {i}")
+    filled = (_places(count.cumsum() - count, count) % 2 == 1) & (runs > 0)
+    code = np.repeat(np.arange(len(codes)), count)[filled]
+    return _fill(ends[filled] - runs[filled], ends[filled], code, len(codes), size)
 
-    def refuse(broken: NDArray[np.bool_], reason: str) -> None:
+
+def filled_pixels(counts: Sequence[str], sizes: Integers, name: Callable[[int], str]) -> Integers:
+    """Count the pixels of masks by their codes.
+
+    Args:
+        counts: N run-length codes.
+        sizes: height and width of their images, [N, 2].
+        name: of a code, by its number, for an error's message.
+
+    Returns:
+        int64 [N].
+
+    Raises:
+        ValueError: one of them is no run-length code of an image of its size.
+    """
+    if not counts:
+        return np.zeros(0, np.int64)
+    runs, _, count = _checked(counts, sizes, name)
+    first = count.cumsum() - count
+    return np.add.reduceat(np.where(_places(first, count) % 2 == 1, runs, 0), first)
+
+
+def _checked(
+    counts: Sequence[str | bytes], sizes: Integers, name: Callable[[int], str]
+) -> tuple[Integers, Integers, Integers]:
+    """Unpack and check codes, at least one: all runs, where each ends in its image, and how many each code has."""
+
+    def refuse(broken: NDArray[np.bool_], reason: Callable[[int], str]) -> None:
         if broken.any():
             i = int(broken.argmax())
-            raise ValueError(f"{names[i] if names else f'mask {i}'}: the run lengths are broken ({reason})")
+            raise ValueError(f"{name(i)}: the run lengths are broken ({reason(i)})")
 
-    runs, count = _unpack([code["counts"] for code in codes], refuse)
+    runs, count = _unpack(counts, refuse)
     first = count.cumsum() - count  # where the runs of each code begin
     total = runs.cumsum()
     ends = total - np.repeat(total[first] - runs[first], count)  # in pixels of the code's image
-    wrong = (np.minimum.reduceat(runs, first) < 0) | (ends[first + count - 1] != size[0] * size[1])
-    refuse(wrong, f"they do not sum to {size[0]}*{size[1]} pixels")
-    filled = (_places(first, count) % 2 == 1) & (runs > 0)
-    code = np.repeat(np.arange(len(codes)), count)[filled]
-    return _fill(ends[filled] - runs[filled], ends[filled], code, len(codes), size)
+    wrong = (np.minimum.reduceat(runs, first) < 0) | (ends[first + count - 1] != sizes.prod(1))
+    refuse(wrong, lambda i: f"they do not sum to {sizes[i, 0]}*{sizes[i, 1]} pixels")
+    return runs, ends, count
 
 
 def _places(first: Integers, count: Integers) -> Integers:
@@ -92,7 +122,7 @@ def _places(first: Integers, count: Integers) -> Integers:
 
 
 def _unpack(
-    counts: Sequence[str | bytes], refuse: Callable[[NDArray[np.bool_], str], None]
+    counts: Sequence[str | bytes], refuse: Callable[[NDArray[np.bool_], Callable[[int], str]], None]
 ) -> tuple[Integers, Integers]:
     """Unpack the numbers of codes, one code after the other; and how many each has.
 
@@ -102,24 +132,24 @@ def _unpack(
 
     Args:
         counts: the codes.
-        refuse: `(broken, reason)`, raises if any of the codes is broken.
+        refuse: `(broken, reason)`, raises if any of the codes is broken; `reason` is given its number.
     """
     texts = [
         text.encode(errors="surrogatepass") if isinstance(text, str) else text if isinstance(text, bytes) else b""
         for text in counts
     ]
     length = np.array([len(text) for text in texts])
-    refuse(length == 0, UNREADABLE)
+    refuse(length == 0, lambda _: UNREADABLE)
     start = length.cumsum() - length
     groups = np.frombuffer(b"".join(texts), np.uint8).astype(np.int64) - 48
     more = (groups & 32) != 0
-    refuse(np.logical_or.reduceat((groups < 0) | (groups > 63), start) | more[start + length - 1], UNREADABLE)
+    refuse(np.logical_or.reduceat((groups < 0) | (groups > 63), start) | more[start + length - 1], lambda _: UNREADABLE)
     last = np.flatnonzero(~more)
     first = np.append(0, last[:-1] + 1)
     width = last - first + 1
     count = np.add.reduceat(~more, start, dtype=np.int64)
     begin = count.cumsum() - count
-    refuse(np.maximum.reduceat(width, begin) > 7, "a number is too large")
+    refuse(np.maximum.reduceat(width, begin) > 7, lambda _: "a number is too large")
     numbers = np.add.reduceat((groups & 31) << (5 * _places(first, width)), first)
     numbers -= np.where(groups[last] & 16, 1 << (5 * width), 0)
     place = _places(begin, count)

@@ -5,19 +5,21 @@ The file is checked as a whole when it is read, so that errors in the data are r
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import os
 from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import torch
+import numpy as np
 
-from detector.data.image import check_images, check_size, read_image
-from detector.run_lengths import decode, from_segmentation
-from detector.types import Masks, Sample, Target
+from detector.data.annotations import AnnotatedDataset, Annotations
+from detector.data.coco_columns import Columns
+from detector.data.doubts import measured_areas, say_doubts
+from detector.data.json_stream import stream_lists
+from detector.data.packed import Ids, Integers, Strings, starts_of
 
 log = logging.getLogger(__name__)
 
@@ -28,14 +30,12 @@ LAYOUT = (
     "<data_dir>/coco/train2017/*.jpg and <data_dir>/coco/annotations/instances_train2017.json"
 )
 
+LARGEST = 2**31 - 1
+"""Pixels of an image at most: pycocotools counts them in 32 bits."""
 
-class CocoDataset:
-    """Read a COCO JSON and its folder of images.
 
-    Labels 0..C-1 are in the order of the category ids; categories that share a name have their id appended to it. Boxes
-    without area or outside the image are skipped, and their number is logged; boxes that cross the image's edge are
-    clipped. Masks are used only if all objects have a `segmentation` (`has_masks`); if some lack one, a warning is
-    logged.
+class CocoDataset(AnnotatedDataset):
+    """Read a COCO JSON and its folder of images; see `read_coco`.
 
     Args:
         images: the folder that the `file_name`s in the JSON are relative to.
@@ -43,6 +43,8 @@ class CocoDataset:
         keep_empty: keep images without objects, or with crowds only; false for training.
         masks: decode the masks, if the file has them.
         limit: use only the first `limit` of these images; None: all.
+        areas: as of `read_coco`.
+        crowds: as of `read_coco`.
 
     Raises:
         FileNotFoundError: the folder, the file, or an image named in it does not exist.
@@ -58,223 +60,273 @@ class CocoDataset:
         keep_empty: bool = True,
         masks: bool = True,
         limit: int | None = None,
+        areas: Literal["stated", "measured"] = "stated",
+        crowds: Literal["regions", "objects"] = "regions",
     ) -> None:
-        self.images = Path(images)
-        self.path = Path(annotations)
-        content = _read(self.path)
-        self._categories = _categories(content, self.path)
-        self.classes: list[str] = [c["name"] for c in self._categories]
-        self.category_ids: list[int] = [c["id"] for c in self._categories]
-        self._label = {c: label for label, c in enumerate(self.category_ids)}
-        records = _images(content, self.path)
-        _check_files(self.images, [r["file_name"] for r in records.values()], self.path)
-        self._annotations = self._collect(content["annotations"], records)
-        self._records = [r for r in records.values() if keep_empty or self._trainable(r["id"])][:limit]
-        if not self._records:
-            kind = "image" if keep_empty else "image with an object to train on"
-            raise ValueError(f"{self.path}: holds no {kind}; check that it is the annotation file of the right split")
-        check_images([(self.images / r["file_name"], (r["height"], r["width"]), self.path) for r in self._records])
-        objects = [a for group in self._annotations.values() for a in group]
-        with_masks = sum(bool(a.get("segmentation")) for a in objects)
-        self._masks = masks and bool(objects) and with_masks == len(objects)
-        if masks and 0 < with_masks < len(objects):
+        folder, path = Path(images), Path(annotations)
+        table = read_coco(path, areas=areas, crowds=crowds)
+        table = _found(table, folder)
+        self._masks = masks and table.segmentations is not None and bool(table.segmentations.known.all())
+        if masks and table.segmentations is not None and not self._masks:
+            missing = int((~table.segmentations.known).sum())
             log.warning(
-                "%s: %d of %d objects have no segmentation, so masks are not used",
-                self.path,
-                len(objects) - with_masks,
-                len(objects),
+                "%s: %d of %d objects have no segmentation, so masks are not used", path, missing, len(table.ids)
             )
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> Sample:
-        record = self._records[index]
-        path = self.images / record["file_name"]
-        image = read_image(path)
-        size = record["height"], record["width"]
-        check_size(path, (image.shape[1], image.shape[2]), size, self.path)
-        objects = self._annotations[record["id"]]
-        target = Target(
-            boxes=torch.tensor([_clipped(a["bbox"], size) for a in objects], dtype=torch.float32).reshape(-1, 4),
-            labels=torch.tensor([self._label[a["category_id"]] for a in objects], dtype=torch.int64),
-            crowd=torch.tensor([bool(a["iscrowd"]) for a in objects], dtype=torch.bool),
-            difficult=torch.zeros(len(objects), dtype=torch.bool),
-            masks=self._decode(objects, size) if self._masks else None,
-        )
-        return Sample(image, target, record["id"], size)
+        super().__init__(table, folder, keep_empty=keep_empty, limit=limit)
 
     @property
     def has_masks(self) -> bool:
         """Whether samples carry masks."""
         return self._masks
 
-    def ground_truth(self) -> dict[str, Any]:
-        """Return the file's `images`, `annotations` and `categories`, without the skipped ones.
 
-        An annotation without `iscrowd` gets 0.
-        """
-        annotations = [a for r in self._records for a in self._annotations[r["id"]]]
-        return {"images": self._records, "annotations": annotations, "categories": self._categories}
+def read_coco(
+    path: Path,
+    *,
+    areas: Literal["stated", "measured"] = "stated",
+    crowds: Literal["regions", "objects"] = "regions",
+) -> Annotations:
+    """Read the annotations of a COCO JSON.
 
-    def _trainable(self, image_id: int | str) -> bool:
-        return any(not a["iscrowd"] for a in self._annotations[image_id])
-
-    def _collect(self, annotations: list[Any], images: dict[Any, Record]) -> dict[Any, list[Record]]:
-        """Check the annotations one by one and group those with a usable box by image id."""
-        groups: dict[Any, list[Record]] = {image_id: [] for image_id in images}
-        skipped: Counter[str] = Counter()
-        seen: set[Any] = set()
-        for position, annotation in enumerate(annotations):
-            where = f"{self.path}: annotations[{position}]"
-            if not isinstance(annotation, dict):
-                raise ValueError(f"{where} is {type(annotation).__name__}, not an object")
-            number = annotation.get("id", position + 1)
-            where += f" (id {number!r})"
-            if not isinstance(number, int | str) or number in seen:
-                raise ValueError(f"{where}: its id is not an int of its own; number the annotations 1, 2, 3, ...")
-            seen.add(number)
-            image = images.get(_key(annotation.get("image_id")))
-            if image is None:
-                raise ValueError(
-                    f"{where} belongs to image_id {annotation.get('image_id')!r}, which is not among the "
-                    f"{len(images)} images of the file; remove the annotation or add the image"
-                )
-            if _key(annotation.get("category_id")) not in self._label:
-                raise ValueError(
-                    f"{where} has category_id {annotation.get('category_id')!r}, which is not among the file's "
-                    f"categories {self.category_ids}; add the category or correct the annotation"
-                )
-            area = annotation.get("area", 0.0)
-            if not isinstance(area, int | float) or not math.isfinite(area):
-                raise ValueError(f"{where}: its area must be a number, not {area!r}; correct it or leave it out")
-            if annotation.get("segmentation"):
-                check_mask(annotation["segmentation"], (image["height"], image["width"]), where)
-            box = _box(annotation.get("bbox"), where)
-            x1, y1, x2, y2 = _clipped(box, (image["height"], image["width"]))
-            if box[2] <= 0 or box[3] <= 0:
-                skipped["without area"] += 1
-            elif x2 <= x1 or y2 <= y1:
-                skipped["outside the image"] += 1
-            else:
-                groups[image["id"]].append({"id": number, "iscrowd": 0, **annotation})
-        if skipped:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
-            log.warning("%s: skipped %d of %d boxes: %s", self.path, sum(skipped.values()), len(annotations), reasons)
-        return groups
-
-    def _decode(self, objects: list[Record], size: tuple[int, int]) -> Masks:
-        codes = [from_segmentation(a["segmentation"], size) for a in objects]
-        return decode(codes, size, [f"{self.path}: annotation {a['id']!r}" for a in objects])
-
-
-def check_mask(segmentation: Any, size: tuple[int, int], where: str) -> None:
-    """Check a COCO segmentation: a list of polygons, or a dict of `counts` (a string or run lengths) and `size`.
+    Labels 0..C-1 are in the order of the category ids; categories that share a name have their id appended to it. Boxes
+    without area or outside the image are skipped, polygons of fewer than three points and masks without a pixel are
+    left out, two entries for one image file are joined, annotation ids that repeat or are missing are numbered anew;
+    each is logged with its number, and so is what looks like a mistake (see `detector.data.doubts`).
 
     Args:
-        segmentation: as it stands in the JSON.
-        size: height and width of the image.
-        where: the beginning of an error's message.
+        path: the JSON file.
+        areas: "stated": as in the file; "measured": those of the polygons, of the run-length codes, or of the boxes of
+            objects without either.
+        crowds: what `iscrowd: 1` means: "regions" of many objects, which are ignored, or "objects" like all others.
 
     Raises:
-        ValueError: it is neither, or is made for another image size.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not JSON, not in COCO's format, or inconsistent; the message names the entry.
     """
-    height, width = size
-    if isinstance(segmentation, list):
-        for polygon in segmentation:
-            numbers = isinstance(polygon, list) and all(
-                isinstance(v, int | float) and math.isfinite(v) for v in polygon
-            )
-            if not numbers or len(polygon) < 6 or len(polygon) % 2:
-                raise ValueError(
-                    f"{where}: a polygon must be x, y, x, y, ... of at least three points, not {polygon!r}"
-                )
-    elif isinstance(segmentation, dict) and "counts" in segmentation and "size" in segmentation:
-        if segmentation["size"] != [height, width]:
-            raise ValueError(f"{where}: its mask has size {segmentation['size']}, its image {[height, width]}")
-        counts = segmentation["counts"]
-        runs = isinstance(counts, list) and all(isinstance(c, int) and c >= 0 for c in counts)
-        if isinstance(counts, list) and (not runs or sum(counts) != height * width):
-            raise ValueError(f"{where}: the run lengths must be counts that sum to {height}*{width}")
-    else:
-        raise ValueError(f"{where}: the segmentation is neither polygons nor run lengths: {str(segmentation)[:80]}")
+    for key, value, choices in (
+        ("areas", areas, ("stated", "measured")),
+        ("crowds", crowds, ("regions", "objects")),
+    ):
+        if value not in choices:
+            raise ValueError(f"{key} must be {' or '.join(choices)}, not {value!r}")
+    images, classes, columns = _read(path)
+    categories = _categories(classes, path)
+    entries = _images(images, path)
+    image = _resolve(columns.image_ids, [r["id"] for r in entries], columns.name, "image_id", "images of the file")
+    label = _resolve(columns.category_ids, [c["id"] for c in categories], columns.name, "category_id", "categories")
+    image, records = _join_entries(image, entries, path)
+    categories, label = _without_parents(categories, label, path)
+    order = np.argsort(image, kind="stable")
+    sizes = np.array([(r["height"], r["width"]) for r in records], np.int32).reshape(-1, 2)
+    segmentations = columns.segmentations(sizes[image].astype(np.int64))
+    table = Annotations(
+        source=path,
+        classes=[c["name"] for c in categories],
+        category_ids=[int(c["id"]) for c in categories],
+        image_ids=Ids.pack([_plain(r["id"]) for r in records]),
+        files=Strings.pack(r["file_name"] for r in records),
+        sizes=sizes,
+        starts=starts_of(np.bincount(image, minlength=len(records))),
+        ids=columns.numbers()[order],
+        labels=label[order].astype(np.int32),
+        boxes=columns.boxes[order],
+        areas=columns.areas[order],
+        crowd=columns.crowd[order] & (crowds == "regions"),
+        difficult=columns.difficult[order],
+        segmentations=None if segmentations is None else segmentations.select(order),
+        categories=categories,
+    )
+    if areas == "stated":
+        _refuse_negative(table)
+    say_doubts(table, crowds_kept=crowds == "regions", stated=areas == "stated")
+    table = _without_impossible(table)
+    return table if areas == "stated" else measured_areas(table)
 
 
-def _read(path: Path) -> dict[str, list[Any]]:
+def _read(path: Path) -> tuple[list[Any], list[Any], Columns]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such annotation file. {LAYOUT}. Set data_dir, or the path itself")
+    lists: dict[str, list[Any]] = {}
+    columns = Columns(path)
     try:
-        content = json.loads(path.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not JSON ({error}). {LAYOUT}") from error
+        for key, batch in stream_lists(path, ("images", "annotations", "categories")):
+            content = lists.setdefault(key, [])
+            if key == "annotations":
+                columns.add(batch)
+            else:
+                content += batch
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}. {LAYOUT}") from error
     for key in ("images", "annotations", "categories"):
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+        if key not in lists:
             raise ValueError(f"{path}: JSON, but not COCO's: it has no list `{key}`. {LAYOUT}")
-    return content  # type: ignore[no-any-return]
+    return lists["images"], lists["categories"], columns
 
 
-def _key(value: Any) -> Any:
-    """Return the value if it can be an id, else None; ids are looked up in dicts, so lists must not get through."""
-    return value if isinstance(value, int | str) else None
+def _plain(value: Any) -> Any:
+    """Return an id as an int or a text; whole floats become ints."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _categories(content: dict[str, list[Any]], path: Path) -> list[Record]:
-    for category in content["categories"]:
-        known = isinstance(category, dict) and isinstance(category.get("id"), int)
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int | str) or (isinstance(value, float) and value.is_integer())
+
+
+def _categories(entries: Sequence[Any], path: Path) -> list[Record]:
+    for category in entries:
+        known = isinstance(category, dict) and _is_id(category.get("id")) and not isinstance(category["id"], str)
         if not known or not isinstance(category.get("name"), str):
             raise ValueError(f"{path}: a category needs an int `id` and a `name`, not {category!r}")
-    ids = [c["id"] for c in content["categories"]]
+    ids = [c["id"] for c in entries]
     if not ids or len(set(ids)) < len(ids):
         raise ValueError(f"{path}: the category ids {ids} are empty, or repeat")
-    shared = {name for name, count in Counter(c["name"] for c in content["categories"]).items() if count > 1}
+    shared = {name for name, count in Counter(c["name"] for c in entries).items() if count > 1}
     if shared:
         log.warning("%s: several categories are called %s; their ids tell them apart", path, sorted(shared))
-    named = [{**c, "name": f"{c['name']} (id {c['id']})"} if c["name"] in shared else c for c in content["categories"]]
+    named = [{**c, "name": f"{c['name']} (id {c['id']})"} if c["name"] in shared else c for c in entries]
     return sorted(named, key=lambda c: int(c["id"]))
 
 
-def _images(content: dict[str, list[Any]], path: Path) -> dict[Any, Record]:
+def _without_parents(categories: list[Record], label: Integers, path: Path) -> tuple[list[Record], Integers]:
+    """Leave out categories that are only the parent of others, as Roboflow writes one with id 0."""
+    used = set(np.unique(label).tolist())
+    parents = {c.get("supercategory") for c in categories if c.get("supercategory") != c["name"]}
+    kept = [
+        place
+        for place, c in enumerate(categories)
+        if place in used or c["name"] not in parents or c.get("supercategory") not in (None, "", "none")
+    ]
+    if len(kept) == len(categories):
+        return categories, label
+    names = [c["name"] for place, c in enumerate(categories) if place not in kept]
+    log.warning("%s: left out %s, which has no objects and is only the supercategory of others", path, names)
+    return [categories[place] for place in kept], np.searchsorted(kept, label)
+
+
+def _images(entries: Sequence[Any], path: Path) -> list[Record]:
     records: dict[Any, Record] = {}
-    for position, image in enumerate(content["images"]):
+    for position, image in enumerate(entries):
         where = f"{path}: images[{position}]"
-        if not isinstance(image, dict) or _key(image.get("id")) is None or not isinstance(image.get("file_name"), str):
+        if not isinstance(image, dict) or not _is_id(image.get("id")) or not isinstance(image.get("file_name"), str):
             raise ValueError(f"{where} needs an `id` and a `file_name`, not {str(image)[:120]}")
         for side in ("width", "height"):
             if not isinstance(image.get(side), int) or image[side] <= 0:
                 raise ValueError(
                     f"{where} ({image['file_name']}): `{side}` must be a positive int, not {image.get(side)!r}"
                 )
+        if image["width"] * image["height"] > LARGEST:
+            raise ValueError(
+                f"{where} ({image['file_name']}): {image['width']}x{image['height']} pixels are more than run-length "
+                f"codes can count ({LARGEST}); cut the image into tiles"
+            )
         if image["id"] in records:
             raise ValueError(f"{where} ({image['file_name']}): the id {image['id']!r} is taken by another image")
         records[image["id"]] = image
-    return records
+    return list(records.values())
 
 
-def _check_files(folder: Path, names: list[str], source: Path) -> None:
+def _resolve(values: Sequence[Any], ids: Sequence[Hashable], name: Callable[[int], str], key: str, of: str) -> Integers:
+    """Look up which of `ids` each value is; a number may be written as a text, where that leaves no doubt."""
+    places = {value: place for place, value in enumerate(ids)}
+    found = [places.get(v) if isinstance(v, Hashable) else None for v in values]
+    missing = [i for i, place in enumerate(found) if place is None]
+    texts = {str(_plain(value)): place for value, place in places.items()}
+    if missing and len(texts) == len(places):
+        for i in missing:
+            found[i] = texts.get(str(_plain(values[i])))
+        read = [i for i in missing if found[i] is not None]
+        if read:
+            number = found[read[0]]
+            assert number is not None
+            log.warning(
+                "%s has %s %r for %r (%d such); they are taken for the same",
+                name(read[0]),
+                key,
+                values[read[0]],
+                ids[number],
+                len(read),
+            )
+    for i in missing:
+        if found[i] is None:
+            verb = "belongs to image_id" if key == "image_id" else f"has {key}"
+            shown = f"{len(ids)} {of}" if key == "image_id" else f"file's {of} {list(ids)}"
+            way = "the annotation or add the image" if key == "image_id" else "it, add the category or correct it"
+            raise ValueError(f"{name(i)} {verb} {values[i]!r}, which is not among the {shown}; remove {way}")
+    return np.array(found, np.int64)
+
+
+def _join_entries(image: Integers, entries: list[Record], path: Path) -> tuple[Integers, list[Record]]:
+    """Join entries that name the same file; else the objects of each would be background for the others."""
+    first: dict[str, int] = {}
+    target = np.array(
+        [first.setdefault(os.path.normpath(r["file_name"]), place) for place, r in enumerate(entries)], np.int64
+    )
+    joined = np.flatnonzero(target != np.arange(len(entries)))
+    if not len(joined):
+        return image, entries
+    for place in joined.tolist():
+        one, other = entries[target[place]], entries[place]
+        if (one["width"], one["height"]) != (other["width"], other["height"]):
+            raise ValueError(
+                f"{path}: images {one['id']!r} and {other['id']!r} name one file, {one['file_name']}, but differ in "
+                "size; correct one of them"
+            )
+    example = entries[joined[0]]
+    log.warning(
+        "%s: %d images are listed more than once, such as %s (id %r); their objects are joined under the first id",
+        path,
+        len(set(target[joined].tolist())),
+        example["file_name"],
+        entries[target[joined[0]]]["id"],
+    )
+    kept = np.unique(target)
+    return np.searchsorted(kept, target[image]), [entries[place] for place in kept.tolist()]
+
+
+def _refuse_negative(table: Annotations) -> None:
+    negative = np.flatnonzero(table.areas < 0)
+    if len(negative):
+        raise ValueError(
+            f"{table.name(int(negative[0]))} has the area {table.areas[negative[0]]:g} ({len(negative)} are "
+            "negative); correct it, or take those of masks and boxes: areas=measured"
+        )
+
+
+def _without_impossible(table: Annotations) -> Annotations:
+    """Leave out objects whose box has no area, or lies outside the image."""
+    x1, y1, x2, y2 = table.corners().T
+    flat = (table.boxes[:, 2:] <= 0).any(1)
+    outside = ~flat & ((x2 <= x1) | (y2 <= y1))
+    skipped = {"outside the image": int(outside.sum()), "without area": int(flat.sum())}
+    if not any(skipped.values()):
+        return table
+    reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items() if count)
+    log.warning("%s: skipped %d of %d boxes: %s", table.source, sum(skipped.values()), len(table.ids), reasons)
+    return table.select_objects(~(flat | outside))
+
+
+def _found(table: Annotations, folder: Path) -> Annotations:
+    """Check that all images are there; a back-slash in a name may separate folders.
+
+    Raises:
+        FileNotFoundError: the folder or an image does not exist.
+    """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of images. {LAYOUT}. Set data_dir, or the path itself")
     # One listing of the folder is much faster than a look-up of each of a hundred thousand files.
     present = {entry.name for entry in os.scandir(folder)}
-    missing = [n for n in names if n not in present and not (folder / n).is_file()]
+    names = list(table.files)
+    missing = [i for i, n in enumerate(names) if n not in present and not (folder / n).is_file()]
+    for i in list(missing):
+        other = names[i].replace("\\", "/")
+        if (folder / other).is_file():
+            names[i] = other
+            missing.remove(i)
     if missing:
         raise FileNotFoundError(
-            f"{folder / missing[0]}: no such image ({len(missing)} of {len(names)} images of {source} are missing); "
-            "complete the folder, or point to the right one"
+            f"{folder / names[missing[0]]}: no such image ({len(missing)} of {len(names)} images of {table.source} are "
+            "missing); complete the folder, or point to the right one"
         )
-
-
-def _box(value: Any, where: str) -> list[float]:
-    if (
-        not isinstance(value, list)
-        or len(value) != 4
-        or not all(isinstance(v, int | float) and math.isfinite(v) for v in value)
-    ):
-        raise ValueError(f"{where}: `bbox` must be four numbers x, y, width, height, not {value!r}")
-    return value
-
-
-def _clipped(box: list[float], size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Convert x, y, width, height to x1, y1, x2, y2, clipped to the image of (height, width)."""
-    x, y, w, h = box
-    height, width = size
-    return max(x, 0.0), max(y, 0.0), min(x + w, width), min(y + h, height)
+    return replace(table, files=Strings.pack(names))

@@ -1,0 +1,229 @@
+"""The annotations of a dataset as arrays, and the dataset that reads its images beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from detector.data.image import check_images, check_size, read_image
+from detector.data.packed import Ids, Integers, Strings, rows, starts_of
+from detector.data.segmentations import Segmentations
+from detector.run_lengths import decode, from_segmentation
+from detector.types import Masks, Sample, Size, Target
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """The annotations of N images and their M objects, which are in the order of the images.
+
+    They are arrays, so that a million objects take some hundred MiB, which loader processes share.
+    """
+
+    source: Path
+    """the file or folder that they were read from, for messages"""
+    classes: list[str]
+    """names, by label"""
+    category_ids: list[int]
+    """the dataset's own category ids, by label"""
+    image_ids: Ids
+    files: Strings
+    """paths of the images, relative to their folder"""
+    sizes: NDArray[np.int32]
+    """height and width of each image, [N, 2]"""
+    starts: Integers
+    """where the objects of each image begin, [N + 1]"""
+    ids: Integers
+    """of the objects, [M]"""
+    labels: NDArray[np.int32]
+    boxes: Floats
+    """x, y, width, height of each object, in pixels, as in the file, [M, 4]"""
+    areas: Floats
+    """in px², as in the file; NaN: not given"""
+    crowd: Flags
+    difficult: Flags
+    """VOC's flag: ignored at evaluation"""
+    segmentations: Segmentations | None = None
+    """None: the file has none, or they were not asked for"""
+    categories: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    """the file's entries of the categories, by label, with at least `id` and `name`"""
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def size(self, image: int) -> Size:
+        """Return height and width of an image."""
+        height, width = self.sizes[image].tolist()
+        return height, width
+
+    def objects(self, image: int) -> range:
+        """Return the numbers of an image's objects."""
+        return range(int(self.starts[image]), int(self.starts[image + 1]))
+
+    def images(self) -> Integers:
+        """Return the image of each object, by number, [M]."""
+        return np.repeat(np.arange(len(self)), np.diff(self.starts))
+
+    def counts(self, objects: Flags) -> Integers:
+        """Count the selected objects, bool [M], of each image, [N]."""
+        return np.bincount(self.images()[objects], minlength=len(self))
+
+    def select(self, images: Integers) -> Annotations:
+        """Select images by their numbers, with their objects."""
+        objects, starts = rows(self.starts, images)
+        chosen = self._objects(objects)
+        return replace(
+            chosen,
+            image_ids=self.image_ids.select(images),
+            files=self.files.select(images),
+            sizes=self.sizes[images],
+            starts=starts,
+        )
+
+    def select_objects(self, keep: Flags) -> Annotations:
+        """Select objects, bool [M]; all images stay."""
+        return replace(self._objects(np.flatnonzero(keep)), starts=starts_of(self.counts(keep)))
+
+    def _objects(self, keep: Integers) -> Annotations:
+        return replace(
+            self,
+            ids=self.ids[keep],
+            labels=self.labels[keep],
+            boxes=self.boxes[keep],
+            areas=self.areas[keep],
+            crowd=self.crowd[keep],
+            difficult=self.difficult[keep],
+            segmentations=None if self.segmentations is None else self.segmentations.select(keep),
+        )
+
+    def corners(self) -> Floats:
+        """Return x1, y1, x2, y2 of each object, clipped to its image, [M, 4]."""
+        height, width = self.sizes[self.images()].T.astype(np.float64)
+        x, y, w, h = self.boxes.T
+        return np.stack(
+            (np.maximum(x, 0.0), np.maximum(y, 0.0), np.minimum(x + w, width), np.minimum(y + h, height)), 1
+        )
+
+    def name(self, index: int) -> str:
+        """Name an object for messages."""
+        return f"{self.source}: annotation {int(self.ids[index])}"
+
+    def to_coco(self) -> dict[str, Any]:
+        """Write them as COCO's `images`, `annotations` and `categories`; difficult objects have `ignore: 1`, too."""
+        images = [
+            {"id": number, "file_name": name, "height": height, "width": width}
+            for number, name, (height, width) in zip(self.image_ids, self.files, self.sizes.tolist(), strict=True)
+        ]
+        annotations = []
+        for image in range(len(self)):
+            number, size = images[image]["id"], self.size(image)
+            for i in self.objects(image):
+                annotation: dict[str, Any] = {
+                    "id": int(self.ids[i]),
+                    "image_id": number,
+                    "category_id": self.category_ids[self.labels[i]],
+                    "bbox": self.boxes[i].tolist(),
+                    "iscrowd": int(self.crowd[i]),
+                }
+                if not np.isnan(self.areas[i]):
+                    annotation["area"] = float(self.areas[i])
+                if self.difficult[i]:
+                    annotation |= {"difficult": 1, "ignore": 1}
+                shape = None if self.segmentations is None else self.segmentations.get(i, size)
+                if shape is not None:
+                    annotation["segmentation"] = shape
+                annotations.append(annotation)
+        return {"images": images, "annotations": annotations, "categories": list(self.categories)}
+
+
+class AnnotatedDataset:
+    """A dataset of images beside their `Annotations`.
+
+    Args:
+        annotations: of all images.
+        images: the folder that their paths are relative to.
+        keep_empty: keep images without objects, or with crowds only; false for training.
+        limit: use only the first `limit` of these images; None: all.
+
+    Raises:
+        ValueError: no image is left; one cannot be read, or has another size than its annotations state (see
+            `check_images`). The message names the file.
+    """
+
+    def __init__(
+        self, annotations: Annotations, images: Path, *, keep_empty: bool = True, limit: int | None = None
+    ) -> None:
+        trainable = annotations.counts(~annotations.crowd) > 0
+        kept = np.flatnonzero(trainable | keep_empty)[:limit]
+        if not len(kept):
+            kind = "image" if keep_empty else "image with an object to train on"
+            raise ValueError(
+                f"{annotations.source}: holds no {kind}; check that it is the annotation file of the right split"
+            )
+        whole = len(kept) == len(annotations)
+        self.annotations = annotations if whole else annotations.select(kept)
+        self.images = images
+        self._corners = self.annotations.corners().astype(np.float32)
+        check_images([(self.path(i), self.annotations.size(i), self.stated_in(i)) for i in range(len(self))])
+
+    def __len__(self) -> int:
+        return len(self.annotations)
+
+    def path(self, index: int) -> Path:
+        """Return the path of an image."""
+        return self.images / self.annotations.files[index]
+
+    def stated_in(self, index: int) -> Path:
+        """Return the file that states an image's size."""
+        del index
+        return self.annotations.source
+
+    def __getitem__(self, index: int) -> Sample:
+        table = self.annotations
+        path, size = self.path(index), table.size(index)
+        image = read_image(path)
+        check_size(path, (image.shape[1], image.shape[2]), size, self.stated_in(index))
+        objects = slice(int(table.starts[index]), int(table.starts[index + 1]))
+        target = Target(
+            boxes=torch.from_numpy(self._corners[objects].copy()),
+            labels=torch.from_numpy(table.labels[objects].astype(np.int64)),
+            crowd=torch.from_numpy(table.crowd[objects].copy()),
+            difficult=torch.from_numpy(table.difficult[objects].copy()),
+            masks=self.masks(index) if self.has_masks else None,
+        )
+        return Sample(image, target, table.image_ids[index], size)
+
+    def masks(self, index: int) -> Masks:
+        """Decode the masks of an image's objects; all have one."""
+        table, size = self.annotations, self.annotations.size(index)
+        assert table.segmentations is not None
+        objects = table.objects(index)
+        codes = [from_segmentation(table.segmentations.get(i, size), size) for i in objects]
+        return decode(codes, size, [table.name(i) for i in objects])
+
+    @property
+    def classes(self) -> list[str]:
+        """Names, by label."""
+        return self.annotations.classes
+
+    @property
+    def category_ids(self) -> list[int]:
+        """The dataset's own category ids, by label."""
+        return self.annotations.category_ids
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether samples carry masks."""
+        return self.annotations.segmentations is not None
+
+    def ground_truth(self) -> dict[str, Any]:
+        """Return `Annotations.to_coco`: what the file says about these images, without the skipped objects."""
+        return self.annotations.to_coco()

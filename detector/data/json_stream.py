@@ -1,0 +1,133 @@
+"""Read long lists of a JSON file piece by piece, without holding the whole file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+CHUNK = 1 << 22
+"""Characters that are read at a time."""
+
+BATCH = 20_000
+"""Items that are returned at a time."""
+
+_DECODER = json.JSONDecoder()
+_BLANKS = re.compile(r"[ \t\n\r]*")
+
+
+def stream_lists(path: Path, keys: Collection[str]) -> Iterator[tuple[str, list[Any]]]:
+    """Read lists that are members of a JSON object, in batches of up to `BATCH` items, in the order of the file.
+
+    Args:
+        path: the file.
+        keys: of the lists; all other values are read and dropped.
+
+    Yields:
+        a key and its next items, at least one batch, be it empty, for each list that is there.
+
+    Raises:
+        ValueError: the file is no JSON; the message does not name the file.
+    """
+    with path.open("rb") as raw:
+        encoding = json.detect_encoding(raw.read(4))
+    with path.open(encoding=encoding, newline="") as file:
+        try:
+            yield from _lists(_Source(file), keys)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"not JSON ({error})") from error
+        except RecursionError:
+            raise ValueError("not JSON that can be read: its values are nested too deeply") from None
+
+
+def _lists(source: _Source, keys: Collection[str]) -> Iterator[tuple[str, list[Any]]]:
+    if source.peek() == "{":
+        for _ in source.members("{", "}"):
+            key = source.key()
+            if key not in keys or source.peek() != "[":
+                source.value()
+                continue
+            batch = []
+            for _ in source.members("[", "]"):
+                batch.append(source.value())
+                if len(batch) == BATCH:
+                    yield key, batch
+                    batch = []
+            yield key, batch
+    else:
+        source.value()
+    if source.peek():
+        raise source.error("expected nothing more")
+
+
+class _Source:
+    """The text of a file, read as far as needed; `at` is the place of the next character in `text`."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+        self.text, self.at, self.dropped = "", 0, 0
+
+    def more(self) -> bool:
+        """Read on; false at the end of the file."""
+        piece = self.file.read(max(CHUNK, len(self.text) - self.at))
+        self.dropped += self.at
+        self.text, self.at = self.text[self.at :] + piece, 0
+        return bool(piece)
+
+    def peek(self) -> str:
+        """Skip blanks and return the next character, or nothing at the end of the file."""
+        while True:
+            blanks = _BLANKS.match(self.text, self.at)
+            assert blanks is not None
+            self.at = blanks.end()
+            if self.at < len(self.text):
+                return self.text[self.at]
+            if not self.more():
+                return ""
+
+    def value(self) -> Any:
+        """Read the next value."""
+        self.peek()
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self.text, self.at)
+            except json.JSONDecodeError as error:
+                if self.more():
+                    continue
+                raise ValueError(f"not JSON ({error.msg} at character {self.dropped + error.pos})") from None
+            # A number that ends with the text that was read may go on.
+            if end < len(self.text) or not self.more():
+                self.at = end
+                return value
+
+    def key(self) -> str:
+        """Read a key and the colon behind it."""
+        if self.peek() != '"':
+            raise self.error("expected a key in double quotes")
+        key: str = self.value()
+        if self.peek() != ":":
+            raise self.error("expected a colon behind the key")
+        self.at += 1
+        return key
+
+    def members(self, begin: str, end: str) -> Iterator[None]:
+        """Pass the brackets and commas around the members of a list or object; each is read by whoever iterates."""
+        assert self.peek() == begin
+        self.at += 1
+        if self.peek() == end:
+            self.at += 1
+            return
+        while True:
+            yield
+            mark = self.peek()
+            if mark not in (",", end) or not mark:
+                raise self.error(f"expected , or {end}")
+            self.at += 1
+            if mark == end:
+                return
+
+    def error(self, message: str) -> ValueError:
+        """Make an error at the next character."""
+        return ValueError(f"not JSON ({message} at character {self.dropped + self.at})")
