@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -60,8 +60,13 @@ class Columns:
         self._boxes.append(self._column([a.get("bbox") for a in batch], begin, (4,), self._box).reshape(-1, 4))
         areas = self._column([a.get("area", 0.0) for a in batch], begin, (), self._area)
         self._areas.append(np.where(["area" in a for a in batch], areas, np.nan))
-        crowd = [self._flag("iscrowd", a.get("iscrowd"), begin + i) for i, a in enumerate(batch)]
-        difficult = [self._difficult(a, begin + i) for i, a in enumerate(batch)]
+        crowd = [
+            self._flag("iscrowd", a["iscrowd"], begin + i) if "iscrowd" in a else False for i, a in enumerate(batch)
+        ]
+        difficult = [
+            self._difficult(a, begin + i) if "attributes" in a or "difficult" in a or "ignore" in a else False
+            for i, a in enumerate(batch)
+        ]
         self._flags.append(np.array([crowd, difficult], bool).reshape(2, -1))
         self._add_shapes([a.get("segmentation") for a in batch], begin)
 
@@ -87,10 +92,10 @@ class Columns:
             )
 
     def _flag(self, key: str, value: Any, position: int) -> bool:
-        flag = FLAGS.get(value) if isinstance(value, Hashable) else None
-        if flag is None:
-            raise ValueError(f"{self.name(position)}: `{key}` must be 0 or 1, not {value!r}")
-        return flag
+        try:
+            return FLAGS[value]
+        except (KeyError, TypeError):  # a TypeError for a list
+            raise ValueError(f"{self.name(position)}: `{key}` must be 0 or 1, not {value!r}") from None
 
     def _difficult(self, entry: dict[str, Any], position: int) -> bool:
         """Read VOC's flag, which tools also write among an annotation's attributes, and COCO's own `ignore`."""

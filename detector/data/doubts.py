@@ -51,7 +51,7 @@ def doubts(table: Annotations, *, crowds_kept: bool = True, stated: bool = True)
             f"{int(over.sum())} of {total} boxes reach out of their image and are cut, such as "
             f"{_example(table, over)}; `bbox` is x, y, width, height, and these look like corners x1, y1, x2, y2"
         )
-    elif over.mean() >= 0.2:
+    elif over.mean() >= 0.5:
         found.append(
             f"{int(over.sum())} of {total} boxes reach out of their image and are cut, such as {_example(table, over)}"
         )

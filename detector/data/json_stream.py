@@ -52,7 +52,8 @@ def _lists(source: _Source, keys: Collection[str]) -> Iterator[tuple[str, list[A
             batch = []
             for _ in source.members("[", "]"):
                 batch.append(source.value())
-                if len(batch) == BATCH:
+                source.following(batch)
+                if len(batch) >= BATCH:
                     yield key, batch
                     batch = []
             yield key, batch
@@ -94,13 +95,33 @@ class _Source:
             try:
                 value, end = _DECODER.raw_decode(self.text, self.at)
             except json.JSONDecodeError as error:
+                broken = ValueError(f"not JSON ({error.msg} at character {self.dropped + error.pos})")
                 if self.more():
                     continue
-                raise ValueError(f"not JSON ({error.msg} at character {self.dropped + error.pos})") from None
-            # A number that ends with the text that was read may go on.
-            if end < len(self.text) or not self.more():
-                self.at = end
+                raise broken from None
+            # The text that was read may cut off a number, such as 12, 1.5 or 1e-5, behind 1, `1.` or `1e-`.
+            cut = isinstance(value, int | float) and len(self.text) - end <= 2
+            before = self.at
+            if not cut or not self.more():
+                self.at = end - before + self.at
                 return value
+
+    def following(self, batch: list[Any]) -> None:
+        """Append the next objects of a list, as far as they are in the text that was read, and up to `BATCH`.
+
+        Only those that follow on `, ` or `,`, as nearly all files are written: this takes half the time of `members`.
+        """
+        text, at, decode = self.text, self.at, _DECODER.raw_decode
+        while len(batch) < BATCH:
+            begin = at + 2 if text.startswith(", {", at) else at + 1 if text.startswith(",{", at) else 0
+            if not begin:
+                break
+            try:
+                value, at = decode(text, begin)
+            except json.JSONDecodeError:  # cut off, or broken: `value` knows
+                break
+            batch.append(value)
+        self.at = at
 
     def key(self) -> str:
         """Read a key and the colon behind it."""
