@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from detector.data.faults import collecting
 from detector.data.image import check_images, check_size, read_image
 from detector.data.packed import Ids, Integers, Strings, rows, starts_of
 from detector.data.segmentations import Segmentations
@@ -116,6 +118,16 @@ class Annotations:
         """Name an object for messages."""
         return f"{self.source}: annotation {int(self.ids[index])}"
 
+    def image_of(self, index: int) -> int:
+        """Return the image of an object, by number."""
+        return int(np.searchsorted(self.starts, index, side="right")) - 1
+
+    def describe(self, index: int) -> str:
+        """Name an object for messages, with its class, image and box."""
+        box = [round(float(v), 2) for v in self.boxes[index]]
+        image = self.files[self.image_of(index)]
+        return f"{self.name(index)}, {self.classes[self.labels[index]]} {box} in {image}"
+
     def to_coco(self) -> dict[str, Any]:
         """Write them as COCO's `images`, `annotations` and `categories`; difficult objects have `ignore: 1`, too."""
         images = [
@@ -172,7 +184,8 @@ class AnnotatedDataset:
         self.annotations = annotations if whole else annotations.select(kept)
         self.images = images
         self._corners = self.annotations.corners().astype(np.float32)
-        check_images([(self.path(i), self.annotations.size(i), self.stated_in(i)) for i in range(len(self))])
+        if not collecting():  # else whoever collects reads each image
+            check_images([(self.path(i), self.annotations.size(i), self.stated_in(i)) for i in range(len(self))])
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -188,9 +201,7 @@ class AnnotatedDataset:
 
     def __getitem__(self, index: int) -> Sample:
         table = self.annotations
-        path, size = self.path(index), table.size(index)
-        image = read_image(path)
-        check_size(path, (image.shape[1], image.shape[2]), size, self.stated_in(index))
+        image, size = self.image(index), table.size(index)
         objects = slice(int(table.starts[index]), int(table.starts[index + 1]))
         target = Target(
             boxes=torch.from_numpy(self._corners[objects].copy()),
@@ -200,6 +211,17 @@ class AnnotatedDataset:
             masks=self.masks(index) if self.has_masks else None,
         )
         return Sample(image, target, table.image_ids[index], size)
+
+    def image(self, index: int) -> Tensor:
+        """Read an image, uint8 [3, H, W].
+
+        Raises:
+            FileNotFoundError, ValueError: it is missing, unreadable, or has another size than stated.
+        """
+        path = self.path(index)
+        image = read_image(path)
+        check_size(path, (image.shape[1], image.shape[2]), self.annotations.size(index), self.stated_in(index))
+        return image
 
     def masks(self, index: int) -> Masks:
         """Decode the masks of an image's objects; all have one."""
