@@ -75,10 +75,10 @@ def _kind(error: Exception, stated: tuple[int, int]) -> str:
         return "missing images"
     try:
         with Image.open(Path(str(error).split(": ", 1)[0])) as image:
-            other = (image.height, image.width) not in (stated, stated[::-1])
+            same = (image.height, image.width) == stated
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        other = False
-    return "images of another size than stated" if other else "images that cannot be read"
+        same = True
+    return "images that cannot be read" if same else "images of another size than stated"
 
 
 def _twice(usable: list[tuple[str, str, Picture]]) -> Iterator[Fault]:
