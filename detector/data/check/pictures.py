@@ -74,22 +74,28 @@ def read_pictures(
 def picture(image: Tensor) -> Picture:
     """Digest an image [D, H, W] of values from 0 to 255."""
     pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-    digest = hashlib.blake2b(str(pixels.shape).encode(), digest_size=16)
+    digest = hashlib.sha256(str(pixels.shape).encode())
     digest.update(pixels.data)
     return Picture(digest.digest(), thumbnail(pixels))
 
 
 def thumbnail(pixels: NDArray[Any]) -> Thumbnail:
     """Shrink pixels [H, W, D] to a grey image of `ROWS` x `COLUMNS`, each the mean of a rectangle."""
-    height, width = pixels.shape[:2]
-    sums: NDArray[Any] = pixels
-    counts = np.ones(())
-    for axis, (side, cells) in enumerate(((height, ROWS), (width, COLUMNS))):
-        edges = np.arange(cells) * side // cells
-        sums = np.add.reduceat(sums, edges, axis, np.uint32 if pixels.dtype == np.uint8 else np.float64)
-        counts = counts[..., None] * np.maximum(np.diff(edges, append=side), 1)
-    means: NDArray[np.float64] = sums.mean(2) / counts
+    height, width, depth = pixels.shape
+    kind = np.uint32 if pixels.dtype == np.uint8 else np.float64
+    (top, bottom), (left, right) = _edges(height, ROWS), _edges(width, COLUMNS)
+    # Not reduceat, which takes five times as long along the first axis.
+    flat = pixels.reshape(height, width * depth)
+    rows = np.stack([flat[a:b].sum(0, kind) for a, b in zip(top.tolist(), bottom.tolist(), strict=True)])
+    sums = np.add.reduceat(rows.reshape(ROWS, width, depth), left, 1)
+    means: NDArray[np.float64] = sums.mean(2) / ((bottom - top)[:, None] * (right - left))
     return means.clip(0, 255).round().astype(np.uint8)
+
+
+def _edges(side: int, cells: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Divide a side into cells of at least one pixel: where each begins and ends."""
+    begin = np.arange(cells) * side // cells
+    return begin, np.maximum(np.append(begin[1:], side), begin + 1)
 
 
 def hashes(thumbnails: NDArray[np.uint8]) -> NDArray[np.uint64]:
