@@ -46,7 +46,7 @@ def show_data(config: DictConfig, overrides: Sequence[str], folder: Path, consol
     ):
         path = Path(str(config.output)) / f"{split}.png"
         write_sheet(_rows(dataset, spread(len(dataset), config.images), shown), path)
-        console.print(Text(f"{split}: {path}"))
+        console.print(Text(f"{split}: {path}"), soft_wrap=True)
 
 
 def _rows(
