@@ -111,7 +111,7 @@ class Target(_Movable):
     boxes: Tensor
     """float32 [G, 4]"""
     labels: Tensor
-    """int64 [G]"""
+    """int64 [G]; -1 for a region of other classes, which is a crowd, too"""
     crowd: Tensor
     """bool [G]: a region of many objects; ignored in training and at evaluation"""
     difficult: Tensor

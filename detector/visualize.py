@@ -125,7 +125,7 @@ def _target_items(target: Target, classes: Sequence[str], scale: int, size: tupl
     for i in (side[:, 0] * side[:, 1]).argsort(descending=True).tolist():
         label = int(target.labels[i])
         notes = [note for note, flag in (("crowd", target.crowd), ("difficult", target.difficult)) if flag[i]]
-        text = _name(classes, label) + (f" ({', '.join(notes)})" if notes else "")
+        text = ("other" if label < 0 else _name(classes, label)) + (f" ({', '.join(notes)})" if notes else "")
         rectangle = _rectangle((target.boxes[i] * scale).tolist(), size[1], size[0])
         mask = None if target.masks is None else partial(_magnified, target.masks, i, scale, rectangle)
         items.append(_Item(rectangle, colour(label), text, mask))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from detector.data.packed import Ids, Integers, Strings, rows, starts_of
 from detector.data.segmentations import Segmentations
 from detector.run_lengths import decode, from_segmentation
 from detector.types import Masks, Sample, Size, Target
+
+log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -44,6 +47,7 @@ class Annotations:
     ids: Integers
     """of the objects, [M]"""
     labels: NDArray[np.int32]
+    """-1: of another class, whose objects are ignored; such objects are crowds, too"""
     boxes: Floats
     """x, y, width, height of each object, in pixels, as in the file, [M, 4]"""
     areas: Floats
@@ -117,19 +121,22 @@ class Annotations:
         return f"{self.source}: annotation {int(self.ids[index])}"
 
     def to_coco(self) -> dict[str, Any]:
-        """Write them as COCO's `images`, `annotations` and `categories`; difficult objects have `ignore: 1`, too."""
+        """Write them as COCO's `images`, `annotations` and `categories`.
+
+        Difficult objects have `ignore: 1`, too; objects of other classes, which are ignored, are a crowd of each class.
+        """
         images = [
             {"id": number, "file_name": name, "height": height, "width": width}
             for number, name, (height, width) in zip(self.image_ids, self.files, self.sizes.tolist(), strict=True)
         ]
-        annotations = []
+        annotations: list[dict[str, Any]] = []
         for image in range(len(self)):
             number, size = images[image]["id"], self.size(image)
             for i in self.objects(image):
                 annotation: dict[str, Any] = {
                     "id": int(self.ids[i]),
                     "image_id": number,
-                    "category_id": self.category_ids[self.labels[i]],
+                    "category_id": self.category_ids[max(self.labels[i], 0)],
                     "bbox": self.boxes[i].tolist(),
                     "iscrowd": int(self.crowd[i]),
                 }
@@ -140,7 +147,8 @@ class Annotations:
                 shape = None if self.segmentations is None else self.segmentations.get(i, size)
                 if shape is not None:
                     annotation["segmentation"] = shape
-                annotations.append(annotation)
+                others = self.category_ids[1:] if self.labels[i] < 0 else []
+                annotations += [annotation, *({**annotation, "category_id": c} for c in others)]
         return {"images": images, "annotations": annotations, "categories": list(self.categories)}
 
 
@@ -151,6 +159,7 @@ class AnnotatedDataset:
         annotations: of all images.
         images: the folder that their paths are relative to.
         keep_empty: keep images without objects, or with crowds only; false for training.
+        masks: decode the masks, if all objects have one; where only some have, that is logged.
         limit: use only the first `limit` of these images; None: all.
 
     Raises:
@@ -159,7 +168,13 @@ class AnnotatedDataset:
     """
 
     def __init__(
-        self, annotations: Annotations, images: Path, *, keep_empty: bool = True, limit: int | None = None
+        self,
+        annotations: Annotations,
+        images: Path,
+        *,
+        keep_empty: bool = True,
+        masks: bool = True,
+        limit: int | None = None,
     ) -> None:
         trainable = annotations.counts(~annotations.crowd) > 0
         kept = np.flatnonzero(trainable | keep_empty)[:limit]
@@ -171,6 +186,15 @@ class AnnotatedDataset:
         whole = len(kept) == len(annotations)
         self.annotations = annotations if whole else annotations.select(kept)
         self.images = images
+        known = None if annotations.segmentations is None else annotations.segmentations.known
+        self.has_masks = masks and known is not None and bool(known.all())
+        if masks and known is not None and not self.has_masks:
+            log.warning(
+                "%s: %d of %d objects have no segmentation, so masks are not used",
+                annotations.source,
+                int((~known).sum()),
+                len(known),
+            )
         self._corners = self.annotations.corners().astype(np.float32)
         check_images([(self.path(i), self.annotations.size(i), self.stated_in(i)) for i in range(len(self))])
 
@@ -218,11 +242,6 @@ class AnnotatedDataset:
     def category_ids(self) -> list[int]:
         """The dataset's own category ids, by label."""
         return self.annotations.category_ids
-
-    @property
-    def has_masks(self) -> bool:
-        """Whether samples carry masks."""
-        return self.annotations.segmentations is not None
 
     def ground_truth(self) -> dict[str, Any]:
         """Return `Annotations.to_coco`: what the file says about these images, without the skipped objects."""

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from detector.data.annotations import AnnotatedDataset, Annotations
+from detector.data.arrange import ClassChoice, Others, choose_classes
 from detector.data.coco_columns import Columns
 from detector.data.doubts import measured_areas, say_doubts
 from detector.data.json_stream import stream_lists
@@ -30,6 +31,9 @@ LAYOUT = (
     "<data_dir>/coco/train2017/*.jpg and <data_dir>/coco/annotations/instances_train2017.json"
 )
 
+Areas = Literal["stated", "measured"]
+Crowds = Literal["regions", "objects"]
+
 LARGEST = 2**31 - 1
 """Pixels of an image at most: pycocotools counts them in 32 bits."""
 
@@ -43,8 +47,8 @@ class CocoDataset(AnnotatedDataset):
         keep_empty: keep images without objects, or with crowds only; false for training.
         masks: decode the masks, if the file has them.
         limit: use only the first `limit` of these images; None: all.
-        areas: as of `read_coco`.
-        crowds: as of `read_coco`.
+        classes, others: as of `detector.data.arrange.choose_classes`; None: all classes.
+        areas, crowds: as of `read_coco`.
 
     Raises:
         FileNotFoundError: the folder, the file, or an image named in it does not exist.
@@ -60,31 +64,21 @@ class CocoDataset(AnnotatedDataset):
         keep_empty: bool = True,
         masks: bool = True,
         limit: int | None = None,
-        areas: Literal["stated", "measured"] = "stated",
-        crowds: Literal["regions", "objects"] = "regions",
+        classes: ClassChoice | None = None,
+        others: Others = "background",
+        areas: Areas = "stated",
+        crowds: Crowds = "regions",
     ) -> None:
-        folder, path = Path(images), Path(annotations)
-        table = read_coco(path, areas=areas, crowds=crowds)
-        table = _found(table, folder)
-        self._masks = masks and table.segmentations is not None and bool(table.segmentations.known.all())
-        if masks and table.segmentations is not None and not self._masks:
-            missing = int((~table.segmentations.known).sum())
-            log.warning(
-                "%s: %d of %d objects have no segmentation, so masks are not used", path, missing, len(table.ids)
-            )
-        super().__init__(table, folder, keep_empty=keep_empty, limit=limit)
-
-    @property
-    def has_masks(self) -> bool:
-        """Whether samples carry masks."""
-        return self._masks
+        table = find_images(read_coco(Path(annotations), areas=areas, crowds=crowds), Path(images))
+        table = table if classes is None else choose_classes(table, classes, others)
+        super().__init__(table, Path(images), keep_empty=keep_empty, masks=masks, limit=limit)
 
 
 def read_coco(
     path: Path,
     *,
-    areas: Literal["stated", "measured"] = "stated",
-    crowds: Literal["regions", "objects"] = "regions",
+    areas: Areas = "stated",
+    crowds: Crowds = "regions",
 ) -> Annotations:
     """Read the annotations of a COCO JSON.
 
@@ -307,8 +301,11 @@ def _without_impossible(table: Annotations) -> Annotations:
     return table.select_objects(~(flat | outside))
 
 
-def _found(table: Annotations, folder: Path) -> Annotations:
-    """Check that all images are there; a back-slash in a name may separate folders.
+def find_images(table: Annotations, folder: Path) -> Annotations:
+    """Find the image files in a folder; a back-slash in a name may separate folders.
+
+    Returns:
+        the annotations with the names of the files that are there.
 
     Raises:
         FileNotFoundError: the folder or an image does not exist.

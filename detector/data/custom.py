@@ -1,47 +1,132 @@
-"""Open a dataset of one's own by its path: a COCO JSON or an image list of a VOC folder."""
+"""Open a dataset of one's own by its path: COCO JSONs or an image list of a VOC folder."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
-from detector.data.coco import CocoDataset
+from detector.data.annotations import AnnotatedDataset, Annotations
+from detector.data.arrange import ClassChoice, Others, choose_classes, join, split_images
+from detector.data.coco import Areas, Crowds, find_images, read_coco
+from detector.data.packed import Strings
 from detector.data.voc import VocDataset
+
+Paths = str | Path | Sequence[str | Path]
+
+KINDS = "annotations must be a COCO file, *.json, or a list of a VOC folder, FOLDER/ImageSets/Main/*.txt"
 
 
 def custom(
-    annotations: str | Path,
+    annotations: Paths | None = None,
     images: str | Path | None = None,
     *,
-    classes: Sequence[str] | None = None,
+    part: Literal["train", "val"] = "train",
+    whole: Paths | None = None,
+    split: Sequence[float] | None = None,
+    val_share: float | None = None,
+    split_seed: int = 0,
+    classes: ClassChoice | None = None,
+    others: Others = "background",
+    areas: Areas = "stated",
+    crowds: Crowds = "regions",
     keep_empty: bool = True,
     masks: bool = True,
     limit: int | None = None,
-) -> CocoDataset | VocDataset:
-    """Open a COCO JSON or a VOC folder, by the name of its annotation file.
+) -> AnnotatedDataset | VocDataset:
+    """Open COCO JSONs or a VOC folder, by the name of the annotation file.
 
     Args:
-        annotations: a COCO JSON, `*.json`; or a list of images in VOC's layout, `FOLDER/ImageSets/Main/*.txt`, or
-            `FOLDER/ImageSets/Segmentation/*.txt`, which has masks.
-        images: the folder of a JSON's images; None: the folder of the JSON. Ignored with a VOC folder, whose images are
-            in its `JPEGImages`.
-        classes: the class names of a VOC folder by label; None: all that occur in it. Ignored with a JSON.
-        keep_empty, masks, limit: as of `CocoDataset` and `VocDataset`.
+        annotations: a COCO JSON, `*.json`, or several, which are joined; or a list of images in VOC's layout,
+            `FOLDER/ImageSets/Main/*.txt`, or `FOLDER/ImageSets/Segmentation/*.txt`, which has masks. None: a part of
+            `whole`.
+        images: the folder of the JSONs' images; None: that of each JSON. Ignored with a VOC folder, whose images are in
+            its `JPEGImages`.
+        part: `train` or `val`, the part of `whole`.
+        whole: annotations, as above, of images that are split into parts (see `detector.data.arrange.split_images`).
+        split: the shares of the parts train, val and perhaps others that are left alone, such as [0.8, 0.2].
+        val_share: in place of `split`: the share of the part val.
+        split_seed: of the random split.
+        classes, others: as of `choose_classes`; None: all classes that occur.
+        areas, crowds: as of `read_coco`.
+        keep_empty, masks, limit: as of `AnnotatedDataset`.
 
     Raises:
         FileNotFoundError: a file does not exist.
-        ValueError: `annotations` is neither, or is malformed.
+        ValueError: the annotations are missing, neither of these, or malformed.
     """
-    path = Path(annotations)
-    if path.suffix == ".json":
-        folder = path.parent if images is None else Path(images)
-        return CocoDataset(folder, path, keep_empty=keep_empty, masks=masks, limit=limit)
-    absolute = path.absolute()
-    if path.suffix == ".txt" and absolute.parent.parent.name == "ImageSets":
-        folder = absolute.parent.parent.parent
-        with_masks = masks and absolute.parent.name == "Segmentation"
-        sets = [(folder.name, path.stem)]
-        return VocDataset(folder.parent, sets, classes=classes, keep_empty=keep_empty, masks=with_masks, limit=limit)
-    raise ValueError(
-        f"{path}: annotations must be a COCO file, *.json, or a list of a VOC folder, FOLDER/ImageSets/Main/*.txt"
+    shares = _shares(split, val_share)
+    given = whole if annotations is None else annotations
+    if given is None or (annotations is None and shares is None):
+        raise ValueError(_missing(part, whole))
+    if annotations is not None and shares is not None and whole is None and part == "train":
+        raise ValueError(
+            "dataset.val_share and dataset.split divide the images of dataset.annotations=FILE; give that key in place "
+            "of dataset.train.annotations"
+        )
+    paths = _paths(given)
+    if len(paths) == 1 and paths[0].suffix == ".txt":
+        return _voc(paths[0], classes, keep_empty, masks, limit)
+    table, folder = _read(paths, None if images is None else Path(images), areas, crowds)
+    table = table if classes is None else choose_classes(table, classes, others)
+    if annotations is None and shares is not None:
+        table = table.select(split_images(table, shares, split_seed)[("train", "val").index(part)])
+    return AnnotatedDataset(table, folder, keep_empty=keep_empty, masks=masks, limit=limit)
+
+
+def _shares(split: Sequence[float] | None, val_share: float | None) -> list[float] | None:
+    if val_share is None:
+        return None if split is None else list(split)
+    if split is not None:
+        raise ValueError(f"dataset.val_share={val_share} and dataset.split={list(split)}: give one of them")
+    if not isinstance(val_share, int | float) or not 0 < val_share < 1:
+        raise ValueError(f"dataset.val_share must be a share above 0 and below 1, such as 0.2, not {val_share!r}")
+    return [1 - val_share, val_share]
+
+
+def _missing(part: str, whole: Paths | None) -> str:
+    if whole is not None:
+        return (
+            f"dataset.annotations={whole}: say which share of its images is held out for validation, "
+            "dataset.val_share=0.2; or give two files, dataset.train.annotations and dataset.val.annotations"
+        )
+    return (
+        f"dataset.{part}.annotations is not given: a COCO JSON, or a list of a VOC folder "
+        "(FOLDER/ImageSets/Main/NAME.txt). If there is one file for all images: dataset.annotations=FILE "
+        "dataset.val_share=0.2"
     )
+
+
+def _paths(annotations: Paths) -> list[Path]:
+    paths = [annotations] if isinstance(annotations, str | Path) else list(annotations)
+    if not paths:
+        raise ValueError("annotations is an empty list; give at least one file")
+    return [Path(path) for path in paths]
+
+
+def _read(paths: Sequence[Path], images: Path | None, areas: Areas, crowds: Crowds) -> tuple[Annotations, Path]:
+    """Read JSONs and find their images, whose paths are relative to the folder that is returned."""
+    tables = []
+    for path in paths:
+        if path.suffix != ".json":
+            only = "; only COCO files can be joined" if len(paths) > 1 else ""
+            raise ValueError(f"{path}: {KINDS}{only}")
+        folder = path.parent if images is None else images
+        table = find_images(read_coco(path, areas=areas, crowds=crowds), folder)
+        if len(paths) > 1:
+            table = replace(table, files=Strings.pack(os.path.abspath(folder / name) for name in table.files))
+        tables.append(table)
+    return join(tables), folder
+
+
+def _voc(path: Path, classes: ClassChoice | None, keep_empty: bool, masks: bool, limit: int | None) -> VocDataset:
+    absolute = path.absolute()
+    if absolute.parent.parent.name != "ImageSets":
+        raise ValueError(f"{path}: {KINDS}")
+    names = None if classes is None else [str(name) for name in classes]
+    folder = absolute.parent.parent.parent
+    with_masks = masks and absolute.parent.name == "Segmentation"
+    sets = [(folder.name, path.stem)]
+    return VocDataset(folder.parent, sets, classes=names, keep_empty=keep_empty, masks=with_masks, limit=limit)
