@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from detector.config.build import (
 )
 from detector.config.compose import read_yaml
 from detector.config.conventions import apply_conventions
+from detector.config.given import given_dataset
 from detector.config.overrides import key_of
 from detector.config.proposer import borrowed_rpn
 from detector.config.trained import Trained, open_checkpoint
@@ -32,6 +34,8 @@ from detector.types import DetectionDataset
 from detector.weights import PretrainedWeights
 from detector.weights.checkpoints import checkpoint_config, portable_config, read_checkpoint
 from detector.weights.trust import check_loggers, check_targets, trust_packages
+
+log = logging.getLogger(__name__)
 
 AUTO = "auto"
 """`resume=auto` resumes the run in the run's folder if there is one; `trainer.precision=auto` follows the device."""
@@ -146,13 +150,9 @@ def _trained_config(config: DictConfig, trained: Trained, overrides: Sequence[st
     if config.get("data_dir") is not None:
         final.data_dir = config.data_dir
     if config.get("dataset") is not None:
-        given = config.copy()
-        given.data_dir = final.data_dir
-        resized = final.dataset.val_augment
-        final.dataset = OmegaConf.create(OmegaConf.to_container(given.dataset, resolve=True))
-        evaluates = "trainer" in config
-        if evaluates and not (trained.own or any(key_of(o).startswith("dataset.val_augment") for o in overrides)):
-            final.dataset.val_augment = resized
+        final.dataset, lines = given_dataset(final, config, overrides)
+        for line in lines:
+            log.info(line)
     if config.get("proposals") is not None:
         if not takes_proposals(final.model):
             raise ValueError(
