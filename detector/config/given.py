@@ -49,6 +49,9 @@ def given_dataset(trained: DictConfig, config: DictConfig, overrides: Sequence[s
         changes, given = _resolved(given), before.copy()
         for key in explicit:
             _take(key, changes, given)
+        for split in ("train", "val"):
+            if f"dataset.{split}.annotations" in explicit and f"dataset.{split}.images" not in explicit:
+                _look_up_images(given.dataset[split])
     itself = _resolved(given)
     result = itself.copy()  # resolved before, since generated images depend on their own size_bins
     for name in (*KEPT, *BUILT):
@@ -85,6 +88,12 @@ def _take(key: str, source: DictConfig, config: DictConfig) -> None:
         OmegaConf.update(config, key, OmegaConf.select(source, key), merge=False, force_add=True)
     elif (node := OmegaConf.select(config, parent)) is not None:
         node.pop(last, None)
+
+
+def _look_up_images(split: DictConfig) -> None:
+    """Let the images of other annotations be looked up, in place: beside them, or else where the former ones are."""
+    if split.get("images") is not None and takes(split, "shared_images"):
+        split.shared_images, split.images, split.shared_annotations = split.images, None, None
 
 
 def _check(keys: Sequence[str], before: DictConfig) -> None:

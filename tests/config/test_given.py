@@ -157,3 +157,16 @@ def test_initial_weights_of_another_scale_are_remarked_on() -> None:
     assert "dataset.val_augment.max_size=96 (here 800)" in changed
     assert "dataset.anchor_sizes=[8,16,32,64,128] (here [16,32,64,128,256])" in changed
     assert changed_settings(config, portable_config(config)) == []
+
+
+def test_images_of_other_annotations_are_looked_up() -> None:
+    before = trained(*OWN, "dataset.val.images=photos/val")
+    split, _ = given("dataset.val.annotations=other.json", before=before)
+    read = {"annotations": "other.json", "images": None, "shared_images": "photos/val", "shared_annotations": None}
+    assert read.items() <= plain(split.val).items()
+    split, _ = given("dataset.val.annotations=other.json")
+    assert read | {"shared_images": "photos", "shared_annotations": "train.json"} == {
+        key: split.val[key] for key in read
+    }
+    split, _ = given("dataset.val.annotations=x.json", before=trained("dataset=coco", "data_dir=/datasets"))
+    assert split.val.images == "/datasets/coco/val2017"  # COCO's own names do not repeat
