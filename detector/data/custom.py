@@ -11,6 +11,7 @@ from typing import Literal
 from detector.data.annotations import AnnotatedDataset, Annotations
 from detector.data.arrange import ClassChoice, Others, choose_classes, join, split_images
 from detector.data.coco import Areas, Crowds, find_images, read_coco
+from detector.data.image_folder import Folders
 from detector.data.packed import Strings
 from detector.data.voc import VocDataset
 
@@ -23,6 +24,8 @@ def custom(
     annotations: Paths | None = None,
     images: str | Path | None = None,
     *,
+    shared_images: str | Path | None = None,
+    shared_annotations: Paths | None = None,
     part: Literal["train", "val"] = "train",
     whole: Paths | None = None,
     split: Sequence[float] | None = None,
@@ -42,8 +45,10 @@ def custom(
         annotations: a COCO JSON, `*.json`, or several, which are joined; or a list of images in VOC's layout,
             `FOLDER/ImageSets/Main/*.txt`, or `FOLDER/ImageSets/Segmentation/*.txt`, which has masks. None: a part of
             `whole`.
-        images: the folder of the JSONs' images; None: that of each JSON. Ignored with a VOC folder, whose images are in
-            its `JPEGImages`.
+        images: the folder of the JSONs' images; None: that of each JSON, or `shared_images` (see `image_folder`).
+            Ignored with a VOC folder, whose images are in its `JPEGImages`.
+        shared_images: a folder of other images that may hold these, too, such as the training images; None: none.
+        shared_annotations: the JSONs of those other images; None: they are not known.
         part: `train` or `val`, the part of `whole`.
         whole: annotations, as above, of images that are split into parts (see `detector.data.arrange.split_images`).
         split: the shares of the parts train, val and perhaps others that are left alone, such as [0.8, 0.2].
@@ -55,7 +60,8 @@ def custom(
 
     Raises:
         FileNotFoundError: a file does not exist.
-        ValueError: the annotations are missing, neither of these, or malformed.
+        ValueError: the annotations are missing, neither of these, or malformed, or their images could be others of the
+            same names.
     """
     shares = _shares(split, val_share)
     given = whole if annotations is None else annotations
@@ -67,9 +73,15 @@ def custom(
             "of dataset.train.annotations"
         )
     paths = _paths(given)
+    if not paths:
+        raise ValueError("annotations is an empty list; give at least one file")
     if len(paths) == 1 and paths[0].suffix == ".txt":
         return _voc(paths[0], classes, keep_empty, masks, limit)
-    table, folder = _read(paths, None if images is None else Path(images), areas, crowds)
+    if images is None and annotations is None:
+        images = shared_images  # the parts of one file have one folder
+    given_folder, shared_folder = (None if p is None else Path(p) for p in (images, shared_images))
+    folders = Folders(given_folder, shared_folder, _paths(shared_annotations or []))
+    table, folder = _read(paths, folders, areas, crowds)
     table = table if classes is None else choose_classes(table, classes, others)
     if annotations is None and shares is not None:
         table = table.select(split_images(table, shares, split_seed)[("train", "val").index(part)])
@@ -100,21 +112,19 @@ def _missing(part: str, whole: Paths | None) -> str:
 
 
 def _paths(annotations: Paths) -> list[Path]:
-    paths = [annotations] if isinstance(annotations, str | Path) else list(annotations)
-    if not paths:
-        raise ValueError("annotations is an empty list; give at least one file")
-    return [Path(path) for path in paths]
+    return [Path(p) for p in ([annotations] if isinstance(annotations, str | Path) else annotations)]
 
 
-def _read(paths: Sequence[Path], images: Path | None, areas: Areas, crowds: Crowds) -> tuple[Annotations, Path]:
+def _read(paths: Sequence[Path], folders: Folders, areas: Areas, crowds: Crowds) -> tuple[Annotations, Path]:
     """Read JSONs and find their images, whose paths are relative to the folder that is returned."""
     tables = []
     for path in paths:
         if path.suffix != ".json":
             only = "; only COCO files can be joined" if len(paths) > 1 else ""
             raise ValueError(f"{path}: {KINDS}{only}")
-        folder = path.parent if images is None else images
-        table = find_images(read_coco(path, areas=areas, crowds=crowds), folder)
+        table = read_coco(path, areas=areas, crowds=crowds)
+        folder = folders.of(path, list(table.files))
+        table = find_images(table, folder)
         if len(paths) > 1:
             table = replace(table, files=Strings.pack(os.path.abspath(folder / name) for name in table.files))
         tables.append(table)
