@@ -8,6 +8,7 @@ import lightning
 import torch
 from torch.utils.data import DataLoader
 
+from detector.data.augment import Augment
 from detector.data.collate import Collate
 from detector.data.stream import Augmentation, Augmented, InOrder, Stream, default_workers, prepare_worker
 from detector.types import DetectionDataset, Sample
@@ -57,7 +58,8 @@ class DetectionDataModule(lightning.LightningDataModule):
         seed: of the order and of the augmentation.
 
     Raises:
-        ValueError: a number is out of range, or the two sets have different classes.
+        ValueError: a number is out of range, the two sets have different classes, or a transform of an augmentation
+            cannot be applied to their images.
     """
 
     def __init__(
@@ -86,6 +88,9 @@ class DetectionDataModule(lightning.LightningDataModule):
                 f"the classes of the training set {list(train.classes)} differ from the validation set's "
                 f"{list(val.classes)}; both must list the same, in the same order of ids"
             )
+        for dataset, augment in ((train, train_augment), (val, val_augment)):
+            if dataset is not None and isinstance(augment, Augment) and augment.extra:
+                augment.check(dataset[0])
         self.train, self.val = train, val
         self.train_augment, self.val_augment = train_augment, val_augment
         self.steps, self.batch_size, self.val_batch_size = steps, batch_size, val_batch_size

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from detector.data.augment import Augment, resized
+from detector.data.augment import Augment
+from detector.data.transforms import resized
 from detector.types import Masks, Sample, Target
 from tests.conftest import dense
 
