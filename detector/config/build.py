@@ -142,8 +142,11 @@ def drop_inherited(node: DictConfig, default: type) -> None:
         del node[key]
 
 
-def check_transforms(dataset: DictConfig) -> None:
-    """Check names and arguments in `dataset.train_augment.extra` and `dataset.val_augment.extra`.
+def complete_dataset(dataset: DictConfig) -> None:
+    """Check the `extra` transforms of a dataset by name and argument; keep the images that `empty_share` draws from.
+
+    Args:
+        dataset: changed in place.
 
     Raises:
         ValueError: one does not exist or cannot be used; the message names its key, and the nearest that exists.
@@ -152,6 +155,8 @@ def check_transforms(dataset: DictConfig) -> None:
         node = OmegaConf.to_container(dataset[name], resolve=True)
         if isinstance(node, dict) and node.get("_target_") == AUGMENT and "extra" in node:
             check_nodes(node["extra"], f"dataset.{name}.extra", still=name == "val_augment")
+    if dataset.get("empty_share") is not None and "keep_empty" in dataset.train:
+        dataset.train.keep_empty = True
 
 
 def check_annotations(needed: Iterable[str], train: DetectionDataset) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from detector.config.build import check_transforms, instantiate
+from detector.config.build import complete_dataset, instantiate
 from detector.data.augment import Augment
 from detector.data.extra import ALIGNED, UNSUITABLE, check_nodes, is_transform
 from detector.types import Masks, Sample, Target
@@ -202,13 +202,13 @@ def test_transforms_given_as_objects_are_checked_too() -> None:
 
 def test_validation_leaves_pixels_in_place() -> None:
     config = compose_config("dataset.val_augment.extra=[{_target_: albumentations.CLAHE, p: 1.0}]")
-    check_transforms(config.dataset)
+    complete_dataset(config.dataset)
     assert [type(t).__name__ for t in instantiate(config.dataset.val_augment).extra] == ["CLAHE"]
     turn = "[{_target_: albumentations.OneOf, transforms: [{_target_: albumentations.Rotate}]}]"
     moving = compose_config(f"dataset.val_augment.extra={turn}")
     with pytest.raises(ValueError, match=r"val_augment\.extra\[0\]\.transforms\[0\].*detections would be reported"):
-        check_transforms(moving.dataset)
-    check_transforms(compose_config(f"dataset.train_augment.extra={turn}").dataset)
+        complete_dataset(moving.dataset)
+    complete_dataset(compose_config(f"dataset.train_augment.extra={turn}").dataset)
 
 
 def test_checkpoints_build_transforms_and_nothing_else_of_the_package() -> None:
