@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from detector.data.extra import check_transform, keeps_edges, leaves, stays, was_applied
 from detector.data.remap import AxisMaps, bounds, move_pixels, rectangles
-from detector.data.transforms import Crop, Resize, nearest
+from detector.data.transforms import Crop, CropTo, Resize, nearest, padded
 from detector.types import Masks, Sample, Size, Target
 
 ROUNDING = 1e-3
@@ -27,6 +27,8 @@ ROUNDING = 1e-3
 class Augment:
     """Crop, flip, rotate, jitter the colours of and resize a sample, in this order; without arguments a no-op.
 
+    `Augment([1024], 1024, scale=(0.1, 2.0), fixed_size=(1024, 1024))` is the large-scale jitter of Ghiasi et al. 2021.
+
     Boxes are transformed as continuous coordinates, without rounding, and clipped to the crop; objects and proposals
     outside the crop are dropped. `original_size` stays the size of the file. What `target.extra` holds is selected with
     its objects, but not transformed: data with positions, such as keypoints, need an augmentation of their own.
@@ -35,6 +37,9 @@ class Augment:
         short_sizes: the shorter side is resized to one of these, drawn at random, in pixels; None keeps the size.
         max_size: but the longer side to at most this (Detectron2's `ResizeShortestEdge`); None: no limit.
         scale: [low, high], the range of a further random scale factor, which `max_size` does not limit.
+        fixed_size: [height, width] of the result, in pixels: the resized image is cropped to it, at a random place, and
+            padded with grey at the right and at the bottom. Objects without a pixel of their mask left, and boxes with
+            a side below 1 pixel, are dropped. None: as it was resized.
         horizontal_flip: probability.
         vertical_flip: probability.
         quarter_turns: rotate by 0, 90, 180 or 270 degrees with equal probability.
@@ -53,6 +58,7 @@ class Augment:
         max_size: int | None = None,
         *,
         scale: Sequence[float] | None = None,
+        fixed_size: Sequence[int] | None = None,
         horizontal_flip: float = 0.0,
         vertical_flip: float = 0.0,
         quarter_turns: bool = False,
@@ -66,6 +72,8 @@ class Augment:
             raise ValueError(f"max_size {max_size} must not be less than short_sizes {list(short_sizes or ())}")
         if scale is not None and (len(scale) != 2 or not 0 < scale[0] <= scale[1]):
             raise ValueError(f"scale must be a range of positive numbers [low, high], not {list(scale)}")
+        if fixed_size is not None and (len(fixed_size) != 2 or min(fixed_size) < 1):
+            raise ValueError(f"fixed_size must be [height, width] in pixels, not {list(fixed_size)}")
         if crop is not None and not 0 < crop <= 1:
             raise ValueError(f"crop must be a fraction above 0 and up to 1, not {crop}")
         if not 0 <= colour < 1:
@@ -95,6 +103,10 @@ class Augment:
         self.transforms += extra
         if self.transforms or short_sizes is not None or scale is not None:
             self.transforms.append(Resize(short_sizes, max_size, scale))
+        self.fixed_size: Size | None = None
+        if fixed_size is not None:
+            self.fixed_size = fixed_size[0], fixed_size[1]
+            self.transforms.append(CropTo(self.fixed_size))
         # Boxes without area are dropped without an error; the field "index" says which remain.
         boxes = A.BboxParams("pascal_voc", label_fields=["index"], filter_invalid_bboxes=True, clip=True)
         self.compose = A.Compose(self.transforms, bbox_params=boxes) if self.transforms else None
@@ -123,9 +135,11 @@ class Augment:
             reason = str(error) or type(error).__name__
             raise ValueError(f"image {sample.id!r}, {sample.size[1]}x{sample.size[0]} pixels: {reason}") from error
         image = torch.from_numpy(np.ascontiguousarray(result["image"])).permute(2, 0, 1)
+        if self.fixed_size is not None:
+            image = padded(image, self.fixed_size)
         kept = torch.as_tensor(np.asarray(result["index"]), dtype=torch.int64)
         boxes = torch.as_tensor(np.asarray(result["bboxes"]), dtype=torch.float32).reshape(-1, 4)
-        inside = (boxes[:, 2:] - boxes[:, :2] > ROUNDING).all(1)
+        inside = (boxes[:, 2:] - boxes[:, :2] > (ROUNDING if self.fixed_size is None else 1 - ROUNDING)).all(1)
         boxes, kept = boxes[inside], kept[inside]
         objects = kept < len(target)
         changed = target.select(kept[objects])
@@ -138,8 +152,8 @@ class Augment:
             proposals = boxes[~objects]
         masks = None if target.masks is None else moved
         changed = replace(changed, boxes=boxes[objects], masks=masks)
-        if bent and shapes is not None and moved is not None:
-            changed = _bounded(changed, bounds(shapes), bounds(moved))
+        if shapes is not None and moved is not None and (bent or self.fixed_size is not None):
+            changed = _bounded(changed, bounds(shapes), bounds(moved), bent)
         return replace(sample, image=image, target=changed, proposals=proposals)
 
     def check(self, sample: Sample) -> None:
@@ -163,18 +177,20 @@ class Augment:
                 raise ValueError(f"{name}: it makes {now} of {was}")
 
 
-def _bounded(target: Target, before: NDArray[np.int64], after: NDArray[np.int64]) -> Target:
-    """Take the bounds of the objects' pixels as their boxes.
+def _bounded(target: Target, before: NDArray[np.int64], after: NDArray[np.int64], bent: bool) -> Target:
+    """Drop objects that have lost all their pixels.
 
     Args:
         target: the objects, as they were moved.
-        before: bounds of their pixels in the image as it was, [G, 4]; empty for an object that never had any, which
-            keeps its box.
-        after: likewise as they were moved; an object that has lost all its pixels is dropped.
+        before: bounds of their pixels in the image as it was, [G, 4]; empty for an object that never had any, which is
+            kept.
+        after: likewise as they were moved.
+        bent: whether edges are no longer rows and columns, so that the boxes become the bounds.
     """
-    had, has = ((b[:, 2] > b[:, 0]) for b in (before, after))
-    boxes = torch.where(torch.from_numpy(has)[:, None], torch.from_numpy(after).float(), target.boxes)
-    return replace(target, boxes=boxes).select(torch.from_numpy(has | ~had))
+    had, has = (torch.from_numpy(b[:, 2] > b[:, 0]) for b in (before, after))
+    if bent:
+        target = replace(target, boxes=torch.where(has[:, None], torch.from_numpy(after).float(), target.boxes))
+    return target.select(has | ~had)
 
 
 def _coordinates(size: Size) -> NDArray[np.float32]:
@@ -200,7 +216,7 @@ def _moved(
         return replace(masks, size=size)
     if coordinates is not None:
         rows, columns = (np.asarray(moved).astype(np.int64) - 1 for moved in coordinates)
-        return move_pixels(masks, rows, columns)
+        return replace(move_pixels(masks, rows, columns), size=size)
     maps = AxisMaps.identity(masks.size)
     for transform in transforms:
         if stays(transform) or not was_applied(transform):
@@ -216,7 +232,7 @@ def _moved(
         elif isinstance(transform, Resize):
             before = (len(maps.rows), len(maps.columns))
             maps = maps.take(*(nearest(*lengths) for lengths in zip(before, transform.params["new_size"], strict=True)))
-    return maps.move(masks)
+    return replace(maps.move(masks), size=size)  # padding has no objects
 
 
 _ALL, _REVERSED = slice(None), slice(None, None, -1)

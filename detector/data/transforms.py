@@ -11,7 +11,11 @@ from typing import Any
 import albumentations as A
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from detector.types import Size
 
 
 def nearest(length: int, new_length: int) -> NDArray[np.int64]:
@@ -19,6 +23,17 @@ def nearest(length: int, new_length: int) -> NDArray[np.int64]:
     row = np.arange(length, dtype=np.float32)[None]
     taken: NDArray[np.float32] = cv2.resize(row, (new_length, 1), interpolation=cv2.INTER_NEAREST_EXACT)[0]
     return taken.astype(np.int64)
+
+
+GREY = 128
+"""What images are padded with, in the middle of 0..255 (Ghiasi et al. 2021)."""
+
+
+def padded(image: Tensor, size: Size) -> Tensor:
+    """Pad an image [D, H, W] with grey at the right and at the bottom to `size`; stored channels last."""
+    result = torch.full((*size, image.shape[0]), GREY, dtype=image.dtype).permute(2, 0, 1)
+    result[:, : image.shape[1], : image.shape[2]] = image
+    return result
 
 
 def resized(size: tuple[int, int], short: int, longest: int | None) -> tuple[int, int]:
@@ -118,3 +133,21 @@ class Crop(A.DualTransform):  # type: ignore[misc]
         moved[:, [0, 2]] = (bboxes[:, [0, 2]] * width - columns.start) / (columns.stop - columns.start)
         moved[:, [1, 3]] = (bboxes[:, [1, 3]] * height - rows.start) / (rows.stop - rows.start)
         return moved
+
+
+class CropTo(Crop):
+    """Crop a random window of at most a given height and width."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__(1.0)
+        self.size = size
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """Draw the rows and columns."""
+        del data
+        window = []
+        for side, most in zip(params["shape"][:2], self.size, strict=True):
+            length = min(side, most)
+            start = self.py_random.randint(0, side - length)
+            window.append(slice(start, start + length))
+        return {"window": tuple(window)}
