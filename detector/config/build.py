@@ -11,11 +11,13 @@ from hydra.utils import get_object
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from detector.data.extra import check_nodes
 from detector.data.proposal_files import attach_proposals
 from detector.evaluation import METRICS, Collector, Metric
 from detector.models.rcnn import RCNN
 from detector.types import DetectionDataset, Output
 
+AUGMENT = "detector.data.augment.Augment"
 STANDARD_HEADS = "detector.models.roi_heads.StandardHeads"
 GIVEN_PROPOSALS = "detector.models.proposals.GivenProposals"
 
@@ -138,6 +140,23 @@ def drop_inherited(node: DictConfig, default: type) -> None:
         return
     for key in [str(key) for key in node if key in inherited and key not in own]:
         del node[key]
+
+
+def complete_dataset(dataset: DictConfig) -> None:
+    """Check the `extra` transforms of a dataset by name and argument; keep the images that `empty_share` draws from.
+
+    Args:
+        dataset: changed in place.
+
+    Raises:
+        ValueError: one does not exist or cannot be used; the message names its key, and the nearest that exists.
+    """
+    for name in ("train_augment", "val_augment"):
+        node = OmegaConf.to_container(dataset[name], resolve=True)
+        if isinstance(node, dict) and node.get("_target_") == AUGMENT and "extra" in node:
+            check_nodes(node["extra"], f"dataset.{name}.extra", still=name == "val_augment")
+    if dataset.get("empty_share") is not None and "keep_empty" in dataset.train:
+        dataset.train.keep_empty = True
 
 
 def check_annotations(needed: Iterable[str], train: DetectionDataset) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from detector.config.build import (
     check_annotations,
     check_heads,
+    complete_dataset,
     drop_inherited,
     metric_nodes,
     needed_annotations,
@@ -115,6 +116,7 @@ def resolve(
     final.dataset.metrics = metric_nodes(final.dataset.metrics)
     check_levels(final.get("pooler"))
     check_heads(final.model, final.backbone)
+    complete_dataset(final.dataset)
     if trained is None:
         check_numbers(OmegaConf.to_container(final, resolve=True))
         if (borrowed := borrowed_rpn(final.get("proposals"), final.model)) is not None:

@@ -98,7 +98,11 @@ def fit(
         workers=config.workers,
         stride=config.backbone.size_divisibility,
         seed=config.seed,
+        repeat_threshold=config.dataset.get("repeat_threshold"),
+        empty_share=config.dataset.get("empty_share"),
     )
+    if data.epochs is not None and len(data.epochs) != len(resolved.datasets["train"]):
+        console.print(data.epochs.summary())
     backend = ops.backend()
     console.print(f"Operators: {backend.name} ({backend.reason}); precision: {config.trainer.precision}")
     data_ready = time.perf_counter()
