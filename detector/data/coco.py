@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from detector.data.image import check_images, check_size, read_image
+from detector.data.image import ImageReader
 from detector.run_lengths import decode, from_segmentation
 from detector.types import Masks, Sample, Target
 
@@ -43,11 +43,12 @@ class CocoDataset:
         keep_empty: keep images without objects, or with crowds only; false for training.
         masks: decode the masks, if the file has them.
         limit: use only the first `limit` of these images; None: all.
+        reader: reads the images; None: one for RGB of 8 bits.
 
     Raises:
         FileNotFoundError: the folder, the file, or an image named in it does not exist.
         ValueError: the file is not JSON, not in COCO's format, or inconsistent; an image cannot be read, or its size is
-            not the one in the JSON (see `check_images`). The message names the file and the entry.
+            not the one in the JSON (see `ImageReader`). The message names the file and the entry.
     """
 
     def __init__(
@@ -58,7 +59,9 @@ class CocoDataset:
         keep_empty: bool = True,
         masks: bool = True,
         limit: int | None = None,
+        reader: ImageReader | None = None,
     ) -> None:
+        self.reader = ImageReader() if reader is None else reader
         self.images = Path(images)
         self.path = Path(annotations)
         content = _read(self.path)
@@ -73,7 +76,7 @@ class CocoDataset:
         if not self._records:
             kind = "image" if keep_empty else "image with an object to train on"
             raise ValueError(f"{self.path}: holds no {kind}; check that it is the annotation file of the right split")
-        check_images([(self.images / r["file_name"], (r["height"], r["width"]), self.path) for r in self._records])
+        self.reader.check([(self.images / r["file_name"], (r["height"], r["width"]), self.path) for r in self._records])
         objects = [a for group in self._annotations.values() for a in group]
         with_masks = sum(bool(a.get("segmentation")) for a in objects)
         self._masks = masks and bool(objects) and with_masks == len(objects)
@@ -90,10 +93,8 @@ class CocoDataset:
 
     def __getitem__(self, index: int) -> Sample:
         record = self._records[index]
-        path = self.images / record["file_name"]
-        image = read_image(path)
         size = record["height"], record["width"]
-        check_size(path, (image.shape[1], image.shape[2]), size, self.path)
+        image = self.reader.read(self.images / record["file_name"], size, self.path)
         objects = self._annotations[record["id"]]
         target = Target(
             boxes=torch.tensor([_clipped(a["bbox"], size) for a in objects], dtype=torch.float32).reshape(-1, 4),

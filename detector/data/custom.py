@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detector.data.coco import CocoDataset
+from detector.data.image import ImageReader
 from detector.data.voc import VocDataset
 
 
@@ -17,6 +18,7 @@ def custom(
     keep_empty: bool = True,
     masks: bool = True,
     limit: int | None = None,
+    reader: ImageReader | None = None,
 ) -> CocoDataset | VocDataset:
     """Open a COCO JSON or a VOC folder, by the name of its annotation file.
 
@@ -26,7 +28,7 @@ def custom(
         images: the folder of a JSON's images; None: the folder of the JSON. Ignored with a VOC folder, whose images are
             in its `JPEGImages`.
         classes: the class names of a VOC folder by label; None: all that occur in it. Ignored with a JSON.
-        keep_empty, masks, limit: as of `CocoDataset` and `VocDataset`.
+        keep_empty, masks, limit, reader: as of `CocoDataset` and `VocDataset`.
 
     Raises:
         FileNotFoundError: a file does not exist.
@@ -35,13 +37,15 @@ def custom(
     path = Path(annotations)
     if path.suffix == ".json":
         folder = path.parent if images is None else Path(images)
-        return CocoDataset(folder, path, keep_empty=keep_empty, masks=masks, limit=limit)
+        return CocoDataset(folder, path, keep_empty=keep_empty, masks=masks, limit=limit, reader=reader)
     absolute = path.absolute()
     if path.suffix == ".txt" and absolute.parent.parent.name == "ImageSets":
         folder = absolute.parent.parent.parent
         with_masks = masks and absolute.parent.name == "Segmentation"
         sets = [(folder.name, path.stem)]
-        return VocDataset(folder.parent, sets, classes=classes, keep_empty=keep_empty, masks=with_masks, limit=limit)
+        return VocDataset(
+            folder.parent, sets, classes=classes, keep_empty=keep_empty, masks=with_masks, limit=limit, reader=reader
+        )
     raise ValueError(
         f"{path}: annotations must be a COCO file, *.json, or a list of a VOC folder, FOLDER/ImageSets/Main/*.txt"
     )
