@@ -23,6 +23,7 @@ from detector.config.build import (
 )
 from detector.config.compose import read_yaml
 from detector.config.conventions import apply_conventions
+from detector.config.images import fit_normalization, read_as_trained
 from detector.config.overrides import key_of
 from detector.config.proposer import borrowed_rpn
 from detector.config.trained import Trained, open_checkpoint
@@ -111,6 +112,7 @@ def resolve(
     check_levels(final.get("pooler"))
     check_heads(final.model, final.backbone)
     if trained is None:
+        fit_normalization(final)
         check_numbers(OmegaConf.to_container(final, resolve=True))
         if (borrowed := borrowed_rpn(final.get("proposals"), final.model)) is not None:
             final.model.proposer, proposer = borrowed
@@ -148,6 +150,7 @@ def _trained_config(config: DictConfig, trained: Trained, overrides: Sequence[st
     if config.get("dataset") is not None:
         given = config.copy()
         given.data_dir = final.data_dir
+        read_as_trained(given.dataset, final.dataset, overrides)
         resized = final.dataset.val_augment
         final.dataset = OmegaConf.create(OmegaConf.to_container(given.dataset, resolve=True))
         evaluates = "trainer" in config

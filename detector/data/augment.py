@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from detector.data.colour import jitter, resize
 from detector.data.remap import AxisMaps, move_pixels
 from detector.types import Masks, Sample, Size
 
@@ -43,6 +44,7 @@ class Augment:
         quarter_turns: rotate by 0, 90, 180 or 270 degrees with equal probability.
         crop: height and width of the crop are fractions of the image's, each drawn from [crop, 1]; None: no crop.
         colour: brightness, contrast and saturation jitter by up to this fraction, the hue by a tenth of it; 0: none.
+            Images of other channels than RGB jitter in brightness and contrast only.
         extra: further transforms of albumentations, which support bounding boxes, between colour and resizing.
 
     Raises:
@@ -87,9 +89,7 @@ class Augment:
         if colour:
             limits = (1 - colour, 1 + colour)
             self.transforms.append(
-                A.ColorJitter(
-                    brightness=limits, contrast=limits, saturation=limits, hue=(-colour / 10, colour / 10), p=1.0
-                )
+                _Colour(brightness=limits, contrast=limits, saturation=limits, hue=(-colour / 10, colour / 10), p=1.0)
             )
         self.transforms += extra
         if self.transforms or short_sizes is not None or scale is not None:
@@ -108,8 +108,10 @@ class Augment:
             transform.set_random_seed(int(own))
         target, proposals = sample.target, sample.proposals
         boxes = target.boxes if proposals is None else torch.cat((target.boxes, proposals))
+        pixels = np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy())
+        deep = pixels.dtype != np.uint8
         data: dict[str, Any] = {
-            "image": np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy()),
+            "image": pixels / np.float32(255) if deep else pixels,  # albumentations' unit of floats
             "bboxes": boxes.numpy().astype(np.float64),
             "index": np.arange(len(boxes)),
         }
@@ -118,7 +120,8 @@ class Augment:
         if follow:
             data["masks"] = _coordinates(sample.size)
         result = self.compose(**data)
-        image = torch.from_numpy(np.ascontiguousarray(result["image"])).permute(2, 0, 1)
+        pixels = result["image"] * np.float32(255) if deep else result["image"]
+        image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
         kept = torch.as_tensor(np.asarray(result["index"]), dtype=torch.int64)
         boxes = torch.as_tensor(np.asarray(result["bboxes"]), dtype=torch.float32).reshape(-1, 4)
         inside = (boxes[:, 2:] - boxes[:, :2] > ROUNDING).all(1)
@@ -195,6 +198,19 @@ def resized(size: tuple[int, int], short: int, longest: int | None) -> tuple[int
     return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
 
 
+class _Colour(A.ColorJitter):  # type: ignore[misc]
+    """Jitter colours; what floats have beyond 0 and 1 stays beyond, and other images than RGB keep their hues."""
+
+    def apply(
+        self, img: NDArray[Any], brightness: float, contrast: float, order: Sequence[int], **params: Any
+    ) -> NDArray[Any]:
+        if img.shape[2] != 3:
+            return jitter(img, brightness, contrast, order)
+        inside = img if img.dtype == np.uint8 else img.clip(0, 1)
+        moved: NDArray[Any] = super().apply(inside, brightness=brightness, contrast=contrast, order=order, **params)
+        return moved if img.dtype == np.uint8 else moved + (img - inside)
+
+
 class _Resize(A.DualTransform):  # type: ignore[misc]
     """Resize image and masks; boxes do not change, as albumentations holds them as fractions of the image."""
 
@@ -225,9 +241,7 @@ class _Resize(A.DualTransform):  # type: ignore[misc]
         del params
         if img.shape[:2] == new_size:
             return img
-        # Averaging avoids aliasing where the image shrinks.
-        mode = cv2.INTER_AREA if new_size[0] < img.shape[0] else cv2.INTER_LINEAR
-        return cv2.resize(img, new_size[::-1], interpolation=mode)
+        return resize(img, new_size)
 
     def apply_to_mask(
         self, mask: np.ndarray[Any, Any], new_size: tuple[int, int], **params: Any
