@@ -140,7 +140,7 @@ class Sample(_Movable):
     """One image with its ground truth."""
 
     image: Tensor
-    """uint8 [3, H, W], RGB"""
+    """uint8 [3, H, W], RGB; or float32 in the unit of 8 bits, or of other channels (see `detector.data.image`)"""
     target: Target
     id: int | str
     """the dataset's id of the image"""
@@ -160,7 +160,7 @@ class Batch(_Movable):
     """B images padded at the right and at the bottom to one size H, W."""
 
     images: Tensor
-    """uint8 [B, 3, H, W], zero where padded; `collate` stores them channels last, as images are read"""
+    """as those of samples, [B, D, H, W], zero where padded; `collate` stores them channels last, as images are read"""
     sizes: list[Size]
     """each image's size before padding"""
     original_sizes: list[Size]

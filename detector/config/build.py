@@ -106,8 +106,17 @@ def open_split(
     switches = {name: True for name in (needed & _switches(node)) - {"masks"} if name not in node}
     if "masks" in node and "masks" not in needed:
         switches["masks"] = False
+    if "reader" in node and not _takes(node, "reader"):
+        node = node.copy()
+        del node["reader"]  # inherited from the dataset whose `_target_` was replaced
     dataset: DetectionDataset = instantiate(node, **switches)
     return attach_proposals(dataset, proposals, split) if takes_proposals(model) else dataset
+
+
+def _takes(node: DictConfig, name: str) -> bool:
+    """Return whether the `_target_` of a node has an argument of this name."""
+    parameters = inspect.signature(get_object(node["_target_"])).parameters
+    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def _switches(node: DictConfig) -> set[str]:

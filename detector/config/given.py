@@ -15,8 +15,10 @@ from detector.evaluation import METRICS
 
 DATA = ("name", "train", "val")
 """Keys of `dataset` that say what is read; they can be changed one by one, without choosing a dataset."""
-KEPT = ("val_augment", "size_bins", "metrics")
+KEPT = ("val_augment", "size_bins", "metrics", "channels", "range")
 """Keys of `dataset` that say how images are preprocessed and measured: those of the training, unless they are given."""
+READING = ("channels", "range", "exif", "max_pixels")
+"""Keys of `dataset` that are arguments of its reader of images."""
 BUILT = ("train_augment", "canonical_size", "anchor_sizes", "rpn", "rois", "detections")
 """Keys of `dataset` that are settled in a trained detector."""
 
@@ -60,6 +62,7 @@ def given_dataset(trained: DictConfig, config: DictConfig, overrides: Sequence[s
     for key in explicit:
         if key.split(".")[1] in KEPT:
             _take(key, itself, result)
+    _read_alike(result.dataset, before.dataset)
     return result.dataset, _differences(before, itself, explicit)
 
 
@@ -96,6 +99,23 @@ def _look_up_images(split: DictConfig) -> None:
         split.shared_images, split.images, split.shared_annotations = split.images, None, None
 
 
+def _read_alike(given: DictConfig, before: DictConfig) -> None:
+    """Let the keys of `READING` reach the readers of the splits, in place.
+
+    Raises:
+        ValueError: the images have other channels than those of the training.
+    """
+    if given.get("channels", 3) != before.get("channels", 3):
+        raise ValueError(
+            f"dataset.channels={given.channels}: the detector was trained on {before.get('channels', 3)}; leave it out"
+        )
+    for split in ("train", "val"):
+        reader = given[split].get("reader")
+        for name in READING if reader is not None else ():
+            if name in given:
+                reader[name] = given[name]
+
+
 def _check(keys: Sequence[str], before: DictConfig) -> None:
     """Check that keys can be changed without choosing a dataset.
 
@@ -107,7 +127,7 @@ def _check(keys: Sequence[str], before: DictConfig) -> None:
         node = OmegaConf.select(before, parent)
         if not isinstance(node, DictConfig) or not (last in list(node) or takes(node, last)):
             raise ValueError(unknown_key(key, before))
-        if key.split(".")[1] not in (*DATA, *KEPT, *BUILT):
+        if key.split(".")[1] not in (*DATA, *KEPT, *BUILT, *READING):
             raise ValueError(
                 f"{key}: the dataset of the training was made from it, and does not change with it any more; give it "
                 f"beside dataset={before.dataset.name}, or another dataset=NAME"

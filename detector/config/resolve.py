@@ -27,6 +27,7 @@ from detector.config.classes import dataset_classes, with_labels_of
 from detector.config.compose import read_yaml
 from detector.config.conventions import apply_conventions
 from detector.config.given import given_dataset
+from detector.config.images import fit_normalization
 from detector.config.overrides import key_of
 from detector.config.proposer import borrowed_rpn
 from detector.config.trained import Trained, open_checkpoint
@@ -118,6 +119,7 @@ def resolve(
     check_heads(final.model, final.backbone)
     complete_dataset(final.dataset)
     if trained is None:
+        fit_normalization(final)
         check_numbers(OmegaConf.to_container(final, resolve=True))
         if (borrowed := borrowed_rpn(final.get("proposals"), final.model)) is not None:
             final.model.proposer, proposer = borrowed

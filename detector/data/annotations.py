@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detector.data.image import check_images, check_size, read_image
+from detector.data.image import ImageReader
 from detector.data.packed import Ids, Integers, Strings, rows, starts_of
 from detector.data.segmentations import Segmentations
 from detector.run_lengths import decode, from_segmentation
@@ -161,10 +161,11 @@ class AnnotatedDataset:
         keep_empty: keep images without objects, or with crowds only; false for training.
         masks: decode the masks, if all objects have one; where only some have, that is logged.
         limit: use only the first `limit` of these images; None: all.
+        reader: reads the images; None: one for RGB of 8 bits.
 
     Raises:
         ValueError: no image is left; one cannot be read, or has another size than its annotations state (see
-            `check_images`). The message names the file.
+            `ImageReader`). The message names the file.
     """
 
     def __init__(
@@ -175,7 +176,9 @@ class AnnotatedDataset:
         keep_empty: bool = True,
         masks: bool = True,
         limit: int | None = None,
+        reader: ImageReader | None = None,
     ) -> None:
+        self.reader = ImageReader() if reader is None else reader
         trainable = annotations.counts(~annotations.crowd) > 0
         kept = np.flatnonzero(trainable | keep_empty)[:limit]
         if not len(kept):
@@ -196,12 +199,12 @@ class AnnotatedDataset:
                 len(known),
             )
         self._corners = self.annotations.corners().astype(np.float32)
-        check_images([(self.path(i), self.annotations.size(i), self.stated_in(i)) for i in range(len(self))])
+        self.reader.check([(self.file(i), self.annotations.size(i), self.stated_in(i)) for i in range(len(self))])
 
     def __len__(self) -> int:
         return len(self.annotations)
 
-    def path(self, index: int) -> Path:
+    def file(self, index: int) -> Path:
         """Return the path of an image."""
         return self.images / self.annotations.files[index]
 
@@ -212,9 +215,8 @@ class AnnotatedDataset:
 
     def __getitem__(self, index: int) -> Sample:
         table = self.annotations
-        path, size = self.path(index), table.size(index)
-        image = read_image(path)
-        check_size(path, (image.shape[1], image.shape[2]), size, self.stated_in(index))
+        size = table.size(index)
+        image = self.reader.read(self.file(index), size, self.stated_in(index))
         objects = slice(int(table.starts[index]), int(table.starts[index + 1]))
         target = Target(
             boxes=torch.from_numpy(self._corners[objects].copy()),

@@ -14,10 +14,11 @@ import albumentations as A
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from detector.data.extra import check_transform, keeps_edges, leaves, stays, was_applied
 from detector.data.remap import AxisMaps, bounds, move_pixels, rectangles
-from detector.data.transforms import Crop, CropTo, Resize, nearest, padded
+from detector.data.transforms import Colour, Crop, CropTo, Resize, nearest, padded
 from detector.types import Masks, Sample, Size, Target
 
 ROUNDING = 1e-3
@@ -45,6 +46,7 @@ class Augment:
         quarter_turns: rotate by 0, 90, 180 or 270 degrees with equal probability.
         crop: height and width of the crop are fractions of the image's, each drawn from [crop, 1]; None: no crop.
         colour: brightness, contrast and saturation jitter by up to this fraction, the hue by a tenth of it; 0: none.
+            Images of other channels than RGB jitter in brightness and contrast only.
         extra: further transforms of albumentations, between colour and resizing. Where one bends or turns edges, boxes
             are the bounds of what has become of the mask, or of the whole box where there are no masks.
 
@@ -93,9 +95,7 @@ class Augment:
         if colour:
             limits = (1 - colour, 1 + colour)
             self.transforms.append(
-                A.ColorJitter(
-                    brightness=limits, contrast=limits, saturation=limits, hue=(-colour / 10, colour / 10), p=1.0
-                )
+                Colour(brightness=limits, contrast=limits, saturation=limits, hue=(-colour / 10, colour / 10), p=1.0)
             )
         for transform in extra:
             check_transform(transform)
@@ -122,7 +122,7 @@ class Augment:
         target, proposals = sample.target, sample.proposals
         boxes = target.boxes if proposals is None else torch.cat((target.boxes, proposals))
         data: dict[str, Any] = {
-            "image": np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy()),
+            "image": _in_unit(sample.image),
             "bboxes": boxes.numpy().astype(np.float64),
             "index": np.arange(len(boxes)),
         }
@@ -134,7 +134,8 @@ class Augment:
         except Exception as error:  # whatever the transforms of albumentations raise
             reason = str(error) or type(error).__name__
             raise ValueError(f"image {sample.id!r}, {sample.size[1]}x{sample.size[0]} pixels: {reason}") from error
-        image = torch.from_numpy(np.ascontiguousarray(result["image"])).permute(2, 0, 1)
+        pixels = result["image"] if sample.image.dtype == torch.uint8 else result["image"] * np.float32(255)
+        image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
         if self.fixed_size is not None:
             image = padded(image, self.fixed_size)
         kept = torch.as_tensor(np.asarray(result["index"]), dtype=torch.int64)
@@ -162,7 +163,7 @@ class Augment:
         Raises:
             ValueError: one fails, or changes the channels or the type of the pixels; the message names it.
         """
-        image = np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy())
+        image = _in_unit(sample.image)
         for transform in (leaf for t in self.extra for leaf in leaves(t)):
             name = f"{type(transform).__name__} cannot be used on images of {image.shape[2]} channels"
             always = deepcopy(transform)
@@ -191,6 +192,12 @@ def _bounded(target: Target, before: NDArray[np.int64], after: NDArray[np.int64]
     if bent:
         target = replace(target, boxes=torch.where(has[:, None], torch.from_numpy(after).float(), target.boxes))
     return target.select(has | ~had)
+
+
+def _in_unit(image: Tensor) -> NDArray[Any]:
+    """Return an image [D, H, W] as albumentations takes it, [H, W, D]: uint8, or floats in the unit 0..1."""
+    pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+    return pixels if pixels.dtype == np.uint8 else pixels / np.float32(255)
 
 
 def _coordinates(size: Size) -> NDArray[np.float32]:

@@ -19,6 +19,7 @@ from detector.data.annotations import AnnotatedDataset, Annotations
 from detector.data.arrange import ClassChoice, Others, choose_classes
 from detector.data.coco_columns import Columns
 from detector.data.doubts import measured_areas, say_doubts
+from detector.data.image import ImageReader
 from detector.data.json_stream import stream_lists
 from detector.data.packed import Ids, Integers, Strings, starts_of
 
@@ -49,11 +50,12 @@ class CocoDataset(AnnotatedDataset):
         limit: use only the first `limit` of these images; None: all.
         classes, others: as of `detector.data.arrange.choose_classes`; None: all classes.
         areas, crowds: as of `read_coco`.
+        reader: reads the images; None: one for RGB of 8 bits.
 
     Raises:
         FileNotFoundError: the folder, the file, or an image named in it does not exist.
         ValueError: the file is not JSON, not in COCO's format, or inconsistent; an image cannot be read, or its size is
-            not the one in the JSON (see `check_images`). The message names the file and the entry.
+            not the one in the JSON (see `ImageReader`). The message names the file and the entry.
     """
 
     def __init__(
@@ -68,10 +70,11 @@ class CocoDataset(AnnotatedDataset):
         others: Others = "background",
         areas: Areas = "stated",
         crowds: Crowds = "regions",
+        reader: ImageReader | None = None,
     ) -> None:
         table = find_images(read_coco(Path(annotations), areas=areas, crowds=crowds), Path(images))
         table = table if classes is None else choose_classes(table, classes, others)
-        super().__init__(table, Path(images), keep_empty=keep_empty, masks=masks, limit=limit)
+        super().__init__(table, Path(images), keep_empty=keep_empty, masks=masks, limit=limit, reader=reader)
 
 
 def read_coco(

@@ -6,11 +6,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from detector.data.annotations import AnnotatedDataset, Annotations
 from detector.data.arrange import ClassChoice, Others, choose_classes, join, split_images
 from detector.data.coco import Areas, Crowds, find_images, read_coco
+from detector.data.image import ImageReader
 from detector.data.image_folder import Folders
 from detector.data.packed import Strings
 from detector.data.voc import VocDataset
@@ -38,6 +39,7 @@ def custom(
     keep_empty: bool = True,
     masks: bool = True,
     limit: int | None = None,
+    reader: ImageReader | None = None,
 ) -> AnnotatedDataset | VocDataset:
     """Open COCO JSONs or a VOC folder, by the name of the annotation file.
 
@@ -56,7 +58,7 @@ def custom(
         split_seed: of the random split.
         classes, others: as of `choose_classes`; None: all classes that occur.
         areas, crowds: as of `read_coco`.
-        keep_empty, masks, limit: as of `AnnotatedDataset`.
+        keep_empty, masks, limit, reader: as of `AnnotatedDataset`.
 
     Raises:
         FileNotFoundError: a file does not exist.
@@ -76,7 +78,7 @@ def custom(
     if not paths:
         raise ValueError("annotations is an empty list; give at least one file")
     if len(paths) == 1 and paths[0].suffix == ".txt":
-        return _voc(paths[0], classes, keep_empty, masks, limit)
+        return _voc(paths[0], classes, masks, keep_empty=keep_empty, limit=limit, reader=reader)
     if images is None and annotations is None:
         images = shared_images  # the parts of one file have one folder
     given_folder, shared_folder = (None if p is None else Path(p) for p in (images, shared_images))
@@ -85,7 +87,7 @@ def custom(
     table = table if classes is None else choose_classes(table, classes, others)
     if annotations is None and shares is not None:
         table = table.select(split_images(table, shares, split_seed)[("train", "val").index(part)])
-    return AnnotatedDataset(table, folder, keep_empty=keep_empty, masks=masks, limit=limit)
+    return AnnotatedDataset(table, folder, keep_empty=keep_empty, masks=masks, limit=limit, reader=reader)
 
 
 def _shares(split: Sequence[float] | None, val_share: float | None) -> list[float] | None:
@@ -131,12 +133,11 @@ def _read(paths: Sequence[Path], folders: Folders, areas: Areas, crowds: Crowds)
     return join(tables), folder
 
 
-def _voc(path: Path, classes: ClassChoice | None, keep_empty: bool, masks: bool, limit: int | None) -> VocDataset:
+def _voc(path: Path, classes: ClassChoice | None, masks: bool, **options: Any) -> VocDataset:
     absolute = path.absolute()
     if absolute.parent.parent.name != "ImageSets":
         raise ValueError(f"{path}: {KINDS}")
     names = None if classes is None else [str(name) for name in classes]
     folder = absolute.parent.parent.parent
     with_masks = masks and absolute.parent.name == "Segmentation"
-    sets = [(folder.name, path.stem)]
-    return VocDataset(folder.parent, sets, classes=names, keep_empty=keep_empty, masks=with_masks, limit=limit)
+    return VocDataset(folder.parent, [(folder.name, path.stem)], classes=names, masks=with_masks, **options)

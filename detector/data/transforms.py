@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from detector.data.colour import jitter, resize
 from detector.types import Size
 
 
@@ -42,6 +43,20 @@ def resized(size: tuple[int, int], short: int, longest: int | None) -> tuple[int
     if longest is not None and max(size) * scale > longest:
         scale = longest / max(size)
     return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
+
+
+class Colour(A.ColorJitter):  # type: ignore[misc]
+    """Jitter colours; what floats have beyond 0 and 1 stays beyond, and other images than RGB keep their hues."""
+
+    def apply(
+        self, img: NDArray[Any], brightness: float, contrast: float, order: Sequence[int], **params: Any
+    ) -> NDArray[Any]:
+        """Jitter the colours of an image [H, W, D]."""
+        if img.shape[2] != 3:
+            return jitter(img, brightness, contrast, order)
+        inside = img if img.dtype == np.uint8 else img.clip(0, 1)
+        moved: NDArray[Any] = super().apply(inside, brightness=brightness, contrast=contrast, order=order, **params)
+        return moved if img.dtype == np.uint8 else moved + (img - inside)
 
 
 class Resize(A.DualTransform):  # type: ignore[misc]
@@ -76,9 +91,7 @@ class Resize(A.DualTransform):  # type: ignore[misc]
         del params
         if img.shape[:2] == new_size:
             return img
-        # Averaging avoids aliasing where the image shrinks.
-        mode = cv2.INTER_AREA if new_size[0] < img.shape[0] else cv2.INTER_LINEAR
-        return cv2.resize(img, new_size[::-1], interpolation=mode)
+        return resize(img, new_size)
 
     def apply_to_mask(
         self, mask: np.ndarray[Any, Any], new_size: tuple[int, int], **params: Any

@@ -15,10 +15,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 import torch
-from PIL import Image
 from scipy import ndimage
 
-from detector.data.image import check_images, check_size, read_image
+from detector.data.image import ImageReader
+from detector.data.stored import open_image
 from detector.run_lengths import encode
 from detector.types import Masks, Sample, Size, Target
 
@@ -71,11 +71,12 @@ class VocDataset:
         keep_empty: keep images without objects; false for training.
         masks: read masks from `SegmentationObject`, and the lists from `ImageSets/Segmentation`.
         limit: use only the first `limit` of these images; None: all.
+        reader: reads the images; None: one for RGB of 8 bits.
 
     Raises:
         FileNotFoundError: a folder, list, image or annotation does not exist.
         ValueError: an annotation is malformed, an image cannot be read, or its size is not the one in its annotation
-            (see `check_images`). The message names the file.
+            (see `ImageReader`). The message names the file.
     """
 
     def __init__(
@@ -87,7 +88,9 @@ class VocDataset:
         keep_empty: bool = True,
         masks: bool = False,
         limit: int | None = None,
+        reader: ImageReader | None = None,
     ) -> None:
+        self.reader = ImageReader() if reader is None else reader
         self.root = Path(root)
         folders = [(_folder(self.root, str(name)), str(split)) for name, split in _pairs(sets)]
         self.classes: list[str] = _names([f for f, _ in folders]) if classes is None else list(classes)
@@ -110,7 +113,7 @@ class VocDataset:
         self._records = [r for r in records if keep_empty or r.objects][:limit]
         if not self._records:
             raise ValueError(f"{self.root}: the lists {_pairs(sets)} hold no image to use")
-        check_images([(r.image, r.size, r.annotation) for r in self._records])
+        self.reader.check([(r.image, r.size, r.annotation) for r in self._records])
         if self._skipped:
             reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self._skipped.items()))
             log.warning("%s: skipped %d boxes: %s", self.root, sum(self._skipped.values()), reasons)
@@ -120,8 +123,7 @@ class VocDataset:
 
     def __getitem__(self, index: int) -> Sample:
         record = self._records[index]
-        image = read_image(record.image)
-        check_size(record.image, (image.shape[1], image.shape[2]), record.size, record.annotation)
+        image = self.reader.read(record.image, record.size, record.annotation)
         objects = record.objects
         target = Target(
             boxes=torch.tensor([o.box for o in objects], dtype=torch.float32).reshape(-1, 4),
@@ -293,12 +295,14 @@ def _read_masks(record: _Record) -> Masks:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such mask; set masks to false, or use the lists of ImageSets/Segmentation")
     try:
-        with Image.open(path) as image:
-            indices = np.array(image)
+        with open_image(path, None) as image:  # its size is checked before it is decoded
+            size = image.height, image.width
+            indices = np.array(image) if size == record.size else None
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{path}: unreadable mask ({error})") from error
-    if indices.shape != record.size:
-        raise ValueError(f"{path}: the mask's shape is {indices.shape}, its image's {record.size}")
+    if indices is None or indices.shape != record.size:
+        shape = size if indices is None else indices.shape
+        raise ValueError(f"{path}: the mask's shape is {shape}, its image's {record.size}")
     if not record.objects:
         return Masks.from_windows([], [], record.size)
     places = ndimage.find_objects(indices.astype(np.int32), max(o.instance for o in record.objects))

@@ -24,6 +24,7 @@ FACTORIES = frozenset(
         "detector.data.augment.Augment",
         "detector.data.coco.CocoDataset",
         "detector.data.custom.custom",
+        "detector.data.image.ImageReader",
         "detector.data.shapes.ShapesDataset",
         "detector.data.voc.VocDataset",
         "detector.masks.MaskOutput",

@@ -82,7 +82,7 @@ def test_keys_that_are_given_count() -> None:
     dataset, _ = given(*other, "++dataset.val_augment={_target_: mine.Augment, least: 0.5}")
     assert {"_target_": "mine.Augment", "least": 0.5}.items() <= plain(dataset.val_augment).items()
     dataset, _ = given("dataset=coco", "~dataset.val_augment.max_size")
-    assert list(dataset.val_augment) == ["_target_", "short_sizes"]
+    assert list(dataset.val_augment) == ["_target_", "short_sizes", "extra"]
 
 
 def test_the_same_settings_are_not_remarked_on() -> None:
