@@ -117,16 +117,17 @@ class ImageReader:
         every = -(-len(images) // WHOLE)
         with ThreadPoolExecutor(4) as pool:
             findings = list(pool.map(self._look, images, (n % every == 0 for n, _ in enumerate(images))))
-        deep = [f for f in findings if f.dtype != np.uint8]
+        deep = [(f, image) for f, image in zip(findings, images, strict=True) if f.dtype != np.uint8]
         if deep and self._bounds is None:
-            raise ValueError(_needs_range(deep, len(images)))
+            read = [f for f, _ in deep if f.values is not None]
+            raise ValueError(_needs_range(read or [self._look(deep[0][1], True)], len(deep), len(images)))
         outside = [f for f in findings if f.outside]
         if outside:
             log.warning(
                 "%d of %d images have values outside of dataset.range=%s, such as %s: they reach from %g to %g, and "
                 "are not clipped",
                 *(len(outside), len(images), self.range, outside[0].path),
-                *(min(f.low for f in outside), max(f.high for f in outside)),
+                *_reach(outside),
             )
         undecided = [f.path for f in findings if f.undecided]
         if undecided:
@@ -143,8 +144,7 @@ class ImageReader:
         with opened(path, self.channels, self.max_pixels) as stored:
             orientation = self._orientation(stored, stated, source)
             undecided = self.exif is None and orientation != 1 and _upright(stored) == stored.size
-            low = high = 0.0
-            outside = False
+            values, outside = None, False
             if stored.dtype == np.uint8 or self._bounds is not None:
                 self._check_type(stored)
             fixed = [b for b in self._bounds or () if not b.percent and b != UNCHANGED]
@@ -152,10 +152,10 @@ class ImageReader:
                 stored.verify()
             elif whole:
                 pixels = stored.read()
-                low, high = _extremes(pixels, stored)
-                self._convert(pixels, stored)
+                values = low, high = _extremes(pixels, stored)
+                self._arrange(pixels, stored)
                 outside = bool(fixed) and (low < min(b.low for b in fixed) or high > max(b.high for b in fixed))
-        return _Finding(path, stored.dtype, low, high, outside, undecided)
+        return _Finding(path, stored.dtype, values, outside, undecided)
 
     def _orientation(self, stored: Stored, stated: Size | None, source: Path | None) -> int:
         """Decide which orientation to turn by, and check the size."""
@@ -178,9 +178,8 @@ class ImageReader:
                 f"dataset.channels is {bands}; set dataset.channels={stored.bands}, or convert the image"
             )
         if self._bounds is None and stored.dtype != np.uint8:
-            pixels = stored.read()
-            finding = _Finding(stored.path, stored.dtype, *_extremes(pixels, stored), False, False)
-            raise ValueError(_needs_range([finding], 1))
+            values = _extremes(stored.read(), stored)
+            raise ValueError(_needs_range([_Finding(stored.path, stored.dtype, values, False, False)], 1, 1))
         wide = next((b for b in self._bounds or () if not b.percent and (b.low < 0 or b.high > 255)), None)
         if stored.dtype == np.uint8 and wide is not None:
             raise ValueError(
@@ -188,8 +187,8 @@ class ImageReader:
                 "convert the image, or give percentiles, such as dataset.range=[1%,99%]"
             )
 
-    def _convert(self, pixels: Pixels, stored: Stored) -> Tensor:
-        """Scale pixels [H, W, bands], and add or drop channels."""
+    def _arrange(self, pixels: Pixels, stored: Stored) -> tuple[Pixels, bool]:
+        """Drop alpha, repeat grey, or take one of equal channels; returns whether the last one is alpha, too."""
         alpha = stored.alpha
         if alpha and self.channels in (1, 3):
             pixels, alpha = pixels[..., :-1], False
@@ -203,9 +202,14 @@ class ImageReader:
             pixels = pixels[..., :1]
         elif own == 1 and self.channels in (3, 4):
             pixels = np.concatenate([pixels[..., :1]] * 3 + [pixels[..., 1:]], 2)
+        return pixels, alpha
+
+    def _convert(self, pixels: Pixels, stored: Stored) -> Tensor:
+        """Arrange and scale pixels [H, W, bands], and add opaque alpha where it is missing."""
+        pixels, alpha = self._arrange(pixels, stored)
         if self._bounds is not None and (pixels.dtype != np.uint8 or any(b != UNCHANGED for b in self._bounds)):
             if pixels.dtype.kind == "f":
-                _extremes(pixels, stored)
+                _check_finite(pixels, stored.path)
             pixels = scale(pixels, self._bounds, alpha)
         if pixels.shape[2] < self.channels:
             pixels = np.concatenate([pixels, np.full_like(pixels[..., :1], 255)], 2)
@@ -227,8 +231,8 @@ class _Finding:
 
     path: Path
     dtype: np.dtype[Any]
-    low: float
-    high: float
+    values: tuple[float, float] | None
+    """the smallest and the largest; None: they were not read"""
     outside: bool
     """whether values lie outside of a fixed range"""
     undecided: bool
@@ -240,13 +244,22 @@ def _upright(stored: Stored) -> Size:
     return (width, height) if stored.orientation >= 5 else (height, width)
 
 
+def _check_finite(pixels: Pixels, path: Path) -> None:
+    if not np.isfinite([pixels.min(), pixels.max()]).all():  # both are NaN where one value is
+        raise ValueError(f"{path}: some of its values are not finite; replace them")
+
+
 def _extremes(pixels: Pixels, stored: Stored) -> tuple[float, float]:
-    """Return the smallest and the largest value, alpha aside; they must be finite."""
-    values = pixels[..., :-1] if stored.alpha and pixels.shape[2] == stored.bands else pixels
-    low, high = float(values.min()), float(values.max())
-    if not np.isfinite([low, high]).all():
-        raise ValueError(f"{stored.path}: some of its values are not finite; replace them")
-    return low, high
+    """Return the smallest and the largest value, alpha aside."""
+    _check_finite(pixels, stored.path)
+    values = pixels[..., :-1] if stored.alpha else pixels
+    return float(values.min()), float(values.max())
+
+
+def _reach(findings: Sequence[_Finding]) -> tuple[float, float]:
+    """Return the smallest and the largest value of several images, at least one of which was read."""
+    known = [f.values for f in findings if f.values is not None]
+    return min(low for low, _ in known), max(high for _, high in known)
 
 
 def _other_size(stored: Stored, stated: Size, source: Path | None, exif: bool | None) -> str:
@@ -261,12 +274,13 @@ def _other_size(stored: Stored, stated: Size, source: Path | None, exif: bool | 
     return f"{text}Restore the original image, or annotate this one"
 
 
-def _needs_range(deep: Sequence[_Finding], count: int) -> str:
+def _needs_range(deep: Sequence[_Finding], number: int, count: int) -> str:
+    """Say that `number` of `count` images need a range, some of which were read."""
     kinds = sorted({f.dtype.name for f in deep})
-    low, high = min(f.low for f in deep), max(f.high for f in deep)
+    low, high = _reach(deep)
     proposed = propose_range(deep[0].dtype, low, high)
     return (
-        f"{deep[0].path}: {len(deep)} of {count} images are not of 8 bits, but {' and '.join(kinds)}, with values from "
+        f"{deep[0].path}: {number} of {count} images are not of 8 bits, but {' and '.join(kinds)}, with values from "
         f"{low:g} to {high:g}; say which of them become black and white: dataset.range={proposed}, or percentiles of "
         "each image: dataset.range=[1%,99%] (predict.py: range=)"
     )

@@ -16,11 +16,13 @@ from detector.inference.detector import Detector
 from detector.types import Objects, Output, Size
 from detector.visualize import draw
 
-EXTENSIONS = {".bmp", ".jp2", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp"}
+EXTENSIONS = {".bmp", ".jp2", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 def image_files(path: Path) -> list[Path]:
     """List the images in a folder, or the one image if `path` is a file.
+
+    NumPy's arrays, `*.npy`, are images where the folder has no others.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
@@ -30,9 +32,9 @@ def image_files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise FileNotFoundError(f"input {str(path)!r}: no such file or folder")
-    images = sorted(p for p in path.iterdir() if p.suffix.lower() in EXTENSIONS)
+    images = sorted(p for p in path.iterdir() if p.suffix.lower() in EXTENSIONS) or sorted(path.glob("*.npy"))
     if not images:
-        raise ValueError(f"input {str(path)!r}: the folder has no images ({' '.join(sorted(EXTENSIONS))})")
+        raise ValueError(f"input {str(path)!r}: the folder has no images ({' '.join(sorted(EXTENSIONS))} .npy)")
     return images
 
 

@@ -49,8 +49,8 @@ def test_16_bits_give_the_samples_of_8(tmp_path: Path, colour: float) -> None:
             assert other.target.masks is not None
             assert torch.equal(one.target.masks.pixels, other.target.masks.pixels)
             away = (one.image.float() - other.image).abs()
-            # The hue of 8 bits moves in steps of two degrees, and each step of the jitter rounds.
-            assert away.max() <= (0.51 if colour == 0 else 20)
+            # Of 8 bits, resizing rounds its weights, too; hue moves in steps of two degrees, each jitter rounds.
+            assert away.max() <= (1 if colour == 0 else 20)
             assert away.mean() < (0.3 if colour == 0 else 2)
 
 

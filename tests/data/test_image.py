@@ -218,8 +218,13 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 def test_large_sets_are_known_by_their_headers_and_some_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WHOLE", 2)
     paths = [write(tmp_path / f"a{n}", DEEP[..., :3] // (n + 1), "tiff") for n in range(5)]
-    with pytest.raises(ValueError, match=rf"5 of 5 images .* to {DEEP[..., :3].max()};"):
+    high = [int((DEEP[..., :3] // (n + 1)).max()) for n in range(5)]
+    plain = tmp_path / "plain.png"
+    Image.fromarray(EIGHT[..., :3]).save(plain)
+    with pytest.raises(ValueError, match=rf"a0.tif: 5 of 5 images .* to {high[0]};"):
         ImageReader().check(listed(*paths))
+    with pytest.raises(ValueError, match=rf"a1.tif: 2 of 4 images .* to {high[1]};"):
+        ImageReader().check(listed(plain, paths[1], plain, paths[2]))  # of which the first and third are read
     truncated = paths[1].read_bytes()[:-100]
     paths[1].write_bytes(truncated)
     ImageReader(range=[0, 4095]).check(listed(*paths))  # its pixels are not among the first, fourth, ...
