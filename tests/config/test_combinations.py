@@ -88,7 +88,7 @@ def test_groups_are_independent(table: Table) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parse each interpolation once, draw no weights, and build each ResNet once: res5 is in all heads on its C4."""
     monkeypatch.setattr(omegaconf.base, "parse", cache(omegaconf.base.parse))
-    for draw in ("normal_", "uniform_"):  # on the meta device, where that takes as long as the rest
+    for draw in ("normal_", "uniform_"):  # without effect on the meta device
         monkeypatch.setattr(torch.Tensor, draw, lambda tensor, *arguments, **options: tensor)
     build, built = resnet._network, {}
 
