@@ -10,6 +10,7 @@ import logging
 import math
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ class CocoDataset:
 
     Labels 0..C-1 are in the order of the category ids; categories that share a name have their id appended to it. Boxes
     without area or outside the image are skipped, and their number is logged; boxes that cross the image's edge are
-    clipped. Masks are used only if all objects have a `segmentation` (`has_masks`); if some lack one, a warning is
-    logged.
+    clipped. Masks are used if any object has a `segmentation` (`has_masks`); those of objects without one are unknown
+    (`Masks.known`), and the number of these is logged.
 
     Args:
         images: the folder that the `file_name`s in the JSON are relative to.
@@ -76,10 +77,10 @@ class CocoDataset:
         check_images([(self.images / r["file_name"], (r["height"], r["width"]), self.path) for r in self._records])
         objects = [a for group in self._annotations.values() for a in group]
         with_masks = sum(bool(a.get("segmentation")) for a in objects)
-        self._masks = masks and bool(objects) and with_masks == len(objects)
+        self._masks = masks and with_masks > 0
         if masks and 0 < with_masks < len(objects):
             log.warning(
-                "%s: %d of %d objects have no segmentation, so masks are not used",
+                "%s: %d of %d objects have no segmentation: they count as boxes, not in the mask loss and in mask AP",
                 self.path,
                 len(objects) - with_masks,
                 len(objects),
@@ -164,8 +165,11 @@ class CocoDataset:
         return groups
 
     def _decode(self, objects: list[Record], size: tuple[int, int]) -> Masks:
-        codes = [from_segmentation(a["segmentation"], size) for a in objects]
-        return decode(codes, size, [f"{self.path}: annotation {a['id']!r}" for a in objects])
+        known = torch.tensor([bool(a.get("segmentation")) for a in objects], dtype=torch.bool)
+        empty = {"size": list(size), "counts": [math.prod(size)]}  # takes the place of an unknown mask
+        codes = [from_segmentation(a.get("segmentation") or empty, size) for a in objects]
+        masks = decode(codes, size, [f"{self.path}: annotation {a['id']!r}" for a in objects])
+        return replace(masks, known=known)
 
 
 def check_mask(segmentation: Any, size: tuple[int, int], where: str) -> None:
