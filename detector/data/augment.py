@@ -98,6 +98,23 @@ class Augment:
         boxes = A.BboxParams("pascal_voc", label_fields=["index"], filter_invalid_bboxes=True, clip=True)
         self.compose = A.Compose(self.transforms, bbox_params=boxes) if self.transforms else None
 
+    def least_size(self, size: Size) -> Size:
+        """Return the size of the image of the shortest longer side that this can make of one of a size (height, width).
+
+        The transforms of `extra` count as if they kept the size.
+        """
+        least = size
+        for transform in self.transforms:
+            if isinstance(transform, _Crop):
+                least = max(1, int(size[0] * transform.least + 0.5)), max(1, int(size[1] * transform.least + 0.5))
+            elif isinstance(transform, _Resize):
+                if transform.short_sizes is not None:  # the squarer, the shorter the longer side
+                    ratio = min(max(1.0, least[1] / size[0]), size[1] / least[0])
+                    least = resized((1, ratio), min(transform.short_sizes), transform.max_size)
+                factor = 1.0 if transform.scale is None else transform.scale[0]
+                least = max(1, int(least[0] * factor + 0.5)), max(1, int(least[1] * factor + 0.5))
+        return least
+
     def __call__(self, sample: Sample, seed: int) -> Sample:
         """Transform a sample; all random choices follow from `seed`."""
         if self.compose is None:
@@ -187,7 +204,7 @@ def _nearest(length: int, new_length: int) -> NDArray[np.int64]:
     return taken.astype(np.int64)
 
 
-def resized(size: tuple[int, int], short: int, longest: int | None) -> tuple[int, int]:
+def resized(size: tuple[float, float], short: int, longest: int | None) -> tuple[int, int]:
     """Compute the resized height and width by Detectron2's rule: shorter side `short`, longer at most `longest`."""
     scale = short / min(size)
     if longest is not None and max(size) * scale > longest:
