@@ -56,21 +56,31 @@ class Masks(_Movable):
     """int64 [G]: where in `pixels` each window begins; its rows follow one another"""
     size: Size
     """of the image"""
+    known: Tensor = None  # type: ignore[assignment]  # filled in below
+    """bool [G]: false where the annotation has no mask: no loss is computed there; by default all true"""
+
+    def __post_init__(self) -> None:
+        if self.known is None:
+            self.known = torch.ones(len(self.windows), dtype=torch.bool, device=self.windows.device)
 
     @classmethod
-    def from_windows(cls, pixels: Sequence[Tensor], corners: Sequence[tuple[int, int]], size: Size) -> Masks:
+    def from_windows(
+        cls, pixels: Sequence[Tensor], corners: Sequence[tuple[int, int]], size: Size, known: Tensor | None = None
+    ) -> Masks:
         """Make masks from windows.
 
         Args:
             pixels: of each object, bool [h, w].
             corners: x1 and y1 of each window, which lies within the image.
             size: height and width of the image.
+            known: bool [G], see `Masks.known`; None: all are.
         """
         sides = torch.tensor([tuple(p.shape) for p in pixels], dtype=torch.int64).reshape(-1, 2)
         corner = torch.tensor(list(corners), dtype=torch.int64).reshape(-1, 2)
         lengths = sides.prod(1)
         flat = torch.cat([p.reshape(-1) for p in pixels]) if len(pixels) else torch.zeros(0, dtype=torch.bool)
-        return cls(flat, torch.cat((corner, corner + sides.flip(1)), 1), lengths.cumsum(0) - lengths, size)
+        windows = torch.cat((corner, corner + sides.flip(1)), 1)
+        return cls(flat, windows, lengths.cumsum(0) - lengths, size, known)  # type: ignore[arg-type]  # may be None
 
     @classmethod
     def from_dense(cls, masks: Iterable[Tensor], size: Size) -> Masks:
@@ -88,7 +98,7 @@ class Masks(_Movable):
 
     def select(self, keep: Tensor) -> Masks:
         """Select objects by `keep`: bool [G], or indices, int64. The pixels are shared, not copied."""
-        return replace(self, windows=self.windows[keep], offsets=self.offsets[keep])
+        return replace(self, windows=self.windows[keep], offsets=self.offsets[keep], known=self.known[keep])
 
     def window(self, index: int) -> Tensor:
         """Return the pixels of one object's window, bool [y2 - y1, x2 - x1], as a view."""

@@ -159,7 +159,8 @@ class AnnotatedDataset:
         annotations: of all images.
         images: the folder that their paths are relative to.
         keep_empty: keep images without objects, or with crowds only; false for training.
-        masks: decode the masks, if all objects have one; where only some have, that is logged.
+        masks: decode the masks, if any object has one; those of others are unknown (`Masks.known`), and the number of
+            these is logged.
         limit: use only the first `limit` of these images; None: all.
         reader: reads the images; None: one for RGB of 8 bits.
 
@@ -190,10 +191,10 @@ class AnnotatedDataset:
         self.annotations = annotations if whole else annotations.select(kept)
         self.images = images
         known = None if annotations.segmentations is None else annotations.segmentations.known
-        self.has_masks = masks and known is not None and bool(known.all())
-        if masks and known is not None and not self.has_masks:
+        self.has_masks = masks and known is not None and bool(known.any())
+        if self.has_masks and known is not None and not known.all():
             log.warning(
-                "%s: %d of %d objects have no segmentation, so masks are not used",
+                "%s: %d of %d objects have no segmentation: they count as boxes, not in the mask loss and in mask AP",
                 annotations.source,
                 int((~known).sum()),
                 len(known),
@@ -228,12 +229,15 @@ class AnnotatedDataset:
         return Sample(image, target, table.image_ids[index], size)
 
     def masks(self, index: int) -> Masks:
-        """Decode the masks of an image's objects; all have one."""
+        """Decode the masks of an image's objects."""
         table, size = self.annotations, self.annotations.size(index)
         assert table.segmentations is not None
         objects = table.objects(index)
-        codes = [from_segmentation(table.segmentations.get(i, size), size) for i in objects]
-        return decode(codes, size, [table.name(i) for i in objects])
+        shapes = [table.segmentations.get(i, size) for i in objects]
+        empty = {"size": list(size), "counts": [size[0] * size[1]]}  # takes the place of an unknown mask
+        codes = [from_segmentation(empty if shape is None else shape, size) for shape in shapes]
+        masks = decode(codes, size, [table.name(i) for i in objects])
+        return replace(masks, known=torch.tensor([shape is not None for shape in shapes], dtype=torch.bool))
 
     @property
     def classes(self) -> list[str]:

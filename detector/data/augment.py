@@ -18,7 +18,7 @@ from torch import Tensor
 
 from detector.data.extra import check_transform, keeps_edges, leaves, stays, was_applied
 from detector.data.remap import AxisMaps, bounds, move_pixels, rectangles
-from detector.data.transforms import Colour, Crop, CropTo, Resize, nearest, padded
+from detector.data.transforms import Colour, Crop, CropTo, Resize, nearest, padded, resized
 from detector.types import Masks, Sample, Size, Target
 
 ROUNDING = 1e-3
@@ -110,6 +110,25 @@ class Augment:
         # Boxes without area are dropped without an error; the field "index" says which remain.
         boxes = A.BboxParams("pascal_voc", label_fields=["index"], filter_invalid_bboxes=True, clip=True)
         self.compose = A.Compose(self.transforms, bbox_params=boxes) if self.transforms else None
+
+    def least_size(self, size: Size) -> Size:
+        """Return the size of the image of the shortest longer side that this can make of one of a size (height, width).
+
+        The transforms of `extra` count as if they kept the size.
+        """
+        if self.fixed_size is not None:
+            return self.fixed_size
+        least = size
+        for transform in self.transforms:
+            if isinstance(transform, Crop):
+                least = max(1, int(size[0] * transform.least + 0.5)), max(1, int(size[1] * transform.least + 0.5))
+            elif isinstance(transform, Resize):
+                if transform.short_sizes is not None:  # the squarer, the shorter the longer side
+                    ratio = min(max(1.0, least[1] / size[0]), size[1] / least[0])
+                    least = resized((1, ratio), min(transform.short_sizes), transform.max_size)
+                factor = 1.0 if transform.scale is None else transform.scale[0]
+                least = max(1, int(least[0] * factor + 0.5)), max(1, int(least[1] * factor + 0.5))
+        return least
 
     def __call__(self, sample: Sample, seed: int) -> Sample:
         """Transform a sample; all random choices follow from `seed`."""

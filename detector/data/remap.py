@@ -68,7 +68,7 @@ class AxisMaps:
             shown = window.take(self.rows[top:bottom] - row, 0).take(self.columns[left:right] - column, 1)
             pixels[begin : begin + shown.size] = shown.reshape(-1)
         size = len(self.rows), len(self.columns)
-        return Masks(torch.from_numpy(pixels), torch.from_numpy(moved), torch.from_numpy(offsets), size)
+        return Masks(torch.from_numpy(pixels), torch.from_numpy(moved), torch.from_numpy(offsets), size, masks.known)
 
 
 def _span(source: Indices, low: Indices, high: Indices) -> Indices:
@@ -93,7 +93,7 @@ def move_pixels(masks: Masks, rows: Indices, columns: Indices) -> Masks:
         moved[inside] = masks.window(i).numpy()[row[inside], column[inside]]
         pixels.append(torch.from_numpy(moved))
         corners.append((x.start, y.start))
-    return Masks.from_windows(pixels, corners, (rows.shape[0], rows.shape[1]))
+    return Masks.from_windows(pixels, corners, (rows.shape[0], rows.shape[1]), masks.known)
 
 
 def _blocks(values: Indices, reduce: np.ufunc) -> Indices:

@@ -37,7 +37,7 @@ def padded(image: Tensor, size: Size) -> Tensor:
     return result
 
 
-def resized(size: tuple[int, int], short: int, longest: int | None) -> tuple[int, int]:
+def resized(size: tuple[float, float], short: int, longest: int | None) -> tuple[int, int]:
     """Compute the resized height and width by Detectron2's rule: shorter side `short`, longer at most `longest`."""
     scale = short / min(size)
     if longest is not None and max(size) * scale > longest:

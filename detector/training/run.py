@@ -22,6 +22,7 @@ from detector.data.datamodule import DetectionDataModule
 from detector.training.callbacks import Clock, CsvLogger, Interruption, RoILevels
 from detector.training.evaluate import available_metrics, evaluate, make_trainer, write_metrics
 from detector.training.folder import COMMAND, train_command
+from detector.training.normalisation import check_smallest_image, watch_batch_norms
 from detector.training.resume import checkpoint_to_resume, run_folder_of
 from detector.training.task import DetectionTask
 from detector.weights import changed_settings
@@ -165,6 +166,9 @@ def fit(
         logger=[CsvLogger(folder, start), *loggers],
         callbacks=callbacks,
     )
+    watch_batch_norms(model)
+    images = config.schedule.batch_size // trainer.world_size
+    check_smallest_image(model.backbone, resolved.datasets["train"], data.train_augment, images, data.stride)
     if trainer.is_global_zero:
         OmegaConf.save(config, folder / "config.yaml", resolve=True)
         if command is not None:

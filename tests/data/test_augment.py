@@ -239,7 +239,9 @@ def many_objects(seed: int) -> Sample:
     corners = rng.uniform(0, 0.7, (12, 2)) * size[::-1]
     boxes = np.concatenate((corners, corners + rng.uniform(2, 0.3 * np.array(size[::-1]), (12, 2))), 1)
     flags = torch.zeros(12, dtype=torch.bool)
-    target = Target(torch.tensor(boxes).float(), torch.arange(12), flags, flags, Masks.from_dense(masks, size))
+    held = Masks.from_dense(masks, size)
+    held.known = torch.arange(12) % 3 > 0
+    target = Target(torch.tensor(boxes).float(), torch.arange(12), flags, flags, held)
     image = torch.from_numpy(rng.integers(0, 256, (3, *size), dtype=np.uint8))
     return Sample(image, target, seed, size)
 
@@ -273,5 +275,6 @@ def test_masks_go_where_albumentations_moves_whole_ones(augment):
         assert after.target.masks.size == after.size
         assert torch.equal(dense(after.target.masks)[:, :height, :width], expected)
         assert dense(after.target.masks).sum() == expected.sum()
+        assert torch.equal(after.target.masks.known, after.target.labels % 3 > 0)
         moved += int(expected.any(2).any(1).sum())
     assert moved > 50
