@@ -24,6 +24,8 @@ FACTORIES = frozenset(
         "detector.data.augment.Augment",
         "detector.data.coco.CocoDataset",
         "detector.data.custom.custom",
+        "detector.data.mixing.CopyPaste",
+        "detector.data.mixing.Mosaic",
         "detector.data.shapes.ShapesDataset",
         "detector.data.voc.VocDataset",
         "detector.masks.MaskOutput",
