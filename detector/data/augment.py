@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detector.data.extra import check_transform, keeps_edges, leaves, stays, was_applied
+from detector.data.extra import bends, check_transform, cuts, leaves, stays, was_applied
 from detector.data.remap import AxisMaps, bounds, move_pixels, rectangles
 from detector.data.transforms import Crop, CropTo, Resize, nearest, padded
 from detector.types import Masks, Sample, Size, Target
@@ -146,7 +146,7 @@ class Augment:
         boxes, kept = boxes[inside], kept[inside]
         objects = kept < len(target)
         changed = target.select(kept[objects])
-        bent = any(was_applied(t) and not keeps_edges(t) for t in self.extra)
+        bent = any(was_applied(t) and bends(t) for t in self.extra)
         shapes = changed.masks if changed.masks is not None or not bent else rectangles(changed.boxes, sample.size)
         moved = None
         if shapes is not None:
@@ -155,7 +155,7 @@ class Augment:
             proposals = boxes[~objects]
         masks = None if target.masks is None else moved
         changed = replace(changed, boxes=boxes[objects], masks=masks)
-        cut = self.fixed_size is not None or any(was_applied(t) and not stays(t) for t in self.extra)
+        cut = self.fixed_size is not None or any(was_applied(t) and cuts(t) for t in self.extra)
         if shapes is not None and moved is not None and cut:
             changed = _bounded(changed, bounds(shapes), bounds(moved), bent, (height, width))
         return replace(sample, image=image, target=changed, proposals=proposals)

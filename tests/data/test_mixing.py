@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import albumentations as A
 import numpy as np
 import pytest
 import torch
@@ -98,7 +99,7 @@ def check(sample: Sample, least: float) -> None:
     assert int((objects & (covered == 0)).sum()) <= least * objects.sum()
 
 
-@pytest.mark.parametrize("augment", [FLIPS, Augment(horizontal_flip=0.5, fixed_size=(50, 66))])
+@pytest.mark.parametrize("augment", [FLIPS, Augment(fixed_size=(50, 66)), Augment(extra=[A.RandomCrop(50, 50, p=1.0)])])
 @pytest.mark.parametrize(
     "mixing",
     [
