@@ -12,6 +12,7 @@ from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from detector.data.extra import check_nodes
+from detector.data.mixing import Mixing
 from detector.data.proposal_files import attach_proposals
 from detector.evaluation import METRICS, Collector, Metric
 from detector.models.rcnn import RCNN
@@ -87,7 +88,11 @@ def build_dataset(config: DictConfig, split: str) -> DetectionDataset:
 
 
 def open_split(
-    node: DictConfig, split: str, model: DictConfig | None = None, proposals: str | None = None
+    node: DictConfig,
+    split: str,
+    model: DictConfig | None = None,
+    proposals: str | None = None,
+    keep_masks: bool = False,
 ) -> DetectionDataset:
     """Open a split of a dataset.
 
@@ -98,13 +103,14 @@ def open_split(
             head needs them; others that the dataset has a switch for, such as `keypoints: bool = False`, are switched
             on where one does.
         proposals: a file of proposals, for a model without an RPN.
+        keep_masks: read masks although no head needs them.
 
     Raises:
         ValueError, OSError: the data is missing or malformed.
     """
     needed = needed_annotations(model)
     switches = {name: True for name in (needed & _switches(node)) - {"masks"} if name not in node}
-    if "masks" in node and "masks" not in needed:
+    if "masks" in node and "masks" not in needed and not keep_masks:
         switches["masks"] = False
     if "reader" in node and not _takes(node, "reader"):
         node = node.copy()
@@ -166,6 +172,20 @@ def complete_dataset(dataset: DictConfig) -> None:
             check_nodes(node["extra"], f"dataset.{name}.extra", still=name == "val_augment")
     if dataset.get("empty_share") is not None and "keep_empty" in dataset.train:
         dataset.train.keep_empty = True
+
+
+def build_mixing(dataset: DictConfig) -> list[Mixing]:
+    """Build the parts of `dataset.mixing`, in their order; none where the dataset has no such key."""
+    parts = {} if dataset.get("mixing") is None else instantiate(dataset.mixing)
+    return [part for part in parts.values() if part is not None]
+
+
+def pastes_masks(dataset: DictConfig, split: str) -> bool:
+    """Return whether a part of `dataset.mixing` makes use of the masks of a split, which is so for `train` at most."""
+    if split != "train":
+        return False
+    nodes = [node for node in (dataset.get("mixing") or {}).values() if node is not None and node.get("p") != 0]
+    return any(getattr(get_object(node["_target_"]), "uses_masks", False) for node in nodes)
 
 
 def check_annotations(needed: Iterable[str], train: DetectionDataset) -> None:

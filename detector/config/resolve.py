@@ -21,6 +21,7 @@ from detector.config.build import (
     metric_nodes,
     needed_annotations,
     open_split,
+    pastes_masks,
     takes_proposals,
 )
 from detector.config.classes import dataset_classes, with_labels_of
@@ -127,7 +128,8 @@ def resolve(
     for augment in (final.dataset.train_augment, final.dataset.val_augment):
         drop_inherited(augment, Augment)
     model = final.model if evaluated else None
-    datasets = {split: open_split(final.dataset[split], split, model, final.proposals) for split in splits}
+    masks = {split: pastes_masks(final.dataset, split) for split in splits}
+    datasets = {s: open_split(final.dataset[s], s, model, final.proposals, masks[s]) for s in splits}
     if trained is None:
         check_annotations(needed_annotations(final.model), datasets["train"])
     if evaluated and datasets:

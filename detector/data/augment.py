@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detector.data.extra import check_transform, keeps_edges, leaves, stays, was_applied
+from detector.data.extra import bends, check_transform, cuts, leaves, stays, was_applied
 from detector.data.remap import AxisMaps, bounds, move_pixels, rectangles
 from detector.data.transforms import Colour, Crop, CropTo, Resize, nearest, padded, resized
 from detector.types import Masks, Sample, Size, Target
@@ -39,8 +39,9 @@ class Augment:
         max_size: but the longer side to at most this (Detectron2's `ResizeShortestEdge`); None: no limit.
         scale: [low, high], the range of a further random scale factor, which `max_size` does not limit.
         fixed_size: [height, width] of the result, in pixels: the resized image is cropped to it, at a random place, and
-            padded with grey at the right and at the bottom. Objects without a pixel of their mask left, and boxes with
-            a side below 1 pixel, are dropped. None: as it was resized.
+            padded with grey at the right and at the bottom. Boxes at the edge become the bounds of the mask that is
+            left; objects without a pixel of their mask, and boxes with a side below 1 pixel, are dropped. None: as it
+            was resized.
         horizontal_flip: probability.
         vertical_flip: probability.
         quarter_turns: rotate by 0, 90, 180 or 270 degrees with equal probability.
@@ -48,7 +49,8 @@ class Augment:
         colour: brightness, contrast and saturation jitter by up to this fraction, the hue by a tenth of it; 0: none.
             Images of other channels than RGB jitter in brightness and contrast only.
         extra: further transforms of albumentations, between colour and resizing. Where one bends or turns edges, boxes
-            are the bounds of what has become of the mask, or of the whole box where there are no masks.
+            are the bounds of what has become of the mask, or of the whole box where there are no masks; where one
+            crops, boxes at the edge are the bounds of the mask that is left.
 
     Raises:
         ValueError: an argument out of range, or a transform that boxes and masks cannot follow.
@@ -155,6 +157,7 @@ class Augment:
             raise ValueError(f"image {sample.id!r}, {sample.size[1]}x{sample.size[0]} pixels: {reason}") from error
         pixels = result["image"] if sample.image.dtype == torch.uint8 else result["image"] * np.float32(255)
         image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+        height, width = image.shape[1:]
         if self.fixed_size is not None:
             image = padded(image, self.fixed_size)
         kept = torch.as_tensor(np.asarray(result["index"]), dtype=torch.int64)
@@ -163,7 +166,7 @@ class Augment:
         boxes, kept = boxes[inside], kept[inside]
         objects = kept < len(target)
         changed = target.select(kept[objects])
-        bent = any(was_applied(t) and not keeps_edges(t) for t in self.extra)
+        bent = any(was_applied(t) and bends(t) for t in self.extra)
         shapes = changed.masks if changed.masks is not None or not bent else rectangles(changed.boxes, sample.size)
         moved = None
         if shapes is not None:
@@ -172,8 +175,9 @@ class Augment:
             proposals = boxes[~objects]
         masks = None if target.masks is None else moved
         changed = replace(changed, boxes=boxes[objects], masks=masks)
-        if shapes is not None and moved is not None and (bent or self.fixed_size is not None):
-            changed = _bounded(changed, bounds(shapes), bounds(moved), bent)
+        cut = self.fixed_size is not None or any(was_applied(t) and cuts(t) for t in self.extra)
+        if shapes is not None and moved is not None and cut:
+            changed = _bounded(changed, bounds(shapes), bounds(moved), bent, (height, width))
         return replace(sample, image=image, target=changed, proposals=proposals)
 
     def check(self, sample: Sample) -> None:
@@ -197,20 +201,25 @@ class Augment:
                 raise ValueError(f"{name}: it makes {now} of {was}")
 
 
-def _bounded(target: Target, before: NDArray[np.int64], after: NDArray[np.int64], bent: bool) -> Target:
-    """Drop objects that have lost all their pixels.
+def _bounded(
+    target: Target, before: NDArray[np.int64], after: NDArray[np.int64], bent: bool, size: tuple[int, int]
+) -> Target:
+    """Take the bounds of the visible pixels as boxes, and drop objects that have lost all of them.
 
     Args:
         target: the objects, as they were moved.
         before: bounds of their pixels in the image as it was, [G, 4]; empty for an object that never had any, which is
-            kept.
+            kept as it is.
         after: likewise as they were moved.
-        bent: whether edges are no longer rows and columns, so that the boxes become the bounds.
+        bent: whether edges are no longer rows and columns. Else only objects at the edge of the image get new boxes,
+            since of those a part may have been cut off.
+        size: height and width of the image without its padding.
     """
     had, has = (torch.from_numpy(b[:, 2] > b[:, 0]) for b in (before, after))
-    if bent:
-        target = replace(target, boxes=torch.where(has[:, None], torch.from_numpy(after).float(), target.boxes))
-    return target.select(has | ~had)
+    limits = torch.tensor([size[1], size[0]]) - ROUNDING
+    changed = has & (bent | (target.boxes[:, :2] < ROUNDING).any(1) | (target.boxes[:, 2:] > limits).any(1))
+    boxes = torch.where(changed[:, None], torch.from_numpy(after).float(), target.boxes)
+    return replace(target, boxes=boxes).select(has | ~had)
 
 
 def _in_unit(image: Tensor) -> NDArray[Any]:

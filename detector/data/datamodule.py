@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader
 from detector.data.augment import Augment
 from detector.data.collate import Collate
 from detector.data.epochs import epochs_of
+from detector.data.mixing import Mixing
 from detector.data.stream import Augmentation, Augmented, InOrder, Stream, default_workers, prepare_worker
 from detector.types import DetectionDataset, Sample
 
@@ -57,6 +59,7 @@ class DetectionDataModule(lightning.LightningDataModule):
         workers: processes that load images; None: `default_workers()`.
         stride: the padded height and width are multiples of it.
         seed: of the order and of the augmentation.
+        mixing: parts that put further training images into one, after `train_augment`.
         repeat_threshold: images of classes in less than this share of the images are repeated within an epoch, by
             LVIS's rule (`repeat_factors`); None: none is.
         empty_share: at most this share of an epoch are images without objects; None: all that the training set has.
@@ -79,6 +82,7 @@ class DetectionDataModule(lightning.LightningDataModule):
         workers: int | None = None,
         stride: int = 32,
         seed: int = 0,
+        mixing: Sequence[Mixing] = (),
         repeat_threshold: float | None = None,
         empty_share: float | None = None,
     ) -> None:
@@ -102,6 +106,10 @@ class DetectionDataModule(lightning.LightningDataModule):
         self.steps, self.batch_size, self.val_batch_size = steps, batch_size, val_batch_size
         self.workers = default_workers() if workers is None else workers
         self.stride, self.seed = stride, seed
+        if train is not None:
+            for mix in mixing:
+                mix.prepare(train)
+        self.mixing = mixing
         self.epochs = None if train is None else epochs_of(train, seed, repeat_threshold, empty_share)
 
     def train_dataloader(self) -> TrainLoader:
@@ -120,7 +128,7 @@ class DetectionDataModule(lightning.LightningDataModule):
             )
         stream = Stream(self.epochs, self.steps, self.batch_size, rank=rank, world_size=world_size)
         return TrainLoader(
-            Augmented(self.train, self.train_augment, self.seed), stream, self.trainer, **self._options()
+            Augmented(self.train, self.train_augment, self.seed, self.mixing), stream, self.trainer, **self._options()
         )
 
     def val_dataloader(self) -> DataLoader[Sample]:

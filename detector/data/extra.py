@@ -32,15 +32,30 @@ UNSUITABLE = {
 }
 """Transforms that handle neither boxes nor masks, or need what a sample does not have, with the reason."""
 
-ALIGNED = frozenset(
+WHOLE = frozenset(
     {
-        *("AtLeastOneBBoxRandomCrop", "BBoxSafeRandomCrop", "CenterCrop", "Crop", "CropAndPad", "D4", "HorizontalFlip"),
-        *("LongestMaxSize", "Pad", "PadIfNeeded", "PixelDropout", "RandomCrop", "RandomCropFromBorders"),
-        *("RandomResizedCrop", "RandomRotate90", "RandomScale", "RandomSizedBBoxSafeCrop", "RandomSizedCrop", "Resize"),
-        *("SmallestMaxSize", "SquareSymmetry", "TimeReverse", "Transpose", "VerticalFlip"),
+        *(
+            "D4",
+            "HorizontalFlip",
+            "LongestMaxSize",
+            "Pad",
+            "PadIfNeeded",
+            "PixelDropout",
+            "RandomRotate90",
+            "RandomScale",
+        ),
+        *("Resize", "SmallestMaxSize", "SquareSymmetry", "TimeReverse", "Transpose", "VerticalFlip"),
     }
 )
-"""Transforms after which the edges of a box are rows and columns again, so that it is moved to fractions of a pixel."""
+"""Transforms that leave objects whole, and after which the edges of a box are rows and columns again."""
+
+CROPS = frozenset(
+    {
+        *("AtLeastOneBBoxRandomCrop", "BBoxSafeRandomCrop", "CenterCrop", "Crop", "CropAndPad", "RandomCrop"),
+        *("RandomCropFromBorders", "RandomResizedCrop", "RandomSizedBBoxSafeCrop", "RandomSizedCrop"),
+    }
+)
+"""Transforms likewise, but for objects at the edge of the image, which may be cut."""
 
 
 def is_transform(name: str) -> bool:
@@ -190,9 +205,14 @@ def stays(transform: Any) -> bool:
     return all(isinstance(leaf, A.ImageOnlyTransform) for leaf in leaves(transform))
 
 
-def keeps_edges(transform: Any) -> bool:
-    """Return whether a transform moves boxes exactly: after it, the edges of a box are rows and columns again."""
-    return all(stays(leaf) or type(leaf).__name__ in ALIGNED for leaf in leaves(transform))
+def bends(transform: Any) -> bool:
+    """Return whether the edges of a box may be no longer rows and columns after a transform."""
+    return not all(stays(leaf) or type(leaf).__name__ in WHOLE | CROPS for leaf in leaves(transform))
+
+
+def cuts(transform: Any) -> bool:
+    """Return whether parts of objects may be missing after a transform."""
+    return not all(stays(leaf) or type(leaf).__name__ in WHOLE for leaf in leaves(transform))
 
 
 def was_applied(transform: Any) -> bool:

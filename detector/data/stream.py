@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
 from detector.data.epochs import Epochs, Place
+from detector.data.mixing import Mixing
 from detector.types import DetectionDataset, Sample
 
 Augmentation = Callable[[Sample, int], Sample]
@@ -47,21 +48,38 @@ class Stream(Sampler[list[Place]]):
 
 
 class Augmented(Dataset[Sample]):
-    """Read and augment the samples of a dataset by `Place`; the augmentation is seeded by (seed, epoch, index).
+    """Read, augment and mix the samples of a dataset by `Place`; all is seeded by (seed, epoch, index).
 
     Repetitions of a sample within an epoch are seeded by their number, too.
+
+    Args:
+        dataset: the training set.
+        augment: called with each sample and a seed.
+        seed: of all random choices.
+        mixing: parts that put further samples into an image, one after the other; `prepare` has been called.
     """
 
-    def __init__(self, dataset: DetectionDataset, augment: Augmentation, seed: int) -> None:
-        self.dataset, self.augment, self.seed = dataset, augment, seed
+    def __init__(
+        self, dataset: DetectionDataset, augment: Augmentation, seed: int, mixing: Sequence[Mixing] = ()
+    ) -> None:
+        self.dataset, self.augment, self.seed, self.mixing = dataset, augment, seed, mixing
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, where: Place) -> Sample:
+        key = (self.seed, where.epoch, where.index)
         repetition = (where.copy,) if where.copy else ()
-        key = np.random.SeedSequence((self.seed, where.epoch, where.index), spawn_key=repetition)
-        return self.augment(self.dataset[where.index], int(key.generate_state(1)[0]))
+        own = np.random.SeedSequence(key, spawn_key=repetition)
+        sample = self.read(where.index, int(own.generate_state(1)[0]))
+        for number, mix in enumerate(self.mixing):
+            sequence = np.random.SeedSequence(key, spawn_key=(where.copy, number))
+            sample = mix(sample, self, np.random.default_rng(sequence))
+        return sample
+
+    def read(self, index: int, seed: int) -> Sample:
+        """Read and augment a sample."""
+        return self.augment(self.dataset[index], seed)
 
 
 class InOrder(Dataset[Sample]):

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 import ops
-from detector.config.build import build_collector, build_metrics, instantiate
+from detector.config.build import build_collector, build_metrics, build_mixing, instantiate
 from detector.config.compose import command_overrides
 from detector.config.resolve import AUTO, Resolved, resolve
 from detector.data.datamodule import DetectionDataModule
@@ -99,6 +99,7 @@ def fit(
         workers=config.workers,
         stride=config.backbone.size_divisibility,
         seed=config.seed,
+        mixing=build_mixing(config.dataset),
         repeat_threshold=config.dataset.get("repeat_threshold"),
         empty_share=config.dataset.get("empty_share"),
     )

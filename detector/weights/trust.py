@@ -25,6 +25,8 @@ FACTORIES = frozenset(
         "detector.data.coco.CocoDataset",
         "detector.data.custom.custom",
         "detector.data.image.ImageReader",
+        "detector.data.mixing.CopyPaste",
+        "detector.data.mixing.Mosaic",
         "detector.data.shapes.ShapesDataset",
         "detector.data.voc.VocDataset",
         "detector.masks.MaskOutput",
