@@ -55,6 +55,10 @@ class Annotations:
     """None: the file has none, or they were not asked for"""
     categories: Sequence[Mapping[str, Any]] = field(default_factory=list)
     """the file's entries of the categories, by label, with at least `id` and `name`"""
+    sources: Strings | None = None
+    """the file that describes each image, [N]; None: all are in `source`"""
+    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """further columns of the objects, by name, [M, ...]"""
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -86,6 +90,7 @@ class Annotations:
             files=self.files.select(images),
             sizes=self.sizes[images],
             starts=starts,
+            sources=None if self.sources is None else self.sources.select(images),
         )
 
     def select_objects(self, keep: Flags) -> Annotations:
@@ -102,6 +107,7 @@ class Annotations:
             crowd=self.crowd[keep],
             difficult=self.difficult[keep],
             segmentations=None if self.segmentations is None else self.segmentations.select(keep),
+            extra={name: column[keep] for name, column in self.extra.items()},
         )
 
     def corners(self) -> Floats:
@@ -114,7 +120,10 @@ class Annotations:
 
     def name(self, index: int) -> str:
         """Name an object for messages."""
-        return f"{self.source}: annotation {int(self.ids[index])}"
+        if self.sources is None:
+            return f"{self.source}: annotation {int(self.ids[index])}"
+        image = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return f"{self.sources[image]}: object {index - int(self.starts[image]) + 1}"
 
     def to_coco(self) -> dict[str, Any]:
         """Write them as COCO's `images`, `annotations` and `categories`; difficult objects have `ignore: 1`, too."""
@@ -183,8 +192,8 @@ class AnnotatedDataset:
 
     def stated_in(self, index: int) -> Path:
         """Return the file that states an image's size."""
-        del index
-        return self.annotations.source
+        sources = self.annotations.sources
+        return self.annotations.source if sources is None else Path(sources[index])
 
     def __getitem__(self, index: int) -> Sample:
         table = self.annotations
