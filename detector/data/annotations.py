@@ -59,6 +59,10 @@ class Annotations:
     """None: the file has none, or they were not asked for"""
     categories: Sequence[Mapping[str, Any]] = field(default_factory=list)
     """the file's entries of the categories, by label, with at least `id` and `name`"""
+    sources: Strings | None = None
+    """the file that describes each image, [N]; None: all are in `source`"""
+    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """further columns of the objects, by name, [M, ...]"""
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -90,6 +94,7 @@ class Annotations:
             files=self.files.select(images),
             sizes=self.sizes[images],
             starts=starts,
+            sources=None if self.sources is None else self.sources.select(images),
         )
 
     def select_objects(self, keep: Flags) -> Annotations:
@@ -106,6 +111,7 @@ class Annotations:
             crowd=self.crowd[keep],
             difficult=self.difficult[keep],
             segmentations=None if self.segmentations is None else self.segmentations.select(keep),
+            extra={name: column[keep] for name, column in self.extra.items()},
         )
 
     def corners(self) -> Floats:
@@ -118,7 +124,10 @@ class Annotations:
 
     def name(self, index: int) -> str:
         """Name an object for messages."""
-        return f"{self.source}: annotation {int(self.ids[index])}"
+        if self.sources is None:
+            return f"{self.source}: annotation {int(self.ids[index])}"
+        image = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return f"{self.sources[image]}: object {index - int(self.starts[image]) + 1}"
 
     def to_coco(self) -> dict[str, Any]:
         """Write them as COCO's `images`, `annotations` and `categories`.
@@ -191,8 +200,8 @@ class AnnotatedDataset:
         self.annotations = annotations if whole else annotations.select(kept)
         self.images = images
         known = None if annotations.segmentations is None else annotations.segmentations.known
-        self.has_masks = masks and known is not None and bool(known.any())
-        if self.has_masks and known is not None and not known.all():
+        self._masks = masks and known is not None and bool(known.any())
+        if self._masks and known is not None and not known.all():
             log.warning(
                 "%s: %d of %d objects have no segmentation: they count as boxes, not in the mask loss and in mask AP",
                 annotations.source,
@@ -211,8 +220,8 @@ class AnnotatedDataset:
 
     def stated_in(self, index: int) -> Path:
         """Return the file that states an image's size."""
-        del index
-        return self.annotations.source
+        sources = self.annotations.sources
+        return self.annotations.source if sources is None else Path(sources[index])
 
     def __getitem__(self, index: int) -> Sample:
         table = self.annotations
@@ -248,6 +257,11 @@ class AnnotatedDataset:
     def category_ids(self) -> list[int]:
         """The dataset's own category ids, by label."""
         return self.annotations.category_ids
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether samples carry masks."""
+        return self._masks
 
     def ground_truth(self) -> dict[str, Any]:
         """Return `Annotations.to_coco`: what the file says about these images, without the skipped objects."""

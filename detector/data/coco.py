@@ -18,7 +18,7 @@ import numpy as np
 from detector.data.annotations import AnnotatedDataset, Annotations
 from detector.data.arrange import ClassChoice, Others, choose_classes
 from detector.data.coco_columns import Columns
-from detector.data.doubts import measured_areas, say_doubts
+from detector.data.doubts import measured_areas, say_doubts, without_impossible
 from detector.data.image import ImageReader
 from detector.data.json_stream import stream_lists
 from detector.data.packed import Ids, Integers, Strings, starts_of
@@ -136,7 +136,7 @@ def read_coco(
     if areas == "stated":
         _refuse_negative(table)
     say_doubts(table, crowds_kept=crowds == "regions", stated=areas == "stated")
-    table = _without_impossible(table)
+    table = without_impossible(table)
     return table if areas == "stated" else measured_areas(table)
 
 
@@ -289,19 +289,6 @@ def _refuse_negative(table: Annotations) -> None:
             f"{table.name(int(negative[0]))} has the area {table.areas[negative[0]]:g} ({len(negative)} are "
             "negative); correct it, or take those of masks and boxes: areas=measured"
         )
-
-
-def _without_impossible(table: Annotations) -> Annotations:
-    """Leave out objects whose box has no area, or lies outside the image."""
-    x1, y1, x2, y2 = table.corners().T
-    flat = (table.boxes[:, 2:] <= 0).any(1)
-    outside = ~flat & ((x2 <= x1) | (y2 <= y1))
-    skipped = {"outside the image": int(outside.sum()), "without area": int(flat.sum())}
-    if not any(skipped.values()):
-        return table
-    reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items() if count)
-    log.warning("%s: skipped %d of %d boxes: %s", table.source, sum(skipped.values()), len(table.ids), reasons)
-    return table.select_objects(~(flat | outside))
 
 
 def find_images(table: Annotations, folder: Path) -> Annotations:

@@ -109,3 +109,16 @@ def impossible_areas(table: Annotations) -> Flags:
         wrong = np.where(known, unlike, wrong)
     both: Flags = given & wrong
     return both
+
+
+def without_impossible(table: Annotations) -> Annotations:
+    """Leave out objects whose box has no area, or lies outside the image."""
+    x1, y1, x2, y2 = table.corners().T
+    flat = (table.boxes[:, 2:] <= 0).any(1)
+    outside = ~flat & ((x2 <= x1) | (y2 <= y1))
+    skipped = {"outside the image": int(outside.sum()), "without area": int(flat.sum())}
+    if not any(skipped.values()):
+        return table
+    reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items() if count)
+    log.warning("%s: skipped %d of %d boxes: %s", table.source, sum(skipped.values()), len(table.ids), reasons)
+    return table.select_objects(~(flat | outside))

@@ -102,7 +102,8 @@ def seen(
     whole = region.shape[0], region.shape[1]
     left_over = target.select(torch.tensor(kept, dtype=torch.int64))
     moved = clip(torch.stack(boxes), whole) if boxes else left_over.boxes
-    masks = None if target.masks is None else Masks.from_windows(pixels, corners, whole)
+    known = None if left_over.masks is None else left_over.masks.known
+    masks = None if known is None else Masks.from_windows(pixels, corners, whole, known)
     return replace(left_over, boxes=moved, masks=masks)
 
 
@@ -135,5 +136,6 @@ def join(targets: Sequence[Target], size: Size) -> Target:
             torch.cat([m.windows for m in masks]),
             torch.cat([m.offsets + start for m, start in zip(masks, starts[:-1], strict=True)]),
             size,
+            torch.cat([m.known for m in masks]),
         )
     return joined

@@ -149,7 +149,8 @@ def test_one_file_is_split_into_training_and_validation(tmp_path):
         ({"whole": "all.json", "val_share": 1.5}, "val_share must be a share above 0 and below 1, .* not 1.5"),
         ({"whole": "all.json", "val_share": 0.1, "split": [0.9, 0.1]}, "give one of them"),
         ({"annotations": []}, "empty list"),
-        ({"annotations": ["a.json", "b.txt"]}, "only COCO files can be joined"),
+        ({"annotations": ["a.json", "b.txt"]}, "annotations must be a COCO file"),
+        ({"annotations": ["a.json", "."]}, "files of one format only can be joined"),
     ],
 )
 def test_what_is_missing_is_named(tmp_path, arguments, message, monkeypatch):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from detector.boxes import iou
 from detector.data.custom import custom
-from detector.data.voc import CLASSES, VocDataset
+from detector.data.voc import CLASSES, AnnotatedVoc, VocDataset
 from tests.conftest import dense
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
@@ -227,7 +227,7 @@ def test_custom_opens_either_format_by_path(tmp_path):
     make(tmp_path, {"one": xml(entry("yak", (1, 1, 9, 9))), "two": xml(entry("bee", (1, 1, 9, 9)))}, "farm")
     (tmp_path / "farm/ImageSets/Main/train.txt").write_text("one\n")
     voc = custom(tmp_path / "farm/ImageSets/Main/train.txt")
-    assert isinstance(voc, VocDataset)
+    assert isinstance(voc, AnnotatedVoc)
     assert voc.classes == ["bee", "yak"]  # of the folder, so that every split has the same
     assert voc[0].target.labels.tolist() == [1]
     assert custom(tmp_path / "farm/ImageSets/Main/train.txt", classes=["yak"]).classes == ["yak"]
