@@ -253,6 +253,6 @@ class DetectionDataset(Protocol):
     def ground_truth(self) -> dict[str, Any]:
         """Return the ground truth for evaluation in COCO's format, straight from the annotation files.
 
-        It has `images`, `annotations` and `categories`, in original pixels, with the dataset's own image and category
-        ids; an annotation may have `ignore: 1` (VOC's difficult).
+        It has `images`, in the order of the samples, `annotations` and `categories`, in original pixels, with the
+        dataset's own image and category ids; an annotation may have `ignore: 1` (VOC's difficult).
         """

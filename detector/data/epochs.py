@@ -51,8 +51,8 @@ class Epochs:
     ) -> None:
         if length < 1 or (repeats is not None and repeats.min() < 1):
             raise ValueError(f"there must be samples, with repeat factors of at least 1, not {length} and {repeats}")
-        if not 0 <= empty_share < 1:
-            raise ValueError(f"empty_share must be a share from 0 to below 1, not {empty_share}")
+        if not isinstance(empty_share, int | float) or not 0 <= empty_share < 1:
+            raise ValueError(f"empty_share must be a share from 0 to below 1, not {empty_share!r}")
         self.length, self.seed = length, seed
         self.repeats, self.empty = repeats, empty
         filled = np.ones(length, bool) if empty is None else ~empty
@@ -65,6 +65,11 @@ class Epochs:
     def __len__(self) -> int:
         """Return the number of samples in each epoch."""
         return self.filled + self.empties
+
+    @property
+    def chosen(self) -> bool:
+        """Whether an epoch is not simply each sample once."""
+        return self.repeats is not None or self.empty is not None
 
     def summary(self) -> str:
         """Return a sentence on what an epoch holds."""
@@ -84,7 +89,7 @@ class Epochs:
     def _compute(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         generator = np.random.default_rng((self.seed, epoch))
         indices = generator.permutation(self.length)
-        if self.repeats is None and self.empty is None:
+        if not self.chosen:
             return indices, np.zeros(self.length, np.int64)
         empty = np.zeros(self.length, bool) if self.empty is None else self.empty[indices]
         filled = indices[~empty]
@@ -146,8 +151,8 @@ def repeat_factors(present: NDArray[np.bool_], threshold: float) -> NDArray[np.f
     Raises:
         ValueError: the threshold is out of range.
     """
-    if not 0 < threshold <= 1:
-        raise ValueError(f"repeat_threshold must be a share above 0 and up to 1, such as 0.001, not {threshold}")
+    if not isinstance(threshold, int | float) or not 0 < threshold <= 1:
+        raise ValueError(f"repeat_threshold must be a share above 0 and up to 1, such as 0.001, not {threshold!r}")
     frequencies = class_frequencies(present)
     found = frequencies > 0
     factors = np.ones(len(frequencies))

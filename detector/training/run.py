@@ -103,7 +103,7 @@ def fit(
         repeat_threshold=config.dataset.get("repeat_threshold"),
         empty_share=config.dataset.get("empty_share"),
     )
-    if data.epochs is not None and len(data.epochs) != len(resolved.datasets["train"]):
+    if data.epochs is not None and data.epochs.chosen:
         console.print(data.epochs.summary())
     backend = ops.backend()
     console.print(f"Operators: {backend.name} ({backend.reason}); precision: {config.trainer.precision}")

@@ -63,7 +63,7 @@ def test_repeat_factors_are_lvis() -> None:
     assert factors.tolist() == [1.0] * 6 + [2.0] * 2 + [1.0] * 4
     assert repeat_factors(PRESENT, 0.5)[6] == pytest.approx(2**0.5)
     assert (repeat_factors(PRESENT, 0.25) == 1).all()
-    for threshold in (0.0, 1.5, -1.0):
+    for threshold in (0.0, 1.5, -1.0, "often"):
         with pytest.raises(ValueError, match=f"repeat_threshold.*{threshold}"):
             repeat_factors(PRESENT, threshold)
 
@@ -109,7 +109,7 @@ def test_empty_images_are_a_share_and_change_from_epoch_to_epoch() -> None:
     assert frozenset.union(*drawn) == frozenset(range(60, 100))
     assert len(Epochs(100, 0, empty=empty, empty_share=0.9)) == 100  # all there are
     assert len(Epochs(100, 0, empty=empty, empty_share=0.0)) == 60
-    for share in (1.0, -0.1):
+    for share in (1.0, -0.1, "few"):
         with pytest.raises(ValueError, match=f"empty_share.*{share}"):
             Epochs(100, 0, empty=empty, empty_share=share)
     with pytest.raises(ValueError, match="no image of the training set"):
