@@ -1,3 +1,4 @@
+import importlib.util
 import re
 import struct
 import zlib
@@ -442,3 +443,13 @@ def test_the_guard_is_on_by_default_and_pillows_is_left_alone(tmp_path: Path) ->
     with pytest.raises(ValueError, match=r"a\.png: the image is 19000x10000 pixels .*, but set\.json says 30x20"):
         ImageReader(max_pixels=190_000_000).check(listed(tmp_path / "a.png"))
     assert limit == Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.skipif(importlib.util.find_spec("imagecodecs") is not None, reason="imagecodecs reads them")
+def test_compressions_that_need_another_package_name_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "a", DEEP, "tiff")
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages[0].tags[259].overwrite(5)  # LZW
+    for read in (lambda r: r.read(path), lambda r: r.check(listed(path))):
+        with pytest.raises(ValueError, match=r"a\.tif: .*LZW.*, to read 5 bands: pip install imagecodecs, or write"):
+            read(ImageReader(5, [0, 4095]))
