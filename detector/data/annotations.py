@@ -218,6 +218,10 @@ class AnnotatedDataset:
         codes = [from_segmentation(table.segmentations.get(i, size), size) for i in objects]
         return decode(codes, size, [table.name(i) for i in objects])
 
+    def complete(self) -> Annotations:
+        """Return the annotations with all segmentations, wherever masks are read from."""
+        return self.annotations
+
     @property
     def classes(self) -> list[str]:
         """Names, by label."""
