@@ -248,6 +248,10 @@ class AnnotatedDataset:
         masks = decode(codes, size, [table.name(i) for i in objects])
         return replace(masks, known=torch.tensor([shape is not None for shape in shapes], dtype=torch.bool))
 
+    def complete(self) -> Annotations:
+        """Return the annotations with all segmentations, wherever masks are read from."""
+        return self.annotations
+
     @property
     def classes(self) -> list[str]:
         """Names, by label."""

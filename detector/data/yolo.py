@@ -30,6 +30,9 @@ LAYOUT = (
 ROUNDING = 1e-4
 """How far a share may be out of 0..1 by rounding alone."""
 
+MICRO = 6
+"""Decimals of a pixel that are kept."""
+
 FARTHEST = 0.01
 """How far it may be out at most; farther it is none, but a number of pixels, say."""
 
@@ -238,7 +241,7 @@ def _shapes(rows: _Rows, sizes: Integers) -> tuple[np.ndarray[Any, np.dtype[np.f
             len(over),
         )
     sides = np.repeat(sizes[:, ::-1], lengths // 2, axis=0).astype(np.float64)
-    flat = (flat.reshape(-1, 2) * sides).reshape(-1)
+    flat = (flat.reshape(-1, 2) * sides).reshape(-1).round(MICRO)  # what were whole pixels are so again
     polygon = lengths > 4
     kind = np.repeat(polygon, lengths)
     shapes = Segmentations(
