@@ -56,21 +56,31 @@ class Masks(_Movable):
     """int64 [G]: where in `pixels` each window begins; its rows follow one another"""
     size: Size
     """of the image"""
+    known: Tensor = None  # type: ignore[assignment]  # filled in below
+    """bool [G]: false where the annotation has no mask: no loss is computed there; by default all true"""
+
+    def __post_init__(self) -> None:
+        if self.known is None:
+            self.known = torch.ones(len(self.windows), dtype=torch.bool, device=self.windows.device)
 
     @classmethod
-    def from_windows(cls, pixels: Sequence[Tensor], corners: Sequence[tuple[int, int]], size: Size) -> Masks:
+    def from_windows(
+        cls, pixels: Sequence[Tensor], corners: Sequence[tuple[int, int]], size: Size, known: Tensor | None = None
+    ) -> Masks:
         """Make masks from windows.
 
         Args:
             pixels: of each object, bool [h, w].
             corners: x1 and y1 of each window, which lies within the image.
             size: height and width of the image.
+            known: bool [G], see `Masks.known`; None: all are.
         """
         sides = torch.tensor([tuple(p.shape) for p in pixels], dtype=torch.int64).reshape(-1, 2)
         corner = torch.tensor(list(corners), dtype=torch.int64).reshape(-1, 2)
         lengths = sides.prod(1)
         flat = torch.cat([p.reshape(-1) for p in pixels]) if len(pixels) else torch.zeros(0, dtype=torch.bool)
-        return cls(flat, torch.cat((corner, corner + sides.flip(1)), 1), lengths.cumsum(0) - lengths, size)
+        windows = torch.cat((corner, corner + sides.flip(1)), 1)
+        return cls(flat, windows, lengths.cumsum(0) - lengths, size, known)  # type: ignore[arg-type]  # may be None
 
     @classmethod
     def from_dense(cls, masks: Iterable[Tensor], size: Size) -> Masks:
@@ -88,7 +98,7 @@ class Masks(_Movable):
 
     def select(self, keep: Tensor) -> Masks:
         """Select objects by `keep`: bool [G], or indices, int64. The pixels are shared, not copied."""
-        return replace(self, windows=self.windows[keep], offsets=self.offsets[keep])
+        return replace(self, windows=self.windows[keep], offsets=self.offsets[keep], known=self.known[keep])
 
     def window(self, index: int) -> Tensor:
         """Return the pixels of one object's window, bool [y2 - y1, x2 - x1], as a view."""
@@ -111,7 +121,7 @@ class Target(_Movable):
     boxes: Tensor
     """float32 [G, 4]"""
     labels: Tensor
-    """int64 [G]"""
+    """int64 [G]; -1 for a region of other classes, which is a crowd, too"""
     crowd: Tensor
     """bool [G]: a region of many objects; ignored in training and at evaluation"""
     difficult: Tensor
@@ -140,7 +150,7 @@ class Sample(_Movable):
     """One image with its ground truth."""
 
     image: Tensor
-    """uint8 [3, H, W], RGB"""
+    """uint8 [3, H, W], RGB; or float32 in the unit of 8 bits, or of other channels (see `detector.data.image`)"""
     target: Target
     id: int | str
     """the dataset's id of the image"""
@@ -160,7 +170,7 @@ class Batch(_Movable):
     """B images padded at the right and at the bottom to one size H, W."""
 
     images: Tensor
-    """uint8 [B, 3, H, W], zero where padded; `collate` stores them channels last, as images are read"""
+    """as those of samples, [B, D, H, W], zero where padded; `collate` stores them channels last, as images are read"""
     sizes: list[Size]
     """each image's size before padding"""
     original_sizes: list[Size]
@@ -243,6 +253,6 @@ class DetectionDataset(Protocol):
     def ground_truth(self) -> dict[str, Any]:
         """Return the ground truth for evaluation in COCO's format, straight from the annotation files.
 
-        It has `images`, `annotations` and `categories`, in original pixels, with the dataset's own image and category
-        ids; an annotation may have `ignore: 1` (VOC's difficult).
+        It has `images`, in the order of the samples, `annotations` and `categories`, in original pixels, with the
+        dataset's own image and category ids; an annotation may have `ignore: 1` (VOC's difficult).
         """

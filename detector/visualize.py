@@ -125,7 +125,7 @@ def _target_items(target: Target, classes: Sequence[str], scale: int, size: tupl
     for i in (side[:, 0] * side[:, 1]).argsort(descending=True).tolist():
         label = int(target.labels[i])
         notes = [note for note, flag in (("crowd", target.crowd), ("difficult", target.difficult)) if flag[i]]
-        text = _name(classes, label) + (f" ({', '.join(notes)})" if notes else "")
+        text = ("other" if label < 0 else _name(classes, label)) + (f" ({', '.join(notes)})" if notes else "")
         rectangle = _rectangle((target.boxes[i] * scale).tolist(), size[1], size[0])
         mask = None if target.masks is None else partial(_magnified, target.masks, i, scale, rectangle)
         items.append(_Item(rectangle, colour(label), text, mask))
@@ -190,6 +190,21 @@ def _ink(background: Colour) -> Colour:
     return (0, 0, 0) if 0.299 * r + 0.587 * g + 0.114 * b > 128 else (255, 255, 255)
 
 
+def as_rgb(image: Tensor) -> Tensor:
+    """Show an image of any channels, uint8 or floats in 0..255, as uint8 [3, H, W].
+
+    Of three channels and more, the first three are red, green and blue; of fewer, the first is grey. Values beyond
+    0..255 are shown as black and white.
+
+    Raises:
+        ValueError: the image is not [D, H, W] of uint8 or floats.
+    """
+    if image.ndim != 3 or not len(image) or not (image.dtype == torch.uint8 or image.is_floating_point()):
+        raise ValueError(f"image must be uint8 or floats [D, H, W], but is {image.dtype} {tuple(image.shape)}")
+    shown = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
+    return shown if shown.dtype == torch.uint8 else shown.round().clamp(0, 255).to(torch.uint8)
+
+
 def draw(image: Tensor, objects: Objects | Target, classes: Sequence[str], threshold: float = 0.5) -> Image.Image:
     """Draw boxes, masks, class names and scores in % on an image, in one colour per class.
 
@@ -197,16 +212,15 @@ def draw(image: Tensor, objects: Objects | Target, classes: Sequence[str], thres
     another name is not drawn.
 
     Args:
-        image: uint8 [3, H, W], RGB.
+        image: [D, H, W], shown by `as_rgb`.
         objects: detections or ground truth; boxes in pixels of the image.
         classes: class names by label.
         threshold: detections with a lower score are not drawn.
 
     Raises:
-        ValueError: the image is not uint8 [3, H, W].
+        ValueError: the image is not [D, H, W] of uint8 or floats.
     """
-    if image.ndim != 3 or image.shape[0] != 3 or image.dtype != torch.uint8:
-        raise ValueError(f"image must be uint8 [3, H, W], but is {image.dtype} {tuple(image.shape)}")
+    image = as_rgb(image)
     height, width = image.shape[1:]
     scale = _enlargement(height, width)
     size = height * scale, width * scale
@@ -255,7 +269,7 @@ def contact_sheet(
     """Write a PNG that shows each image with its ground truth (left) and its detections (right), two images per row.
 
     Args:
-        rows: for each image, uint8 [3, H, W], its ground truth and its detections, boxes in its pixels. A generator
+        rows: for each image, [D, H, W], its ground truth and its detections, boxes in its pixels. A generator
             needs to hold one at a time.
         classes: class names by label.
         path: the file to write; its folder is created.
@@ -292,7 +306,7 @@ def contact_sheet(
                 sheet.paste(picture, (x, y + 24))
         y += tall + GAP
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, format="PNG")
+    sheet.save(path, format="PNG", compress_level=1)  # the default takes three times as long
 
 
 def _fit(picture: Image.Image) -> Image.Image:

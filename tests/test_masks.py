@@ -11,7 +11,7 @@ from torch.nn.functional import grid_sample
 
 from detector.masks import MaskOutput, Paste, paste, paste_on_whole_pixels, paste_probabilities
 from detector.run_lengths import encode
-from detector.types import Masks, Objects, Size
+from detector.types import Masks, Objects, Size, Target
 from tests.conftest import dense
 
 
@@ -156,3 +156,18 @@ def test_torchvision_s_paste_by_hand() -> None:
     exact = dense(paste(torch.ones(1, 4, 4), box, (20, 30)))
     assert (exact != mask).any()
     assert len(paste_on_whole_pixels(torch.ones(0, 4, 4), box[:0], (20, 30))) == 0
+
+
+def test_whether_masks_are_known_goes_with_them() -> None:
+    masks = Masks.from_dense(torch.ones(3, 4, 5, dtype=torch.bool), (4, 5))
+    assert masks.known.tolist() == [True] * 3
+    some = Masks.from_windows(
+        [masks.window(i) for i in range(3)], [(0, 0)] * 3, (4, 5), torch.tensor([True, False, True])
+    )
+    for keep in (torch.tensor([2, 1]), torch.tensor([False, True, True])):
+        assert sorted(some.select(keep).known.tolist()) == [False, True]
+    assert some.select(torch.tensor([1])).to("cpu").known.tolist() == [False]
+    target = Target(torch.zeros(3, 4), torch.zeros(3).long(), torch.zeros(3).bool(), torch.zeros(3).bool(), some)
+    chosen = target.select(torch.tensor([1, 0])).masks
+    assert chosen is not None
+    assert chosen.known.tolist() == [False, True]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from detector import visualize
 from detector.types import Masks, Objects, Target
-from detector.visualize import HIDDEN, OPACITY, Rectangle, colour, contact_sheet, draw
+from detector.visualize import HIDDEN, OPACITY, Rectangle, as_rgb, colour, contact_sheet, draw
 
 CLASSES = ["cat", "dog"]
 
@@ -204,11 +204,22 @@ def test_colours_are_stable_and_distinct() -> None:
 
 
 @pytest.mark.parametrize(
-    "image", [torch.zeros(1, 9, 9, dtype=torch.uint8), torch.zeros(3, 9, 9), torch.zeros(3, 9, dtype=torch.uint8)]
+    "image",
+    [torch.zeros(0, 9, 9, dtype=torch.uint8), torch.zeros(3, 9, 9).long(), torch.zeros(3, 9, dtype=torch.uint8)],
 )
 def test_what_is_no_image(image: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="uint8"):
         draw(image, found([], [], []), CLASSES)
+
+
+def test_images_of_any_channels_are_shown_as_rgb() -> None:
+    bands = torch.tensor([0.4, 100.6, 300.0, -7.0, 3.0])[:, None, None].expand(-1, 2, 2)
+    assert as_rgb(bands)[:, 0, 0].tolist() == [0, 101, 255]
+    assert as_rgb(bands[1:3])[:, 0, 0].tolist() == [101, 101, 101]
+    assert as_rgb(bands[3:4].to(torch.float16)).unique().tolist() == [0]
+    grey = torch.arange(4, dtype=torch.uint8).view(1, 2, 2)
+    assert torch.equal(as_rgb(grey), grey.expand(3, -1, -1))
+    assert draw(bands, found([], [], []), CLASSES).getpixel((0, 0)) == (0, 101, 255)
 
 
 def test_contact_sheet(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def run_command(config: DictConfig, overrides: Sequence[str], folder: Path, cons
 
     Args:
         config: that of `configs/alignment.yaml`.
-        overrides: not used; see `detector.config.cli.Work`.
+        overrides: from the command line.
         folder: where pictures and numbers are written; created.
         console: where the numbers are printed.
 
@@ -30,14 +30,16 @@ def run_command(config: DictConfig, overrides: Sequence[str], folder: Path, cons
         ValueError: `image` or `box` is given beside `dataset` or `runs`, or a key's value is wrong.
         OSError: a file cannot be read or written.
     """
-    del overrides
     dataset, runs = config.get("dataset") is not None, config.runs is not None
     if (dataset or runs) and (config.image is not None or config.box is not None):
         raise ValueError(
             "image= and box= draw one RoI, dataset= and runs= measure all objects of a dataset; give one or the other"
         )
-    chosen = plot_runs if runs else measure_dataset if dataset else draw_roi
-    console.print(chosen(config, folder))
+    if runs:
+        table = plot_runs(config, folder, overrides)
+    else:
+        table = measure_dataset(config, folder) if dataset else draw_roi(config, folder)
+    console.print(table)
     console.print(f"written to {folder}", markup=False)
 
 
@@ -93,7 +95,7 @@ def measure_dataset(config: DictConfig, folder: Path) -> Table:
     return tables.errors_table(rows)
 
 
-def plot_runs(config: DictConfig, folder: Path) -> Table:
+def plot_runs(config: DictConfig, folder: Path, overrides: Sequence[str]) -> Table:
     """Plot AP, recall and mean IoU of runs by the quantisation error of the operator `main` on each object.
 
     Writes `costs.png`; arguments and errors are those of `run_command`.
@@ -103,6 +105,8 @@ def plot_runs(config: DictConfig, folder: Path) -> Table:
         raise ValueError(f"main={config.main!r} is not one of the operators: {', '.join(readings)}")
     dataset = None if config.get("dataset") is None else config
     reading = readings[config.main]
-    parts, labels = compare_runs(config.runs, dataset, reading, config.pooled, config.parts, config.threshold)
+    parts, labels = compare_runs(
+        config.runs, dataset, reading, config.pooled, config.parts, config.threshold, overrides
+    )
     plots.draw_costs(parts, labels, folder / "costs.png")
     return tables.runs_table(parts, labels)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detector.alignment.regions import Reading, Region, map_size
-from detector.data.augment import resized
+from detector.data.transforms import resized
 from detector.types import Size
 
 Floats = NDArray[np.float64]

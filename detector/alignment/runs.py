@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from detector.alignment import errors
 from detector.alignment.costs import Part, measure_by_error
 from detector.alignment.regions import Reading
 from detector.config import build
+from detector.config.given import given_dataset
 from detector.evaluation.bootstrap import Floats
 from detector.evaluation.coco import UNBOUNDED
 from detector.evaluation.collector import ImageId
 from detector.evaluation.measure import Estimate, match_objects, precision_by
 from detector.evaluation.predictions import read_predictions
 from detector.training import folder as folders
+
+log = logging.getLogger(__name__)
 
 
 def compare_runs(
@@ -29,6 +33,7 @@ def compare_runs(
     bins: int,
     parts: int = 10,
     threshold: float = 0.75,
+    overrides: Sequence[str] = (),
 ) -> tuple[list[Part], dict[str, str]]:
     """Sort the ground-truth objects by their error into parts and measure each run on each part.
 
@@ -36,11 +41,13 @@ def compare_runs(
 
     Args:
         runs: folders of runs, with `config.yaml` and `predictions/box.json`.
-        dataset: a configuration with `dataset` and the keys that it refers to; None: that of the first run.
+        dataset: a configuration with `dataset` and the keys that it refers to; None: that of the first run. The size of
+            its images is the first run's, as of `detector.config.given.given_dataset`.
         reading: how the operator whose error is measured divides an axis of a RoI.
         bins: bins along each side of its output.
         parts: number of parts.
         threshold: an object counts as found at an IoU >= this.
+        overrides: from the command line, of which `dataset` is composed.
 
     Returns:
         The parts, and a label for each run: the parts of its path that differ from the others'.
@@ -56,7 +63,14 @@ def compare_runs(
     configs = [folders.read_config(path) for path in paths]
     first = configs[0]
     folders.check_keys(first, ("pooler.assign", "backbone.roi_strides"), paths[0] / "config.yaml")
-    source = first if dataset is None else dataset
+    source = first
+    if dataset is not None:
+        moved = OmegaConf.merge(first, {"data_dir": dataset.data_dir})
+        assert isinstance(moved, DictConfig)
+        node, lines = given_dataset(moved, dataset, overrides)
+        source = OmegaConf.create({"dataset": node})
+        for line in lines:
+            log.info(line)
     if len({config.dataset.name for config in (source, *configs)}) > 1:
         names = {str(path): config.dataset.name for path, config in zip(paths, configs, strict=True)}
         raise ValueError(

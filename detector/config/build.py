@@ -11,11 +11,14 @@ from hydra.utils import get_object
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from detector.data.extra import check_nodes
+from detector.data.mixing import Mixing
 from detector.data.proposal_files import attach_proposals
 from detector.evaluation import METRICS, Collector, Metric
 from detector.models.rcnn import RCNN
 from detector.types import DetectionDataset, Output
 
+AUGMENT = "detector.data.augment.Augment"
 STANDARD_HEADS = "detector.models.roi_heads.StandardHeads"
 GIVEN_PROPOSALS = "detector.models.proposals.GivenProposals"
 
@@ -85,7 +88,11 @@ def build_dataset(config: DictConfig, split: str) -> DetectionDataset:
 
 
 def open_split(
-    node: DictConfig, split: str, model: DictConfig | None = None, proposals: str | None = None
+    node: DictConfig,
+    split: str,
+    model: DictConfig | None = None,
+    proposals: str | None = None,
+    keep_masks: bool = False,
 ) -> DetectionDataset:
     """Open a split of a dataset.
 
@@ -96,16 +103,26 @@ def open_split(
             head needs them; others that the dataset has a switch for, such as `keypoints: bool = False`, are switched
             on where one does.
         proposals: a file of proposals, for a model without an RPN.
+        keep_masks: read masks although no head needs them.
 
     Raises:
         ValueError, OSError: the data is missing or malformed.
     """
     needed = needed_annotations(model)
     switches = {name: True for name in (needed & _switches(node)) - {"masks"} if name not in node}
-    if "masks" in node and "masks" not in needed:
+    if "masks" in node and "masks" not in needed and not keep_masks:
         switches["masks"] = False
+    if "reader" in node and not _takes(node, "reader"):
+        node = node.copy()
+        del node["reader"]  # inherited from the dataset whose `_target_` was replaced
     dataset: DetectionDataset = instantiate(node, **switches)
     return attach_proposals(dataset, proposals, split) if takes_proposals(model) else dataset
+
+
+def _takes(node: DictConfig, name: str) -> bool:
+    """Return whether the `_target_` of a node has an argument of this name."""
+    parameters = inspect.signature(get_object(node["_target_"])).parameters
+    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def _switches(node: DictConfig) -> set[str]:
@@ -138,6 +155,37 @@ def drop_inherited(node: DictConfig, default: type) -> None:
         return
     for key in [str(key) for key in node if key in inherited and key not in own]:
         del node[key]
+
+
+def complete_dataset(dataset: DictConfig) -> None:
+    """Check the `extra` transforms of a dataset by name and argument; keep the images that `empty_share` draws from.
+
+    Args:
+        dataset: changed in place.
+
+    Raises:
+        ValueError: one does not exist or cannot be used; the message names its key, and the nearest that exists.
+    """
+    for name in ("train_augment", "val_augment"):
+        node = OmegaConf.to_container(dataset[name], resolve=True)
+        if isinstance(node, dict) and node.get("_target_") == AUGMENT and "extra" in node:
+            check_nodes(node["extra"], f"dataset.{name}.extra", still=name == "val_augment")
+    if dataset.get("empty_share") is not None and "keep_empty" in dataset.train:
+        dataset.train.keep_empty = True
+
+
+def build_mixing(dataset: DictConfig) -> list[Mixing]:
+    """Build the parts of `dataset.mixing`, in their order; none where the dataset has no such key."""
+    parts = {} if dataset.get("mixing") is None else instantiate(dataset.mixing)
+    return [part for part in parts.values() if part is not None]
+
+
+def pastes_masks(dataset: DictConfig, split: str) -> bool:
+    """Return whether a part of `dataset.mixing` makes use of the masks of a split, which is so for `train` at most."""
+    if split != "train":
+        return False
+    nodes = [node for node in (dataset.get("mixing") or {}).values() if node is not None and node.get("p") != 0]
+    return any(getattr(get_object(node["_target_"]), "uses_masks", False) for node in nodes)
 
 
 def check_annotations(needed: Iterable[str], train: DetectionDataset) -> None:

@@ -50,7 +50,7 @@ def check(config: DictConfig, overrides: Sequence[str], folder: Path, console: C
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("Reading images", total=sum(len(split.table) for split in splits.values()))
         found = examine(splits, lambda: progress.advance(task))
-    faults += found.faults
+    faults = list(dict.fromkeys([*faults, *found.faults]))  # both splits may be parts of one file
     _print(faults, config.most, console)
     for name, path in files.items():
         if name in splits:

@@ -30,6 +30,12 @@ def current_job() -> int:
     return int(HydraConfig.get().job.num)
 
 
+def not_chosen(group: str) -> bool:
+    """Return whether the running script has a group, and its choice is `null`."""
+    choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    return group in choices and choices[group] is None
+
+
 def launcher() -> list[str]:
     """Return the overrides on this command line that choose and configure Hydra's launcher."""
     return [o for o in HydraConfig.get().overrides.hydra if o.startswith(("hydra/launcher", "hydra.launcher"))]

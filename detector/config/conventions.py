@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from detector.config.compose import compose_config
+from detector.config.compose import compose_config, not_chosen
 from detector.config.mistakes import unknown_key
 from detector.config.overrides import allow_new_keys, key_of
 from detector.weights import PretrainedWeights, read_weights
@@ -40,9 +40,11 @@ def check_additions(name: str, overrides: Sequence[str], plain: Collection[str] 
         known, _ = apply_conventions(known, others)
     for override in added:
         key = override.lstrip("+").split("=")[0]
+        if key.startswith("dataset.") and not_chosen("dataset"):
+            continue  # it changes the dataset of a checkpoint, which `detector.config.given` knows
         parent, _, last = key.rpartition(".")
         node = OmegaConf.select(known, parent) if parent else known
-        built = isinstance(node, DictConfig) and (last in node or _takes(node, last))
+        built = isinstance(node, DictConfig) and (last in node or takes(node, last))
         of_part = isinstance(node, DictConfig) and "_target_" in node
         open_to_all = key.startswith(OPEN_SECTIONS) and not of_part and key not in plain
         if not built and not open_to_all:
@@ -53,7 +55,7 @@ OPEN_SECTIONS = ("trainer.", "logger.", "model.heads.further.")
 """Sections to which the user may add any key: Lightning's arguments, and parts of any name."""
 
 
-def _takes(node: DictConfig, key: str) -> bool:
+def takes(node: DictConfig, key: str) -> bool:
     """Return whether the `_target_` of a node has an argument of this name."""
     if "_target_" not in node:
         return False
@@ -109,7 +111,7 @@ def _prune(config: DictConfig, plain: DictConfig) -> None:
         part = _part(config, key)
         if "_target_" in config and key not in plain and not key.startswith("_"):
             detail = part is not None and not _describes(part)  # settings for a part that the user has replaced
-            if detail or not _takes(config, key):
+            if detail or not takes(config, key):
                 del config[key]
                 continue
         if part is not None:

@@ -96,14 +96,20 @@ def plain_keys(overrides: Sequence[str]) -> tuple[str, ...]:
 
 
 def allow_new_keys(overrides: Sequence[str]) -> list[str]:
-    """Change `key=value` to `++key=value` beside `weights=`, so that overrides may set keys of the weights' preset.
+    """Change `key=value` to `++key=value` where the key may come only with a file that is read later.
 
-    Hydra composes before the weights are read, when keys of their preset do not exist yet. `check_additions` later
-    refuses keys that the preset does not have either.
+    So it is beside `weights=`, whose preset brings keys, and below `dataset` where no dataset is chosen beside
+    `checkpoint=` or `runs=`, whose dataset is meant. Hydra composes before these files are read. `check_additions` and
+    `detector.config.given.given_dataset` later refuse keys that do not exist there either.
     """
-    if not any(key_of(override) == "weights" for override in overrides):
+    keys = {key_of(override) for override in overrides}
+    if "weights" in keys:
+        new = r"(?!hydra\.)\w+(\.\w+)+="
+    elif keys & {"checkpoint", "runs"} and "dataset" not in keys:
+        new = r"dataset(\.\w+)+="
+    else:
         return list(overrides)
-    return [f"++{o}" if re.match(r"(?!hydra\.)\w+(\.\w+)+=", o) else o for o in overrides]
+    return [f"++{o}" if re.match(new, o) else o for o in overrides]
 
 
 def key_of(override: str) -> str:

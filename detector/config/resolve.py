@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,14 +16,19 @@ from torch import Tensor
 from detector.config.build import (
     check_annotations,
     check_heads,
+    complete_dataset,
     drop_inherited,
     metric_nodes,
     needed_annotations,
     open_split,
+    pastes_masks,
     takes_proposals,
 )
+from detector.config.classes import dataset_classes, with_labels_of
 from detector.config.compose import read_yaml
 from detector.config.conventions import apply_conventions
+from detector.config.given import given_dataset
+from detector.config.images import fit_normalization
 from detector.config.overrides import key_of
 from detector.config.proposer import borrowed_rpn
 from detector.config.trained import Trained, open_checkpoint
@@ -32,6 +38,8 @@ from detector.types import DetectionDataset
 from detector.weights import PretrainedWeights
 from detector.weights.checkpoints import checkpoint_config, portable_config, read_checkpoint
 from detector.weights.trust import check_loggers, check_targets, trust_packages
+
+log = logging.getLogger(__name__)
 
 AUTO = "auto"
 """`resume=auto` resumes the run in the run's folder if there is one; `trainer.precision=auto` follows the device."""
@@ -110,7 +118,9 @@ def resolve(
     final.dataset.metrics = metric_nodes(final.dataset.metrics)
     check_levels(final.get("pooler"))
     check_heads(final.model, final.backbone)
+    complete_dataset(final.dataset)
     if trained is None:
+        fit_normalization(final)
         check_numbers(OmegaConf.to_container(final, resolve=True))
         if (borrowed := borrowed_rpn(final.get("proposals"), final.model)) is not None:
             final.model.proposer, proposer = borrowed
@@ -118,18 +128,40 @@ def resolve(
     for augment in (final.dataset.train_augment, final.dataset.val_augment):
         drop_inherited(augment, Augment)
     model = final.model if evaluated else None
-    datasets = {split: open_split(final.dataset[split], split, model, final.proposals) for split in splits}
+    masks = {split: pastes_masks(final.dataset, split) for split in splits}
+    datasets = {s: open_split(final.dataset[s], s, model, final.proposals, masks[s]) for s in splits}
     if trained is None:
         check_annotations(needed_annotations(final.model), datasets["train"])
-    for dataset in datasets.values() if evaluated else ():
-        if trained is not None:
-            names = trained_classes(trained, dataset.classes, str(config.checkpoint), final.dataset.name)
-        else:
-            names = dataset_classes(final.classes, dataset.classes)
+    if evaluated and datasets:
+        datasets, names = _with_labels(datasets, final.classes, config, trained)
         final.classes, final.num_classes = names, len(names)
     OmegaConf.set_struct(final, True)
     OmegaConf.set_readonly(final, True)
     return Resolved(final, portable_config(final), datasets, trained, initial, proposer)
+
+
+def _with_labels(
+    datasets: Mapping[str, DetectionDataset], given: Sequence[str] | None, config: DictConfig, trained: Trained | None
+) -> tuple[dict[str, DetectionDataset], list[str]]:
+    """Return the datasets with the labels of a trained detector, a resumed run, or else the first; and their names.
+
+    Args:
+        datasets: by split.
+        given: class names in the final configuration, if any.
+        config: the composed one.
+        trained: the trained detector, if any.
+
+    Raises:
+        ValueError: they have other classes.
+    """
+    if trained is not None:
+        source, first = f"checkpoint {str(config.checkpoint)!r}", next(iter(datasets.values()))
+        unnamed = not trained.named and len(first.classes) == len(trained.config.classes)
+        return with_labels_of(datasets, None if unnamed else list(trained.config.classes), source)
+    if config.resume not in (None, AUTO):
+        return with_labels_of(datasets, given, f"the run of {str(config.resume)!r}")
+    found, names = with_labels_of(datasets)
+    return found, dataset_classes(given, names)
 
 
 def _trained_config(config: DictConfig, trained: Trained, overrides: Sequence[str]) -> DictConfig:
@@ -146,13 +178,9 @@ def _trained_config(config: DictConfig, trained: Trained, overrides: Sequence[st
     if config.get("data_dir") is not None:
         final.data_dir = config.data_dir
     if config.get("dataset") is not None:
-        given = config.copy()
-        given.data_dir = final.data_dir
-        resized = final.dataset.val_augment
-        final.dataset = OmegaConf.create(OmegaConf.to_container(given.dataset, resolve=True))
-        evaluates = "trainer" in config
-        if evaluates and not (trained.own or any(key_of(o).startswith("dataset.val_augment") for o in overrides)):
-            final.dataset.val_augment = resized
+        final.dataset, lines = given_dataset(final, config, overrides)
+        for line in lines:
+            log.info(line)
     if config.get("proposals") is not None:
         if not takes_proposals(final.model):
             raise ValueError(
@@ -230,34 +258,6 @@ def with_classes(config: DictConfig, classes: Sequence[str]) -> DictConfig:
     config.classes = dataset_classes(config.classes, classes)
     config.num_classes = len(classes)
     return config
-
-
-def dataset_classes(given: Sequence[str] | None, classes: Sequence[str]) -> list[str]:
-    """Return the dataset's classes, after comparing them with those in the configuration, if any.
-
-    Raises:
-        ValueError: the configuration has other classes.
-    """
-    if given is not None and list(given) != list(classes):
-        raise ValueError(f"classes={list(given)}, but the dataset has {list(classes)}: leave it out")
-    return list(classes)
-
-
-def trained_classes(trained: Trained, classes: Sequence[str], checkpoint: str, dataset: str) -> list[str]:
-    """Return the dataset's classes, which must be those of a trained detector.
-
-    Raises:
-        ValueError: the dataset has other classes, or another order.
-    """
-    known = list(trained.config.classes)
-    if list(classes) != known and (trained.named or len(classes) != len(known)):
-        here, there = set(classes), set(known)
-        raise ValueError(
-            f"checkpoint {checkpoint!r} knows {len(there)} classes, the dataset {dataset} has {len(here)}; not in the "
-            f"dataset: {sorted(there - here)[:5]}, not in the checkpoint: {sorted(here - there)[:5]}; give a dataset "
-            "with the classes it was trained for, in the same order"
-        )
-    return list(classes)
 
 
 def check_levels(pooler: DictConfig | None) -> None:

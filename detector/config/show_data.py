@@ -9,11 +9,12 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.text import Text
 
-from detector.config.build import drop_inherited, instantiate
+from detector.config.build import build_mixing, complete_dataset, drop_inherited, instantiate
 from detector.config.stats import SPLITS, spread
 from detector.data.augment import Augment
+from detector.data.epochs import Place
 from detector.data.page.sheet import Captioned, write_sheet
-from detector.data.stream import Augmented, InOrder, Place
+from detector.data.stream import Augmented, InOrder
 from detector.types import DetectionDataset, Sample
 from detector.visualize import draw
 
@@ -35,10 +36,14 @@ def show_data(config: DictConfig, overrides: Sequence[str], folder: Path, consol
             raise ValueError(f"{key}={config[key]}: give a whole number of at least 1")
     config = config.copy()
     OmegaConf.set_struct(config, False)
+    complete_dataset(config.dataset)
     for split in SPLITS:
         drop_inherited(config.dataset[f"{split}_augment"], Augment)
     train, val = (instantiate(config.dataset[split]) for split in SPLITS)
-    augmented = Augmented(train, instantiate(config.dataset.train_augment), config.seed)
+    mixing = build_mixing(config.dataset)
+    for mix in mixing:
+        mix.prepare(train)
+    augmented = Augmented(train, instantiate(config.dataset.train_augment), config.seed, mixing)
     resized = InOrder(val, instantiate(config.dataset.val_augment))
     for split, dataset, shown in (
         ("train", train, lambda i: [augmented[Place(epoch, i)] for epoch in range(config.draws)]),

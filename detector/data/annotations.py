@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,11 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detector.data.faults import collecting
-from detector.data.image import check_images, check_size, read_image
+from detector.data.image import ImageReader
 from detector.data.packed import Ids, Integers, Strings, rows, starts_of
 from detector.data.segmentations import Segmentations
 from detector.run_lengths import decode, from_segmentation
 from detector.types import Masks, Sample, Size, Target
+
+log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -46,6 +49,7 @@ class Annotations:
     ids: Integers
     """of the objects, [M]"""
     labels: NDArray[np.int32]
+    """-1: of another class, whose objects are ignored; such objects are crowds, too"""
     boxes: Floats
     """x, y, width, height of each object, in pixels, as in the file, [M, 4]"""
     areas: Floats
@@ -57,6 +61,10 @@ class Annotations:
     """None: the file has none, or they were not asked for"""
     categories: Sequence[Mapping[str, Any]] = field(default_factory=list)
     """the file's entries of the categories, by label, with at least `id` and `name`"""
+    sources: Strings | None = None
+    """the file that describes each image, [N]; None: all are in `source`"""
+    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """further columns of the objects, by name, [M, ...]"""
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -88,6 +96,7 @@ class Annotations:
             files=self.files.select(images),
             sizes=self.sizes[images],
             starts=starts,
+            sources=None if self.sources is None else self.sources.select(images),
         )
 
     def select_objects(self, keep: Flags) -> Annotations:
@@ -104,6 +113,7 @@ class Annotations:
             crowd=self.crowd[keep],
             difficult=self.difficult[keep],
             segmentations=None if self.segmentations is None else self.segmentations.select(keep),
+            extra={name: column[keep] for name, column in self.extra.items()},
         )
 
     def corners(self) -> Floats:
@@ -116,7 +126,10 @@ class Annotations:
 
     def name(self, index: int) -> str:
         """Name an object for messages."""
-        return f"{self.source}: annotation {int(self.ids[index])}"
+        if self.sources is None:
+            return f"{self.source}: annotation {int(self.ids[index])}"
+        image = self.image_of(index)
+        return f"{self.sources[image]}: object {index - int(self.starts[image]) + 1}"
 
     def image_of(self, index: int) -> int:
         """Return the image of an object, by number."""
@@ -129,19 +142,22 @@ class Annotations:
         return f"{self.name(index)}, {self.classes[self.labels[index]]} {box} in {image}"
 
     def to_coco(self) -> dict[str, Any]:
-        """Write them as COCO's `images`, `annotations` and `categories`; difficult objects have `ignore: 1`, too."""
+        """Write them as COCO's `images`, `annotations` and `categories`.
+
+        Difficult objects have `ignore: 1`, too; objects of other classes, which are ignored, are a crowd of each class.
+        """
         images = [
             {"id": number, "file_name": name, "height": height, "width": width}
             for number, name, (height, width) in zip(self.image_ids, self.files, self.sizes.tolist(), strict=True)
         ]
-        annotations = []
+        annotations: list[dict[str, Any]] = []
         for image in range(len(self)):
             number, size = images[image]["id"], self.size(image)
             for i in self.objects(image):
                 annotation: dict[str, Any] = {
                     "id": int(self.ids[i]),
                     "image_id": number,
-                    "category_id": self.category_ids[self.labels[i]],
+                    "category_id": self.category_ids[max(self.labels[i], 0)],
                     "bbox": self.boxes[i].tolist(),
                     "iscrowd": int(self.crowd[i]),
                 }
@@ -152,7 +168,8 @@ class Annotations:
                 shape = None if self.segmentations is None else self.segmentations.get(i, size)
                 if shape is not None:
                     annotation["segmentation"] = shape
-                annotations.append(annotation)
+                others = self.category_ids[1:] if self.labels[i] < 0 else []
+                annotations += [annotation, *({**annotation, "category_id": c} for c in others)]
         return {"images": images, "annotations": annotations, "categories": list(self.categories)}
 
 
@@ -163,16 +180,27 @@ class AnnotatedDataset:
         annotations: of all images.
         images: the folder that their paths are relative to.
         keep_empty: keep images without objects, or with crowds only; false for training.
+        masks: decode the masks, if any object has one; those of others are unknown (`Masks.known`), and the number of
+            these is logged.
         limit: use only the first `limit` of these images; None: all.
+        reader: reads the images; None: one for RGB of 8 bits.
 
     Raises:
         ValueError: no image is left; one cannot be read, or has another size than its annotations state (see
-            `check_images`). The message names the file.
+            `ImageReader`). The message names the file.
     """
 
     def __init__(
-        self, annotations: Annotations, images: Path, *, keep_empty: bool = True, limit: int | None = None
+        self,
+        annotations: Annotations,
+        images: Path,
+        *,
+        keep_empty: bool = True,
+        masks: bool = True,
+        limit: int | None = None,
+        reader: ImageReader | None = None,
     ) -> None:
+        self.reader = ImageReader() if reader is None else reader
         trainable = annotations.counts(~annotations.crowd) > 0
         kept = np.flatnonzero(trainable | keep_empty)[:limit]
         if not len(kept):
@@ -183,21 +211,30 @@ class AnnotatedDataset:
         whole = len(kept) == len(annotations)
         self.annotations = annotations if whole else annotations.select(kept)
         self.images = images
+        known = None if annotations.segmentations is None else annotations.segmentations.known
+        self._masks = masks and known is not None and bool(known.any())
+        if self._masks and known is not None and not known.all():
+            log.warning(
+                "%s: %d of %d objects have no segmentation: they count as boxes, not in the mask loss and in mask AP",
+                annotations.source,
+                int((~known).sum()),
+                len(known),
+            )
         self._corners = self.annotations.corners().astype(np.float32)
         if not collecting():  # else whoever collects reads each image
-            check_images([(self.path(i), self.annotations.size(i), self.stated_in(i)) for i in range(len(self))])
+            self.reader.check([(self.file(i), self.annotations.size(i), self.stated_in(i)) for i in range(len(self))])
 
     def __len__(self) -> int:
         return len(self.annotations)
 
-    def path(self, index: int) -> Path:
+    def file(self, index: int) -> Path:
         """Return the path of an image."""
         return self.images / self.annotations.files[index]
 
     def stated_in(self, index: int) -> Path:
         """Return the file that states an image's size."""
-        del index
-        return self.annotations.source
+        sources = self.annotations.sources
+        return self.annotations.source if sources is None else Path(sources[index])
 
     def __getitem__(self, index: int) -> Sample:
         table = self.annotations
@@ -213,23 +250,27 @@ class AnnotatedDataset:
         return Sample(image, target, table.image_ids[index], size)
 
     def image(self, index: int) -> Tensor:
-        """Read an image, uint8 [3, H, W].
+        """Read an image, [channels, H, W].
 
         Raises:
-            FileNotFoundError, ValueError: it is missing, unreadable, or has another size than stated.
+            FileNotFoundError, ValueError: as of `ImageReader.read`.
         """
-        path = self.path(index)
-        image = read_image(path)
-        check_size(path, (image.shape[1], image.shape[2]), self.annotations.size(index), self.stated_in(index))
-        return image
+        return self.reader.read(self.file(index), self.annotations.size(index), self.stated_in(index))
 
     def masks(self, index: int) -> Masks:
-        """Decode the masks of an image's objects; all have one."""
+        """Decode the masks of an image's objects."""
         table, size = self.annotations, self.annotations.size(index)
         assert table.segmentations is not None
         objects = table.objects(index)
-        codes = [from_segmentation(table.segmentations.get(i, size), size) for i in objects]
-        return decode(codes, size, [table.name(i) for i in objects])
+        shapes = [table.segmentations.get(i, size) for i in objects]
+        empty = {"size": list(size), "counts": [size[0] * size[1]]}  # takes the place of an unknown mask
+        codes = [from_segmentation(empty if shape is None else shape, size) for shape in shapes]
+        masks = decode(codes, size, [table.name(i) for i in objects])
+        return replace(masks, known=torch.tensor([shape is not None for shape in shapes], dtype=torch.bool))
+
+    def complete(self) -> Annotations:
+        """Return the annotations with all segmentations, wherever masks are read from."""
+        return self.annotations
 
     @property
     def classes(self) -> list[str]:
@@ -244,7 +285,7 @@ class AnnotatedDataset:
     @property
     def has_masks(self) -> bool:
         """Whether samples carry masks."""
-        return self.annotations.segmentations is not None
+        return self._masks
 
     def ground_truth(self) -> dict[str, Any]:
         """Return `Annotations.to_coco`: what the file says about these images, without the skipped objects."""

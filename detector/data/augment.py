@@ -1,27 +1,25 @@
-"""Augment samples with albumentations, which no other file imports.
+"""Augment samples with albumentations.
 
 An `Augment` depends on the sample and the seed alone, not on the worker or on the samples before.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
+import albumentations as A
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from detector.data.remap import AxisMaps, move_pixels
-from detector.types import Masks, Sample, Size
-
-# Otherwise the import looks for a newer version over the network, and warns without one.
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-
-import albumentations as A
-import cv2
+from detector.data.extra import bends, check_transform, cuts, leaves, stays, was_applied
+from detector.data.remap import AxisMaps, bounds, move_pixels, rectangles
+from detector.data.transforms import Colour, Crop, CropTo, Resize, nearest, padded, resized
+from detector.types import Masks, Sample, Size, Target
 
 ROUNDING = 1e-3
 """A box side up to this, in pixels, is a rounding error: the box ends where the crop begins."""
@@ -29,6 +27,8 @@ ROUNDING = 1e-3
 
 class Augment:
     """Crop, flip, rotate, jitter the colours of and resize a sample, in this order; without arguments a no-op.
+
+    `Augment([1024], 1024, scale=(0.1, 2.0), fixed_size=(1024, 1024))` is the large-scale jitter of Ghiasi et al. 2021.
 
     Boxes are transformed as continuous coordinates, without rounding, and clipped to the crop; objects and proposals
     outside the crop are dropped. `original_size` stays the size of the file. What `target.extra` holds is selected with
@@ -38,15 +38,22 @@ class Augment:
         short_sizes: the shorter side is resized to one of these, drawn at random, in pixels; None keeps the size.
         max_size: but the longer side to at most this (Detectron2's `ResizeShortestEdge`); None: no limit.
         scale: [low, high], the range of a further random scale factor, which `max_size` does not limit.
+        fixed_size: [height, width] of the result, in pixels: the resized image is cropped to it, at a random place, and
+            padded with grey at the right and at the bottom. Boxes at the edge become the bounds of the mask that is
+            left; objects without a pixel of their mask, and boxes with a side below 1 pixel, are dropped. None: as it
+            was resized.
         horizontal_flip: probability.
         vertical_flip: probability.
         quarter_turns: rotate by 0, 90, 180 or 270 degrees with equal probability.
         crop: height and width of the crop are fractions of the image's, each drawn from [crop, 1]; None: no crop.
         colour: brightness, contrast and saturation jitter by up to this fraction, the hue by a tenth of it; 0: none.
-        extra: further transforms of albumentations, which support bounding boxes, between colour and resizing.
+            Images of other channels than RGB jitter in brightness and contrast only.
+        extra: further transforms of albumentations, between colour and resizing. Where one bends or turns edges, boxes
+            are the bounds of what has become of the mask, or of the whole box where there are no masks; where one
+            crops, boxes at the edge are the bounds of the mask that is left.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument out of range, or a transform that boxes and masks cannot follow.
     """
 
     def __init__(
@@ -55,6 +62,7 @@ class Augment:
         max_size: int | None = None,
         *,
         scale: Sequence[float] | None = None,
+        fixed_size: Sequence[int] | None = None,
         horizontal_flip: float = 0.0,
         vertical_flip: float = 0.0,
         quarter_turns: bool = False,
@@ -68,6 +76,8 @@ class Augment:
             raise ValueError(f"max_size {max_size} must not be less than short_sizes {list(short_sizes or ())}")
         if scale is not None and (len(scale) != 2 or not 0 < scale[0] <= scale[1]):
             raise ValueError(f"scale must be a range of positive numbers [low, high], not {list(scale)}")
+        if fixed_size is not None and (len(fixed_size) != 2 or min(fixed_size) < 1):
+            raise ValueError(f"fixed_size must be [height, width] in pixels, not {list(fixed_size)}")
         if crop is not None and not 0 < crop <= 1:
             raise ValueError(f"crop must be a fraction above 0 and up to 1, not {crop}")
         if not 0 <= colour < 1:
@@ -77,7 +87,7 @@ class Augment:
                 raise ValueError(f"{name} must be a probability, not {chance}")
         self.transforms: list[A.BasicTransform] = []
         if crop is not None:
-            self.transforms.append(_Crop(crop))
+            self.transforms.append(Crop(crop))
         if horizontal_flip:
             self.transforms.append(A.HorizontalFlip(p=horizontal_flip))
         if vertical_flip:
@@ -87,16 +97,40 @@ class Augment:
         if colour:
             limits = (1 - colour, 1 + colour)
             self.transforms.append(
-                A.ColorJitter(
-                    brightness=limits, contrast=limits, saturation=limits, hue=(-colour / 10, colour / 10), p=1.0
-                )
+                Colour(brightness=limits, contrast=limits, saturation=limits, hue=(-colour / 10, colour / 10), p=1.0)
             )
+        for transform in extra:
+            check_transform(transform)
+        self.extra = list(extra)
         self.transforms += extra
         if self.transforms or short_sizes is not None or scale is not None:
-            self.transforms.append(_Resize(short_sizes, max_size, scale))
+            self.transforms.append(Resize(short_sizes, max_size, scale))
+        self.fixed_size: Size | None = None
+        if fixed_size is not None:
+            self.fixed_size = fixed_size[0], fixed_size[1]
+            self.transforms.append(CropTo(self.fixed_size))
         # Boxes without area are dropped without an error; the field "index" says which remain.
         boxes = A.BboxParams("pascal_voc", label_fields=["index"], filter_invalid_bboxes=True, clip=True)
         self.compose = A.Compose(self.transforms, bbox_params=boxes) if self.transforms else None
+
+    def least_size(self, size: Size) -> Size:
+        """Return the size of the image of the shortest longer side that this can make of one of a size (height, width).
+
+        The transforms of `extra` count as if they kept the size.
+        """
+        if self.fixed_size is not None:
+            return self.fixed_size
+        least = size
+        for transform in self.transforms:
+            if isinstance(transform, Crop):
+                least = max(1, int(size[0] * transform.least + 0.5)), max(1, int(size[1] * transform.least + 0.5))
+            elif isinstance(transform, Resize):
+                if transform.short_sizes is not None:  # the squarer, the shorter the longer side
+                    ratio = min(max(1.0, least[1] / size[0]), size[1] / least[0])
+                    least = resized((1, ratio), min(transform.short_sizes), transform.max_size)
+                factor = 1.0 if transform.scale is None else transform.scale[0]
+                least = max(1, int(least[0] * factor + 0.5)), max(1, int(least[1] * factor + 0.5))
+        return least
 
     def __call__(self, sample: Sample, seed: int) -> Sample:
         """Transform a sample; all random choices follow from `seed`."""
@@ -109,28 +143,89 @@ class Augment:
         target, proposals = sample.target, sample.proposals
         boxes = target.boxes if proposals is None else torch.cat((target.boxes, proposals))
         data: dict[str, Any] = {
-            "image": np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy()),
+            "image": _in_unit(sample.image),
             "bboxes": boxes.numpy().astype(np.float64),
             "index": np.arange(len(boxes)),
         }
-        masked = target.masks is not None and len(target) > 0
-        follow = masked and not all(isinstance(t, _FOLLOWED) for t in self.transforms)
-        if follow:
+        follow = not all(_is_followed(t) for t in self.transforms)
+        if follow and len(target):
             data["masks"] = _coordinates(sample.size)
-        result = self.compose(**data)
-        image = torch.from_numpy(np.ascontiguousarray(result["image"])).permute(2, 0, 1)
+        try:
+            result = self.compose(**data)
+        except Exception as error:  # whatever the transforms of albumentations raise
+            reason = str(error) or type(error).__name__
+            raise ValueError(f"image {sample.id!r}, {sample.size[1]}x{sample.size[0]} pixels: {reason}") from error
+        pixels = result["image"] if sample.image.dtype == torch.uint8 else result["image"] * np.float32(255)
+        image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+        height, width = image.shape[1:]
+        if self.fixed_size is not None:
+            image = padded(image, self.fixed_size)
         kept = torch.as_tensor(np.asarray(result["index"]), dtype=torch.int64)
         boxes = torch.as_tensor(np.asarray(result["bboxes"]), dtype=torch.float32).reshape(-1, 4)
-        inside = (boxes[:, 2:] - boxes[:, :2] > ROUNDING).all(1)
+        inside = (boxes[:, 2:] - boxes[:, :2] > (ROUNDING if self.fixed_size is None else 1 - ROUNDING)).all(1)
         boxes, kept = boxes[inside], kept[inside]
         objects = kept < len(target)
         changed = target.select(kept[objects])
-        if changed.masks is not None:
-            maps = result["masks"] if follow else None
-            changed.masks = _moved(changed.masks, self.transforms, maps, (image.shape[1], image.shape[2]))
+        bent = any(was_applied(t) and bends(t) for t in self.extra)
+        shapes = changed.masks if changed.masks is not None or not bent else rectangles(changed.boxes, sample.size)
+        moved = None
+        if shapes is not None:
+            moved = _moved(shapes, self.transforms, result.get("masks"), (image.shape[1], image.shape[2]))
         if proposals is not None:
             proposals = boxes[~objects]
-        return replace(sample, image=image, target=replace(changed, boxes=boxes[objects]), proposals=proposals)
+        masks = None if target.masks is None else moved
+        changed = replace(changed, boxes=boxes[objects], masks=masks)
+        cut = self.fixed_size is not None or any(was_applied(t) and cuts(t) for t in self.extra)
+        if shapes is not None and moved is not None and cut:
+            changed = _bounded(changed, bounds(shapes), bounds(moved), bent, (height, width))
+        return replace(sample, image=image, target=changed, proposals=proposals)
+
+    def check(self, sample: Sample) -> None:
+        """Check that each of the `extra` transforms can be applied to images like this sample's.
+
+        Raises:
+            ValueError: one fails, or changes the channels or the type of the pixels; the message names it.
+        """
+        image = _in_unit(sample.image)
+        for transform in (leaf for t in self.extra for leaf in leaves(t)):
+            name = f"{type(transform).__name__} cannot be used on images of {image.shape[2]} channels"
+            always = deepcopy(transform)
+            always.p = 1.0
+            always.set_random_seed(0)
+            try:
+                after = always(image=image, bboxes=np.zeros((0, 4)))["image"]
+            except Exception as error:  # whatever it raises
+                raise ValueError(f"{name} like image {sample.id!r}: {str(error) or type(error).__name__}") from error
+            if after.dtype != image.dtype or after.shape[2:] != image.shape[2:]:
+                was, now = (f"{a.dtype} in {a.shape[2] if a.ndim > 2 else 1} channels" for a in (image, after))
+                raise ValueError(f"{name}: it makes {now} of {was}")
+
+
+def _bounded(
+    target: Target, before: NDArray[np.int64], after: NDArray[np.int64], bent: bool, size: tuple[int, int]
+) -> Target:
+    """Take the bounds of the visible pixels as boxes, and drop objects that have lost all of them.
+
+    Args:
+        target: the objects, as they were moved.
+        before: bounds of their pixels in the image as it was, [G, 4]; empty for an object that never had any, which is
+            kept as it is.
+        after: likewise as they were moved.
+        bent: whether edges are no longer rows and columns. Else only objects at the edge of the image get new boxes,
+            since of those a part may have been cut off.
+        size: height and width of the image without its padding.
+    """
+    had, has = (torch.from_numpy(b[:, 2] > b[:, 0]) for b in (before, after))
+    limits = torch.tensor([size[1], size[0]]) - ROUNDING
+    changed = has & (bent | (target.boxes[:, :2] < ROUNDING).any(1) | (target.boxes[:, 2:] > limits).any(1))
+    boxes = torch.where(changed[:, None], torch.from_numpy(after).float(), target.boxes)
+    return replace(target, boxes=boxes).select(has | ~had)
+
+
+def _in_unit(image: Tensor) -> NDArray[Any]:
+    """Return an image [D, H, W] as albumentations takes it, [H, W, D]: uint8, or floats in the unit 0..1."""
+    pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+    return pixels if pixels.dtype == np.uint8 else pixels / np.float32(255)
 
 
 def _coordinates(size: Size) -> NDArray[np.float32]:
@@ -149,17 +244,17 @@ def _moved(
     Args:
         masks: of the objects that are left.
         transforms: as they were applied last.
-        coordinates: what they made of `_coordinates`, for transforms that are not among `_FOLLOWED`.
+        coordinates: what they made of `_coordinates`, where a transform is not `_is_followed`.
         size: height and width of the result.
     """
     if not len(masks):
         return replace(masks, size=size)
     if coordinates is not None:
         rows, columns = (np.asarray(moved).astype(np.int64) - 1 for moved in coordinates)
-        return move_pixels(masks, rows, columns)
+        return replace(move_pixels(masks, rows, columns), size=size)
     maps = AxisMaps.identity(masks.size)
     for transform in transforms:
-        if not transform.params:  # it was not applied
+        if stays(transform) or not was_applied(transform):
             continue
         if isinstance(transform, A.HorizontalFlip):
             maps = maps.take(_ALL, _REVERSED)
@@ -167,117 +262,19 @@ def _moved(
             maps = maps.take(_REVERSED, _ALL)
         elif isinstance(transform, A.RandomRotate90):
             maps = maps.turn(transform.params["factor"])
-        elif isinstance(transform, _Crop):
+        elif isinstance(transform, Crop):
             maps = maps.take(*transform.params["window"])
-        elif isinstance(transform, _Resize):
+        elif isinstance(transform, Resize):
             before = (len(maps.rows), len(maps.columns))
-            maps = maps.take(
-                *(_nearest(*lengths) for lengths in zip(before, transform.params["new_size"], strict=True))
-            )
-    return maps.move(masks)
+            maps = maps.take(*(nearest(*lengths) for lengths in zip(before, transform.params["new_size"], strict=True)))
+    return replace(maps.move(masks), size=size)  # padding has no objects
 
 
 _ALL, _REVERSED = slice(None), slice(None, None, -1)
 
 
-def _nearest(length: int, new_length: int) -> NDArray[np.int64]:
-    """Return the pixels that `cv2.resize` takes of a row of `length` to make one of `new_length` of it."""
-    row = np.arange(length, dtype=np.float32)[None]
-    taken: NDArray[np.float32] = cv2.resize(row, (new_length, 1), interpolation=cv2.INTER_NEAREST_EXACT)[0]
-    return taken.astype(np.int64)
-
-
-def resized(size: tuple[int, int], short: int, longest: int | None) -> tuple[int, int]:
-    """Compute the resized height and width by Detectron2's rule: shorter side `short`, longer at most `longest`."""
-    scale = short / min(size)
-    if longest is not None and max(size) * scale > longest:
-        scale = longest / max(size)
-    return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
-
-
-class _Resize(A.DualTransform):  # type: ignore[misc]
-    """Resize image and masks; boxes do not change, as albumentations holds them as fractions of the image."""
-
-    _targets = (
-        A.core.type_definitions.Targets.IMAGE,
-        A.core.type_definitions.Targets.MASK,
-        A.core.type_definitions.Targets.BBOXES,
+def _is_followed(transform: Any) -> bool:
+    """Return whether a transform leaves all pixels where they are, or moves rows and columns as wholes."""
+    return stays(transform) or isinstance(
+        transform, A.HorizontalFlip | A.VerticalFlip | A.RandomRotate90 | Crop | Resize
     )
-
-    def __init__(self, short_sizes: Sequence[int] | None, max_size: int | None, scale: Sequence[float] | None) -> None:
-        super().__init__(p=1.0)
-        self.short_sizes = None if short_sizes is None else tuple(short_sizes)
-        self.max_size = max_size
-        self.scale = None if scale is None else tuple(scale)
-
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        del data
-        height, width = params["shape"][:2]
-        if self.short_sizes is not None:
-            short = self.py_random.choice(self.short_sizes)
-            height, width = resized((height, width), short, self.max_size)
-        if self.scale is not None:
-            factor = self.py_random.uniform(*self.scale)
-            height, width = int(height * factor + 0.5), int(width * factor + 0.5)
-        return {"new_size": (max(height, 1), max(width, 1))}
-
-    def apply(self, img: np.ndarray[Any, Any], new_size: tuple[int, int], **params: Any) -> np.ndarray[Any, Any]:
-        del params
-        if img.shape[:2] == new_size:
-            return img
-        # Averaging avoids aliasing where the image shrinks.
-        mode = cv2.INTER_AREA if new_size[0] < img.shape[0] else cv2.INTER_LINEAR
-        return cv2.resize(img, new_size[::-1], interpolation=mode)
-
-    def apply_to_mask(
-        self, mask: np.ndarray[Any, Any], new_size: tuple[int, int], **params: Any
-    ) -> np.ndarray[Any, Any]:
-        del params
-        if mask.shape[:2] == new_size:
-            return mask
-        return cv2.resize(mask, new_size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-
-    def apply_to_bboxes(self, bboxes: np.ndarray[Any, Any], **params: Any) -> np.ndarray[Any, Any]:
-        del params
-        return bboxes
-
-
-class _Crop(A.DualTransform):  # type: ignore[misc]
-    """Crop a window whose height and width are random fractions of the image's, each at least `least`."""
-
-    _targets = (
-        A.core.type_definitions.Targets.IMAGE,
-        A.core.type_definitions.Targets.MASK,
-        A.core.type_definitions.Targets.BBOXES,
-    )
-
-    def __init__(self, least: float) -> None:
-        super().__init__(p=1.0)
-        self.least = least
-
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        del data
-        window = []
-        for side in params["shape"][:2]:
-            length = max(1, int(side * self.py_random.uniform(self.least, 1) + 0.5))
-            start = self.py_random.randint(0, side - length)
-            window.append(slice(start, start + length))
-        return {"window": tuple(window)}
-
-    def apply(self, img: np.ndarray[Any, Any], window: tuple[slice, slice], **params: Any) -> np.ndarray[Any, Any]:
-        del params
-        return img[window]
-
-    def apply_to_bboxes(
-        self, bboxes: np.ndarray[Any, Any], window: tuple[slice, slice], **params: Any
-    ) -> np.ndarray[Any, Any]:
-        height, width = params["shape"][:2]
-        rows, columns = window
-        moved = bboxes.copy()
-        moved[:, [0, 2]] = (bboxes[:, [0, 2]] * width - columns.start) / (columns.stop - columns.start)
-        moved[:, [1, 3]] = (bboxes[:, [1, 3]] * height - rows.start) / (rows.stop - rows.start)
-        return moved
-
-
-_FOLLOWED = (A.ImageOnlyTransform, A.HorizontalFlip, A.VerticalFlip, A.RandomRotate90, _Crop, _Resize)
-"""Transforms that leave all pixels where they are, or move rows and columns as wholes."""

@@ -17,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.data.annotations import AnnotatedDataset, Annotations
+from detector.data.arrange import ClassChoice, Others, choose_classes
 from detector.data.coco_columns import Columns
-from detector.data.doubts import measured_areas, say_doubts
+from detector.data.doubts import measured_areas, say_doubts, without_impossible
 from detector.data.faults import Effect, collecting, note, refusing, sound
+from detector.data.image import ImageReader
 from detector.data.json_stream import stream_lists
 from detector.data.packed import Ids, Integers, Strings, starts_of
 from detector.types import DetectionDataset
@@ -32,6 +34,9 @@ LAYOUT = (
     "COCO's layout is a folder of images and one JSON with the lists `images`, `annotations` and `categories`: "
     "<data_dir>/coco/train2017/*.jpg and <data_dir>/coco/annotations/instances_train2017.json"
 )
+
+Areas = Literal["stated", "measured"]
+Crowds = Literal["regions", "objects"]
 
 LARGEST = 2**31 - 1
 """Pixels of an image at most: pycocotools counts them in 32 bits."""
@@ -46,13 +51,14 @@ class CocoDataset(AnnotatedDataset):
         keep_empty: keep images without objects, or with crowds only; false for training.
         masks: decode the masks, if the file has them.
         limit: use only the first `limit` of these images; None: all.
-        areas: as of `read_coco`.
-        crowds: as of `read_coco`.
+        classes, others: as of `detector.data.arrange.choose_classes`; None: all classes.
+        areas, crowds: as of `read_coco`.
+        reader: reads the images; None: one for RGB of 8 bits.
 
     Raises:
         FileNotFoundError: the folder, the file, or an image named in it does not exist.
         ValueError: the file is not JSON, not in COCO's format, or inconsistent; an image cannot be read, or its size is
-            not the one in the JSON (see `check_images`). The message names the file and the entry.
+            not the one in the JSON (see `ImageReader`). The message names the file and the entry.
     """
 
     def __init__(
@@ -63,31 +69,22 @@ class CocoDataset(AnnotatedDataset):
         keep_empty: bool = True,
         masks: bool = True,
         limit: int | None = None,
-        areas: Literal["stated", "measured"] = "stated",
-        crowds: Literal["regions", "objects"] = "regions",
+        classes: ClassChoice | None = None,
+        others: Others = "background",
+        areas: Areas = "stated",
+        crowds: Crowds = "regions",
+        reader: ImageReader | None = None,
     ) -> None:
-        folder, path = Path(images), Path(annotations)
-        table = read_coco(path, areas=areas, crowds=crowds)
-        table = _found(table, folder)
-        self._masks = masks and table.segmentations is not None and bool(table.segmentations.known.all())
-        if masks and table.segmentations is not None and not self._masks:
-            missing = int((~table.segmentations.known).sum())
-            log.warning(
-                "%s: %d of %d objects have no segmentation, so masks are not used", path, missing, len(table.ids)
-            )
-        super().__init__(table, folder, keep_empty=keep_empty, limit=limit)
-
-    @property
-    def has_masks(self) -> bool:
-        """Whether samples carry masks."""
-        return self._masks
+        table = find_images(read_coco(Path(annotations), areas=areas, crowds=crowds), Path(images))
+        table = table if classes is None else choose_classes(table, classes, others)
+        super().__init__(table, Path(images), keep_empty=keep_empty, masks=masks, limit=limit, reader=reader)
 
 
 def read_coco(
     path: Path,
     *,
-    areas: Literal["stated", "measured"] = "stated",
-    crowds: Literal["regions", "objects"] = "regions",
+    areas: Areas = "stated",
+    crowds: Crowds = "regions",
 ) -> Annotations:
     """Read the annotations of a COCO JSON.
 
@@ -117,7 +114,7 @@ def read_coco(
     if areas == "stated":
         _refuse_negative(table)
     say_doubts(table, crowds_kept=crowds == "regions", stated=areas == "stated")
-    table = _without_impossible(table)
+    table = without_impossible(table)
     return table if areas == "stated" else measured_areas(table)
 
 
@@ -129,9 +126,7 @@ def from_ground_truth(dataset: DetectionDataset) -> Annotations:
     return _table(source, truth["images"], truth["categories"], columns, "regions")
 
 
-def _table(
-    path: Path, images: Sequence[Any], classes: Sequence[Any], columns: Columns, crowds: Literal["regions", "objects"]
-) -> Annotations:
+def _table(path: Path, images: Sequence[Any], classes: Sequence[Any], columns: Columns, crowds: Crowds) -> Annotations:
     """Put the annotations in the order of the images, under labels."""
     categories = _categories(classes, path)
     entries = _images(images, path)
@@ -388,23 +383,11 @@ def _refuse_negative(table: Annotations) -> None:
         )
 
 
-def _without_impossible(table: Annotations) -> Annotations:
-    """Leave out objects whose box has no area, or lies outside the image."""
-    x1, y1, x2, y2 = table.corners().T
-    flat = (table.boxes[:, 2:] <= 0).any(1)
-    outside = ~flat & ((x2 <= x1) | (y2 <= y1))
-    skipped = {"outside the image": int(outside.sum()), "without area": int(flat.sum())}
-    if not any(skipped.values()):
-        return table
-    for kind, which in (("boxes without area", flat), ("boxes outside of their image", outside)):
-        note(kind, Effect.SKIPPED, (table.describe(i) for i in np.flatnonzero(which).tolist()))
-    reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items() if count)
-    log.warning("%s: skipped %d of %d boxes: %s", table.source, sum(skipped.values()), len(table.ids), reasons)
-    return table.select_objects(~(flat | outside))
+def find_images(table: Annotations, folder: Path) -> Annotations:
+    """Find the image files in a folder; a back-slash in a name may separate folders.
 
-
-def _found(table: Annotations, folder: Path) -> Annotations:
-    """Check that all images are there; a back-slash in a name may separate folders.
+    Returns:
+        the annotations with the names of the files that are there.
 
     Raises:
         FileNotFoundError: the folder or an image does not exist.

@@ -12,14 +12,23 @@ from detector.types import Batch, Sample
 def collate(samples: Sequence[Sample], stride: int = 32) -> Batch:
     """Pad samples with zeros at the right and at the bottom to one size and stack them.
 
-    That size is the largest height and the largest width, each rounded up to a multiple of `stride`.
+    That size is the largest height and the largest width, each rounded up to a multiple of `stride`. If images of some
+    samples are floats, those of 8 bits become floats, too, in the same unit.
 
     Raises:
-        ValueError: some samples have proposals, and others have none.
+        ValueError: some samples have proposals, and others have none; or they have other channels than the first.
     """
+    channels, dtype = samples[0].image.shape[0], samples[0].image.dtype
+    for sample in samples:
+        dtype = torch.promote_types(dtype, sample.image.dtype)
+        if sample.image.shape[0] != channels:
+            raise ValueError(
+                f"image {sample.id} has {sample.image.shape[0]} channels, and image {samples[0].id} of its batch "
+                f"{channels}; all images of a dataset must have equally many"
+            )
     height = _round_up(max(s.size[0] for s in samples), stride)
     width = _round_up(max(s.size[1] for s in samples), stride)
-    images = torch.zeros((len(samples), height, width, 3), dtype=torch.uint8).permute(0, 3, 1, 2)  # as the files are
+    images = torch.zeros((len(samples), height, width, channels), dtype=dtype).permute(0, 3, 1, 2)  # as the files are
     for image, sample in zip(images, samples, strict=True):
         h, w = sample.size
         image[:, :h, :w] = sample.image

@@ -1,47 +1,118 @@
-"""Open a dataset of one's own by its path: a COCO JSON or an image list of a VOC folder."""
+"""Open a dataset of one's own by its path: COCO's JSON, VOC's XML or YOLO's text files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
-from detector.data.coco import CocoDataset
-from detector.data.voc import VocDataset
+from detector.data.annotations import AnnotatedDataset
+from detector.data.arrange import ClassChoice, Others, choose_classes, split_images
+from detector.data.coco import Areas, Crowds
+from detector.data.image import ImageReader
+from detector.data.image_folder import Folders
+from detector.data.sources import Options, is_yolo, open_sources
+from detector.data.voc import AnnotatedVoc
+
+Paths = str | Path | Sequence[str | Path]
 
 
 def custom(
-    annotations: str | Path,
+    annotations: Paths | None = None,
     images: str | Path | None = None,
     *,
-    classes: Sequence[str] | None = None,
+    shared_images: str | Path | None = None,
+    shared_annotations: Paths | None = None,
+    part: Literal["train", "val"] = "train",
+    whole: Paths | None = None,
+    split: Sequence[float] | None = None,
+    val_share: float | None = None,
+    split_seed: int = 0,
+    classes: ClassChoice | None = None,
+    others: Others = "background",
+    areas: Areas = "stated",
+    crowds: Crowds = "regions",
+    voc_origin: int = 1,
+    unannotated: Literal["error", "empty"] = "error",
     keep_empty: bool = True,
     masks: bool = True,
     limit: int | None = None,
-) -> CocoDataset | VocDataset:
-    """Open a COCO JSON or a VOC folder, by the name of its annotation file.
+    reader: ImageReader | None = None,
+) -> AnnotatedDataset:
+    """Open annotations by the name of their file, and split, choose and join what they hold.
 
     Args:
-        annotations: a COCO JSON, `*.json`; or a list of images in VOC's layout, `FOLDER/ImageSets/Main/*.txt`, or
-            `FOLDER/ImageSets/Segmentation/*.txt`, which has masks.
-        images: the folder of a JSON's images; None: the folder of the JSON. Ignored with a VOC folder, whose images are
-            in its `JPEGImages`.
-        classes: the class names of a VOC folder by label; None: all that occur in it. Ignored with a JSON.
-        keep_empty, masks, limit: as of `CocoDataset` and `VocDataset`.
+        annotations: a COCO JSON, `*.json`; a list of images of a VOC folder, `FOLDER/ImageSets/Main/*.txt`, or
+            `FOLDER/ImageSets/Segmentation/*.txt`, which has masks; a folder of XML files, beside or below which the
+            images lie; or YOLO's `data.yaml`, of whose splits `part` is read. Several files of one of the first three
+            kinds are joined. None: a part of `whole`.
+        images: the folder of the images; None: that of each JSON, or `shared_images` (see `Folders`); beside the XML
+            files. YOLO's `data.yaml` names its own.
+        shared_images: a folder of other images that may hold these, too, such as the training images; None: none.
+        shared_annotations: the JSONs of those other images; None: they are not known.
+        part: `train` or `val`, the part of `whole`.
+        whole: annotations, as above, of images that are split into parts (see `detector.data.arrange.split_images`).
+        split: the shares of the parts train, val and perhaps others that are left alone, such as [0.8, 0.2].
+        val_share: in place of `split`: the share of the part val.
+        split_seed: of the random split.
+        classes, others: as of `choose_classes`; None: all classes that occur.
+        areas, crowds: of a JSON, as of `read_coco`.
+        voc_origin, unannotated: of XML files, as of `read_voc`.
+        keep_empty, masks, limit, reader: as of `AnnotatedDataset`.
 
     Raises:
         FileNotFoundError: a file does not exist.
-        ValueError: `annotations` is neither, or is malformed.
+        ValueError: the annotations are missing, neither of these, or malformed, or their images could be others of the
+            same names.
     """
-    path = Path(annotations)
-    if path.suffix == ".json":
-        folder = path.parent if images is None else Path(images)
-        return CocoDataset(folder, path, keep_empty=keep_empty, masks=masks, limit=limit)
-    absolute = path.absolute()
-    if path.suffix == ".txt" and absolute.parent.parent.name == "ImageSets":
-        folder = absolute.parent.parent.parent
-        with_masks = masks and absolute.parent.name == "Segmentation"
-        sets = [(folder.name, path.stem)]
-        return VocDataset(folder.parent, sets, classes=classes, keep_empty=keep_empty, masks=with_masks, limit=limit)
-    raise ValueError(
-        f"{path}: annotations must be a COCO file, *.json, or a list of a VOC folder, FOLDER/ImageSets/Main/*.txt"
+    shares = _shares(split, val_share)
+    given = whole if annotations is None else annotations
+    paths = [] if given is None else _paths(given)
+    own_splits = len(paths) == 1 and is_yolo(paths[0])
+    if annotations is None and shares is None and not own_splits:
+        raise ValueError(_missing(part, whole))
+    if annotations is not None and shares is not None and whole is None and part == "train":
+        raise ValueError(
+            "dataset.val_share and dataset.split divide the images of dataset.annotations=FILE; give that key in place "
+            "of dataset.train.annotations"
+        )
+    if annotations is None and images is None:
+        images = shared_images  # the parts of one file have one folder
+    given_folder, shared_folder = (None if p is None else Path(p) for p in (images, shared_images))
+    folders = Folders(given_folder, shared_folder, _paths(shared_annotations or []))
+    own = part if annotations is not None or shares is None else "train"
+    table, folder, instances = open_sources(paths, folders, Options(areas, crowds, voc_origin, unannotated, own))
+    table = table if classes is None else choose_classes(table, classes, others)
+    if annotations is None and shares is not None:
+        table = table.select(split_images(table, shares, split_seed)[("train", "val").index(part)])
+    if instances is None:
+        return AnnotatedDataset(table, folder, keep_empty=keep_empty, masks=masks, limit=limit, reader=reader)
+    masks = masks and instances
+    return AnnotatedVoc(table, folder, keep_empty=keep_empty, masks=masks, limit=limit, reader=reader)
+
+
+def _shares(split: Sequence[float] | None, val_share: float | None) -> list[float] | None:
+    if val_share is None:
+        return None if split is None else list(split)
+    if split is not None:
+        raise ValueError(f"dataset.val_share={val_share} and dataset.split={list(split)}: give one of them")
+    if not isinstance(val_share, int | float) or not 0 < val_share < 1:
+        raise ValueError(f"dataset.val_share must be a share above 0 and below 1, such as 0.2, not {val_share!r}")
+    return [1 - val_share, val_share]
+
+
+def _missing(part: str, whole: Paths | None) -> str:
+    if whole is not None:
+        return (
+            f"dataset.annotations={whole}: say which share of its images is held out for validation, "
+            "dataset.val_share=0.2; or give two files, dataset.train.annotations and dataset.val.annotations"
+        )
+    return (
+        f"dataset.{part}.annotations is not given: a COCO JSON, a list of a VOC folder "
+        "(FOLDER/ImageSets/Main/NAME.txt) or a folder of XML files. If there is one file for all images: "
+        "dataset.annotations=FILE dataset.val_share=0.2"
     )
+
+
+def _paths(annotations: Paths) -> list[Path]:
+    return [Path(p) for p in ([annotations] if isinstance(annotations, str | Path) else annotations)]

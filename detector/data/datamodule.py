@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning
 import torch
 from torch.utils.data import DataLoader
 
+from detector.data.augment import Augment
 from detector.data.collate import Collate
+from detector.data.epochs import epochs_of
+from detector.data.mixing import Mixing
 from detector.data.stream import Augmentation, Augmented, InOrder, Stream, default_workers, prepare_worker
 from detector.types import DetectionDataset, Sample
 
@@ -55,9 +59,14 @@ class DetectionDataModule(lightning.LightningDataModule):
         workers: processes that load images; None: `default_workers()`.
         stride: the padded height and width are multiples of it.
         seed: of the order and of the augmentation.
+        mixing: parts that put further training images into one, after `train_augment`.
+        repeat_threshold: images of classes in less than this share of the images are repeated within an epoch, by
+            LVIS's rule (`repeat_factors`); None: none is.
+        empty_share: at most this share of an epoch are images without objects; None: all that the training set has.
 
     Raises:
-        ValueError: a number is out of range, or the two sets have different classes.
+        ValueError: a number is out of range, the two sets have different classes, or a transform of an augmentation
+            cannot be applied to their images.
     """
 
     def __init__(
@@ -73,6 +82,9 @@ class DetectionDataModule(lightning.LightningDataModule):
         workers: int | None = None,
         stride: int = 32,
         seed: int = 0,
+        mixing: Sequence[Mixing] = (),
+        repeat_threshold: float | None = None,
+        empty_share: float | None = None,
     ) -> None:
         super().__init__()
         numbers = {"steps": steps, "batch_size": batch_size, "val_batch_size": val_batch_size, "stride": stride}
@@ -86,11 +98,19 @@ class DetectionDataModule(lightning.LightningDataModule):
                 f"the classes of the training set {list(train.classes)} differ from the validation set's "
                 f"{list(val.classes)}; both must list the same, in the same order of ids"
             )
+        for dataset, augment in ((train, train_augment), (val, val_augment)):
+            if dataset is not None and isinstance(augment, Augment) and augment.extra:
+                augment.check(dataset[0])
         self.train, self.val = train, val
         self.train_augment, self.val_augment = train_augment, val_augment
         self.steps, self.batch_size, self.val_batch_size = steps, batch_size, val_batch_size
         self.workers = default_workers() if workers is None else workers
         self.stride, self.seed = stride, seed
+        if train is not None:
+            for mix in mixing:
+                mix.prepare(train)
+        self.mixing = mixing
+        self.epochs = None if train is None else epochs_of(train, seed, repeat_threshold, empty_share)
 
     def train_dataloader(self) -> TrainLoader:
         """Make this process's training loader; when a run is resumed it starts at the next batch.
@@ -98,7 +118,7 @@ class DetectionDataModule(lightning.LightningDataModule):
         Raises:
             ValueError: there is no training set, or `batch_size` is not a multiple of the number of processes.
         """
-        if self.train is None:
+        if self.train is None or self.epochs is None:
             raise ValueError("there is no training set")
         rank, world_size = self._place()
         if self.batch_size % world_size:
@@ -106,9 +126,9 @@ class DetectionDataModule(lightning.LightningDataModule):
                 f"batch_size {self.batch_size} counts the images of all processes and must be a multiple of their "
                 f"number, {world_size}"
             )
-        stream = Stream(len(self.train), self.steps, self.batch_size, self.seed, rank=rank, world_size=world_size)
+        stream = Stream(self.epochs, self.steps, self.batch_size, rank=rank, world_size=world_size)
         return TrainLoader(
-            Augmented(self.train, self.train_augment, self.seed), stream, self.trainer, **self._options()
+            Augmented(self.train, self.train_augment, self.seed, self.mixing), stream, self.trainer, **self._options()
         )
 
     def val_dataloader(self) -> DataLoader[Sample]:

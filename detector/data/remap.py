@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from detector.types import Masks, Size
 
@@ -67,7 +68,7 @@ class AxisMaps:
             shown = window.take(self.rows[top:bottom] - row, 0).take(self.columns[left:right] - column, 1)
             pixels[begin : begin + shown.size] = shown.reshape(-1)
         size = len(self.rows), len(self.columns)
-        return Masks(torch.from_numpy(pixels), torch.from_numpy(moved), torch.from_numpy(offsets), size)
+        return Masks(torch.from_numpy(pixels), torch.from_numpy(moved), torch.from_numpy(offsets), size, masks.known)
 
 
 def _span(source: Indices, low: Indices, high: Indices) -> Indices:
@@ -92,7 +93,7 @@ def move_pixels(masks: Masks, rows: Indices, columns: Indices) -> Masks:
         moved[inside] = masks.window(i).numpy()[row[inside], column[inside]]
         pixels.append(torch.from_numpy(moved))
         corners.append((x.start, y.start))
-    return Masks.from_windows(pixels, corners, (rows.shape[0], rows.shape[1]))
+    return Masks.from_windows(pixels, corners, (rows.shape[0], rows.shape[1]), masks.known)
 
 
 def _blocks(values: Indices, reduce: np.ufunc) -> Indices:
@@ -106,3 +107,22 @@ def _around(near: NDArray[np.bool_]) -> slice:
     """Return the pixels from the first to the last of these blocks."""
     hit = np.flatnonzero(near)
     return slice(hit[0] * TILE, (hit[-1] + 1) * TILE) if len(hit) else slice(0, 0)
+
+
+def rectangles(boxes: Tensor, size: Size) -> Masks:
+    """Make masks [G] that fill all pixels that boxes [G, 4] touch, in an image of `size`."""
+    limits = torch.tensor([size[1], size[0], size[1], size[0]], dtype=torch.float32)
+    edges = torch.cat((boxes[:, :2].floor(), boxes[:, 2:].ceil()), 1).clamp(min=0).minimum(limits).long()
+    area = (edges[:, 2:] - edges[:, :2]).clamp(min=0).prod(1)
+    return Masks(torch.ones(int(area.sum()), dtype=torch.bool), edges, area.cumsum(0) - area, size)
+
+
+def bounds(masks: Masks) -> Indices:
+    """Return x1, y1, x2, y2 of the pixels of each mask, [G, 4]; zeros for one without any."""
+    found = np.zeros((len(masks), 4), np.int64)
+    for i, (x, y, _, _) in enumerate(masks.windows.tolist()):
+        window = masks.window(i).numpy()
+        columns, rows = (np.flatnonzero(window.any(axis)) for axis in (0, 1))
+        if len(rows):
+            found[i] = x + columns[0], y + rows[0], x + columns[-1] + 1, y + rows[-1] + 1
+    return found

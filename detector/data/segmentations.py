@@ -38,6 +38,11 @@ class Segmentations:
     codes: Strings
     """[M]: the run-length code as pycocotools packs it; empty where there is none"""
 
+    @classmethod
+    def none(cls, count: int) -> Segmentations:
+        """Make those of objects that have none."""
+        return cls(np.zeros(0), np.zeros(1, np.int64), np.zeros(count + 1, np.int64), Strings.pack([""] * count))
+
     def __len__(self) -> int:
         return len(self.codes)
 

@@ -21,6 +21,7 @@ from rich.progress import track
 
 from detector.data import scene
 from detector.data.coco import CocoDataset
+from detector.data.image import ImageReader
 
 OBJECTS = (3, 10)
 """the minimum and the maximum number of objects in an image"""
@@ -46,7 +47,7 @@ class ShapesDataset(CocoDataset):
         val: number of validation images.
         seed: of the generator.
         keep_empty: as of `CocoDataset`; without effect, since every image has objects.
-        masks: as of `CocoDataset`.
+        masks, reader: as of `CocoDataset`.
 
     Raises:
         ValueError: a parameter is out of range.
@@ -65,6 +66,7 @@ class ShapesDataset(CocoDataset):
         seed: int = 0,
         keep_empty: bool = True,
         masks: bool = True,
+        reader: ImageReader | None = None,
     ) -> None:
         if split not in ("train", "val"):
             raise ValueError(f"split must be 'train' or 'val', not {split!r}")
@@ -72,7 +74,7 @@ class ShapesDataset(CocoDataset):
             root, shares=shares, size_bins=size_bins, image_size=image_size, train=train, val=val, seed=seed
         )
         annotations = folder / "annotations" / f"instances_{split}.json"
-        super().__init__(folder / split, annotations, keep_empty=keep_empty, masks=masks)
+        super().__init__(folder / split, annotations, keep_empty=keep_empty, masks=masks, reader=reader)
 
 
 def generate(

@@ -1,63 +1,41 @@
 """Order the training samples by a function of the position alone, so that a run can be resumed at any batch.
 
-The samples of a run are one endless stream of epochs, each another permutation of the dataset.
+The samples of a run are one endless stream of epochs.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
+from detector.data.epochs import Epochs, Place
+from detector.data.mixing import Mixing
 from detector.types import DetectionDataset, Sample
 
 Augmentation = Callable[[Sample, int], Sample]
-
-
-@dataclass(frozen=True)
-class Place:
-    """The epoch and the index of a sample in the stream."""
-
-    epoch: int
-    index: int
-    """into the dataset"""
-
-
-@lru_cache(maxsize=2)
-def _permutation(seed: int, epoch: int, length: int) -> NDArray[np.int64]:
-    return np.random.default_rng((seed, epoch)).permutation(length)
-
-
-def place(position: int, length: int, seed: int) -> Place:
-    """Compute the epoch and index of the sample at `position` >= 0 in the stream over `length` samples."""
-    epoch, rest = divmod(position, length)
-    return Place(epoch, int(_permutation(seed, epoch, length)[rest]))
 
 
 class Stream(Sampler[list[Place]]):
     """Sample the batches of a whole run for one process.
 
     Args:
-        length: samples in the dataset.
+        epochs: the samples of each epoch.
         steps: batches in the run.
         batch_size: samples of a batch, over all processes.
-        seed: of the order.
         start: the first batch to yield; `len` counts from batch 0, as Lightning expects when it resumes.
         rank: the number of this process.
         world_size: the number of processes; each takes samples `rank`, `rank + world_size`, ... of each batch.
     """
 
     def __init__(
-        self, length: int, steps: int, batch_size: int, seed: int, *, start: int = 0, rank: int = 0, world_size: int = 1
+        self, epochs: Epochs, steps: int, batch_size: int, *, start: int = 0, rank: int = 0, world_size: int = 1
     ) -> None:
-        self.length, self.steps, self.batch_size, self.seed = length, steps, batch_size, seed
+        self.epochs, self.steps, self.batch_size = epochs, steps, batch_size
         self.start, self.rank, self.world_size = start, rank, world_size
 
     def __len__(self) -> int:
@@ -66,21 +44,42 @@ class Stream(Sampler[list[Place]]):
     def __iter__(self) -> Iterator[list[Place]]:
         for step in range(self.start, self.steps):
             positions = range(step * self.batch_size, (step + 1) * self.batch_size)
-            yield [place(p, self.length, self.seed) for p in positions[self.rank :: self.world_size]]
+            yield [self.epochs.place(p) for p in positions[self.rank :: self.world_size]]
 
 
 class Augmented(Dataset[Sample]):
-    """Read and augment the samples of a dataset by `Place`; the augmentation is seeded by (seed, epoch, index)."""
+    """Read, augment and mix the samples of a dataset by `Place`; all is seeded by (seed, epoch, index).
 
-    def __init__(self, dataset: DetectionDataset, augment: Augmentation, seed: int) -> None:
-        self.dataset, self.augment, self.seed = dataset, augment, seed
+    Repetitions of a sample within an epoch are seeded by their number, too.
+
+    Args:
+        dataset: the training set.
+        augment: called with each sample and a seed.
+        seed: of all random choices.
+        mixing: parts that put further samples into an image, one after the other; `prepare` has been called.
+    """
+
+    def __init__(
+        self, dataset: DetectionDataset, augment: Augmentation, seed: int, mixing: Sequence[Mixing] = ()
+    ) -> None:
+        self.dataset, self.augment, self.seed, self.mixing = dataset, augment, seed, mixing
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, where: Place) -> Sample:
-        key = np.random.SeedSequence((self.seed, where.epoch, where.index))
-        return self.augment(self.dataset[where.index], int(key.generate_state(1)[0]))
+        key = (self.seed, where.epoch, where.index)
+        repetition = (where.copy,) if where.copy else ()
+        own = np.random.SeedSequence(key, spawn_key=repetition)
+        sample = self.read(where.index, int(own.generate_state(1)[0]))
+        for number, mix in enumerate(self.mixing):
+            sequence = np.random.SeedSequence(key, spawn_key=(where.copy, number))
+            sample = mix(sample, self, np.random.default_rng(sequence))
+        return sample
+
+    def read(self, index: int, seed: int) -> Sample:
+        """Read and augment a sample."""
+        return self.augment(self.dataset[index], seed)
 
 
 class InOrder(Dataset[Sample]):

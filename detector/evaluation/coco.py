@@ -26,6 +26,9 @@ Records = dict[tuple[int, int], list[dict[str, Any]]]
 Quantity = Callable[[Sequence[ImageId], NDArray[np.float64]], NDArray[np.float64]]
 """(the image of each of N boxes, boxes [N, 4] as x1, y1, x2, y2 in pixels of the original image) -> [N], at least 0"""
 
+SAME_BOX = 0.5
+"""From this IoU of their boxes on, a detection is of an object whose mask is not known."""
+
 UNBOUNDED = 1e5**2
 """COCO's upper bound of an area, in square pixels."""
 
@@ -36,7 +39,8 @@ class Comparison(COCOeval):  # type: ignore[misc]  # pycocotools has no types
     pycocotools' own loading is not used: it overwrites `ignore` with `iscrowd`, takes a match with the annotation of id
     0 for no match, and fails without detections. Its matching and accumulation are used unchanged. `evalImgs` and
     `eval` are as pycocotools documents them; an `image_id` in them is a position in `images`. `truths` holds the
-    ground-truth records in the order of the columns of `ious`.
+    ground-truth records in the order of the columns of `ious`. Where a record has `unknown`, its mask is not known: it
+    overlaps entirely with detections whose box has at least `SAME_BOX` IoU with its own, and with no others.
     """
 
     def __init__(
@@ -60,6 +64,18 @@ class Comparison(COCOeval):  # type: ignore[misc]  # pycocotools has no types
             self.evaluate()
             self.accumulate()
 
+    def computeIoU(self, imgId: int, catId: int) -> Any:
+        """Compute the IoU of detections, best first, and ground truth."""
+        ious = super().computeIoU(imgId, catId)
+        truths = self._gts[imgId, catId]
+        unknown = [column for column, record in enumerate(truths) if record.get("unknown")]
+        if unknown and len(ious):
+            found = sorted(self._dts[imgId, catId], key=lambda record: -record["score"])[: len(ious)]
+            boxes = [np.array([r["bbox"] for r in records], np.float64) for records in (found, truths)]
+            same = coco_mask.iou(boxes[0], boxes[1][unknown], [0] * len(unknown)) >= SAME_BOX
+            ious[:, unknown] = same
+        return ious
+
     def _prepare(self) -> None:
         truths, detections = self._records
         self._gts = defaultdict(list, truths)
@@ -74,7 +90,8 @@ class CocoMetric(Metric):
     `segmentation` (under that output's name). An object's size is that of its annotation's `area`; without one, the
     area of its mask, else of its box.
 
-    In the mask metrics an object without a `segmentation` is ignored, as its mask is unknown.
+    In the mask metrics an object without a `segmentation` is ignored, as its mask is unknown: a detection of its box is
+    neither a true nor a false positive.
     """
 
     def areas(self) -> dict[str, tuple[float, float]]:
@@ -142,6 +159,7 @@ class CocoMetric(Metric):
                 record["area"] = annotation["area"] if "area" in annotation else _area(rle, annotation["bbox"])
                 if kind == "mask":
                     record["segmentation"] = rle or self._rectangle(annotation)
+                    record["unknown"] = rle is None and not crowd
                     record["ignore"] = int(record["ignore"] or rle is None)
                 records[position, annotation["category_id"]].append(record)
         return records

@@ -14,12 +14,15 @@ from torch import Tensor
 from detector.config.build import build_model, instantiate, takes_proposals
 from detector.config.resolve import PRECISIONS, Resolved, resolve
 from detector.data.collate import collate
+from detector.data.image import ImageReader
 from detector.models.folding import fold
 from detector.types import Objects, Sample, Target
 
 
 class Detector:
     """Detect objects in images with a trained model.
+
+    Its `reader` reads image files as in training.
 
     Args:
         checkpoint: a checkpoint of this project, or a source for `detector.weights.read_weights`.
@@ -65,12 +68,18 @@ class Detector:
         model = build_model(config)
         trained.load(model)
         self.model = fold(model).to(self.device)
+        node = config.dataset.get("reader")  # a dataset of the user's own may have none
+        self.reader: ImageReader = ImageReader() if node is None else instantiate(node)
         self.augment: Callable[[Sample, int], Sample] = instantiate(config.dataset.val_augment)
         self.size_divisibility: int = config.backbone.size_divisibility
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[Tensor]) -> list[Objects]:
-        """Return the detections in images, uint8 [3, H, W] RGB of any sizes, in pixels of each image."""
+        """Return the detections in images of any sizes, in pixels of each image.
+
+        Args:
+            images: as `self.reader` reads them: uint8 [3, H, W], RGB, unless the training's were others.
+        """
         samples = [self.augment(_unlabelled(image, i), 0) for i, image in enumerate(images)]
         with torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext():
             found = self.model(collate(samples, self.size_divisibility).to(self.device))

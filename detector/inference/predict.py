@@ -7,20 +7,22 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import track
 
-from detector.data.image import read_image
+from detector.data.image import ImageReader
 from detector.inference.detector import Detector
 from detector.types import Objects, Output, Size
 from detector.visualize import draw
 
-EXTENSIONS = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+EXTENSIONS = {".bmp", ".jp2", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 def image_files(path: Path) -> list[Path]:
     """List the images in a folder, or the one image if `path` is a file.
+
+    NumPy's arrays, `*.npy`, are images where the folder has no others.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
@@ -30,9 +32,9 @@ def image_files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise FileNotFoundError(f"input {str(path)!r}: no such file or folder")
-    images = sorted(p for p in path.iterdir() if p.suffix.lower() in EXTENSIONS)
+    images = sorted(p for p in path.iterdir() if p.suffix.lower() in EXTENSIONS) or sorted(path.glob("*.npy"))
     if not images:
-        raise ValueError(f"input {str(path)!r}: the folder has no images ({' '.join(sorted(EXTENSIONS))})")
+        raise ValueError(f"input {str(path)!r}: the folder has no images ({' '.join(sorted(EXTENSIONS))} .npy)")
     return images
 
 
@@ -58,8 +60,27 @@ def plain_detections(
     return rows
 
 
+def adapted_reader(trained: ImageReader, config: DictConfig) -> ImageReader:
+    """Return a detector's reader with the keys `range`, `exif` and `max_pixels` of `configs/predict.yaml`.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+    given = OmegaConf.to_container(config)
+    assert isinstance(given, dict)
+    return ImageReader(
+        trained.channels,
+        trained.range if given["range"] is None else given["range"],
+        trained.exif if given["exif"] is None else given["exif"],
+        trained.max_pixels if given["max_pixels"] is None else given["max_pixels"],
+    )
+
+
 def predict(config: DictConfig, overrides: Sequence[str], folder: Path, console: Console) -> None:
     """Detect objects in images: draw the detections on each, and write all to `detections.json`.
+
+    `images.json` says what boxes and masks refer to: the size of each image as it was read, whether that is upright or
+    as it is stored, and its EXIF orientation.
 
     Args:
         config: composed from `configs/predict.yaml`.
@@ -76,24 +97,33 @@ def predict(config: DictConfig, overrides: Sequence[str], folder: Path, console:
     if output.is_file() or output.resolve() == images[0].resolve().parent:
         raise ValueError(f"output {str(output)!r}: give a folder of its own, apart from the images (output=FOLDER)")
     detector = Detector(config.checkpoint, config.device, config.precision, config.norm_eps, config.trust)
+    reader = adapted_reader(detector.reader, config)
     output.mkdir(parents=True, exist_ok=True)
     stems = Counter(path.stem for path in images)
     found: dict[str, list[dict[str, object]]] = {}
+    pixels: dict[str, dict[str, object]] = {}
     unread: list[str] = []
     for path in track(images, "Detecting", console=console):
         try:
-            image = read_image(path)
+            image, orientation = reader.read(path), reader.orientation(path)
         except (ValueError, OSError) as error:
             unread.append(str(error))
             continue
         objects = detector([image])[0]
         size = (image.shape[1], image.shape[2])
+        kind = "as stored" if reader.exif is False else "upright"
+        pixels[path.name] = {"width": size[1], "height": size[0], "pixels": kind, "exif_orientation": orientation}
         found[path.name] = plain_detections(objects, detector.classes, size, detector.model.heads.outputs)
         name = path.stem if stems[path.stem] == 1 else path.name
         draw(image, objects, detector.classes, config.threshold).save(output / f"{name}.png")
     (output / "detections.json").write_text(json.dumps(found, indent=1) + "\n")
+    (output / "images.json").write_text(json.dumps(pixels, indent=1) + "\n")
     console.print(
         f"{sum(map(len, found.values()))} detections in {len(found)} images: {output}/detections.json", markup=False
     )
+    turned = sum(row["exif_orientation"] != 1 for row in pixels.values())
+    if turned:
+        kind = "as they are stored" if reader.exif is False else "upright, exif=false takes them as they are stored"
+        console.print(f"{turned} images are turned by EXIF (images.json); pixels are those {kind}", markup=False)
     if unread:
         raise ValueError(f"{len(unread)} of {len(images)} images could not be read: {'; '.join(unread[:3])}")

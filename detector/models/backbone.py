@@ -62,7 +62,7 @@ class Body(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Compute features [B, D, H / stride, W / stride] from [B, 3, H, W], fine to coarse."""
+        """Compute features [B, D, H / stride, W / stride] from images [B, D, H, W], fine to coarse."""
 
     def freeze(self, stages: Sequence[nn.Module], count: int) -> None:
         """Freeze the first `count` of `stages`: their parameters and their norms' statistics, for good.
@@ -136,7 +136,7 @@ class FPN(nn.Module):
         self.output = nn.ModuleList(conv(channels, 3) for _ in body.channels)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Compute levels [B, channels, H / stride, W / stride] from [B, 3, H, W], fine to coarse."""
+        """Compute levels [B, channels, H / stride, W / stride] from images [B, D, H, W], fine to coarse."""
         lateral = [_apply(layer, x) for layer, x in zip(self.lateral, self.body(image), strict=True)]
         merged = [lateral[-1]]
         for x in reversed(lateral[:-1]):
@@ -175,5 +175,5 @@ class SingleLevel(nn.Module):
         self.body = body
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Compute one level [B, channels, H / stride, W / stride] from [B, 3, H, W]."""
+        """Compute one level [B, channels, H / stride, W / stride] from images [B, D, H, W]."""
         return [self.body(image)[-1]]

@@ -16,7 +16,9 @@ PROBE = (128, 160)
 """Height and width of the image on which strides are measured; they differ, so that axes can be told apart."""
 
 
-def torchvision_model(name: str, weights: str | None = None, norm: Norm | None = None) -> nn.Module:
+def torchvision_model(
+    name: str, weights: str | None = None, norm: Norm | None = None, in_channels: int = 3
+) -> nn.Module:
     """Build a classification network of torchvision.
 
     Args:
@@ -24,6 +26,7 @@ def torchvision_model(name: str, weights: str | None = None, norm: Norm | None =
         weights: None for random ones, else as `detector.models.pretrained.read_pretrained` takes them.
         norm: makes the layers that replace its batch norms and take over their parameters, statistics, eps and
             momentum; None: none is replaced. Norms of other kinds stay.
+        in_channels: of the images; the first layer of ImageNet's weights is adapted, as of `ResNet`.
 
     Raises:
         ValueError: there is no such network, the weights do not fit, or `norm` makes layers without statistics, which
@@ -33,6 +36,7 @@ def torchvision_model(name: str, weights: str | None = None, norm: Norm | None =
     if name not in names:
         raise ValueError(f"backbone.name: torchvision has no {name!r}; take one of {', '.join(names)}")
     model: nn.Module = torchvision.models.get_model(name, weights=None)
+    pretrained.set_in_channels(model, in_channels)
     if weights is not None:
         pretrained.load_pretrained(model, pretrained.read_pretrained(name, weights), weights)
     if norm is not None:
@@ -66,22 +70,23 @@ class Extracted(Body):
     are permuted to [B, D, H, W].
 
     Args:
-        model: takes [B, 3, H, W]; torch.fx must be able to trace it.
+        model: takes [B, in_channels, H, W]; torch.fx must be able to trace it.
         nodes: where features are read, fine to coarse: the names of modules, such as `features.3`, or of single
             operations, as `torchvision.models.feature_extraction.get_graph_node_names` gives them.
         freeze_at: so many nodes, the finest first, are frozen with all modules that they depend on.
+        in_channels: of the images.
 
     Raises:
         ValueError: the model cannot be traced, a node does not exist, or gives no map of evenly spaced cells.
     """
 
-    def __init__(self, model: nn.Module, nodes: Sequence[str], freeze_at: int = 0) -> None:
+    def __init__(self, model: nn.Module, nodes: Sequence[str], freeze_at: int = 0, in_channels: int = 3) -> None:
         if not nodes or len(set(nodes)) != len(nodes):
             raise ValueError(f"nodes must be at least one name, none of them twice, got {list(nodes)}")
         _check_names(model, nodes)
         net = create_feature_extractor(model, list(nodes), suppress_diff_warning=True).eval()
         with torch.set_grad_enabled(freeze_at > 0):
-            found = net(torch.zeros(1, 3, *PROBE))
+            found = net(torch.zeros(1, in_channels, *PROBE))
         layouts = [_layout(node, found[node]) for node in nodes]
         super().__init__([channels for channels, _, _ in layouts], [stride for _, stride, _ in layouts])
         self.net, self.nodes = net.train(), tuple(nodes)
@@ -92,7 +97,7 @@ class Extracted(Body):
             self.freeze(parts := _behind(net, found[nodes[freeze_at - 1]]), len(parts))
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Compute the nodes' features [B, D, H / stride, W / stride] from [B, 3, H, W]."""
+        """Compute the nodes' features [B, D, H / stride, W / stride] from [B, in_channels, H, W]."""
         found = self.net(image)
         return [
             found[node].permute(0, 3, 1, 2) if last else found[node]

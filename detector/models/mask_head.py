@@ -171,14 +171,25 @@ class MaskHead(FurtherHead):
         self.predictor, self.mask_loss, self.crop, self.threshold = predictor, loss, crop, threshold
 
     def loss(self, pooled: Tensor, positives: Positives) -> dict[str, Tensor]:
-        """Compute the loss `mask`, averaged over RoIs and cells; arguments as of `FurtherHead.loss`."""
+        """Compute the loss `mask`, averaged over cells and over RoIs whose mask is known; see `FurtherHead.loss`."""
+        masks = [target.masks for target in positives.targets if target.masks is not None]
+        known = [m.known[match] for m, match in zip(masks, positives.match, strict=True)]
+        chosen, labels, boxes, matches = (
+            torch.cat(known).nonzero()[:, 0],
+            positives.labels,
+            positives.boxes,
+            positives.match,
+        )
+        if len(chosen) < len(labels):
+            pooled, labels = pooled[chosen], labels[chosen]
+            boxes = [box[k] for box, k in zip(boxes, known, strict=True)]
+            matches = [match[k] for match, k in zip(matches, known, strict=True)]
         logits = precise(self.predictor(pooled))
         side = logits.shape[-1]
-        masks = [target.masks for target in positives.targets if target.masks is not None]
-        images = zip(masks, positives.match, positives.boxes, strict=True)
+        images = zip(masks, matches, boxes, strict=True)
         targets = torch.cat([self.target(*image, side) for image in images])
-        # A sum, so that every parameter gets a (zero) gradient when no RoI is positive.
-        return {"mask": self.mask_loss.loss(logits, positives.labels, targets) / max(targets.numel(), 1)}
+        # A sum, so that every parameter gets a (zero) gradient when no RoI is positive, or no mask of one known.
+        return {"mask": self.mask_loss.loss(logits, labels, targets) / max(targets.numel(), 1)}
 
     def target(self, masks: Masks, match: Tensor, boxes: Tensor, side: int) -> Tensor:
         """Crop the matched ground-truth masks to the RoIs of one image.

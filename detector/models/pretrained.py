@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -9,6 +10,10 @@ from pickle import UnpicklingError
 import torch
 import torchvision
 from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
+
+RGB = 3
 
 
 def read_pretrained(name: str, weights: str) -> dict[str, Tensor]:
@@ -58,6 +63,8 @@ def read_pretrained(name: str, weights: str) -> dict[str, Tensor]:
 def load_pretrained(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Load a state dict into a module; counters of batches, which frozen norms do not have, are left out.
 
+    Where the module's first convolution takes images of other channels, that of `state` is adapted (`adapt_stem`).
+
     Args:
         module: has the names and shapes of `state`.
         state: from `read_pretrained`, without layers that `module` does not have.
@@ -68,6 +75,9 @@ def load_pretrained(module: nn.Module, state: Mapping[str, Tensor], source: str)
     """
     own = {k: v for k, v in module.state_dict().items() if not k.endswith("num_batches_tracked")}
     given = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    given, adapted = adapt_stems(given, own)
+    if adapted:
+        log.info("backbone weights %s: %s", source, adapted)
     missing, unexpected = [k for k in own if k not in given], [k for k in given if k not in own]
     if unexpected and not missing and all(_is_statistic(k) for k in unexpected):
         raise ValueError(
@@ -91,3 +101,66 @@ def load_pretrained(module: nn.Module, state: Mapping[str, Tensor], source: str)
 
 def _is_statistic(name: str) -> bool:
     return name.endswith((".running_mean", ".running_var"))
+
+
+def set_in_channels(network: nn.Module, channels: int) -> None:
+    """Replace the first convolution of a network for RGB images by one, with random weights, for other channels.
+
+    Args:
+        network: takes [B, 3, H, W].
+        channels: of the images.
+
+    Raises:
+        ValueError: there is no convolution of three channels.
+    """
+    if channels == RGB:
+        return
+    convs = ((n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d) and m.in_channels == RGB)
+    name, conv = next(convs, ("", None))
+    if conv is None:
+        raise ValueError(f"in_channels={channels}: {type(network).__name__} has no convolution on RGB to replace")
+    new = nn.Conv2d(
+        channels,
+        conv.out_channels,
+        conv.kernel_size,  # type: ignore[arg-type]
+        conv.stride,  # type: ignore[arg-type]
+        conv.padding,  # type: ignore[arg-type]
+        conv.dilation,  # type: ignore[arg-type]
+        bias=conv.bias is not None,
+    )
+    nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+    parent, _, last = name.rpartition(".")
+    setattr(network.get_submodule(parent), last, new)
+
+
+def adapt_stem(weight: Tensor, channels: int) -> Tensor:
+    """Adapt the filters of a convolution on RGB, [D, 3, h, w], to other channels, as timm's `adapt_input_conv`.
+
+    For one channel the three are summed: a grey image gives what it gave as RGB. For others they are repeated and
+    scaled by 3 / channels, so that activations keep their size.
+    """
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    repeated = weight.repeat(1, -(-channels // RGB), 1, 1)[:, :channels]
+    return repeated if channels == RGB else repeated * (RGB / channels)
+
+
+def adapt_stems(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """Adapt convolutions on RGB in a state dict to a network for images of other channels.
+
+    Args:
+        state: the weights to load.
+        own: the network's state dict.
+
+    Returns:
+        the weights, and what was done, to print; empty if nothing was.
+    """
+    adapted, notes = dict(state), []
+    for key, weight in state.items():
+        wanted = own[key].shape if key in own else weight.shape
+        rest = weight.ndim == 4 and wanted[:1] + wanted[2:] == weight.shape[:1] + weight.shape[2:]
+        if rest and weight.shape[1] == RGB and wanted[1] != RGB:
+            adapted[key] = adapt_stem(weight, wanted[1])
+            how = "summed" if wanted[1] == 1 else f"repeated and scaled by 3/{wanted[1]}"
+            notes.append(f"{key}: the filters of R, G and B are {how}, for {wanted[1]} channels")
+    return adapted, "; ".join(notes)

@@ -14,21 +14,35 @@ from detector.types import Batch, Objects, Size
 
 
 class Normalize(nn.Module):
-    """Normalise uint8 RGB images; padding is zero *after* normalising.
+    """Normalise images; padding is zero *after* normalising.
 
     Args:
         mean, std: of each channel, in 0..255.
+
+    Raises:
+        ValueError: they are not of equally many channels.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
+        if len(mean) != len(std):
+            raise ValueError(f"mean and std must have a number for each channel, not {len(mean)} and {len(std)}")
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
         self.mean: Tensor
         self.std: Tensor
 
     def forward(self, images: Tensor, sizes: Sequence[Size]) -> Tensor:
-        """Normalise uint8 [B, 3, H, W] of given sizes before padding to float [B, 3, H, W], channels_last."""
+        """Normalise uint8 or float [B, D, H, W] of given sizes before padding to float [B, D, H, W], channels_last.
+
+        Raises:
+            ValueError: the images have another number of channels.
+        """
+        if images.shape[1] != len(self.mean):
+            raise ValueError(
+                f"the images have {images.shape[1]} channels, but model.normalize.mean and std have {len(self.mean)} "
+                "numbers; dataset.channels must be the number of channels"
+            )
         normal = (images.to(self.mean.dtype) - self.mean) / self.std
         for image, (height, width) in zip(normal, sizes, strict=True):
             image[:, height:] = 0

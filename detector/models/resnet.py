@@ -29,6 +29,7 @@ class ResNet(Body):
             instead of in its 3×3 (torchvision).
         dilation: of the 3×3 convolutions of res5, the last residual stage, 1 or 2. With 2 res5 does not stride, so that
             its cells are 16 pixels apart ("DC5", Detectron2's RES5_DILATION).
+        in_channels: of the images; the stem of ImageNet's weights is adapted (`detector.models.pretrained.adapt_stem`).
 
     Raises:
         ValueError: an argument is out of range, or the weights do not fit.
@@ -43,6 +44,7 @@ class ResNet(Body):
         depth: int = 4,
         stride_in_1x1: bool = False,
         dilation: int = 1,
+        in_channels: int = 3,
     ) -> None:
         if not 1 <= depth <= 4:
             raise ValueError(f"depth is the number of residual stages, 1 to 4, got {depth}")
@@ -50,7 +52,7 @@ class ResNet(Body):
             raise ValueError(
                 f"dilation of the last residual stage must be 1, or 2 with depth=4, got {dilation=}, {depth=}"
             )
-        net = _network(name, norm, weights, stride_in_1x1)
+        net = _network(name, norm, weights, stride_in_1x1, in_channels)
         if dilation == 2:
             _dilate(net.layer4)
         widest, last = net.inplanes, 16 if dilation == 2 else 32
@@ -62,7 +64,7 @@ class ResNet(Body):
         self.freeze([self.stem, *(self.get_submodule(stage) for stage in self.stages)], freeze_at)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Compute the residual stages' outputs C2, C3, ... at strides 4, 8, ... from [B, 3, H, W]."""
+        """Compute the residual stages' outputs C2, C3, ... at strides 4, 8, ... from [B, in_channels, H, W]."""
         conv, norm, *rest = self.stem
         x = conv_norm(conv, norm, image)
         for layer in rest:
@@ -110,7 +112,9 @@ def _run(stage: nn.Module, x: Tensor) -> Tensor:
     return x
 
 
-def _network(name: str, norm: Norm, weights: str | None, stride_in_1x1: bool) -> torchvision.models.ResNet:
+def _network(
+    name: str, norm: Norm, weights: str | None, stride_in_1x1: bool, in_channels: int = 3
+) -> torchvision.models.ResNet:
     """Build torchvision's network without its classifier."""
     models = torchvision.models
     names = [n for n in models.list_models(models) if models.get_model_builder(n).__module__ == models.resnet.__name__]
@@ -123,6 +127,7 @@ def _network(name: str, norm: Norm, weights: str | None, stride_in_1x1: bool) ->
             f"backbone.name: {name!r} is no ResNet of torchvision; take one of {', '.join([RESNET10, *names])}"
         )
     net.fc = nn.Identity()
+    pretrained.set_in_channels(net, in_channels)
     if weights is not None:
         state = pretrained.read_pretrained(name, weights)
         pretrained.load_pretrained(net, {k: v for k, v in state.items() if not k.startswith("fc.")}, weights)

@@ -18,15 +18,16 @@ class VGG16(Body):
     Args:
         weights: None for random ones, else as `detector.models.pretrained.read_pretrained` takes them.
         freeze_at: stages, of the five between the max-pools, that are frozen (Fast R-CNN, section 4.5: 2).
+        in_channels: of the images; the first layer of ImageNet's weights is adapted, as of `ResNet`.
 
     Raises:
         ValueError: `freeze_at` is out of range, or the weights do not fit.
     """
 
-    def __init__(self, weights: str | None = None, freeze_at: int = 0) -> None:
+    def __init__(self, weights: str | None = None, freeze_at: int = 0, in_channels: int = 3) -> None:
         super().__init__([STAGES[-1][0]], [2 ** (len(STAGES) - 1)])
         stages = []
-        inputs = 3
+        inputs = in_channels
         for width, count in STAGES:
             layers: list[nn.Module] = []
             for _ in range(count):
@@ -46,7 +47,7 @@ class VGG16(Body):
         self.freeze([self.conv1, self.conv2, self.conv3, self.conv4, self.conv5], freeze_at)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Compute one feature [B, 512, H / 16, W / 16] from [B, 3, H, W]."""
+        """Compute one feature [B, 512, H / 16, W / 16] from [B, in_channels, H, W]."""
         return [self.conv5(self.conv4(self.conv3(self.conv2(self.conv1(image)))))]
 
 

@@ -15,13 +15,14 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 import ops
-from detector.config.build import build_collector, build_metrics, instantiate
+from detector.config.build import build_collector, build_metrics, build_mixing, instantiate
 from detector.config.compose import command_overrides
 from detector.config.resolve import AUTO, Resolved, resolve
 from detector.data.datamodule import DetectionDataModule
 from detector.training.callbacks import Clock, CsvLogger, Interruption, RoILevels
 from detector.training.evaluate import available_metrics, evaluate, make_trainer, write_metrics
 from detector.training.folder import COMMAND, train_command
+from detector.training.normalisation import check_smallest_image, watch_batch_norms
 from detector.training.resume import checkpoint_to_resume, run_folder_of
 from detector.training.task import DetectionTask
 from detector.weights import changed_settings
@@ -98,7 +99,12 @@ def fit(
         workers=config.workers,
         stride=config.backbone.size_divisibility,
         seed=config.seed,
+        mixing=build_mixing(config.dataset),
+        repeat_threshold=config.dataset.get("repeat_threshold"),
+        empty_share=config.dataset.get("empty_share"),
     )
+    if data.epochs is not None and data.epochs.chosen:
+        console.print(data.epochs.summary())
     backend = ops.backend()
     console.print(f"Operators: {backend.name} ({backend.reason}); precision: {config.trainer.precision}")
     data_ready = time.perf_counter()
@@ -161,6 +167,9 @@ def fit(
         logger=[CsvLogger(folder, start), *loggers],
         callbacks=callbacks,
     )
+    watch_batch_norms(model)
+    images = config.schedule.batch_size // trainer.world_size
+    check_smallest_image(model.backbone, resolved.datasets["train"], data.train_augment, images, data.stride)
     if trainer.is_global_zero:
         OmegaConf.save(config, folder / "config.yaml", resolve=True)
         if command is not None:

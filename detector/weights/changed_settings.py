@@ -11,9 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 
 CONVENTIONS = (
     *("norm", "pooler", "backbone", "model.normalize", "model.proposer.anchors", "model.proposer.bbox_reg_weights"),
-    *("model.heads.bbox_reg_weights", "model.heads.box_head.bbox_reg_weights"),
+    *("model.heads.bbox_reg_weights", "model.heads.box_head.bbox_reg_weights", "dataset.val_augment"),
 )
-"""Sections of the configuration that determine how weights are used: normalisation, pooling, anchors, box deltas."""
+"""Sections of the configuration that determine how weights are used: normalisation, pooling, anchors, box deltas, the
+size of the images."""
 
 TRAINING_KEYS = ("weights", "freeze_at")
 """Keys of the backbone that concern its training only, and are not compared."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from detector.models.heads import FurtherHead
+from detector.models.pretrained import adapt_stems
 from detector.weights.conversion import PLACEHOLDER, PretrainedWeights, abbreviate
 
 COUNTER = ".num_batches_tracked"
@@ -28,11 +29,15 @@ class LoadReport:
     """why they were not loaded"""
     added: list[str] = field(default_factory=list)
     """further heads that the weights do not have, which keep their random weights as well"""
+    adapted: str = ""
+    """what was done to the first convolution, for images of other channels"""
 
     def __str__(self) -> str:
         text = f"weights: {self.loaded} tensors from {self.source}"
         if self.reinitialized:
             text += f"; randomly initialized for {self.reason}: {', '.join(self.reinitialized)}"
+        if self.adapted:
+            text += f"; {self.adapted}"
         if self.added:
             text += f"; randomly initialized, since the weights have no such head: {', '.join(self.added)}"
         return text
@@ -48,6 +53,7 @@ def load_weights(model: nn.Module, pretrained: PretrainedWeights, classes: Seque
     - Other classes: the predictors keep their random weights.
 
     All other tensors are loaded; none may be missing or left over. A model without a trainable RPN keeps its proposer.
+    A first convolution on RGB is adapted to a model for images of other channels.
     A further head of which the weights have no tensor, such as one added for fine-tuning, keeps its random weights.
 
     Args:
@@ -60,6 +66,7 @@ def load_weights(model: nn.Module, pretrained: PretrainedWeights, classes: Seque
     """
     own, further = model.state_dict(), _further(model)
     state = {k: v for k, v in pretrained.state.items() if k in own or not k.endswith(COUNTER)}
+    state, adapted = adapt_stems(state, {k: v for k, v in own.items() if k.startswith("backbone.")})
     if not any(k.startswith("proposer.head.") for k in own):  # proposals from a file, or a frozen RPN
         state = {k: v for k, v in state.items() if not k.startswith("proposer.")}
         state |= {k: v for k, v in own.items() if k.startswith("proposer.")}
@@ -85,7 +92,7 @@ def load_weights(model: nn.Module, pretrained: PretrainedWeights, classes: Seque
     model.load_state_dict(model.state_dict() | state)
     made = sorted({_module(k) for k in own} & reinitialized)
     reason = _reason(pretrained, classes) if made else ""
-    return LoadReport(pretrained.source, len(state), made, reason, [head.rstrip(".") for head in added])
+    return LoadReport(pretrained.source, len(state), made, reason, [head.rstrip(".") for head in added], adapted)
 
 
 def _module(key: str) -> str:

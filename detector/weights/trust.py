@@ -13,6 +13,8 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 import ops
+from detector.data.extra import PACKAGE as ALBUMENTATIONS
+from detector.data.extra import is_transform
 
 DATA_DIR = "${data_dir}"
 """The only interpolation allowed in a checkpoint: the parent folder of datasets, which can be moved."""
@@ -22,6 +24,9 @@ FACTORIES = frozenset(
         "detector.data.augment.Augment",
         "detector.data.coco.CocoDataset",
         "detector.data.custom.custom",
+        "detector.data.image.ImageReader",
+        "detector.data.mixing.CopyPaste",
+        "detector.data.mixing.Mosaic",
         "detector.data.shapes.ShapesDataset",
         "detector.data.voc.VocDataset",
         "detector.masks.MaskOutput",
@@ -40,7 +45,7 @@ FACTORIES = frozenset(
     }
 )
 """Functions and classes that a checkpoint may build, besides operators of `ops`, classes of `detector.models` (such as
-a head's `Output`), `nn.Module`s and optimisers."""
+a head's `Output`), `nn.Module`s, optimisers, and transforms of albumentations that take plain arguments only."""
 
 MODULES = ("torch.nn.modules.", "torchvision.ops.")
 """Prefixes of the modules whose `nn.Module`s a checkpoint may build."""
@@ -48,7 +53,7 @@ MODULES = ("torch.nn.modules.", "torchvision.ops.")
 _trusted: set[str] = set()
 
 
-OWN = ("detector", "ops", "torch", "torchvision", "lightning", "hydra", "omegaconf", "numpy")
+OWN = ("detector", "ops", "torch", "torchvision", "albumentations", "lightning", "hydra", "omegaconf", "numpy")
 """Packages that a checkpoint may build chosen parts of only, and that `trust` does not open."""
 
 
@@ -95,6 +100,8 @@ def _is_allowed(target: str) -> bool:
         return True
     if module == "ops":
         return name in ops.__all__
+    if module == ALBUMENTATIONS:
+        return is_transform(name)
     if module.startswith("detector.evaluation."):
         found = getattr(importlib.import_module(module), name)
         return isinstance(found, type) and found.__module__.startswith("detector.evaluation.")
@@ -135,8 +142,8 @@ def check_targets(config: Mapping[str, Any], source: str, new_run: bool = False)
             raise ValueError(f"{source}: {key} = {value!r} is not there in this version ({error})") from error
         if not allowed:
             raise ValueError(_refusal(value, key, source, new_run))
-        if value.startswith("detector.data.") and not key.startswith("dataset."):
-            raise ValueError(f"{source}: {key} = {value!r}: datasets are built under `dataset` only")
+        if value.startswith(("detector.data.", f"{ALBUMENTATIONS}.")) and not key.startswith("dataset."):
+            raise ValueError(f"{source}: {key} = {value!r}: datasets and augmentations are built under `dataset` only")
     for key, node in _nodes(config):
         if "_args_" in node:
             raise ValueError(f"{source}: {key}._args_ is not allowed: give arguments by name")

@@ -13,7 +13,7 @@ from omegaconf.errors import ReadonlyConfigError
 
 from detector.config import build
 from detector.config.conventions import apply_conventions
-from detector.config.resolve import _trained_config, resolve, with_classes
+from detector.config.resolve import resolve, with_classes
 from detector.config.trained import open_checkpoint
 from detector.training.resume import differences
 from detector.weights import trust
@@ -239,15 +239,6 @@ def test_torchvision_weights_do_not_depend_on_the_dataset(tmp_path: Path) -> Non
     torch.save({"aligned_rcnn": {"format": FORMAT, "config": {}}, "state_dict": {}}, tmp_path / "own.pth")
     with pytest.raises(ValueError, match=r"own\.pth.*rename it to \*\.ckpt"):
         open_checkpoint(tmp_path / "own.pth")
-
-
-@pytest.mark.parametrize("mark", ["", "++"])
-def test_an_augmentation_given_for_foreign_weights_is_used(tmp_path: Path, mark: str) -> None:
-    trained = open_checkpoint(torchvision_file(tmp_path))
-    own = f"{mark}dataset.val_augment.short_sizes=[96]"
-    for overrides, sizes in (([own], [96]), ([], [800])):
-        config = compose_config("checkpoint=x.pth", "dataset=coco", *overrides, name="evaluate")
-        assert list(_trained_config(config, trained, overrides).dataset.val_augment.short_sizes) == sizes
 
 
 @pytest.mark.parametrize("name", ["os", "torch", "detector.models", "subprocess", "a-b", ""])

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from detector.data.augment import Augment, resized
+from detector.data.augment import Augment
+from detector.data.transforms import resized
 from detector.types import Masks, Sample, Target
 from tests.conftest import dense
 
@@ -171,6 +172,43 @@ def test_images_without_objects_masks_or_proposals():
     assert Augment([20])(given, 0).proposals.shape == (2, 4)
 
 
+def test_large_scale_jitter_crops_and_pads_to_a_fixed_size():
+    augment = Augment([64], 64, scale=(0.1, 2.0), fixed_size=(48, 64), horizontal_flip=0.5)
+    wide = 0
+    for seed in range(40):
+        before = sample()
+        before.target.boxes = BOXES.round()  # as the masks are
+        after = augment(before, seed)
+        assert after.size == after.target.masks.size == (48, 64)
+        assert after.image.dtype == torch.uint8
+        sides = after.target.boxes[:, 2:] - after.target.boxes[:, :2]
+        assert bool((sides >= 0.99).all())
+        assert bool((after.target.boxes >= 0).all())
+        assert bool((after.target.boxes <= torch.tensor([64, 48, 64, 48])).all())
+        for box, mask in zip(after.target.boxes, dense(after.target.masks), strict=True):
+            rows, columns = torch.nonzero(mask.any(1))[:, 0], torch.nonzero(mask.any(0))[:, 0]
+            tight = torch.tensor([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+            assert (box - tight).abs().max() <= 1
+        whole = after.target.boxes[after.target.labels == 1]  # the object that fills the image shows where it is
+        right, bottom = (whole[0, 2:] + 0.5).int().tolist()
+        assert bool((after.image[:, bottom:] == 128).all())
+        assert bool((after.image[:, :, right:] == 128).all())
+        assert not bool((after.image[:, :bottom, :right] == 128).all())
+        wide += (bottom, right) == (48, 64)
+    assert 10 < wide < 30
+
+
+def test_large_scale_jitter_drops_what_has_no_pixel_left():
+    small = sample()
+    small.target = Target(
+        torch.tensor([[10.0, 10, 13, 13], [20.0, 20, 60, 40]]), torch.tensor([7, 8]), *torch.zeros(2, 2).bool(),
+        Masks.from_dense(torch.stack([(torch.arange(60) == 11).expand(40, 60) & (torch.arange(40) == 11)[:, None],
+                                      (torch.arange(60) >= 20).expand(40, 60)]), (40, 60)),
+    )  # fmt: skip
+    for factor, left in ((1.0, [7, 8]), (0.2, [8])):
+        assert Augment(scale=(factor, factor), fixed_size=(40, 60))(small, 0).target.labels.tolist() == left
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -179,6 +217,8 @@ def test_images_without_objects_masks_or_proposals():
         ({"short_sizes": [800], "max_size": 600}, "max_size 600"),
         ({"scale": (2.0, 1.0)}, "scale"),
         ({"crop": 0.0}, "crop"),
+        ({"fixed_size": [100]}, "fixed_size"),
+        ({"fixed_size": [100, 0]}, "fixed_size"),
         ({"colour": 1.5}, "colour"),
         ({"horizontal_flip": 1.5}, "horizontal_flip"),
     ],
@@ -199,7 +239,9 @@ def many_objects(seed: int) -> Sample:
     corners = rng.uniform(0, 0.7, (12, 2)) * size[::-1]
     boxes = np.concatenate((corners, corners + rng.uniform(2, 0.3 * np.array(size[::-1]), (12, 2))), 1)
     flags = torch.zeros(12, dtype=torch.bool)
-    target = Target(torch.tensor(boxes).float(), torch.arange(12), flags, flags, Masks.from_dense(masks, size))
+    held = Masks.from_dense(masks, size)
+    held.known = torch.arange(12) % 3 > 0
+    target = Target(torch.tensor(boxes).float(), torch.arange(12), flags, flags, held)
     image = torch.from_numpy(rng.integers(0, 256, (3, *size), dtype=np.uint8))
     return Sample(image, target, seed, size)
 
@@ -210,6 +252,7 @@ def many_objects(seed: int) -> Sample:
         Augment([40, 57, 111], 130, horizontal_flip=0.5),
         Augment(horizontal_flip=0.5, vertical_flip=0.5, quarter_turns=True, crop=0.3, scale=(0.3, 2.5)),
         Augment([64], quarter_turns=True, extra=[A.GaussNoise(p=1.0)]),
+        Augment([90], scale=(0.3, 2.0), fixed_size=(70, 80), horizontal_flip=0.5),
         Augment([64], crop=0.6, horizontal_flip=0.5, extra=[A.Affine(rotate=(-40, 40), scale=(0.6, 1.5), p=1.0)]),
         Augment(quarter_turns=True, extra=[A.ElasticTransform(alpha=40, sigma=5, p=1.0), A.Perspective(p=0.5)]),
     ],
@@ -226,9 +269,12 @@ def test_masks_go_where_albumentations_moves_whole_ones(augment):
         masks = dense(before.target.masks).numpy().astype(np.uint8)
         image = np.ascontiguousarray(before.image.permute(1, 2, 0).numpy())
         whole = augment.compose(image=image, masks=masks, bboxes=before.target.boxes.numpy(), index=np.arange(12))
-        assert np.array_equal(after.image.permute(1, 2, 0).numpy(), whole["image"])
+        height, width = whole["image"].shape[:2]  # what is beyond is padding
+        assert np.array_equal(after.image.permute(1, 2, 0).numpy()[:height, :width], whole["image"])
         expected = torch.from_numpy(np.stack(whole["masks"])).bool()[after.target.labels]
         assert after.target.masks.size == after.size
-        assert torch.equal(dense(after.target.masks), expected)
+        assert torch.equal(dense(after.target.masks)[:, :height, :width], expected)
+        assert dense(after.target.masks).sum() == expected.sum()
+        assert torch.equal(after.target.masks.known, after.target.labels % 3 > 0)
         moved += int(expected.any(2).any(1).sum())
     assert moved > 50

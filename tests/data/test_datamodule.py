@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 from detector.data.augment import Augment
 from detector.data.collate import collate
 from detector.data.datamodule import DetectionDataModule
-from detector.data.stream import InOrder, Stream, place, prepare_worker
+from detector.data.epochs import Epochs
+from detector.data.stream import InOrder, Stream, prepare_worker
 from detector.types import Batch, Sample, Target
 
 
@@ -72,17 +73,17 @@ def test_collate_pads_to_a_multiple_of_the_stride():
 
 
 def test_each_epoch_of_the_stream_is_a_permutation():
-    epochs = [[place(p, 7, 3) for p in range(7 * e, 7 * e + 7)] for e in range(3)]
+    epochs = [[Epochs(7, 3).place(p) for p in range(7 * e, 7 * e + 7)] for e in range(3)]
     for number, epoch in enumerate(epochs):
         assert {p.epoch for p in epoch} == {number}
         assert sorted(p.index for p in epoch) == list(range(7))
     assert len({tuple(p.index for p in epoch) for epoch in epochs}) == 3
-    assert [place(p, 7, 4) for p in range(7)] != epochs[0]
+    assert [Epochs(7, 4).place(p) for p in range(7)] != epochs[0]
 
 
 def test_processes_share_the_batches_of_one():
-    whole = list(Stream(7, 5, 4, 0))
-    parts = [list(Stream(7, 5, 4, 0, rank=r, world_size=2)) for r in (0, 1)]
+    whole = list(Stream(Epochs(7, 0), 5, 4))
+    parts = [list(Stream(Epochs(7, 0), 5, 4, rank=r, world_size=2)) for r in (0, 1)]
     assert [len(b) for part in parts for b in part] == [2] * 10
     for step, batch in enumerate(whole):
         assert sorted(map(repr, batch)) == sorted(repr(p) for part in parts for p in part[step])

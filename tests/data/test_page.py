@@ -16,9 +16,10 @@ from detector.config.build import instantiate
 from detector.config.show_data import show_data
 from detector.config.stats import spread, stats
 from detector.data.coco import read_coco
+from detector.data.epochs import Place
 from detector.data.page.numbers import class_rows, measure, quantile_rows
 from detector.data.page.sheet import LINE, SIDE, write_sheet
-from detector.data.stream import Augmented, Place
+from detector.data.stream import Augmented
 from detector.visualize import GAP, draw
 from tests.conftest import compose_config
 

@@ -10,9 +10,8 @@ import torch
 from PIL import Image
 
 from detector.boxes import iou
-from detector.data.coco import CocoDataset
 from detector.data.custom import custom
-from detector.data.voc import CLASSES, VocDataset
+from detector.data.voc import CLASSES, AnnotatedVoc, VocDataset
 from tests.conftest import dense
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
@@ -228,7 +227,7 @@ def test_custom_opens_either_format_by_path(tmp_path):
     make(tmp_path, {"one": xml(entry("yak", (1, 1, 9, 9))), "two": xml(entry("bee", (1, 1, 9, 9)))}, "farm")
     (tmp_path / "farm/ImageSets/Main/train.txt").write_text("one\n")
     voc = custom(tmp_path / "farm/ImageSets/Main/train.txt")
-    assert isinstance(voc, VocDataset)
+    assert isinstance(voc, AnnotatedVoc)
     assert voc.classes == ["bee", "yak"]  # of the folder, so that every split has the same
     assert voc[0].target.labels.tolist() == [1]
     assert custom(tmp_path / "farm/ImageSets/Main/train.txt", classes=["yak"]).classes == ["yak"]
@@ -237,7 +236,7 @@ def test_custom_opens_either_format_by_path(tmp_path):
     document = {"images": [image], "annotations": [record], "categories": [{"id": 5, "name": "yak"}]}
     path = tmp_path / "farm/JPEGImages/farm.json"
     path.write_text(json.dumps(document))
-    assert isinstance(custom(path), CocoDataset)
+    assert (custom(path).classes, custom(path).category_ids, custom(path)[0].id) == (["yak"], [5], 1)
     assert custom(path, tmp_path / "farm/JPEGImages")[0].size == (20, 30)
     with pytest.raises(ValueError, match=r"farm\.csv: annotations must be"):
         custom(tmp_path / "farm.csv")

@@ -6,6 +6,7 @@ import math
 import pickle
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,25 @@ def test_annotations_with_the_least_that_can_be_said() -> None:
     results = measure(ground_truth, found)
     assert results["mask/AP"] == results["mask/AP/cat"] == pytest.approx(1)
     assert "mask/AP/dog" not in results
+
+
+def test_detections_of_objects_without_a_mask_are_ignored_in_mask_ap() -> None:
+    boxes = [[0.0, 0, 20, 20], [40.0, 40, 40, 40], [0.0, 50, 30, 30]]
+    ground_truth = truth({1: [(3, box) for box in boxes]})
+    del ground_truth["annotations"][1]["segmentation"]
+    corners = [[x, y, x + w, y + h] for x, y, w, h in boxes]
+    found = objects(corners, [0.7, 0.9, 0.8], [0, 0, 0])
+    assert found.masks is not None
+    found.masks[1] = torch.eye(28)  # its mask, a line, is far from its box
+    results = measure(ground_truth, {1: found})
+    assert results["mask/AP"] == results["mask/AP75"] == results["box/AP"] == pytest.approx(1)
+    shifted = replace(found, boxes=found.boxes.clone())
+    shifted.boxes[1] = torch.tensor([44.0, 44, 84, 84])  # IoU 0.68 with its box
+    assert measure(ground_truth, {1: shifted})["mask/AP"] == pytest.approx(1)
+    shifted.boxes[1] = torch.tensor([60.0, 60, 100, 100])  # IoU 0.14: a false positive before the others
+    assert measure(ground_truth, {1: shifted})["mask/AP"] == pytest.approx(2 / 3, abs=0.01)
+    twice = Objects.join([found, found.select(torch.tensor([1]))])  # an object is found once
+    assert measure(ground_truth, {1: twice})["mask/AP"] < 1
 
 
 def test_missing_area_is_the_masks() -> None:

@@ -1,9 +1,15 @@
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
+from detector.models.heads import Positives
 from detector.models.mask_head import FCN, MLP, ClassAgnostic, MaskLoss, Sigmoid, Softmax
-from tests.conftest import compose_config, random_batch, small_model
+from detector.types import Batch, Masks
+from tests.conftest import compose_config, dense, random_batch, small_model
 
 LABELS = torch.tensor([1, 0])
 WANTED = (torch.arange(16).view(1, 4, 4) % torch.tensor([2, 3]).view(2, 1, 1) == 0).float()
@@ -79,3 +85,69 @@ def test_every_head_learns_a_mask_by_every_loss(head: str, loss: str) -> None:
     assert history[-1] < 0.6 * history[0]
     outputs = compose_config(f"mask_loss={loss}", "num_classes=4").mask_loss.outputs
     assert outputs == (1 if loss == "class_agnostic" else 4)
+
+
+def with_known(batch: Batch, known: Sequence[bool]) -> Batch:
+    """The batch, with the masks of its first image's objects known or not; unknown ones are empty, as they are read."""
+    first = batch.targets[0]
+    assert first.masks is not None
+    kept = dense(first.masks) & torch.tensor(known)[:, None, None]
+    masks = replace(Masks.from_dense(kept, first.masks.size), known=torch.tensor(known))
+    return replace(batch, targets=[replace(first, masks=masks), *batch.targets[1:]])
+
+
+def test_objects_without_a_mask_are_left_out_of_the_mask_loss() -> None:
+    model = small_model("model=mask_rcnn")
+    head = model.heads.further["mask"]
+    batch = random_batch(3, 2)
+    seen: list[tuple[torch.Size, Positives]] = []
+    original = head.loss
+
+    def losses(known: Sequence[bool]) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        return model.loss(with_known(batch, known))
+
+    all_known = losses([True] * 3)
+    assert all(torch.equal(a, b) for a, b in zip(all_known.values(), losses([True] * 3).values(), strict=True))
+
+    def watched(pooled: Tensor, positives: Positives) -> dict[str, Tensor]:
+        seen.append((pooled.shape, positives))
+        return original(pooled, positives)
+
+    head.loss = watched  # type: ignore[method-assign]
+    some = losses([True, False, True])
+    assert all(torch.equal(some[name], all_known[name]) for name in some if name != "mask")
+    assert not torch.equal(some["mask"], all_known["mask"])
+    shape, positives = seen[-1]
+    counts = [len(boxes) for boxes in positives.boxes]
+    assert (positives.match[0] == 1).any()
+    assert (positives.match[0] != 1).any()
+
+    # The loss is that of the other RoIs alone.
+    torch.manual_seed(1)
+    pooled = torch.randn(shape, requires_grad=True)
+    ours = original(pooled, positives)["mask"]
+    (gradient,) = torch.autograd.grad(ours, pooled)
+    kept = torch.cat([positives.match[0] != 1, torch.ones(counts[1], dtype=torch.bool)])
+    assert not gradient[~kept].any()
+    assert gradient[kept].flatten(1).any(1).all()
+    whole = [target.masks for target in batch.targets]
+    fewer = Positives(
+        [positives.boxes[0][kept[: counts[0]]], positives.boxes[1]],
+        positives.labels[kept],
+        [positives.match[0][kept[: counts[0]]], positives.match[1]],
+        [replace(t, masks=m) for t, m in zip(positives.targets, whole, strict=True)],
+    )
+    torch.testing.assert_close(ours, original(pooled[kept], fewer)["mask"])
+
+
+def test_a_batch_without_any_mask_has_no_mask_loss() -> None:
+    model = small_model("model=mask_rcnn")
+    batch = with_known(random_batch(3), [False] * 3)
+    losses = model.loss(batch)
+    assert float(losses["mask"].detach()) == 0
+    losses["mask"].backward()
+    assert all(
+        parameter.grad is not None and not parameter.grad.any()
+        for parameter in model.heads.further["mask"].parameters()
+    )

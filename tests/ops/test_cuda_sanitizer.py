@@ -12,6 +12,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+BUILD = """
+import sys
+sys.path[:0] = ["{root}", "{root}/tests/ops"]
+import cuda_host
+cuda_host.build("-fsanitize=address")
+"""
 HOSTILE = """
 import sys
 sys.path[:0] = ["{root}", "{root}/tests/ops"]
@@ -63,6 +69,9 @@ def test_hostile_boxes(tmp_path):
         "LD_PRELOAD": " ".join(libraries),
         "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",  # threads have stacks of their own
     }
+    # Compiled before, since the compiler would run under the preloaded sanitizer as well.
+    build = [sys.executable, "-c", BUILD.format(root=ROOT)]
+    subprocess.run(build, cwd=ROOT, env={**os.environ, "CXX": compiler}, timeout=600, check=True)
     command = [sys.executable, "-c", HOSTILE.format(root=ROOT)]
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert run.returncode == 0, run.stderr[-3000:]

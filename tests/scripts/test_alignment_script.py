@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from detector.training.folder import read_config
+from tests.scripts.conftest import FEW as KEYS
 from tests.scripts.conftest import Run, run_script
 
 
@@ -87,6 +88,22 @@ def test_two_runs(run: Run, tmp_path: Path) -> None:
     done = run_script("alignment", *arguments, cwd=tmp_path)
     assert done.returncode == 1
     assert "no predictions" in done.stderr
+
+
+def test_a_dataset_given_beside_runs_is_measured_at_their_scale(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "data").symlink_to(run.folder.parent / "data")
+    for name in ("first", "second"):
+        shutil.copytree(run.folder / "predictions", tmp_path / name / "predictions")
+        config = OmegaConf.load(run.folder / "config.yaml")
+        config.dataset.val_augment.short_sizes = [48]
+        OmegaConf.save(config, tmp_path / name / "config.yaml")
+    tables = []
+    for given in ([], ["dataset=shapes", *KEYS]):
+        done = run_script("alignment", "runs=[first,second]", *given, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        tables.append([line for line in done.stdout.splitlines() if "│" in line])
+    assert "dataset.val_augment.short_sizes=[48] (dataset shapes_coco by itself: null)" in done.stdout
+    assert tables[0] == tables[1]
 
 
 def test_only_runs_with_levels_are_measured_by_error(run: Run, tmp_path: Path) -> None:

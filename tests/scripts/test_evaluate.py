@@ -47,6 +47,23 @@ def test_another_dataset(tmp_path: Path, run: Run) -> None:
     assert found != json.loads((run.folder / "predictions" / "box.json").read_text())
 
 
+def test_keys_of_the_dataset_alone_change_that_of_the_training(tmp_path: Path, run: Run) -> None:
+    arguments = [f"checkpoint={run.checkpoint}", f"data_dir={run.folder.parent / 'data'}", "hydra.run.dir=other"]
+    done = run_script("evaluate", *arguments, "dataset.metrics=[voc]", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert 'dataset.metrics=["voc"] (there ["coco"])' in done.stdout
+    measured = metrics(tmp_path / "other")
+    assert {"voc/mAP"} <= measured.keys() - metrics(run.folder).keys()
+    assert "box/AP" not in measured
+    for script, key, more in (
+        ("evaluate", "dataset.val.splitt", ["hydra.run.dir=no"]),
+        ("predict", "dataset.val_augment.max_size", ["input=x.png"]),  # it has no dataset
+    ):
+        done = run_script(script, arguments[0], *more, f"{key}=train", cwd=tmp_path)
+        assert done.returncode == 1
+        assert f"error: unknown key '{key}'" in done.stderr
+
+
 def test_missing_data_is_named(tmp_path: Path, run: Run) -> None:
     done = run_script("evaluate", f"checkpoint={run.checkpoint}", "dataset=coco", "data_dir=elsewhere", cwd=tmp_path)
     assert done.returncode == 1

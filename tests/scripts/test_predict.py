@@ -84,3 +84,34 @@ def test_predictions_equal_those_of_the_evaluation(tmp_path: Path, run: Run) -> 
     assert sum(map(len, expected.values())) > 0
     for name, scores in expected.items():
         np.testing.assert_allclose([row["score"] for row in found[name]], scores, rtol=1e-2)
+
+
+def test_photographs_stand_upright(tmp_path: Path, run: Run) -> None:
+    """A photograph that lies on its side gives what the upright one gives, and is drawn upright."""
+    (tmp_path / "in").mkdir()
+    with Image.open(next((run.dataset / "val").iterdir())) as image:
+        upright = image.crop((0, 0, 96, 64))
+    exif = Image.Exif()
+    exif[274] = 6
+    upright.save(tmp_path / "in" / "a.png")
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "in" / "b.png", exif=exif)
+    arguments = [f"checkpoint={run.checkpoint}", "input=in", "max_pixels=6144"]
+    done = run_script("predict", *arguments, "output=out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "1 images are turned by EXIF (images.json); pixels are those upright" in done.stdout
+    found = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert found["a.png"] == found["b.png"]
+    described = {"width": 96, "height": 64, "pixels": "upright"}
+    images = json.loads((tmp_path / "out" / "images.json").read_text())
+    assert images == {"a.png": described | {"exif_orientation": 1}, "b.png": described | {"exif_orientation": 6}}
+    with Image.open(tmp_path / "out" / "a.png") as one, Image.open(tmp_path / "out" / "b.png") as other:
+        assert np.array_equal(np.array(one), np.array(other))
+    done = run_script("predict", *arguments, "output=stored", "exif=false", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    images = json.loads((tmp_path / "stored" / "images.json").read_text())
+    assert images["b.png"] == {"width": 64, "height": 96, "pixels": "as stored", "exif_orientation": 6}
+    with Image.open(tmp_path / "stored" / "b.png") as drawn:
+        assert drawn.height > drawn.width
+    done = run_script("predict", *arguments[:2], "max_pixels=6143", "output=x", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "96x64 = 6144 pixels, and max_pixels is 6143" in done.stderr

@@ -14,7 +14,7 @@
 
 namespace {
 
-constexpr size_t kStack = 256 << 10;
+constexpr size_t kStack = 64 << 10;
 
 bool reversed = false;  // run the threads from the last to the first
 std::unique_ptr<unsigned char, decltype(&std::free)> shared(nullptr, std::free);

@@ -1,0 +1,179 @@
+"""Give a trained detector another dataset, and keep what it was trained with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from detector.config.conventions import takes
+from detector.config.mistakes import unknown_key
+from detector.config.overrides import key_of, parse
+from detector.evaluation import METRICS
+
+DATA = ("name", "train", "val")
+"""Keys of `dataset` that say what is read; they can be changed one by one, without choosing a dataset."""
+KEPT = ("val_augment", "size_bins", "metrics", "channels", "range")
+"""Keys of `dataset` that say how images are preprocessed and measured: those of the training, unless they are given."""
+READING = ("channels", "range", "exif", "max_pixels")
+"""Keys of `dataset` that are arguments of its reader of images."""
+BUILT = ("train_augment", "canonical_size", "anchor_sizes", "rpn", "rois", "detections")
+"""Keys of `dataset` that are settled in a trained detector."""
+
+
+def given_dataset(trained: DictConfig, config: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, list[str]]:
+    """Return the dataset that a script gives to a trained detector.
+
+    Images, ground truth and class names are those of `dataset=NAME`; with keys below `dataset` alone, they are those of
+    the training with these changes. Preprocessing and measures (`KEPT`) stay those of the training, unless the user
+    gives these very keys.
+
+    Args:
+        trained: the configuration of the trained detector.
+        config: composed from a script's configuration; it has a node `dataset`.
+        overrides: from the command line.
+
+    Returns:
+        the node `dataset`, resolved, and lines that say in what it differs from the training or from `dataset=NAME`.
+
+    Raises:
+        ValueError: a key does not exist, or can only be given beside `dataset=NAME`.
+    """
+    before, given = _resolved(trained), config.copy()
+    OmegaConf.set_struct(given, False)
+    given.data_dir = trained.data_dir
+    own = [o for o in overrides if key_of(o).startswith("dataset.")]
+    explicit = list(dict.fromkeys(key for o in own for key in _leaves(key_of(o), _value(o))))
+    if own and not any(key_of(o) == "dataset" for o in overrides):
+        _check(explicit, before)
+        changes, given = _resolved(given), before.copy()
+        for key in explicit:
+            _take(key, changes, given)
+        for split in ("train", "val"):
+            if f"dataset.{split}.annotations" in explicit and f"dataset.{split}.images" not in explicit:
+                _look_up_images(given.dataset[split])
+    itself = _resolved(given)
+    result = itself.copy()  # resolved before, since generated images depend on their own size_bins
+    for name in (*KEPT, *BUILT):
+        if name in before.dataset:
+            result.dataset[name] = before.dataset[name]
+    for key in explicit:
+        if key.split(".")[1] in KEPT:
+            _take(key, itself, result)
+    _read_alike(result.dataset, before.dataset)
+    return result.dataset, _differences(before, itself, explicit)
+
+
+def _resolved(config: DictConfig) -> DictConfig:
+    return OmegaConf.create({"dataset": OmegaConf.to_container(config.dataset, resolve=True)})
+
+
+def _value(override: str) -> Any:
+    parsed = parse(override)
+    return None if parsed is None or parsed.is_delete() else parsed.value()
+
+
+def _leaves(key: str, value: Any) -> Iterator[str]:
+    """Yield the keys of the values below `key`; a part, which has a `_target_`, counts as one value."""
+    if isinstance(value, dict) and value and "_target_" not in value:
+        for name, below in value.items():
+            yield from _leaves(f"{key}.{name}", below)
+    else:
+        yield key
+
+
+def _take(key: str, source: DictConfig, config: DictConfig) -> None:
+    """Set a key to its value in `source`, in place; without one there, delete it."""
+    parent, _, last = key.rpartition(".")
+    if last in list(OmegaConf.select(source, parent) or ()):
+        OmegaConf.update(config, key, OmegaConf.select(source, key), merge=False, force_add=True)
+    elif (node := OmegaConf.select(config, parent)) is not None:
+        node.pop(last, None)
+
+
+def _look_up_images(split: DictConfig) -> None:
+    """Let the images of other annotations be looked up, in place: beside them, or else where the former ones are."""
+    if split.get("images") is not None and takes(split, "shared_images"):
+        split.shared_images, split.images, split.shared_annotations = split.images, None, None
+
+
+def _read_alike(given: DictConfig, before: DictConfig) -> None:
+    """Let the keys of `READING` reach the readers of the splits, in place.
+
+    Raises:
+        ValueError: the images have other channels than those of the training.
+    """
+    if given.get("channels", 3) != before.get("channels", 3):
+        raise ValueError(
+            f"dataset.channels={given.channels}: the detector was trained on {before.get('channels', 3)}; leave it out"
+        )
+    for split in ("train", "val"):
+        reader = given[split].get("reader")
+        for name in READING if reader is not None else ():
+            if name in given:
+                reader[name] = given[name]
+
+
+def _check(keys: Sequence[str], before: DictConfig) -> None:
+    """Check that keys can be changed without choosing a dataset.
+
+    Raises:
+        ValueError: they cannot, or do not exist.
+    """
+    for key in keys:
+        parent, _, last = key.rpartition(".")
+        node = OmegaConf.select(before, parent)
+        if not isinstance(node, DictConfig) or not (last in list(node) or takes(node, last)):
+            raise ValueError(unknown_key(key, before))
+        if key.split(".")[1] not in (*DATA, *KEPT, *BUILT, *READING):
+            raise ValueError(
+                f"{key}: the dataset of the training was made from it, and does not change with it any more; give it "
+                f"beside dataset={before.dataset.name}, or another dataset=NAME"
+            )
+
+
+def _differences(before: DictConfig, itself: DictConfig, explicit: Sequence[str]) -> list[str]:
+    """List what differs between the training and the given dataset by itself: kept, given, and without effect."""
+    kept, given, useless = [], [], []
+    trained, own = dict(_values(before)), dict(_values(itself))
+    for key in dict.fromkeys((*trained, *own)):
+        theirs, here = trained.get(key), own.get(key)
+        chosen = any(f"{key}.".startswith(f"{name}.") for name in explicit)
+        if theirs == here:
+            continue
+        if key.split(".")[1] in BUILT:
+            useless += [f"{key}={_text(here)} (there {_text(theirs)})"] if chosen else []
+        elif chosen:
+            given.append(f"{key}={_text(here)} (there {_text(theirs)})")
+        else:
+            kept.append(f"{key}={_text(theirs)} (dataset {itself.dataset.name} by itself: {_text(here)})")
+    return [
+        *([f"as in the detector's training: {', '.join(kept)}"] if kept else []),
+        *([f"other than in the detector's training: {', '.join(given)}"] if given else []),
+        *([f"without effect on a trained detector: {', '.join(useless)}"] if useless else []),
+    ]
+
+
+def _values(config: DictConfig) -> Iterator[tuple[str, Any]]:
+    """Yield the keys and values below those of `KEPT` and `BUILT`, metrics by their words."""
+
+    def below(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, dict):
+            for name, part in value.items():
+                yield from below(f"{key}.{name}", part)
+        else:
+            yield key, value
+
+    words = {target: word for word, target in METRICS.items()}
+    plain: dict[str, Any] = OmegaConf.to_container(config.dataset)  # type: ignore[assignment]
+    for name in (*KEPT, *BUILT):
+        value = plain.get(name)
+        if name == "metrics" and isinstance(value, list):
+            value = [words.get(m["_target_"], m) if isinstance(m, dict) and len(m) == 1 else m for m in value]
+        yield from below(f"dataset.{name}", value)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), default=str)

@@ -1,0 +1,199 @@
+"""Arrange annotations: choose and join classes, join files, split by image."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import Any, Literal
+
+import numpy as np
+
+from detector.data.annotations import Annotations
+from detector.data.packed import Ids, Integers, Strings, starts_of
+from detector.data.segmentations import Segmentations
+
+log = logging.getLogger(__name__)
+
+Others = Literal["background", "ignore"]
+ClassChoice = Sequence[str | Mapping[str, str | Sequence[str]]]
+
+
+def choose_classes(table: Annotations, classes: ClassChoice, others: Others = "background") -> Annotations:
+    """Choose, order and join classes.
+
+    A joined class has the category id of its first name. How many objects belong to none of them is logged.
+
+    Args:
+        table: the annotations.
+        classes: by label, a name, or `{name: [names to be joined]}`.
+        others: what objects of other classes are: "background", or regions to "ignore", as crowds are, in training and
+            at evaluation.
+
+    Raises:
+        ValueError: a class does not occur in `table`, or twice in `classes`.
+    """
+    if others not in ("background", "ignore"):
+        raise ValueError(f"others must be background or ignore, not {others!r}")
+    joined = _joined(classes)
+    known = {name: label for label, name in enumerate(table.classes)}
+    named = [name for names in joined.values() for name in names]
+    if twice := [name for name, count in Counter(named).items() if count > 1]:
+        raise ValueError(f"classes: {twice[0]!r} is named more than once")
+    for name in named:
+        if name not in known:
+            close = get_close_matches(name, known, 1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"{table.source}: classes: there is no class {name!r} among {table.classes}{hint}")
+    places = np.full(len(known), -1, np.int32)
+    for label, names in enumerate(joined.values()):
+        places[[known[name] for name in names]] = label
+    labels = places[table.labels]
+    left = Counter(table.classes[label] for label in table.labels[labels < 0].tolist())
+    if left:
+        what = "background" if others == "background" else "regions to ignore"
+        counts = ", ".join(f"{name} ({count})" for name, count in left.most_common(5))
+        log.info("%s: objects of %d other classes are %s: %s", table.source, len(left), what, counts)
+    first = [table.categories[known[names[0]]] for names in joined.values()]
+    chosen = replace(
+        table,
+        classes=list(joined),
+        category_ids=[int(c["id"]) for c in first],
+        categories=[{**c, "name": name} for name, c in zip(joined, first, strict=True)],
+        labels=labels,
+        crowd=table.crowd | (labels < 0),
+    )
+    return chosen if others == "ignore" else chosen.select_objects(labels >= 0)
+
+
+def _joined(classes: ClassChoice) -> dict[str, list[str]]:
+    """Read `classes` of `choose_classes`: the names in the file, by class."""
+    example = "[person, {helmet: [hard hat, helmet]}]"
+    message = f"classes must be names, or {{name: [names to be joined]}}, such as {example}, not {classes!r}"
+    if isinstance(classes, str):
+        raise ValueError(message)
+    joined: dict[str, list[str]] = {}
+    entries: list[tuple[Any, Any]] = []
+    for entry in [classes] if isinstance(classes, Mapping) else classes:
+        entries += entry.items() if isinstance(entry, Mapping) else [(entry, entry)]
+    for name, names in entries:
+        parts = list(names) if isinstance(names, Sequence) and not isinstance(names, str) else [names]
+        if not parts or not all(isinstance(part, str) for part in [name, *parts]):
+            raise ValueError(message)
+        if name in joined:
+            raise ValueError(f"classes: {name!r} is named more than once")
+        joined[name] = parts
+    if not joined:
+        raise ValueError(message)
+    return joined
+
+
+def join(tables: Sequence[Annotations]) -> Annotations:
+    """Join the annotations of several files into one.
+
+    Classes are the same where their names are; where their ids differ, or one id has two names, they are numbered anew.
+    So are objects, and images whose ids occur in more than one file: theirs become `FILE:ID`.
+
+    Args:
+        tables: at least one; their `files` are absolute paths, or relative to the same folder.
+
+    Raises:
+        ValueError: two of them name the same image file.
+    """
+    if len(tables) == 1:
+        return tables[0]
+    names = list(dict.fromkeys(name for table in tables for name in table.classes))
+    pairs = {pair for table in tables for pair in zip(table.classes, table.category_ids, strict=True)}
+    unique = len(pairs) == len(names) == len({number for _, number in pairs})
+    numbers = dict(pairs) if unique else {name: number for number, name in enumerate(names, 1)}
+    if not unique:
+        log.warning("%s: the category ids differ, so they are numbered anew: %s", _sources(tables), numbers)
+    files = Strings.join([table.files for table in tables])
+    if twice := [name for name, count in Counter(files).items() if count > 1]:
+        raise ValueError(f"{_sources(tables)} both name the image {twice[0]} ({len(twice)} such); remove it from one")
+    ids = [number for table in tables for number in table.image_ids]
+    if len(set(ids)) < len(ids):
+        ids = [f"{table.source.stem}:{number}" for table in tables for number in table.image_ids]
+    places = {name: place for place, name in enumerate(names)}
+    labels = [np.array([places[n] for n in t.classes], np.int32)[t.labels] for t in tables]
+    total = sum(len(table.ids) for table in tables)
+    return replace(
+        tables[0],
+        classes=names,
+        category_ids=[numbers[name] for name in names],
+        categories=[{"id": numbers[name], "name": name} for name in names],
+        image_ids=Ids.pack(ids),
+        files=files,
+        sizes=np.concatenate([t.sizes for t in tables]),
+        starts=starts_of(np.concatenate([np.diff(t.starts) for t in tables])),
+        ids=np.arange(1, total + 1),
+        labels=np.concatenate(labels),
+        boxes=np.concatenate([t.boxes for t in tables]),
+        areas=np.concatenate([t.areas for t in tables]),
+        crowd=np.concatenate([t.crowd for t in tables]),
+        difficult=np.concatenate([t.difficult for t in tables]),
+        segmentations=_join_segmentations(tables),
+    )
+
+
+def _sources(tables: Sequence[Annotations]) -> str:
+    return " and ".join(str(table.source) for table in tables)
+
+
+def _join_segmentations(tables: Sequence[Annotations]) -> Segmentations | None:
+    if all(table.segmentations is None for table in tables):
+        return None
+    parts = [t.segmentations or Segmentations.none(len(t.ids)) for t in tables]
+    return Segmentations(
+        np.concatenate([p.coordinates for p in parts]),
+        starts_of(np.concatenate([np.diff(p.polygons) for p in parts])),
+        starts_of(np.concatenate([np.diff(p.parts) for p in parts])),
+        Strings.join([p.codes for p in parts]),
+    )
+
+
+def split_images(
+    table: Annotations, shares: Sequence[float], seed: int = 0, groups: Integers | None = None
+) -> list[Integers]:
+    """Split the images at random, stratified by class.
+
+    Images are ordered by the rarest of their classes, at random among those of one class, and each goes to the part
+    that lacks most of its share, so that each part has its share of each class as nearly as whole images allow.
+
+    Args:
+        table: the annotations of N images.
+        shares: of each part; they sum to 1.
+        seed: of the random order.
+        groups: [N], images of one number stay together, such as near-duplicates; None: each may go anywhere.
+
+    Returns:
+        for each part the numbers of its images, ascending.
+
+    Raises:
+        ValueError: the shares do not sum to 1, or a part would be empty.
+    """
+    if len(shares) < 2 or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
+        raise ValueError(f"split must be shares above 0 that sum to 1, such as [0.8, 0.2], not {list(shares)}")
+    together = np.arange(len(table)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    count = int(together.max(initial=-1)) + 1
+    owner = together[table.images()]
+    present = np.zeros((count, len(table.classes) + 1), bool)
+    inside = table.labels >= 0
+    present[owner[inside], table.labels[inside]] = True
+    present[:, -1] = True  # of images without objects
+    frequency = present.sum(0)
+    frequency[-1] = count + 1
+    rarest = np.where(present, frequency, count + 2).argmin(1)
+    order = np.lexsort((np.random.default_rng(seed).random(count), rarest, frequency[rarest]))
+    part = np.empty(count, np.int64)
+    missing = np.zeros(len(shares))  # what each part lacks of its share so far
+    for place in order.tolist():
+        missing += shares
+        part[place] = missing.argmax()
+        missing[part[place]] -= 1
+    parts = [np.flatnonzero(part[together] == number) for number in range(len(shares))]
+    if empty := [share for share, images in zip(shares, parts, strict=True) if not len(images)]:
+        raise ValueError(f"{table.source}: split: a share of {empty[0]:g} of {count} images is none; give more")
+    return parts

@@ -1,0 +1,56 @@
+"""Give the classes of a dataset the labels that they have elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from detector.types import DetectionDataset, Sample
+
+
+class Relabelled:
+    """Label the objects of a dataset by classes in another order; its category ids stay those of their names.
+
+    Args:
+        dataset: the images.
+        classes: the names of its classes, by the new labels.
+
+    Raises:
+        ValueError: the names are not the dataset's.
+    """
+
+    def __init__(self, dataset: DetectionDataset, classes: Sequence[str]) -> None:
+        if sorted(classes) != sorted(dataset.classes):
+            raise ValueError(f"the classes must be {sorted(dataset.classes)} in any order, not {list(classes)}")
+        self.dataset = dataset
+        self.classes: Sequence[str] = list(classes)
+        ids = dict(zip(dataset.classes, dataset.category_ids, strict=True))
+        self.category_ids: Sequence[int] = [ids[name] for name in self.classes]
+        self._label = torch.tensor([self.classes.index(name) for name in dataset.classes])
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.dataset[index]
+        labels = sample.target.labels
+        labels = torch.where(labels < 0, labels, self._label[labels])
+        return replace(sample, target=replace(sample.target, labels=labels))
+
+    def __getattr__(self, name: str) -> Any:
+        # What else the dataset has for further heads, such as `has_keypoints`.
+        if name.startswith("has_"):
+            return getattr(self.dataset, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether samples carry masks."""
+        return self.dataset.has_masks
+
+    def ground_truth(self) -> dict[str, Any]:
+        """Return the dataset's ground truth."""
+        return self.dataset.ground_truth()

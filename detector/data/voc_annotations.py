@@ -1,0 +1,270 @@
+"""Read the annotations of VOC folders into arrays."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from detector.data.annotations import Annotations, Floats
+from detector.data.doubts import cut_boxes, note_boxes
+from detector.data.faults import Effect, note, refusing
+from detector.data.image_files import SUFFIXES, header_sizes, relative_to
+from detector.data.packed import Ids, Strings, starts_of
+from detector.data.voc_origin import origin_doubt, shifted
+from detector.data.voc_xml import Description, describe, names_in, parse
+
+log = logging.getLogger(__name__)
+
+LAYOUT = (
+    "VOC's layout is <data_dir>/VOCdevkit/VOC2007 with the folders JPEGImages/*.jpg, Annotations/*.xml and "
+    "ImageSets/Main/*.txt"
+)
+
+NO_IMAGES = (".xml", ".txt", ".json", ".csv")
+"""Suffixes of files beside images."""
+
+Listing = dict[str, list[str]]
+"""The files of a folder by their names without suffix."""
+
+
+@dataclass(frozen=True)
+class VocList:
+    """A part of a dataset: where its annotations and images lie, and which of them are used."""
+
+    annotations: Path
+    """folder of the XML files"""
+    images: Path
+    """folder of the images, which may be the same"""
+    names: Path | None = None
+    """a text file of the images' names, without suffix, one on each line; None: all in the folders"""
+
+    @property
+    def source(self) -> Path:
+        """What lists the images, for messages."""
+        return self.annotations if self.names is None else self.names
+
+
+def voc_list(path: Path, images: Path | None = None) -> VocList:
+    """Find the parts of a VOC dataset by a path.
+
+    Args:
+        path: a list of a VOC folder, `FOLDER/ImageSets/Main/NAME.txt`, a VOC folder without lists, or a folder of XML
+            files, beside which the images may lie.
+        images: the folder of the images; None: `JPEGImages` or `images` of the VOC folder, else beside the XML files.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder, or it holds no XML file.
+    """
+    if path.suffix == ".txt":
+        folder, names = path.absolute().parent.parent.parent, path
+    else:
+        folder, names = path, None
+    annotations = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
+    if not annotations.is_dir():
+        raise FileNotFoundError(f"{annotations}: no such folder. {LAYOUT}; or a folder of images and XML files")
+    if names is None and next(annotations.glob("*.xml"), None) is None:
+        raise FileNotFoundError(f"{annotations}: the folder holds no XML file. {LAYOUT}")
+    if images is None:
+        beside = [annotations.parent / name for name in ("JPEGImages", "images")] if annotations != folder else []
+        images = next((place for place in beside if place.is_dir()), annotations)
+    return VocList(annotations, images, names)
+
+
+def read_voc(
+    lists: Sequence[VocList],
+    root: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    origin: int = 1,
+    unannotated: Literal["error", "empty"] = "error",
+) -> Annotations:
+    """Read the annotations of VOC folders, without their masks.
+
+    A box of an XML, 1-based and inclusive, becomes (xmin - 1, ymin - 1, xmax, ymax) in continuous pixels. Boxes without
+    area or outside the image are skipped, and their number is logged; boxes that cross the image's edge are clipped. It
+    is logged, too, if the coordinates contradict the origin. Image ids are file names without their suffix; category
+    ids are 1..C in the order of the labels. `extra` has the columns `truncated` and `instance`, the object's number in
+    the PNGs of `SegmentationObject`: 1 for the first one of an XML.
+
+    Args:
+        lists: the parts of the dataset.
+        root: the folder that the paths of the images are relative to.
+        classes: class names by label; None: all that occur in the folders' XML files, listed or not, sorted.
+        origin: 1: the first pixel is 1 and a box ends with the pixel xmax, as VOC's own; 0: coordinates are those of
+            edges, and the image's left one is 0, as many tools write them.
+        unannotated: images without an XML are an "error", or "empty": without objects.
+
+    Raises:
+        FileNotFoundError: a list, image or XML does not exist.
+        ValueError: an XML is malformed, or its class unknown; an image is listed twice. The message names the file.
+    """
+    if origin not in (0, 1):
+        raise ValueError(f"voc_origin must be 1, as VOC's own, or 0, not {origin!r}")
+    if unannotated not in ("error", "empty"):
+        raise ValueError(f"unannotated must be error or empty, not {unannotated!r}")
+    sources = ", ".join(str(part.source) for part in lists)
+    listings = {part.images: _listing(part.images) for part in lists}
+    entries = [(part, stem) for part in lists for stem in _stems(part, listings[part.images])]
+    repeated = [stem for stem, count in Counter(stem for _, stem in entries).items() if count > 1]
+    for stem in repeated:
+        with refusing("images that are listed more than once"):
+            raise ValueError(f"{root}: image {stem} is listed twice ({len(repeated)} such) in {sources}")
+    entries = list({stem: (part, stem) for part, stem in entries}.values())
+    if not entries:
+        raise ValueError(f"{root}: the lists {sources} hold no image to use")
+    paths = [part.annotations / f"{stem}.xml" for part, stem in entries]
+    chosen, found = _read(paths, lists, classes)
+    absent = [place for place, path in enumerate(paths) if path not in found and not path.is_file()]
+    for place in absent if unannotated == "error" else ():
+        with refusing("images without an XML file"):
+            raise FileNotFoundError(
+                f"{paths[place]}: no such annotation, but {entries[place][0].source} has its image "
+                f"({len(absent)} of {len(paths)} images have none); dataset.unannotated=empty reads them as images "
+                f"without objects. {LAYOUT}"
+            )
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise ValueError(f"{root}: the classes {chosen} are empty, or repeat")
+    images, kept = [], []
+    for place, ((part, stem), path) in enumerate(zip(entries, paths, strict=True)):
+        if path in found or (unannotated == "empty" and not path.is_file()):
+            with refusing("missing images"):
+                images.append(_image(part, stem, found.get(path), listings[part.images]))
+                kept.append(place)
+    entries, paths = [entries[place] for place in kept], [paths[place] for place in kept]
+    lacking = [place for place, path in enumerate(paths) if path not in found]
+    empty = dict(zip(lacking, header_sizes([images[place] for place in lacking]), strict=True))
+    described = [
+        found[path] if path in found else Description("", empty[place], [], [], []) for place, path in enumerate(paths)
+    ]
+    corners = np.array([c for d in described for c in d.corners], np.float64).reshape(-1, 4)
+    flags = np.array([f for d in described for f in d.flags], bool).reshape(-1, 3)
+    label = {name: place for place, name in enumerate(chosen)}
+    table = Annotations(
+        source=lists[0].source if len(lists) == 1 else root,
+        classes=chosen,
+        category_ids=list(range(1, len(chosen) + 1)),
+        image_ids=Ids.pack([stem for _, stem in entries]),
+        files=Strings.pack(relative_to(image, root) for image in images),
+        sizes=np.array([d.size for d in described], np.int32).reshape(-1, 2),
+        starts=starts_of([len(d.names) for d in described]),
+        ids=np.arange(1, len(corners) + 1),
+        labels=np.array([label[name] for d in described for name in d.names], np.int32),
+        boxes=np.zeros((len(corners), 4)),
+        areas=np.zeros(len(corners)),
+        crowd=flags[:, 2],
+        difficult=flags[:, 0] & ~flags[:, 2],
+        categories=[{"id": i, "name": name} for i, name in enumerate(chosen, 1)],
+        sources=Strings.pack(map(str, paths)),
+        extra={
+            "truncated": flags[:, 1],
+            "instance": np.array([i for d in described for i in range(1, len(d.names) + 1)], np.int64),
+        },
+    )
+    return _with_boxes(table, corners, origin, root)
+
+
+def _with_boxes(table: Annotations, corners: Floats, origin: int, root: Path) -> Annotations:
+    limits = table.sizes[table.images()][:, ::-1].astype(np.float64)
+    doubt = origin_doubt(corners, limits, origin)
+    if doubt:
+        note("doubts about a whole file", Effect.LEARNT, [f"{table.source}: {doubt}"])
+        log.warning("%s: %s", table.source, doubt)
+    x1, y1, x2, y2 = shifted(corners, origin).T
+    flat = (x2 <= x1) | (y2 <= y1)
+    table = replace(table, boxes=np.stack((x1, y1, x2 - x1, y2 - y1), 1))  # as in the file, for what is noted
+    cut = cut_boxes(table)
+    x1, y1, x2, y2 = np.maximum(x1, 0), np.maximum(y1, 0), np.minimum(x2, limits[:, 0]), np.minimum(y2, limits[:, 1])
+    outside = ~flat & ((x2 <= x1) | (y2 <= y1))
+    note_boxes(table, flat, outside, cut & ~flat & ~outside)
+    reasons = {"outside the image": int(outside.sum()), "without area": int(flat.sum())}
+    if any(reasons.values()):
+        said = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
+        log.warning("%s: skipped %d boxes: %s", root, sum(reasons.values()), said)
+    table = replace(table, boxes=np.stack((x1, y1, x2 - x1, y2 - y1), 1), areas=(x2 - x1) * (y2 - y1))
+    kept = table.select_objects(~(flat | outside)) if any(reasons.values()) else table
+    return replace(kept, ids=np.arange(1, len(kept.ids) + 1))
+
+
+def _read(
+    paths: Sequence[Path], lists: Sequence[VocList], classes: Sequence[str] | None
+) -> tuple[list[str], dict[Path, Description]]:
+    """Read the classes, of all XML files of the folders so that every split has the same, and the listed files."""
+    present: Iterable[Path] = (path for path in paths if path.is_file())
+    if classes is None:
+        folders = dict.fromkeys(part.annotations for part in lists)
+        present = dict.fromkeys([*present, *(path for folder in folders for path in sorted(folder.glob("*.xml")))])
+    listed, names, found = set(paths), set(), {}
+    for path in present:
+        with refusing("XML files that cannot be read"):
+            tree = parse(path)
+            described = describe(tree, path) if path in listed else None
+            if classes is None:
+                names |= names_in(tree, path)
+            unknown = [name for name in described.names if name not in classes] if described and classes else []
+            if unknown:
+                raise ValueError(
+                    f"{path}: unknown class {unknown[0]!r}; the classes are {list(classes or ())}. Correct it, or set "
+                    "classes"
+                )
+            if described is not None:
+                found[path] = described
+    return sorted(names) if classes is None else list(classes), found
+
+
+def _stems(part: VocList, listing: Listing) -> list[str]:
+    """List the images by their names without suffix: those of the list, or all in the folders."""
+    if part.names is not None:
+        return _listed(part.names, part.annotations)
+    described = {path.stem for path in part.annotations.glob("*.xml")}
+    others = {
+        stem for stem, names in listing.items() if any(os.path.splitext(name)[1].lower() in SUFFIXES for name in names)
+    }
+    return sorted(described | others)
+
+
+def _listed(path: Path, annotations: Path) -> list[str]:
+    """Read the image names of a list, one on each line; lists of one class have a flag, -1, 0 or 1, behind the name."""
+    if not path.is_file():
+        present = sorted(p.stem for p in path.parent.glob("*.txt") if "_" not in p.stem)
+        raise FileNotFoundError(f"{path}: no such list of images; there are {present or 'none'} beside it. {LAYOUT}")
+    names = []
+    for line in path.read_text(encoding="utf-8-sig").splitlines():
+        name, *flag = line.strip().rsplit(maxsplit=1)[:2] if line.strip() else [""]
+        if flag and (flag[0] not in ("-1", "0", "1") or (annotations / f"{line.strip()}.xml").is_file()):
+            name = line.strip()
+        names += [name] if name else []
+    return names
+
+
+def _listing(folder: Path) -> Listing:
+    """List what may be images in a folder; one listing is faster than a look-up of each of a hundred thousand files."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of images. {LAYOUT}")
+    listing: Listing = {}
+    for name in sorted(entry.name for entry in os.scandir(folder)):
+        stem, suffix = os.path.splitext(name)
+        if suffix and suffix.lower() not in NO_IMAGES:
+            listing.setdefault(stem, []).append(name)
+    return listing
+
+
+def _image(part: VocList, stem: str, description: Description | None, listing: Listing) -> Path:
+    """Find the image of an XML: a list names it, `filename` adds only its suffix and is wrong in many exports."""
+    names = listing.get(stem, [])
+    stated = "" if description is None else description.filename or f"{stem}.jpg"
+    if stated in names:
+        return part.images / stated
+    others = (p for p in sorted(part.images.glob(f"{glob.escape(stem)}.*")) if p.suffix.lower() not in NO_IMAGES)
+    found = [part.images / name for name in names] or list(others)
+    if not found:
+        described = f"{part.annotations / stem}.xml describes it" if description else f"{part.source} lists it"
+        raise FileNotFoundError(f"{part.images / stem}.jpg: no such image, but {described}")
+    return found[0]

@@ -1,0 +1,70 @@
+"""`scripts/data.py convert`: a dataset written in another format opens as `dataset=...` does."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from detector.config.convert import convert
+from detector.data.coco import read_coco
+from detector.data.voc import VocDataset
+from detector.data.yolo import read_yolo
+from tests.conftest import compose_config
+from tests.data.test_writers import coco_set
+
+SHAPES = ("dataset=shapes_coco", "dataset.train.train=6", "dataset.train.val=4")
+
+
+def run(folder: Path, *overrides: str) -> str:
+    config = compose_config(
+        *SHAPES, f"data_dir={folder / 'data'}", f"output={folder / 'out'}", *overrides, name="data_convert"
+    )
+    console = Console(width=200)
+    with console.capture() as said:
+        convert(config, overrides, folder, console)
+    return said.get()
+
+
+@pytest.mark.parametrize("images", ["copy", "link"])
+def test_shapes_in_each_format(tmp_path: Path, images: str) -> None:
+    said = run(tmp_path, "to=coco", f"images={images}").splitlines()
+    out = tmp_path / "out"
+    coco = {name: read_coco(out / f"annotations/instances_{name}.json") for name in ("train", "val")}
+    assert said == [*(f"{n}: {len(t)} images, {len(t.ids)} objects" for n, t in coco.items()), f"written to {out}"]
+    assert [len(table) for table in coco.values()] == [6, 4]
+    assert all((out / n / file).is_symlink() == (images == "link") for n, t in coco.items() for file in t.files)
+    run(tmp_path, "to=voc", f"output={tmp_path / 'set/VOC2007'}", f"images={images}")
+    voc = VocDataset(tmp_path / "set", [("2007", "val")], classes=None, masks=True)
+    np.testing.assert_allclose(voc.annotations.corners(), coco["val"].corners(), atol=1e-3)
+    assert all(voc[i].target.masks is not None for i in range(len(voc)))
+    run(tmp_path, "to=yolo", f"output={tmp_path / 'yolo'}", "dataset.val.masks=false", "dataset.train.masks=false")
+    yolo = read_yolo(tmp_path / "yolo/data.yaml", "train")
+    assert yolo.segmentations is None
+    np.testing.assert_allclose(yolo.corners(), coco["train"].select_objects(~coco["train"].crowd).corners(), atol=1e-3)
+
+
+def test_images_without_objects_are_written(tmp_path: Path) -> None:
+    path = coco_set(tmp_path / "in")
+    config = compose_config(
+        "dataset=custom",
+        *(f"dataset.{split}.annotations={path}" for split in ("train", "val")),
+        "to=yolo",
+        f"output={tmp_path / 'out'}",
+        name="data_convert",
+    )
+    assert not config.dataset.train.keep_empty
+    convert(config, [], tmp_path, Console(quiet=True))
+    for split in ("train", "val"):
+        table = read_yolo(tmp_path / "out/data.yaml", split)
+        assert np.diff(table.starts).tolist() == [2, 2, 0]  # without the crowd
+
+
+def test_mistakes(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="to must be coco, voc, yolo, not 'labelme'"):
+        run(tmp_path, "to=labelme")
+    with pytest.raises(ValueError, match="images must be copy, link, none, not 'move'"):
+        run(tmp_path, "to=coco", "images=move")
+    run(tmp_path, "to=coco", "images=none")
+    with pytest.raises(FileExistsError, match="out: there are files already"):
+        run(tmp_path, "to=coco")

@@ -1,0 +1,172 @@
+"""A dataset that is given to a trained detector: what is read changes, what preprocesses does not."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from omegaconf import DictConfig, OmegaConf
+
+from detector.config.given import given_dataset
+from detector.config.overrides import allow_new_keys
+from detector.config.resolve import with_classes
+from detector.config.trained import open_checkpoint
+from detector.weights import changed_settings
+from detector.weights.checkpoints import portable_config
+from tests.conftest import CLASSES, compose_config
+
+OWN = [
+    *("dataset=custom", "dataset.train.annotations=train.json", "dataset.val.annotations=val.json"),
+    *("dataset.val_augment.short_sizes=[64]", "dataset.val_augment.max_size=96", "dataset.size_bins=[8,20]"),
+    *("dataset.train.images=photos", "dataset.anchor_sizes=[8,16,32,64,128]", "dataset.metrics=[coco,voc]"),
+]
+
+
+def trained(*overrides: str) -> DictConfig:
+    """The configuration in a checkpoint."""
+    return OmegaConf.create(portable_config(with_classes(compose_config(*(overrides or OWN)), CLASSES)))
+
+
+def given(*overrides: str, before: DictConfig | None = None) -> tuple[DictConfig, list[str]]:
+    own = ["checkpoint=last.ckpt", *overrides]
+    config = compose_config(*allow_new_keys(own), name="evaluate")
+    return given_dataset(trained() if before is None else before, config, own)
+
+
+def plain(node: Any) -> Any:
+    return OmegaConf.to_container(node)
+
+
+def test_a_dataset_brings_its_data_and_nothing_else() -> None:
+    before = trained()
+    dataset, lines = given("dataset=custom", "dataset.val.annotations=other.json", "dataset.val.images=here")
+    assert (dataset.val.annotations, dataset.val.images) == ("other.json", "here")
+    for key in ("val_augment", "size_bins", "metrics", "anchor_sizes", "canonical_size", "rpn", "rois", "detections"):
+        assert dataset[key] == before.dataset[key], key
+    (line,) = lines
+    assert line.startswith("as in the detector's training: ")
+    for words in (
+        "dataset.val_augment.short_sizes=[64] (dataset custom by itself: [480])",
+        "dataset.val_augment.max_size=96 (dataset custom by itself: 800)",
+        "dataset.size_bins=[8,20] (dataset custom by itself: [32,96])",
+        'dataset.metrics=["coco","voc"] (dataset custom by itself: ["coco"])',
+    ):
+        assert words in line
+    assert "anchor" not in line
+
+
+@pytest.mark.parametrize("name", ["coco", "voc07", "shapes"])
+def test_datasets_of_other_formats_keep_the_scale_too(name: str) -> None:
+    dataset, _ = given(f"dataset={name}", "data_dir=/datasets")
+    assert dataset.val["_target_"] == compose_config(f"dataset={name}").dataset.val["_target_"]
+    assert (list(dataset.val_augment.short_sizes), dataset.val_augment.max_size) == ([64], 96)
+
+
+def test_generated_images_are_those_of_their_own_dataset() -> None:
+    dataset, _ = given("dataset=shapes", "data_dir=data")
+    assert (list(dataset.val.size_bins), list(dataset.size_bins)) == ([16, 48], [8, 20])
+
+
+def test_keys_that_are_given_count() -> None:
+    other = ["dataset=custom", "dataset.val.annotations=other.json"]
+    dataset, lines = given(*other, "dataset.val_augment.short_sizes=[32]", "dataset.size_bins=[4,9]")
+    assert (list(dataset.val_augment.short_sizes), dataset.val_augment.max_size) == ([32], 96)
+    assert list(dataset.size_bins) == [4, 9]
+    assert lines[1] == (
+        "other than in the detector's training: dataset.val_augment.short_sizes=[32] (there [64]), "
+        "dataset.size_bins=[4,9] (there [8,20])"
+    )
+    dataset, lines = given(*other, "dataset.val_augment={short_sizes: [480], max_size: 800}")  # though the defaults
+    assert (list(dataset.val_augment.short_sizes), dataset.val_augment.max_size) == ([480], 800)
+    dataset, _ = given(*other, "++dataset.val_augment={_target_: mine.Augment, least: 0.5}")
+    assert {"_target_": "mine.Augment", "least": 0.5}.items() <= plain(dataset.val_augment).items()
+    dataset, _ = given("dataset=coco", "~dataset.val_augment.max_size")
+    assert list(dataset.val_augment) == ["_target_", "short_sizes", "extra"]
+
+
+def test_the_same_settings_are_not_remarked_on() -> None:
+    assert given(*OWN)[1] == []
+
+
+def test_a_key_alone_changes_the_dataset_of_the_training() -> None:
+    before = trained()
+    dataset, lines = given("dataset.val.annotations=other.json", "dataset.val.images=here", before=before)
+    expected = plain(before.dataset)
+    expected["val"] |= {"annotations": "other.json", "images": "here"}
+    assert plain(dataset) == expected
+    assert lines == []
+    dataset, lines = given("dataset.metrics=[coco]", "dataset.val.limit=3", before=before)
+    assert (list(dataset.metrics), dataset.val.limit) == (["coco"], 3)
+    assert lines == ['other than in the detector\'s training: dataset.metrics=["coco"] (there ["coco","voc"])']
+
+
+def test_what_is_built_into_the_detector_is_said_to_have_no_effect() -> None:
+    for more in ([], ["dataset=custom", "dataset.val.annotations=other.json"]):
+        dataset, lines = given(*more, "dataset.detections=300", "dataset.anchor_sizes=[8,16,32,64,128]")
+        assert dataset.detections == 100
+        assert lines[-1] == "without effect on a trained detector: dataset.detections=300 (there 100)"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("dataset.val.anotations=x", r"unknown key 'dataset.val.anotations'; did you mean dataset.val.annotations\?"),
+        ("dataset.vol=x", "unknown key 'dataset.vol'; did you mean dataset.val"),
+        ("dataset.val.new.key=x", "unknown key"),
+    ],
+)
+def test_misspelt_keys_are_answered(override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        given(override)
+
+
+def test_a_key_that_has_been_used_up_needs_the_dataset() -> None:
+    before = trained("dataset=voc07", "data_dir=/datasets")
+    with pytest.raises(
+        ValueError, match=r"dataset\.val_split: .* give it beside dataset=voc07, or another dataset=NAME"
+    ):
+        given("dataset.val_split=test", before=before)
+    dataset, _ = given("dataset=voc07", "dataset.val_split=test", before=before)
+    assert plain(dataset.val.sets) == [["2007", "test"]]
+    assert dataset.val.root == "/datasets/VOCdevkit"
+
+
+def test_keys_below_dataset_alone_may_come_with_the_checkpoint() -> None:
+    given = ["checkpoint=x.ckpt", "dataset.val_augment.short_sizes=[9]"]
+    assert allow_new_keys(given) == [given[0], f"++{given[1]}"]
+    assert allow_new_keys([*given, "dataset=coco"]) == [*given, "dataset=coco"]
+
+
+@pytest.mark.parametrize("mark", ["", "++"])
+def test_weights_of_torchvision_keep_their_scale(tmp_path: Path, mark: str) -> None:
+    model = torchvision.models.get_model("fasterrcnn_resnet50_fpn", weights=None, weights_backbone=None)
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    before = open_checkpoint(f"torchvision:fasterrcnn_resnet50_fpn:{tmp_path / 'weights.pth'}").config
+    for name in ("custom", "voc07"):
+        more = ["dataset.val.annotations=x.json"] if name == "custom" else []
+        for own, sizes in (([f"{mark}dataset.val_augment.short_sizes=[96]"], [96]), ([], [800])):
+            dataset, _ = given(f"dataset={name}", *more, *own, before=before)
+            assert (list(dataset.val_augment.short_sizes), dataset.val_augment.max_size) == (sizes, 1333)
+
+
+def test_initial_weights_of_another_scale_are_remarked_on() -> None:
+    config = with_classes(compose_config(*OWN[:3]), CLASSES)
+    changed = changed_settings(config, portable_config(with_classes(compose_config(*OWN), CLASSES)))
+    assert "dataset.val_augment.short_sizes=[64] (here [480])" in changed
+    assert "dataset.val_augment.max_size=96 (here 800)" in changed
+    assert "dataset.anchor_sizes=[8,16,32,64,128] (here [16,32,64,128,256])" in changed
+    assert changed_settings(config, portable_config(config)) == []
+
+
+def test_images_of_other_annotations_are_looked_up() -> None:
+    before = trained(*OWN, "dataset.val.images=photos/val")
+    split, _ = given("dataset.val.annotations=other.json", before=before)
+    read = {"annotations": "other.json", "images": None, "shared_images": "photos/val", "shared_annotations": None}
+    assert read.items() <= plain(split.val).items()
+    split, _ = given("dataset.val.annotations=other.json")
+    assert read | {"shared_images": "photos", "shared_annotations": "train.json"} == {
+        key: split.val[key] for key in read
+    }
+    split, _ = given("dataset.val.annotations=x.json", before=trained("dataset=coco", "data_dir=/datasets"))
+    assert split.val.images == "/datasets/coco/val2017"  # COCO's own names do not repeat

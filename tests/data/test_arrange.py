@@ -1,0 +1,167 @@
+"""Choose and join classes, join files, split by image."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detector.data.arrange import choose_classes, join, split_images
+from detector.data.coco import read_coco
+from detector.data.custom import custom
+
+NAMES = {3: "car", 7: "helmet", 8: "hard hat", 9: "person"}
+
+
+def content(objects: dict[int, list[int]], first: int = 1, names: dict[int, str] = NAMES) -> dict[str, Any]:
+    """A set with `objects`: for each image its objects' category ids."""
+    annotations = [(image, category) for image, categories in objects.items() for category in categories]
+    return {
+        "images": [{"id": i, "file_name": f"{i}.png", "width": 30, "height": 20} for i in objects],
+        "categories": [{"id": i, "name": name, "supercategory": "thing"} for i, name in names.items()],
+        "annotations": [
+            {"id": first + n, "image_id": image, "category_id": category, "bbox": [n, 1, 4, 5], "area": 20}
+            for n, (image, category) in enumerate(annotations)
+        ],
+    }
+
+
+def write(folder: Path, data: dict[str, Any], name: str = "set.json", pictures: bool = False) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for image in data["images"] if pictures else ():
+        Image.new("RGB", (30, 20)).save(folder / image["file_name"])
+    (folder / name).write_text(json.dumps(data))
+    return folder / name
+
+
+OBJECTS = {1: [3, 7, 9], 2: [8, 8], 3: [], 4: [9]}
+
+
+def test_classes_are_chosen_ordered_and_joined(tmp_path, caplog):
+    table = read_coco(write(tmp_path, content(OBJECTS)))
+    chosen = choose_classes(table, ["person", {"helmet": ["hard hat", "helmet"]}])
+    assert (chosen.classes, chosen.category_ids) == (["person", "helmet"], [9, 8])
+    truth = chosen.to_coco()
+    assert [(a["image_id"], a["category_id"]) for a in truth["annotations"]] == [(1, 8), (1, 9), (2, 8), (2, 8), (4, 9)]
+    assert [(c["id"], c["name"]) for c in truth["categories"]] == [(9, "person"), (8, "helmet")]
+    assert len(truth["images"]) == 4
+    assert choose_classes(table, {"person": "person"}).classes == ["person"]
+
+
+def test_other_classes_are_ignored_if_asked(tmp_path):
+    folder = write(tmp_path, content(OBJECTS), pictures=True)
+    dataset = custom(folder, classes=["person", "car"], others="ignore")
+    target = dataset[0].target
+    assert target.labels.tolist() == [1, -1, 0]
+    assert target.crowd.tolist() == [False, True, False]
+    truth = [a for a in dataset.ground_truth()["annotations"] if a["image_id"] == 1]
+    assert [(a["category_id"], a["iscrowd"], a["bbox"][0]) for a in truth] == [
+        (3, 0, 0), (9, 1, 1), (3, 1, 1), (9, 0, 2)
+    ]  # fmt: skip
+    assert [s.id for s in custom(folder, classes=["person"], others="ignore", keep_empty=False)] == [1, 4]
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["persn"], "there is no class 'persn' among .*; did you mean 'person'?"),
+        (["person", "person"], "'person' is named more than once"),
+        (["person", {"people": ["person"]}], "'person' is named more than once"),
+        ([], r"classes must be names, or \{name: \[names to be joined\]\}"),
+        ("person", "classes must be names"),
+        ([{"helmet": []}], "classes must be names"),
+        ([3], "classes must be names"),
+    ],
+)
+def test_wrong_choices_are_named(tmp_path, classes, message):
+    table = read_coco(write(tmp_path, content(OBJECTS)))
+    with pytest.raises(ValueError, match=message):
+        choose_classes(table, classes)
+
+
+def test_files_are_joined_by_the_names_of_their_classes(tmp_path, caplog):
+    first = write(tmp_path / "a", content({1: [3], 2: [9, 9]}), "one.json", pictures=True)
+    second = write(
+        tmp_path / "b", content({1: [1, 2], 5: []}, names={1: "person", 2: "dog"}), "two.json", pictures=True
+    )
+    dataset = custom([first, second])
+    assert dataset.classes == ["car", "helmet", "hard hat", "person", "dog"]
+    assert dataset.category_ids == [1, 2, 3, 4, 5]
+    assert "category ids differ" in caplog.text
+    assert [dataset[i].id for i in range(4)] == ["one:1", "one:2", "two:1", "two:5"]
+    assert [dataset[i].target.labels.tolist() for i in range(4)] == [[0], [3, 3], [3, 4], []]
+    assert [a["id"] for a in dataset.ground_truth()["annotations"]] == [1, 2, 3, 4, 5]
+    assert dataset.file(2) == tmp_path / "b" / "1.png"
+    same = join([read_coco(first), read_coco(write(tmp_path / "c", content({8: [3]})))])
+    assert (same.category_ids, list(same.image_ids)) == ([3, 7, 8, 9], [1, 2, 8])
+    with pytest.raises(ValueError, match=r"both name the image 1\.png \(2 such\)"):
+        join([read_coco(first), read_coco(first)])
+
+
+def test_masks_are_joined(tmp_path):
+    square = [[2, 3, 6, 3, 6, 9, 2, 9]]
+    with_masks = content({1: [3]})
+    with_masks["annotations"][0]["segmentation"] = square
+    table = join([read_coco(write(tmp_path / "a", with_masks)), read_coco(write(tmp_path / "b", content({2: [3]})))])
+    assert table.segmentations is not None
+    assert [table.segmentations.get(i, (20, 30)) for i in range(2)] == [square, None]
+
+
+def test_a_split_keeps_shares_of_each_class_and_is_seeded(tmp_path):
+    draw = np.random.default_rng(0)
+    objects = {
+        i: [9] * int(draw.integers(1, 4)) + [3] * int(i % 5 == 0) + [7] * int(i % 25 == 0) for i in range(1, 201)
+    }
+    table = read_coco(write(tmp_path, content(objects)))
+    train, val = split_images(table, [0.8, 0.2], seed=3)
+    assert sorted([*train.tolist(), *val.tolist()]) == list(range(200))
+    assert len(val) == 40
+    rare = [sum(7 in objects[i + 1] for i in part.tolist()) for part in (train, val)]
+    medium = [sum(3 in objects[i + 1] for i in part.tolist()) for part in (train, val)]
+    assert rare[1] in (1, 2)
+    assert medium[1] in (7, 8, 9)
+    again, other = split_images(table, [0.8, 0.2], seed=3), split_images(table, [0.8, 0.2], seed=4)
+    assert again[1].tolist() == val.tolist() != other[1].tolist()
+    assert [len(part) for part in split_images(table, [0.7, 0.2, 0.1])] == [140, 40, 20]
+    groups = np.arange(200) // 4
+    grouped = split_images(table, [0.8, 0.2], groups=groups)[1]
+    assert len(grouped) == 40
+    assert len(set((grouped // 4).tolist())) == 10
+
+
+def test_one_file_is_split_into_training_and_validation(tmp_path):
+    path = write(tmp_path, content({i: [3] for i in range(1, 11)}), pictures=True)
+    parts = {part: custom(whole=path, part=part, val_share=0.3) for part in ("train", "val")}
+    ids = {part: [dataset[i].id for i in range(len(dataset))] for part, dataset in parts.items()}
+    assert (len(ids["train"]), len(ids["val"])) == (7, 3)
+    assert sorted(ids["train"] + ids["val"]) == list(range(1, 11))
+    assert len(custom(whole=path, part="val", split=[0.5, 0.2, 0.3])) == 2
+    assert len(custom(path, part="val", whole=path, val_share=0.3)) == 10  # a file of its own is not divided
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, r"dataset.val.annotations is not given: .*dataset.annotations=FILE dataset.val_share=0.2"),
+        ({"whole": "all.json"}, "dataset.annotations=all.json: say which share .* dataset.val_share=0.2"),
+        ({"whole": "all.json", "val_share": 1.5}, "val_share must be a share above 0 and below 1, .* not 1.5"),
+        ({"whole": "all.json", "val_share": 0.1, "split": [0.9, 0.1]}, "give one of them"),
+        ({"annotations": []}, "empty list"),
+        ({"annotations": ["a.json", "b.txt"]}, "annotations must be a COCO file"),
+        ({"annotations": ["a.json", "."]}, "files of one format only can be joined"),
+    ],
+)
+def test_what_is_missing_is_named(tmp_path, arguments, message, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, content({1: [3]}), "a.json", pictures=True)
+    with pytest.raises(ValueError, match=message):
+        custom(part="val", **arguments)
+
+
+@pytest.mark.parametrize("shares", [[0.5], [0.5, 0.6], [1.2, -0.2], [0.99, 0.01]])
+def test_wrong_shares_are_named(tmp_path, shares):
+    table = read_coco(write(tmp_path, content({i: [3] for i in range(1, 11)})))
+    with pytest.raises(ValueError, match="split"):
+        split_images(table, shares)
