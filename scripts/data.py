@@ -1,6 +1,12 @@
-"""Check a dataset and count its objects: python scripts/data.py dataset=... [data_dir=...]."""
+"""Count, check, describe and show a dataset: python scripts/data.py [ACTION] dataset=... [key=value ...]."""
 
-from detector.config.command_line import run
+from detector.config.command_line import Action, run
+
+ACTIONS = {
+    "check": Action("data_check", "detector.config.check.check"),
+    "stats": Action("data_stats", "detector.config.stats.stats"),
+    "show": Action("data_show", "detector.config.show_data.show_data"),
+}
 
 if __name__ == "__main__":
-    run("data", "detector.config.summary.print_summary")
+    run("data", "detector.config.summary.print_summary", actions=ACTIONS)

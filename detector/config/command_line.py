@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from detector.config.help import CONFIGS, help_text
@@ -21,7 +22,22 @@ if TYPE_CHECKING:
     from detector.config.cli import Work
 
 
-def run(name: str, target: str | Work, prepare: Callable[[list[str]], list[str]] | None = None) -> None:
+@dataclass(frozen=True)
+class Action:
+    """What the first word of a command line chooses."""
+
+    name: str
+    """its configuration, `configs/NAME.yaml`"""
+    target: str | Work
+    """as of `run`"""
+
+
+def run(
+    name: str,
+    target: str | Work,
+    prepare: Callable[[list[str]], list[str]] | None = None,
+    actions: Mapping[str, Action] | None = None,
+) -> None:
     """Run a script: answer `--help`, or compose the configuration and call `target` with it, once for each job of `-m`.
 
     All options of Hydra work. A mistake in the command line becomes one message on standard error and exit code 1; with
@@ -32,11 +48,27 @@ def run(name: str, target: str | Work, prepare: Callable[[list[str]], list[str]]
         target: the function that does the work, or better its name, `package.module.function`: it is then imported when
             the configuration is composed, since torch and Lightning take seconds.
         prepare: rewrites the overrides before Hydra reads them.
+        actions: by the word that may come first on the command line, in place of `name` and `target`.
     """
+    if actions and sys.argv[1:] and (action := _action(sys.argv[1], actions)) is not None:
+        name, target = action.name, action.target
+        del sys.argv[1]
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(help_text(name))
         return
     _run(name, target, prepare)
+
+
+def _action(word: str, actions: Mapping[str, Action]) -> Action | None:
+    """Look up the action that a word names; None if it is an option or sets a key."""
+    if word in actions or not word.isidentifier():
+        return actions.get(word)
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, actions, n=1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    print(f"error: unknown action {word!r}: {meant}Actions: {', '.join(actions)}", file=sys.stderr)
+    sys.exit(1)
 
 
 def _run(name: str, target: str | Work, prepare: Callable[[list[str]], list[str]] | None) -> None:

@@ -7,6 +7,8 @@ The first comment lines of `configs/NAME.yaml` describe the script and list the 
     # Example: python scripts/train.py pooler=roialign
     # Keys: dataset schedule.steps seed
 
+A script with actions has a line `# Action: WORD   what it does` for each.
+
 The default of each key and the comment beside it are read from the files of `configs/` with PyYAML, in a fraction of
 the time that importing Hydra takes.
 """
@@ -35,18 +37,20 @@ class Header:
     usage: str
     examples: list[str]
     keys: list[str]
+    actions: list[str]
 
 
 def read_header(name: str) -> Header:
     """Read the first comment lines of `configs/NAME.yaml`."""
     lines = _file(name).read_text(encoding="utf-8").splitlines()
     comments = [line[2:].strip() for line in lines[: next(i for i, line in enumerate(lines) if line[:1] != "#")]]
-    fields: dict[str, list[str]] = {"Usage": [], "Example": [], "Keys": []}
+    fields: dict[str, list[str]] = {"Usage": [], "Example": [], "Keys": [], "Action": []}
     summary = []
     for line in comments:
         label, _, text = line.partition(": ")
         fields[label].append(text) if label in fields else summary.append(line)
-    return Header(" ".join(summary), "\n       ".join(fields["Usage"]), fields["Example"], fields["Keys"][0].split())
+    usage, keys = "\n       ".join(fields["Usage"]), fields["Keys"][0].split()
+    return Header(" ".join(summary), usage, fields["Example"], keys, fields["Action"])
 
 
 def help_text(name: str) -> str:
@@ -54,7 +58,10 @@ def help_text(name: str) -> str:
     head = read_header(name)
     rows = [_row(name, key) for key in head.keys]
     column = min(max(len(left) for left, _, _ in rows), 28) + 2
-    parts = [head.summary, "", f"usage: {head.usage}", "", "Keys, with their defaults:"]
+    parts = [head.summary, "", f"usage: {head.usage}", ""]
+    if head.actions:
+        parts += ["Actions, each with its own --help:", *(f"  {action}" for action in head.actions), ""]
+    parts += ["Keys, with their defaults:"]
     for left, meaning, choices in rows:
         lines = textwrap.wrap(meaning, WIDTH - column - 2) or [""]
         if choices:

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from detector.data.faults import collecting
 from detector.data.image import ImageReader
 from detector.data.packed import Ids, Integers, Strings, rows, starts_of
 from detector.data.segmentations import Segmentations
@@ -126,8 +128,18 @@ class Annotations:
         """Name an object for messages."""
         if self.sources is None:
             return f"{self.source}: annotation {int(self.ids[index])}"
-        image = int(np.searchsorted(self.starts, index, side="right")) - 1
+        image = self.image_of(index)
         return f"{self.sources[image]}: object {index - int(self.starts[image]) + 1}"
+
+    def image_of(self, index: int) -> int:
+        """Return the image of an object, by number."""
+        return int(np.searchsorted(self.starts, index, side="right")) - 1
+
+    def describe(self, index: int) -> str:
+        """Name an object for messages, with its class, image and box."""
+        box = [round(float(v), 2) for v in self.boxes[index]]
+        image = self.files[self.image_of(index)]
+        return f"{self.name(index)}, {self.classes[self.labels[index]]} {box} in {image}"
 
     def to_coco(self) -> dict[str, Any]:
         """Write them as COCO's `images`, `annotations` and `categories`.
@@ -209,7 +221,8 @@ class AnnotatedDataset:
                 len(known),
             )
         self._corners = self.annotations.corners().astype(np.float32)
-        self.reader.check([(self.file(i), self.annotations.size(i), self.stated_in(i)) for i in range(len(self))])
+        if not collecting():  # else whoever collects reads each image
+            self.reader.check([(self.file(i), self.annotations.size(i), self.stated_in(i)) for i in range(len(self))])
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -225,8 +238,7 @@ class AnnotatedDataset:
 
     def __getitem__(self, index: int) -> Sample:
         table = self.annotations
-        size = table.size(index)
-        image = self.reader.read(self.file(index), size, self.stated_in(index))
+        image, size = self.image(index), table.size(index)
         objects = slice(int(table.starts[index]), int(table.starts[index + 1]))
         target = Target(
             boxes=torch.from_numpy(self._corners[objects].copy()),
@@ -236,6 +248,14 @@ class AnnotatedDataset:
             masks=self.masks(index) if self.has_masks else None,
         )
         return Sample(image, target, table.image_ids[index], size)
+
+    def image(self, index: int) -> Tensor:
+        """Read an image, [D, H, W]; see `ImageReader`.
+
+        Raises:
+            FileNotFoundError, ValueError: it is missing, unreadable, or has another size than stated.
+        """
+        return self.reader.read(self.file(index), self.annotations.size(index), self.stated_in(index))
 
     def masks(self, index: int) -> Masks:
         """Decode the masks of an image's objects."""

@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detector.data.annotations import AnnotatedDataset, Annotations
 from detector.data.arrange import ClassChoice, Others, choose_classes
 from detector.data.coco_columns import Columns
 from detector.data.doubts import measured_areas, say_doubts, without_impossible
+from detector.data.faults import Effect, collecting, note, refusing, sound
 from detector.data.image import ImageReader
 from detector.data.json_stream import stream_lists
 from detector.data.packed import Ids, Integers, Strings, starts_of
+from detector.types import DetectionDataset
 
 log = logging.getLogger(__name__)
 
@@ -107,16 +110,35 @@ def read_coco(
         if value not in choices:
             raise ValueError(f"{key} must be {' or '.join(choices)}, not {value!r}")
     images, classes, columns = _read(path)
+    table = _table(path, images, classes, columns, crowds)
+    if areas == "stated":
+        _refuse_negative(table)
+    say_doubts(table, crowds_kept=crowds == "regions", stated=areas == "stated")
+    table = without_impossible(table)
+    return table if areas == "stated" else measured_areas(table)
+
+
+def from_ground_truth(dataset: DetectionDataset) -> Annotations:
+    """Make `Annotations` of a dataset's ground truth."""
+    truth, source = dataset.ground_truth(), Path(type(dataset).__name__)
+    columns = Columns(source)
+    columns.add(truth["annotations"])
+    return _table(source, truth["images"], truth["categories"], columns, "regions")
+
+
+def _table(
+    path: Path, images: Sequence[Any], classes: Sequence[Any], columns: Columns, crowds: Literal["regions", "objects"]
+) -> Annotations:
+    """Put the annotations in the order of the images, under labels."""
     categories = _categories(classes, path)
     entries = _images(images, path)
-    image = _resolve(columns.image_ids, [r["id"] for r in entries], columns.name, "image_id", "images of the file")
-    label = _resolve(columns.category_ids, [c["id"] for c in categories], columns.name, "category_id", "categories")
+    image, label = _references(columns, entries, categories)
     image, records = _join_entries(image, entries, path)
     categories, label = _without_parents(categories, label, path)
     order = np.argsort(image, kind="stable")
-    sizes = np.array([(r["height"], r["width"]) for r in records], np.int32).reshape(-1, 2)
+    sizes = _sizes(records)
     segmentations = columns.segmentations(sizes[image].astype(np.int64))
-    table = Annotations(
+    return Annotations(
         source=path,
         classes=[c["name"] for c in categories],
         category_ids=[int(c["id"]) for c in categories],
@@ -133,11 +155,18 @@ def read_coco(
         segmentations=None if segmentations is None else segmentations.select(order),
         categories=categories,
     )
-    if areas == "stated":
-        _refuse_negative(table)
-    say_doubts(table, crowds_kept=crowds == "regions", stated=areas == "stated")
-    table = without_impossible(table)
-    return table if areas == "stated" else measured_areas(table)
+
+
+def _references(columns: Columns, images: Sequence[Record], categories: Sequence[Record]) -> tuple[Integers, Integers]:
+    """Return the image and the category of each annotation, by their places."""
+    image = _resolve(columns.image_ids, [r["id"] for r in images], columns.name, "image_id", "images of the file")
+    label = _resolve(columns.category_ids, [c["id"] for c in categories], columns.name, "category_id", "categories")
+    return image, label
+
+
+def _sizes(images: Sequence[Record]) -> NDArray[np.int32]:
+    """Return height and width of each image, [N, 2]."""
+    return np.array([(r["height"], r["width"]) for r in images], np.int32).reshape(-1, 2)
 
 
 def _read(path: Path) -> tuple[list[Any], list[Any], Columns]:
@@ -148,7 +177,7 @@ def _read(path: Path) -> tuple[list[Any], list[Any], Columns]:
     try:
         for key, batch in stream_lists(path, ("images", "annotations", "categories")):
             content = lists.setdefault(key, [])
-            if key == "annotations":
+            if key == "annotations" and not collecting():
                 columns.add(batch)
             else:
                 content += batch
@@ -159,7 +188,45 @@ def _read(path: Path) -> tuple[list[Any], list[Any], Columns]:
     for key in ("images", "annotations", "categories"):
         if key not in lists:
             raise ValueError(f"{path}: JSON, but not COCO's: it has no list `{key}`. {LAYOUT}")
+    if collecting():
+        columns = _sift(path, lists)
     return lists["images"], lists["categories"], columns
+
+
+def _sift(path: Path, lists: dict[str, list[Any]]) -> Columns:
+    """Note what is wrong with each entry, and leave out those that cannot be read."""
+    categories, images = _categories(lists["categories"], path), _images(lists["images"], path)
+    left_out = [
+        {repr(e["id"]) for e in lists[key] if isinstance(e, dict) and "id" in e} - {repr(r["id"]) for r in records}
+        for key, records in (("images", images), ("categories", categories))
+    ]
+    known = {c["id"] for c in categories}
+    lists["images"], lists["categories"] = images, [c for c in lists["categories"] if _has_id(c, known)]
+    places = [
+        place
+        for place, a in enumerate(lists["annotations"])
+        if not isinstance(a, dict)
+        or not (repr(a.get("image_id")) in left_out[0] or repr(a.get("category_id")) in left_out[1])
+    ]
+    entries = [lists["annotations"][place] for place in places]
+
+    def check(some: Sequence[Any], begin: int) -> None:
+        columns = Columns(path, places[begin : begin + len(some)])
+        columns.add(some)
+        image, _ = _references(columns, images, categories)
+        columns.segmentations(_sizes(images)[image].astype(np.int64))
+
+    kept = sound(entries, check, "annotations that cannot be read")
+    columns = Columns(path, [places[i] for i in kept])
+    columns.add([entries[i] for i in kept])
+    return columns
+
+
+def _has_id(entry: Any, ids: set[Any]) -> bool:
+    """Return whether an entry has one of these ids, and take that from them."""
+    found = isinstance(entry, dict) and isinstance(entry.get("id"), Hashable) and entry["id"] in ids
+    ids -= {entry["id"]} if found else set()
+    return found
 
 
 def _plain(value: Any) -> Any:
@@ -172,13 +239,21 @@ def _is_id(value: Any) -> bool:
 
 
 def _categories(entries: Sequence[Any], path: Path) -> list[Record]:
+    sound_ones: dict[Any, Record] = {}
     for category in entries:
-        known = isinstance(category, dict) and _is_id(category.get("id")) and not isinstance(category["id"], str)
-        if not known or not isinstance(category.get("name"), str):
-            raise ValueError(f"{path}: a category needs an int `id` and a `name`, not {category!r}")
-    ids = [c["id"] for c in entries]
-    if not ids or len(set(ids)) < len(ids):
-        raise ValueError(f"{path}: the category ids {ids} are empty, or repeat")
+        with refusing("categories that cannot be read"):
+            known = isinstance(category, dict) and _is_id(category.get("id")) and not isinstance(category["id"], str)
+            if not known or not isinstance(category.get("name"), str):
+                raise ValueError(f"{path}: a category needs an int `id` and a `name`, not {category!r}")
+            if category["id"] in sound_ones:
+                other = sound_ones[category["id"]]["name"]
+                raise ValueError(
+                    f"{path}: the category ids repeat: {category['id']!r} is that of {other!r} and {category['name']!r}"
+                )
+            sound_ones[category["id"]] = category
+    entries = list(sound_ones.values())
+    if not entries:
+        raise ValueError(f"{path}: there are no category ids, since the list of categories is empty")
     shared = {name for name, count in Counter(c["name"] for c in entries).items() if count > 1}
     if shared:
         log.warning("%s: several categories are called %s; their ids tell them apart", path, sorted(shared))
@@ -205,22 +280,27 @@ def _without_parents(categories: list[Record], label: Integers, path: Path) -> t
 def _images(entries: Sequence[Any], path: Path) -> list[Record]:
     records: dict[Any, Record] = {}
     for position, image in enumerate(entries):
-        where = f"{path}: images[{position}]"
-        if not isinstance(image, dict) or not _is_id(image.get("id")) or not isinstance(image.get("file_name"), str):
-            raise ValueError(f"{where} needs an `id` and a `file_name`, not {str(image)[:120]}")
-        for side in ("width", "height"):
-            if not isinstance(image.get(side), int) or image[side] <= 0:
+        with refusing("image entries that cannot be read"):
+            where = f"{path}: images[{position}]"
+            if (
+                not isinstance(image, dict)
+                or not _is_id(image.get("id"))
+                or not isinstance(image.get("file_name"), str)
+            ):
+                raise ValueError(f"{where} needs an `id` and a `file_name`, not {str(image)[:120]}")
+            for side in ("width", "height"):
+                if not isinstance(image.get(side), int) or image[side] <= 0:
+                    raise ValueError(
+                        f"{where} ({image['file_name']}): `{side}` must be a positive int, not {image.get(side)!r}"
+                    )
+            if image["width"] * image["height"] > LARGEST:
                 raise ValueError(
-                    f"{where} ({image['file_name']}): `{side}` must be a positive int, not {image.get(side)!r}"
+                    f"{where} ({image['file_name']}): {image['width']}x{image['height']} pixels are more than "
+                    f"run-length codes can count ({LARGEST}); cut the image into tiles"
                 )
-        if image["width"] * image["height"] > LARGEST:
-            raise ValueError(
-                f"{where} ({image['file_name']}): {image['width']}x{image['height']} pixels are more than run-length "
-                f"codes can count ({LARGEST}); cut the image into tiles"
-            )
-        if image["id"] in records:
-            raise ValueError(f"{where} ({image['file_name']}): the id {image['id']!r} is taken by another image")
-        records[image["id"]] = image
+            if image["id"] in records:
+                raise ValueError(f"{where} ({image['file_name']}): the id {image['id']!r} is taken by another image")
+            records[image["id"]] = image
     return list(records.values())
 
 
@@ -237,6 +317,7 @@ def _resolve(values: Sequence[Any], ids: Sequence[Hashable], name: Callable[[int
         if read:
             number = found[read[0]]
             assert number is not None
+            note("ids of another type", Effect.CORRECTED, (f"{name(i)} has {key} {values[i]!r}" for i in read))
             log.warning(
                 "%s has %s %r for %r (%d such); they are taken for the same",
                 name(read[0]),
@@ -265,11 +346,21 @@ def _join_entries(image: Integers, entries: list[Record], path: Path) -> tuple[I
         return image, entries
     for place in joined.tolist():
         one, other = entries[target[place]], entries[place]
-        if (one["width"], one["height"]) != (other["width"], other["height"]):
-            raise ValueError(
-                f"{path}: images {one['id']!r} and {other['id']!r} name one file, {one['file_name']}, but differ in "
-                "size; correct one of them"
-            )
+        with refusing("image entries that cannot be read"):
+            if (one["width"], one["height"]) != (other["width"], other["height"]):
+                raise ValueError(
+                    f"{path}: images {one['id']!r} and {other['id']!r} name one file, {one['file_name']}, but differ "
+                    "in size; correct one of them"
+                )
+    note(
+        "images that are listed more than once",
+        Effect.CORRECTED,
+        (
+            f"{path}: {entries[place]['file_name']} has the ids {entries[target[place]]['id']!r} and "
+            f"{entries[place]['id']!r}"
+            for place in joined
+        ),
+    )
     example = entries[joined[0]]
     log.warning(
         "%s: %d images are listed more than once, such as %s (id %r); their objects are joined under the first id",
@@ -284,7 +375,10 @@ def _join_entries(image: Integers, entries: list[Record], path: Path) -> tuple[I
 
 def _refuse_negative(table: Annotations) -> None:
     negative = np.flatnonzero(table.areas < 0)
-    if len(negative):
+    if collecting():
+        where = (f"{table.name(i)} has the area {table.areas[i]:g}" for i in negative.tolist())
+        note("negative areas", Effect.REFUSED, where)
+    elif len(negative):
         raise ValueError(
             f"{table.name(int(negative[0]))} has the area {table.areas[negative[0]]:g} ({len(negative)} are "
             "negative); correct it, or take those of masks and boxes: areas=measured"
@@ -311,7 +405,7 @@ def find_images(table: Annotations, folder: Path) -> Annotations:
         if (folder / other).is_file():
             names[i] = other
             missing.remove(i)
-    if missing:
+    if missing and not collecting():
         raise FileNotFoundError(
             f"{folder / names[missing[0]]}: no such image ({len(missing)} of {len(names)} images of {table.source} are "
             "missing); complete the folder, or point to the right one"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.data.faults import Effect, note
 from detector.data.packed import Integers, Strings, starts_of
 from detector.data.segmentations import Segmentations, pack_counts, usable
 
@@ -27,10 +28,12 @@ class Columns:
 
     Args:
         path: the JSON file, for messages.
+        places: of the annotations in its list; None: 0, 1, 2, ...
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, places: Sequence[int] | None = None) -> None:
         self.path = path
+        self._places = places
         self.image_ids: list[Any] = []
         self.category_ids: list[Any] = []
         self._ids: list[Any] = []
@@ -42,7 +45,10 @@ class Columns:
 
     def name(self, position: int) -> str:
         """Name an annotation for messages."""
-        return f"{self.path}: annotations[{position}] (id {self._ids[position]!r})"
+        return f"{self.path}: annotations[{self._place(position)}] (id {self._ids[position]!r})"
+
+    def _place(self, position: int) -> int:
+        return position if self._places is None else self._places[position]
 
     def add(self, batch: Sequence[Any]) -> None:
         """Add entries of the list `annotations`.
@@ -53,7 +59,9 @@ class Columns:
         begin = len(self._ids)
         for i, entry in enumerate(batch):
             if not isinstance(entry, dict):
-                raise ValueError(f"{self.path}: annotations[{begin + i}] is {type(entry).__name__}, not an object")
+                raise ValueError(
+                    f"{self.path}: annotations[{self._place(begin + i)}] is {type(entry).__name__}, not an object"
+                )
         self._ids += [a.get("id") for a in batch]
         self.image_ids += [a.get("image_id") for a in batch]
         self.category_ids += [a.get("category_id") for a in batch]
@@ -112,7 +120,9 @@ class Columns:
             code = ""
             if isinstance(shape, list):
                 kept = [p for p in shape if not isinstance(p, list) or len(p) >= 6 or len(p) % 2]
-                self._stubs += len(shape) - len(kept)
+                if len(kept) < len(shape):
+                    self._stubs += len(shape) - len(kept)
+                    note("polygons of fewer than three points", Effect.SKIPPED, [self.name(begin + i)])
             elif isinstance(shape, dict) and "counts" in shape and "size" in shape:
                 code, sizes[i] = pack_counts(shape, partial(self.name, begin + i))
             elif shape:
@@ -162,11 +172,22 @@ class Columns:
         if all(type(i) is int and 0 < i < 2**63 for i in given) and len(set(given)) == len(given):
             return np.array(given, np.int64)
         if any(i is not None for i in given):
+            note("annotation ids that clash", Effect.CORRECTED, self._clashes())
             log.warning(
                 "%s: the annotations' ids are numbered anew, since they are not all different positive numbers",
                 self.path,
             )
         return np.arange(1, len(given) + 1)
+
+    def _clashes(self) -> Iterator[str]:
+        """Name the annotations whose id is no positive int, or that of one before."""
+        seen: set[Any] = set()
+        for position, number in enumerate(self._ids):
+            if type(number) is not int or number <= 0:
+                yield f"{self.name(position)} is no positive number"
+            elif number in seen:
+                yield f"{self.name(position)} has the id of another"
+            seen.add(str(number) if type(number) is not int else number)
 
     def segmentations(self, sizes: Integers) -> Segmentations | None:
         """Join the segmentations, without those that have no pixel; None if none is left.
@@ -197,11 +218,12 @@ class Columns:
         known = usable(packed, sizes, self.name)
         if (present & ~known).any():
             i = int((present & ~known).argmax())
+            note("masks without a pixel", Effect.SKIPPED, map(self.name, np.flatnonzero(present & ~known).tolist()))
             log.warning(
                 "%s: %d masks have no pixel within their image and are left out, such as that of annotations[%d]",
                 self.path,
                 int((present & ~known).sum()),
-                i,
+                self._place(i),
             )
         return packed.without(~known) if known.any() else None
 

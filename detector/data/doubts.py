@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from detector.data.annotations import Annotations, Flags, Floats
+from detector.data.faults import Effect, collecting, note
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,8 @@ def say_doubts(table: Annotations, *, crowds_kept: bool, stated: bool) -> None:
     """
     for sentence in doubts(table, crowds_kept=crowds_kept, stated=stated):
         log.warning("%s: %s", table.source, sentence)
+    rest = doubts(table, crowds_kept=crowds_kept, stated=False) if collecting() else []  # areas are told one by one
+    note("doubts about a whole file", Effect.LEARNT, (f"{table.source}: {sentence}" for sentence in rest))
 
 
 def doubts(table: Annotations, *, crowds_kept: bool = True, stated: bool = True) -> list[str]:
@@ -119,6 +122,8 @@ def without_impossible(table: Annotations) -> Annotations:
     skipped = {"outside the image": int(outside.sum()), "without area": int(flat.sum())}
     if not any(skipped.values()):
         return table
+    for kind, which in (("boxes without area", flat), ("boxes outside of their image", outside)):
+        note(kind, Effect.SKIPPED, (table.describe(i) for i in np.flatnonzero(which).tolist()))
     reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items() if count)
     log.warning("%s: skipped %d of %d boxes: %s", table.source, sum(skipped.values()), len(table.ids), reasons)
     return table.select_objects(~(flat | outside))

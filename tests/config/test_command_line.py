@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from detector.config.command_line import FULL_ERROR, run
+from detector.config.command_line import FULL_ERROR, Action, run
 from detector.config.compose import compose_config as compose_inside
 from detector.config.mistakes import explain, unknown_key
 from detector.config.overrides import allow_new_keys, parse, plain_keys, quote_override, quote_value, split_options
@@ -249,6 +249,36 @@ def call(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str, name: s
 def test_scripts_get_the_values_of_the_shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (config,) = call(monkeypatch, tmp_path, "input=photos (1)/x=1.jpg", "checkpoint=/a/b c", "output=2024")
     assert (config.input, config.checkpoint, config.output) == ("photos (1)/x=1.jpg", "/a/b c", "2024")
+
+
+def test_the_first_word_chooses_an_action(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: list[tuple[str, DictConfig]] = []
+    monkeypatch.chdir(tmp_path)
+    actions = {"check": Action("data_check", lambda config, *_: given.append(("check", config.copy())))}
+
+    def start(*arguments: str) -> None:
+        monkeypatch.setattr("sys.argv", ["data.py", *arguments])
+        run("data", lambda config, *_: given.append(("table", config.copy())), actions=actions)
+
+    start("check", "dataset=voc07", "most=3")
+    start("dataset=voc07")
+    start("-m", "data_dir=a")
+    start()
+    assert [word for word, _ in given] == ["check", "table", "table", "table"]
+    assert (given[0][1].most, given[0][1].dataset.name) == (3, "voc07")
+    for word, message in (
+        ("chek", "error: unknown action 'chek': did you mean check? Actions: check\n"),
+        ("xyz", "error: unknown action 'xyz': Actions: check\n"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            start(word, "dataset=voc07")
+        assert end.value.code == 1
+        assert capsys.readouterr().err == message
+    with pytest.raises(SystemExit):
+        start("check", "dataset=voc07", "mots=3")
+    assert "did you mean most?" in capsys.readouterr().err
 
 
 def test_a_script_is_called_for_each_job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

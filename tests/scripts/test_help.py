@@ -14,24 +14,35 @@ from tests.conftest import ROOT, compose_config
 from tests.scripts.conftest import run_script
 
 NAMES = ["train", "evaluate", "predict", "proposals", "data", "ablate", "alignment"]
+ACTIONS = ["check", "stats", "show"]
+"""of `scripts/data.py`, each with a configuration `data_ACTION.yaml`"""
+CONFIGURED = [*NAMES, *(f"data_{action}" for action in ACTIONS)]
 HEAVY = ("torch", "lightning", "hydra", "omegaconf", "numpy", "rich", "matplotlib")
 
 
-@pytest.mark.parametrize("name", [*NAMES, "benchmark"])
+@pytest.mark.parametrize("name", [*NAMES, "benchmark", *(f"data {action}" for action in ACTIONS)])
 @pytest.mark.parametrize("option", ["--help", "-h"])
 def test_help_is_answered_before_anything_heavy_is_imported(name: str, option: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-X", "importtime", str(ROOT / "scripts" / f"{name}.py"), option]
+    script, *action = name.split()
+    command = [sys.executable, "-X", "importtime", str(ROOT / "scripts" / f"{script}.py"), *action, option]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "usage: " in done.stdout
+    assert f"usage: python scripts/{' '.join([f'{script}.py', *action])}" in done.stdout
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
     assert "argparse" in imported or "yaml" in imported
     assert imported.isdisjoint(HEAVY)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_actions_are_listed() -> None:
+    assert [line.split()[0] for line in read_header("data").actions if line.split()[0] in ACTIONS] == ACTIONS
+    shown = help_text("data")
+    assert "Actions, each with its own --help:\n  check   list all that is wrong" in shown
+    assert "Actions" not in help_text("train")
+
+
+@pytest.mark.parametrize("name", CONFIGURED)
 def test_the_keys_of_the_help_exist(name: str) -> None:
     head = read_header(name)
     config = compose_config(name=name)
@@ -63,14 +74,16 @@ def test_defaults_and_comments_are_read_from_the_files() -> None:
     assert all(len(line) <= 120 for line in text.splitlines())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CONFIGURED)
 def test_the_examples_compose(name: str, tmp_path: Path) -> None:
+    own, _, word = name.partition("_")
     examples = read_header(name).examples
     assert len(examples) == 2
     for example in examples:
         program, script, *arguments = shlex.split(example)
-        assert (program, script) == ("python", f"scripts/{name}.py")
-        done = run_script(name, *arguments, "--cfg", "job", cwd=tmp_path)
+        assert (program, script) == ("python", f"scripts/{own}.py")
+        assert not word or arguments[0] == word
+        done = run_script(own, *arguments, "--cfg", "job", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith("# Choices\n")
 

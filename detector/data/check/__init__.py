@@ -1,0 +1,1 @@
+"""Check what can be read of a dataset: its images, its objects, and its splits beside each other."""

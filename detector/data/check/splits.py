@@ -1,0 +1,130 @@
+"""Check the splits of a dataset, by themselves and beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from detector.data.annotations import AnnotatedDataset, Annotations
+from detector.data.check.objects import object_faults
+from detector.data.check.pictures import Picture, near_pairs, read_pictures, repeats
+from detector.data.coco import from_ground_truth
+from detector.data.faults import Effect, Fault
+from detector.types import DetectionDataset
+
+FEW = 10
+"""Objects below which a class is rare."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split that can be opened: what its file says, and how its images are read."""
+
+    table: Annotations
+    read: Callable[[int], Tensor]
+    """reads an image by its number"""
+
+    @classmethod
+    def of(cls, dataset: DetectionDataset) -> Split:
+        """Take a dataset: one with `Annotations`, or any other by its ground truth, in the order of its images."""
+        if isinstance(dataset, AnnotatedDataset):
+            return cls(dataset.annotations, dataset.image)
+        return cls(from_ground_truth(dataset), lambda i: dataset[i].image)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found in the images and objects of all splits."""
+
+    faults: list[Fault]
+    unusable: dict[str, list[int]]
+    """by split, the numbers of the images that training would refuse"""
+
+
+def examine(splits: Mapping[str, Split], advance: Callable[[], object]) -> Found:
+    """Read all images of the splits once, and check images, objects and classes.
+
+    Args:
+        splits: by name; training's is called `train`.
+        advance: called after each image.
+    """
+    faults: list[Fault] = []
+    unusable: dict[str, list[int]] = {}
+    usable: list[tuple[str, str, Picture]] = []
+    for name, split in splits.items():
+        found = read_pictures(split.read, len(split.table), advance)
+        unusable[name] = [i for i, item in enumerate(found) if not isinstance(item, Picture)]
+        for i, item in enumerate(found):
+            if isinstance(item, Picture):
+                usable.append((name, f"{name}: {split.table.files[i]}", item))
+            else:
+                faults.append(Fault(_kind(item, split.table.size(i)), Effect.REFUSED, str(item)))
+        faults += object_faults(split.table)
+    faults += _twice(usable)
+    faults += class_faults({name: split.table for name, split in splits.items()})
+    return Found(faults, unusable)
+
+
+def _kind(error: Exception, stated: tuple[int, int]) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "missing images"
+    try:
+        with Image.open(Path(str(error).split(": ", 1)[0])) as image:
+            same = (image.height, image.width) == stated
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        same = True
+    return "images that cannot be read" if same else "images of another size than stated"
+
+
+def _twice(usable: list[tuple[str, str, Picture]]) -> Iterator[Fault]:
+    """Tell which images are there twice, in one split or in both."""
+    pictures = [item for _, _, item in usable]
+    for word, pairs in (("equal", repeats(pictures)), ("nearly equal", near_pairs(pictures))):
+        for a, b in pairs:
+            (own, first, _), (other, second, _) = usable[a], usable[b]
+            kind = f"{word} images" if own == other else f"{word} images in {own} and {other}"
+            yield Fault(kind, Effect.LEARNT, f"{second} shows what {first} shows")
+
+
+def class_faults(tables: Mapping[str, Annotations]) -> Iterator[Fault]:
+    """Compare the classes of the splits, and count their objects."""
+    names = list(tables)
+    for other in names[1:]:
+        ours, theirs = tables[names[0]].classes, tables[other].classes
+        if set(ours) != set(theirs):
+            what = "; ".join(
+                f"only in {split}: {only}"
+                for split, only in (
+                    (names[0], [c for c in ours if c not in theirs]),
+                    (other, [c for c in theirs if c not in ours]),
+                )
+                if only
+            )
+            yield Fault(
+                "splits with different classes",
+                Effect.REFUSED,
+                f"{tables[other].source}: {what}",
+            )
+    counts = {name: _per_class(table) for name, table in tables.items()}
+    for split, table in tables.items():
+        others = [other for other in names if other != split and set(table.classes) == set(tables[other].classes)]
+        for name in table.classes:
+            number = counts[split][name]
+            elsewhere = sum(counts[other][name] for other in others)
+            if not number and elsewhere:
+                where = f"{table.source}: class {name!r} has no object, but {elsewhere} in {' and '.join(others)}"
+                yield Fault(f"classes without an object in {split}", Effect.LEARNT, where)
+            elif split == names[0] and number < FEW:
+                where = f"{table.source}: class {name!r} has {number} objects"
+                yield Fault(f"classes of fewer than {FEW} objects", Effect.LEARNT, where)
+
+
+def _per_class(table: Annotations) -> dict[str, int]:
+    counted = ~(table.crowd | table.difficult)
+    counts = np.bincount(table.labels[counted], minlength=len(table.classes))
+    return dict(zip(table.classes, counts.tolist(), strict=True))

@@ -1,0 +1,376 @@
+"""Each corruption of a generated set is told with its file and object, and what training would do with it."""
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+from rich.console import Console
+
+from detector.config.check import check
+from detector.data.check.pictures import near_pairs, picture, repeats, thumbnail
+from detector.data.coco import CocoDataset
+from detector.data.datamodule import DetectionDataModule
+from detector.data.faults import Effect
+from tests.conftest import compose_config
+
+HEIGHT, WIDTH = 72, 96
+TRAIN, VAL = 10, 3
+
+
+@dataclass
+class Files:
+    """A set of two COCO files and their images; corruptions change it."""
+
+    folder: Path
+    train: dict[str, Any]
+    val: dict[str, Any]
+
+    def image(self, name: str) -> Path:
+        return self.folder / name
+
+    def object(self, number: int) -> dict[str, Any]:
+        return next(a for a in self.train["annotations"] if a.get("id") == number)
+
+    def write(self) -> None:
+        for split, content in (("train", self.train), ("val", self.val)):
+            if isinstance(content, str):
+                (self.folder / f"{split}.json").write_text(content)
+            else:
+                (self.folder / f"{split}.json").write_text(json.dumps(content))
+
+
+def texture(seed: int) -> np.ndarray:
+    """A picture unlike those of other seeds."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    return np.array(Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR))
+
+
+def polygon(x: float, y: float, w: float, h: float) -> list[list[float]]:
+    return [[x, y, x + w, y, x + w, y + h, x, y + h]]
+
+
+def split(folder: Path, name: str, count: int, seed: int) -> dict[str, Any]:
+    images, annotations = [], []
+    for i in range(1, count + 1):
+        file = f"{name}{i}.png"
+        Image.fromarray(texture(seed + i)).save(folder / file)
+        images.append({"id": i, "file_name": file, "width": WIDTH, "height": HEIGHT})
+        for k, box in enumerate([(4.0, 5.0, 24.0, 30.0), (40.0, 20.0, 32.0, 40.0)]):
+            annotations.append(
+                {"id": 2 * i - 1 + k, "image_id": i, "category_id": 1 + k, "bbox": list(box), "iscrowd": 0,
+                 "area": box[2] * box[3], "segmentation": polygon(*box)}
+            )  # fmt: skip
+    categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    """Ten images for training and three for validation, with a cat and a dog in each."""
+    made = Files(tmp_path, split(tmp_path, "train", TRAIN, 0), split(tmp_path, "val", VAL, 100))
+    made.write()
+    return made
+
+
+@pytest.fixture(scope="session")
+def composed() -> DictConfig:
+    given = ["dataset=custom", "dataset.train.annotations=t", "dataset.val.annotations=v", "most=null"]
+    return compose_config(*given, name="data_check")
+
+
+def run(files: Files, composed: DictConfig, **keys: Any) -> tuple[str, str | None]:
+    """Check a set; returns what is printed, and the message with which the script exits with 1."""
+    config = composed.copy()
+    OmegaConf.set_struct(config, False)
+    for name in ("train", "val"):
+        config.dataset[name].annotations = str(files.folder / f"{name}.json")
+        config.dataset[name].images = str(files.folder)
+    for key, value in keys.items():
+        config[key] = value
+    out = io.StringIO()
+    try:
+        check(config, [], files.folder, Console(file=out, width=400))
+    except ValueError as error:
+        return out.getvalue(), str(error)
+    return out.getvalue(), None
+
+
+def train(files: Files) -> None:
+    """Open the set as training does."""
+    train, val = (CocoDataset(files.folder, files.folder / f"{name}.json") for name in ("train", "val"))
+    DetectionDataModule(train, val, lambda s, _: s, lambda s, _: s, steps=1, batch_size=1, workers=0)
+
+
+Corruption = Callable[[Files], object]
+
+
+def on_disk(change: Callable[[Path], object]) -> Corruption:
+    return lambda files: change(files.image("train3.png"))
+
+
+def on_object(**values: Any) -> Corruption:
+    return lambda files: files.object(5).update(values)
+
+
+def on_image(**values: Any) -> Corruption:
+    return lambda files: files.train["images"][2].update(values)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def shrink(path: Path) -> None:
+    Image.open(path).resize((WIDTH // 2, HEIGHT // 2)).save(path)
+
+
+def jpeg(source: str, target: str) -> Corruption:
+    """Save a picture again with a loss, so that its pixels are other ones."""
+
+    def change(files: Files) -> None:
+        packed = io.BytesIO()
+        Image.open(files.image(source)).save(packed, "JPEG", quality=80)
+        Image.open(packed).save(files.image(target))
+
+    return change
+
+
+def copy(source: str, target: str) -> Corruption:
+    return lambda files: files.image(target).write_bytes(files.image(source).read_bytes())
+
+
+def repeat(dx: float) -> Corruption:
+    def change(files: Files) -> None:
+        one = files.object(5)
+        files.train["annotations"].append({**one, "id": 99, "bbox": [one["bbox"][0] + dx, *one["bbox"][1:]]})
+
+    return change
+
+
+def all_objects(**values: Any) -> Corruption:
+    return lambda files: [a.update(values) for a in files.train["annotations"]]
+
+
+def entry(key: str, **values: Any) -> Corruption:
+    """Add a changed copy of the first entry of a list."""
+    return lambda files: files.train[key].append(files.train[key][0] | values)
+
+
+def drop(key: str, name: str) -> Corruption:
+    return lambda files: files.train[key][2].pop(name)
+
+
+def few(files: Files) -> None:
+    files.train["annotations"] = [a for a in files.train["annotations"] if a["category_id"] == 1 or a["id"] < 9]
+
+
+def only_in_val(files: Files) -> None:
+    files.val["categories"].append({"id": 3, "name": "owl"})
+
+
+def broken_json(files: Files) -> None:
+    files.train = json.dumps(files.train)[:-40]  # type: ignore[assignment]
+
+
+NUMBER = "annotations[4] (id 5)"
+"""as refused objects are named"""
+OBJECT = "annotation 5, cat "
+CORRUPTIONS: dict[str, tuple[Corruption, Effect, str, list[str]]] = {
+    "truncated image": (on_disk(truncate), Effect.REFUSED, "images that cannot be read", ["train3.png"]),
+    "text for an image": (
+        on_disk(lambda path: path.write_text("no image")), Effect.REFUSED, "images that cannot be read", ["train3.png"]
+    ),
+    "missing image": (on_disk(Path.unlink), Effect.REFUSED, "missing images", ["train3.png"]),
+    "resized image": (on_disk(shrink), Effect.REFUSED, "images of another size", ["train3.png", "48x36"]),
+    "swapped sides": (
+        on_image(width=HEIGHT, height=WIDTH), Effect.REFUSED, "images of another size", ["train3.png", "72x96"]
+    ),
+    "equal images": (copy("train1.png", "train3.png"), Effect.LEARNT, "equal images", ["train1.png", "train3.png"]),
+    "saved again": (
+        jpeg("train1.png", "train3.png"), Effect.LEARNT, "nearly equal images", ["train1.png", "train3.png"]
+    ),
+    "trained and measured on": (
+        copy("train1.png", "val2.png"), Effect.LEARNT, "equal images in train and val", ["train1.png", "val2.png"]
+    ),
+    "trained and measured on, saved again": (
+        jpeg("train1.png", "val2.png"),
+        Effect.LEARNT, "nearly equal images in train and val", ["train1.png", "val2.png"],
+    ),
+    "box without width": (on_object(bbox=[4, 5, 0, 30]), Effect.SKIPPED, "boxes without area", [OBJECT, "train3.png"]),
+    "box of negative height": (
+        on_object(bbox=[4, 35, 24, -30]), Effect.SKIPPED, "boxes without area", [OBJECT, "train3.png"]
+    ),
+    "box outside": (on_object(bbox=[200, 5, 24, 30]), Effect.SKIPPED, "boxes outside", [OBJECT, "train3.png"]),
+    "box over the edge": (on_object(bbox=[-9, 5, 37, 30]), Effect.CUT, "boxes that are cut", [OBJECT, "train3.png"]),
+    "box larger than the mask": (
+        on_object(bbox=[0, 0, 90, 70]), Effect.LEARNT, "boxes far larger than their mask", [OBJECT, "train3.png"]
+    ),
+    "mask beside the box": (
+        on_object(segmentation=polygon(60, 40, 24, 30)), Effect.LEARNT, "masks that do not fit", [OBJECT, "train3.png"]
+    ),
+    "object twice": (repeat(0), Effect.LEARNT, "objects that are there twice", ["annotation 99", "is annotation 5"]),
+    "object nearly twice": (repeat(0.4), Effect.LEARNT, "there twice", ["annotation 99", "is annotation 5", "0.97"]),
+    "area of the image": (
+        on_object(area=WIDTH * HEIGHT), Effect.LEARNT, "areas that cannot be", [OBJECT, "train3.png", "6912"]
+    ),
+    "negative area": (on_object(area=-1), Effect.REFUSED, "negative areas", ["annotation 5", "-1"]),
+    "area as text": (on_object(area="big"), Effect.REFUSED, "annotations that cannot", [NUMBER, "'big'"]),
+    "annotation ids clash": (on_object(id=3), Effect.CORRECTED, "annotation ids that clash", ["annotations[4] (id 3)"]),
+    "annotation id 0": (on_object(id=0), Effect.CORRECTED, "annotation ids that clash", ["annotations[4] (id 0)"]),
+    "image ids clash": (on_image(id=1), Effect.REFUSED, "image entries", ["images[2]", "train3.png", "taken"]),
+    "category ids clash": (entry("categories", name="cow"), Effect.REFUSED, "categories that", ["'cat'", "'cow'"]),
+    "unknown image": (on_object(image_id=77), Effect.REFUSED, "annotations that cannot be read", [NUMBER, "77"]),
+    "unknown category": (on_object(category_id=77), Effect.REFUSED, "annotations that cannot be read", [NUMBER, "77"]),
+    "three numbers for a box": (on_object(bbox=[1, 2, 3]), Effect.REFUSED, "annotations that cannot", [NUMBER, "bbox"]),
+    "text in a box": (on_object(bbox=[1, 2, 3, "4"]), Effect.REFUSED, "annotations that cannot", [NUMBER, "bbox"]),
+    "infinite box": (
+        on_object(bbox=[1, 2, 3, float("inf")]), Effect.REFUSED, "annotations that cannot", [NUMBER, "bbox"]
+    ),
+    "flag that is none": (on_object(iscrowd="no"), Effect.REFUSED, "annotations that cannot", [NUMBER, "iscrowd"]),
+    "run lengths that are broken": (
+        on_object(segmentation={"size": [HEIGHT, WIDTH], "counts": "nonsense"}),
+        Effect.REFUSED, "annotations that cannot be read", [NUMBER, "run lengths"],
+    ),
+    "mask of another image": (
+        on_object(segmentation={"size": [5, 5], "counts": [3, 22]}),
+        Effect.REFUSED, "annotations that cannot be read", [NUMBER, "[5, 5]"],
+    ),
+    "polygon of odd length": (
+        on_object(segmentation=[[1, 2, 3, 4, 5, 6, 7]]), Effect.REFUSED, "annotations that cannot", [NUMBER, "polygon"]
+    ),
+    "polygon of two points": (
+        on_object(segmentation=[*polygon(4, 5, 24, 30), [1, 2, 3, 4]]),
+        Effect.SKIPPED, "polygons of fewer than three points", [NUMBER],
+    ),
+    "polygon beside the image": (
+        on_object(segmentation=polygon(200, 5, 24, 30)), Effect.SKIPPED, "masks without a pixel", [NUMBER]
+    ),
+    "polygon far away": (
+        on_object(segmentation=polygon(9e6, 5, 24, 30)),
+        Effect.REFUSED, "annotations that cannot be read", [NUMBER, "far outside"],
+    ),
+    "object without a mask": (
+        on_object(segmentation=[]), Effect.IGNORED, "objects without a mask", [OBJECT, "train3.png"]
+    ),
+    "image listed twice": (
+        entry("images", id=88), Effect.CORRECTED, "images that are listed more than once", ["train1.png", "88"]
+    ),
+    "image of no width": (on_image(width=0), Effect.REFUSED, "image entries", ["images[2]", "train3.png", "width"]),
+    "image without a name": (drop("images", "file_name"), Effect.REFUSED, "image entries", ["images[2]", "file_name"]),
+    "category without a name": (
+        entry("categories", id=3, name=None),
+        Effect.REFUSED, "categories that cannot", ["'name': None"],
+    ),
+    "rare class": (few, Effect.LEARNT, "classes of fewer than 10 objects", ["train.json", "'dog' has 4"]),
+    "class of one split": (only_in_val, Effect.REFUSED, "splits with different classes", ["val.json", "owl"]),
+    "half a file": (broken_json, Effect.REFUSED, "files that cannot be read", ["train.json", "not JSON"]),
+    "shares for pixels": (
+        all_objects(bbox=[0.1, 0.1, 0.5, 0.5]), Effect.LEARNT, "doubts about a whole file", ["train.json", "shares"]
+    ),
+    "crowds for objects": (
+        all_objects(iscrowd=1), Effect.LEARNT, "doubts about a whole file", ["train.json", "crowds=objects"]
+    ),
+    "image id as text": (on_object(image_id="3"), Effect.CORRECTED, "ids of another type", [NUMBER, "'3'"]),
+}  # fmt: skip
+
+
+def test_a_sound_set_passes(files: Files, composed: DictConfig) -> None:
+    assert run(files, composed) == ("nothing is wrong\n", None)
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_a_corruption_is_told_with_file_and_object(name: str, files: Files, composed: DictConfig) -> None:
+    corrupt, effect, kind, named = CORRUPTIONS[name]
+    corrupt(files)
+    files.write()
+    printed, message = run(files, composed)
+    blocks = ["1 " + block for block in ("\n" + printed).split("\n1 ")[1:]]
+    if name not in ("shares for pixels", "crowds for objects"):
+        assert (message is not None) == (effect is Effect.REFUSED), printed
+        assert any(kind in block.splitlines()[0] for block in blocks), printed
+    line = next(line for line in printed.splitlines() if line.startswith("  ") and all(word in line for word in named))
+    assert line
+    if effect is Effect.REFUSED:
+        assert kind in str(message)
+        with pytest.raises((ValueError, OSError)):
+            train(files)
+    else:
+        train(files)
+
+
+def test_all_faults_are_told_at_once_and_can_be_cleaned(files: Files, composed: DictConfig) -> None:
+    files.object(3).update(bbox="none")
+    files.object(5).update(image_id=70)
+    files.object(7).update(bbox=[4, 5, 0, 0])
+    files.object(9).update(bbox=[-4, 5, 32, 30])
+    files.object(11).update(area=-5)
+    files.train["images"][9]["height"] = 0
+    files.image("train2.png").unlink()
+    truncate(files.image("val1.png"))
+    files.write()
+    printed, message = run(files, composed, fix=str(files.folder / "clean.json"))
+    assert message is not None
+    for word in ("annotations[2]", "annotations[4]", "annotation 7", "annotation 9", "annotation 11", "images[9]"):
+        assert word in printed
+    assert "train2.png" in printed
+    assert "val1.png" in printed
+    assert "1 missing images" in message
+    assert "2 annotations that cannot be read" in message
+    assert f"dataset.train.annotations={files.folder}/clean_train.json" in printed
+    table = json.loads((files.folder / "clean_train.json").read_text())
+    assert [image["file_name"] for image in table["images"]] == [f"train{i}.png" for i in (1, 3, 4, 5, 6, 7, 8, 9)]
+    found = {a["id"]: a for a in table["annotations"]}
+    assert set(found) == {1, 2, 6, *range(8, 19)}
+    assert found[9]["bbox"] == [0, 5, 28, 30]
+    assert "area" not in found[11]
+    assert found[1] == files.object(1)
+    again = Files(files.folder, table, json.loads((files.folder / "clean_val.json").read_text()))
+    again.write()
+    assert run(again, composed)[1] is None
+
+
+def test_cleaned_files_are_not_overwritten(files: Files, composed: DictConfig) -> None:
+    (files.folder / "clean_val.json").write_text("mine")
+    _, message = run(files, composed, fix=str(files.folder / "clean.json"))
+    assert "clean_val.json exist already" in str(message)
+    assert (files.folder / "clean_val.json").read_text() == "mine"
+    assert not (files.folder / "clean_train.json").exists()
+    assert run(files, composed, fix=str(files.folder / "clean.json"), overwrite=True)[1] is None
+    assert len(json.loads((files.folder / "clean_val.json").read_text())["images"]) == VAL
+    assert "fix=clean.txt" in str(run(files, composed, fix="clean.txt")[1])
+
+
+def test_images_without_objects_are_told_of_training_alone(files: Files, composed: DictConfig) -> None:
+    for content in (files.train, files.val):
+        content["images"].append({**content["images"][0], "id": 50, "file_name": "empty.png"})
+    Image.fromarray(texture(50)).save(files.image("empty.png"))
+    files.write()
+    printed, message = run(files, composed)
+    assert message is None
+    assert "1 images without objects" in printed
+    assert "train.json: empty.png (dataset.train.keep_empty=true trains on it)" in printed
+
+
+def test_thumbnails_are_means() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 72, 3), dtype=np.uint8)
+    wanted = pixels.reshape(32, 2, 36, 2, 3).astype(float).mean((1, 3, 4))
+    assert np.abs(thumbnail(pixels) - wanted).max() <= 0.5
+    assert np.array_equal(thumbnail(pixels), thumbnail(pixels.astype(np.float32)))
+    assert (thumbnail(np.full((5, 7, 1), 9, np.uint8)) == 9).all()  # smaller than a thumbnail
+
+
+def test_near_images_are_found_among_many_and_flat_ones_are_not() -> None:
+    pixels = [torch.from_numpy(texture(seed)).permute(2, 0, 1) for seed in range(60)]
+    pixels += [pixels[7] + 1, pixels[7].clone(), torch.full((3, 9, 9), 5, dtype=torch.uint8)]
+    pixels += [torch.full((3, 9, 9), 6, dtype=torch.uint8)]
+    pictures = [picture(image) for image in pixels]
+    assert list(repeats(pictures)) == [(7, 61)]
+    assert near_pairs(pictures) == [(7, 60), (60, 61)]
