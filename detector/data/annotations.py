@@ -250,7 +250,7 @@ class AnnotatedDataset:
         return Sample(image, target, table.image_ids[index], size)
 
     def image(self, index: int) -> Tensor:
-        """Read an image, [channels, H, W].
+        """Read an image, [D, H, W]; see `ImageReader`.
 
         Raises:
             FileNotFoundError, ValueError: as of `ImageReader.read`.

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from detector.data.annotations import AnnotatedDataset
 from detector.data.arrange import ClassChoice, Others, choose_classes, split_images
+from detector.data.check.pictures import Picture, read_pictures, similar_groups
 from detector.data.coco import Areas, Crowds
-from detector.data.image import ImageReader
+from detector.data.faults import collecting
+from detector.data.image import WHOLE, ImageReader
 from detector.data.image_folder import Folders
 from detector.data.sources import Options, is_yolo, open_sources
 from detector.data.voc import AnnotatedVoc
+
+log = logging.getLogger(__name__)
 
 Paths = str | Path | Sequence[str | Path]
 
@@ -52,7 +61,8 @@ def custom(
         shared_annotations: the JSONs of those other images; None: they are not known.
         part: `train` or `val`, the part of `whole`.
         whole: annotations, as above, of images that are split into parts (see `detector.data.arrange.split_images`).
-        split: the shares of the parts train, val and perhaps others that are left alone, such as [0.8, 0.2].
+        split: the shares of the parts train, val and perhaps others that are left alone, such as [0.8, 0.2]. Images
+            that look the same stay together, in sets of up to `WHOLE` images.
         val_share: in place of `split`: the share of the part val.
         split_seed: of the random split.
         classes, others: as of `choose_classes`; None: all classes that occur.
@@ -84,11 +94,27 @@ def custom(
     table, folder, instances = open_sources(paths, folders, Options(areas, crowds, voc_origin, unannotated, own))
     table = table if classes is None else choose_classes(table, classes, others)
     if annotations is None and shares is not None:
-        table = table.select(split_images(table, shares, split_seed)[("train", "val").index(part)])
+        groups = _similar(tuple(str(folder / name) for name in table.files), reader or ImageReader())
+        table = table.select(split_images(table, shares, split_seed, groups)[("train", "val").index(part)])
     if instances is None:
         return AnnotatedDataset(table, folder, keep_empty=keep_empty, masks=masks, limit=limit, reader=reader)
     masks = masks and instances
     return AnnotatedVoc(table, folder, keep_empty=keep_empty, masks=masks, limit=limit, reader=reader)
+
+
+@cache
+def _similar(files: tuple[str, ...], reader: ImageReader) -> NDArray[np.int64] | None:
+    """Group images that look the same; None in a set that is too large to read it for this. The result is kept."""
+    if len(files) > WHOLE:
+        log.info("%d images are split without looking for nearly equal ones", len(files))
+        return None
+    found = read_pictures(lambda i: reader.read(Path(files[i])), len(files), lambda: None)
+    pictures = [picture for picture in found if isinstance(picture, Picture)]
+    if len(pictures) == len(found):
+        return similar_groups(pictures)
+    if not collecting():
+        raise next(error for error in found if not isinstance(error, Picture))
+    return None  # whoever collects the faults is told of each image later
 
 
 def _shares(split: Sequence[float] | None, val_share: float | None) -> list[float] | None:

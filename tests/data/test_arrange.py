@@ -30,8 +30,10 @@ def content(objects: dict[int, list[int]], first: int = 1, names: dict[int, str]
 
 def write(folder: Path, data: dict[str, Any], name: str = "set.json", pictures: bool = False) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
+    draw = np.random.default_rng(0)
     for image in data["images"] if pictures else ():
-        Image.new("RGB", (30, 20)).save(folder / image["file_name"])
+        pixels = draw.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / image["file_name"])
     (folder / name).write_text(json.dumps(data))
     return folder / name
 
@@ -129,6 +131,19 @@ def test_a_split_keeps_shares_of_each_class_and_is_seeded(tmp_path):
     grouped = split_images(table, [0.8, 0.2], groups=groups)[1]
     assert len(grouped) == 40
     assert len(set((grouped // 4).tolist())) == 10
+
+
+def test_images_that_look_the_same_stay_together(tmp_path):
+    path = write(tmp_path, content({i: [3] for i in range(1, 41)}))
+    draw = np.random.default_rng(0)
+    for i in range(1, 41, 2):
+        pixels = draw.integers(0, 256, (2, 3, 3), dtype=np.uint8).repeat(10, 0).repeat(10, 1)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+        Image.fromarray(pixels.clip(2) - 2).save(tmp_path / f"{i + 1}.png")
+    val = custom(whole=path, part="val", split=[0.75, 0.25])
+    ids = {val[i].id for i in range(len(val))}
+    assert len(ids) == 10
+    assert all(i + 1 in ids for i in ids if i % 2)
 
 
 def test_one_file_is_split_into_training_and_validation(tmp_path):

@@ -359,6 +359,21 @@ def test_images_without_objects_are_told_of_training_alone(files: Files, compose
     assert "train.json: empty.png (dataset.train.keep_empty=true trains on it)" in printed
 
 
+def test_the_parts_of_one_file_are_checked_together(files: Files, composed: DictConfig) -> None:
+    truncate(files.image("train3.png"))
+    files.object(7).update(bbox="none")
+    files.write()
+    config = composed.copy()
+    OmegaConf.set_struct(config, False)
+    for name in ("train", "val"):
+        config.dataset[name].annotations = None
+        config.dataset[name].images = str(files.folder)
+    config.dataset.annotations, config.dataset.val_share = str(files.folder / "train.json"), 0.3
+    wanted = r"1 annotations that cannot be read, 1 images that cannot be read"
+    with pytest.raises(ValueError, match=f"refuse custom: {wanted};"):
+        check(config, [], files.folder, Console(file=io.StringIO()))
+
+
 def described(name: str, boxes: list[tuple[int, int, int, int]]) -> str:
     objects = "".join(
         f"<object><name>cat</name><bndbox><xmin>{a}</xmin><ymin>{b}</ymin><xmax>{c}</xmax><ymax>{d}</ymax></bndbox>"

@@ -131,6 +131,20 @@ def near_pairs(pictures: Sequence[Picture]) -> list[tuple[int, int]]:
     return pairs
 
 
+def similar_groups(pictures: Sequence[Picture]) -> NDArray[np.int64]:
+    """Number images [N] so that those that look the same have one number."""
+    group = list(range(len(pictures)))
+
+    def root(number: int) -> int:
+        while group[number] != number:
+            group[number] = number = group[group[number]]
+        return number
+
+    for a, b in [*repeats(pictures), *near_pairs(pictures)]:
+        group[root(b)] = root(a)
+    return np.array([root(number) for number in range(len(group))], np.int64)
+
+
 def _alike(
     small: NDArray[np.uint8], pictures: Sequence[Picture], pairs: Iterable[tuple[int, int]]
 ) -> Iterator[tuple[int, int]]:

@@ -96,7 +96,7 @@ def class_faults(tables: Mapping[str, Annotations]) -> Iterator[Fault]:
     names = list(tables)
     for other in names[1:]:
         ours, theirs = tables[names[0]].classes, tables[other].classes
-        if list(ours) != list(theirs):
+        if set(ours) != set(theirs):
             what = "; ".join(
                 f"only in {split}: {only}"
                 for split, only in (
@@ -108,14 +108,14 @@ def class_faults(tables: Mapping[str, Annotations]) -> Iterator[Fault]:
             yield Fault(
                 "splits with different classes",
                 Effect.REFUSED,
-                f"{tables[other].source}: {what or f'the order is {theirs}, in {names[0]} {ours}'}",
+                f"{tables[other].source}: {what}",
             )
     counts = {name: _per_class(table) for name, table in tables.items()}
     for split, table in tables.items():
-        others = [other for other in names if other != split and table.classes == tables[other].classes]
-        for label, name in enumerate(table.classes):
-            number = int(counts[split][label])
-            elsewhere = sum(int(counts[other][label]) for other in others)
+        others = [other for other in names if other != split and set(table.classes) == set(tables[other].classes)]
+        for name in table.classes:
+            number = counts[split][name]
+            elsewhere = sum(counts[other][name] for other in others)
             if not number and elsewhere:
                 where = f"{table.source}: class {name!r} has no object, but {elsewhere} in {' and '.join(others)}"
                 yield Fault(f"classes without an object in {split}", Effect.LEARNT, where)
@@ -124,6 +124,7 @@ def class_faults(tables: Mapping[str, Annotations]) -> Iterator[Fault]:
                 yield Fault(f"classes of fewer than {FEW} objects", Effect.LEARNT, where)
 
 
-def _per_class(table: Annotations) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _per_class(table: Annotations) -> dict[str, int]:
     counted = ~(table.crowd | table.difficult)
-    return np.bincount(table.labels[counted], minlength=len(table.classes))
+    counts = np.bincount(table.labels[counted], minlength=len(table.classes))
+    return dict(zip(table.classes, counts.tolist(), strict=True))
