@@ -117,7 +117,7 @@ def resolve(
     check_heads(final.model, final.backbone)
     if trained is None:
         check_numbers(OmegaConf.to_container(final, resolve=True))
-        if (borrowed := borrowed_rpn(final.get("proposals"), final.model)) is not None:
+        if (borrowed := borrowed_rpn(final.get("proposals"), final.model, final.dataset.val_augment)) is not None:
             final.model.proposer, proposer = borrowed
         check_targets(portable_config(final), "this run", new_run=True)
     for augment in (final.dataset.train_augment, final.dataset.val_augment):
