@@ -1,4 +1,4 @@
-"""Count, check, describe and show a dataset: python scripts/data.py [ACTION] dataset=... [key=value ...]."""
+"""Count, check, describe, show and convert a dataset: python scripts/data.py [ACTION] dataset=... [key=value ...]."""
 
 from detector.config.command_line import Action, run
 
@@ -6,6 +6,7 @@ ACTIONS = {
     "check": Action("data_check", "detector.config.check.check"),
     "stats": Action("data_stats", "detector.config.stats.stats"),
     "show": Action("data_show", "detector.config.show_data.show_data"),
+    "convert": Action("data_convert", "detector.config.convert.convert"),
 }
 
 if __name__ == "__main__":

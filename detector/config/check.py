@@ -50,7 +50,7 @@ def check(config: DictConfig, overrides: Sequence[str], folder: Path, console: C
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("Reading images", total=sum(len(split.table) for split in splits.values()))
         found = examine(splits, lambda: progress.advance(task))
-    faults += found.faults
+    faults = list(dict.fromkeys([*faults, *found.faults]))  # both splits may be parts of one file
     _print(faults, config.most, console)
     for name, path in files.items():
         if name in splits:
@@ -58,7 +58,8 @@ def check(config: DictConfig, overrides: Sequence[str], folder: Path, console: C
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(table.to_coco()), encoding="utf-8")
     if written := [name for name in files if name in splits]:
-        console.print(Text(f"cleaned annotations: {_given({n: files[n] for n in written}, datasets)}"))
+        given = _given({name: files[name] for name in written}, datasets)
+        console.print(Text(f"cleaned annotations: {given}"), soft_wrap=True)
     refused = [fault for fault in faults if fault.effect is Effect.REFUSED]
     if refused:
         raise ValueError(

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.text import Text
 
-from detector.config.build import build_mixing, drop_inherited, instantiate
+from detector.config.build import build_mixing, complete_dataset, drop_inherited, instantiate
 from detector.config.stats import SPLITS, spread
 from detector.data.augment import Augment
 from detector.data.epochs import Place
@@ -36,6 +36,7 @@ def show_data(config: DictConfig, overrides: Sequence[str], folder: Path, consol
             raise ValueError(f"{key}={config[key]}: give a whole number of at least 1")
     config = config.copy()
     OmegaConf.set_struct(config, False)
+    complete_dataset(config.dataset)
     for split in SPLITS:
         drop_inherited(config.dataset[f"{split}_augment"], Augment)
     train, val = (instantiate(config.dataset[split]) for split in SPLITS)
@@ -50,7 +51,7 @@ def show_data(config: DictConfig, overrides: Sequence[str], folder: Path, consol
     ):
         path = Path(str(config.output)) / f"{split}.png"
         write_sheet(_rows(dataset, spread(len(dataset), config.images), shown), path)
-        console.print(Text(f"{split}: {path}"))
+        console.print(Text(f"{split}: {path}"), soft_wrap=True)
 
 
 def _rows(

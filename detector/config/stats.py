@@ -58,7 +58,7 @@ def stats(config: DictConfig, overrides: Sequence[str], folder: Path, console: C
         path.parent.mkdir(parents=True, exist_ok=True)
         page = write_page(str(config.dataset.name), splits, (small, large), notes, list(_examples(datasets)))
         path.write_text(page, encoding="utf-8")
-        console.print(Text(f"page: {path}"))
+        console.print(Text(f"page: {path}"), soft_wrap=True)
 
 
 def _ignored(count: int) -> str:

@@ -253,7 +253,7 @@ class AnnotatedDataset:
         """Read an image, [D, H, W]; see `ImageReader`.
 
         Raises:
-            FileNotFoundError, ValueError: it is missing, unreadable, or has another size than stated.
+            FileNotFoundError, ValueError: as of `ImageReader.read`.
         """
         return self.reader.read(self.file(index), self.annotations.size(index), self.stated_in(index))
 

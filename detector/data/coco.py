@@ -126,9 +126,7 @@ def from_ground_truth(dataset: DetectionDataset) -> Annotations:
     return _table(source, truth["images"], truth["categories"], columns, "regions")
 
 
-def _table(
-    path: Path, images: Sequence[Any], classes: Sequence[Any], columns: Columns, crowds: Literal["regions", "objects"]
-) -> Annotations:
+def _table(path: Path, images: Sequence[Any], classes: Sequence[Any], columns: Columns, crowds: Crowds) -> Annotations:
     """Put the annotations in the order of the images, under labels."""
     categories = _categories(classes, path)
     entries = _images(images, path)

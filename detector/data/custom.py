@@ -15,6 +15,7 @@ from detector.data.annotations import AnnotatedDataset
 from detector.data.arrange import ClassChoice, Others, choose_classes, split_images
 from detector.data.check.pictures import Picture, read_pictures, similar_groups
 from detector.data.coco import Areas, Crowds
+from detector.data.faults import collecting
 from detector.data.image import WHOLE, ImageReader
 from detector.data.image_folder import Folders
 from detector.data.sources import Options, is_yolo, open_sources
@@ -108,9 +109,12 @@ def _similar(files: tuple[str, ...], reader: ImageReader) -> NDArray[np.int64] |
         log.info("%d images are split without looking for nearly equal ones", len(files))
         return None
     found = read_pictures(lambda i: reader.read(Path(files[i])), len(files), lambda: None)
-    if broken := [error for error in found if not isinstance(error, Picture)]:
-        raise broken[0]
-    return similar_groups([picture for picture in found if isinstance(picture, Picture)])
+    pictures = [picture for picture in found if isinstance(picture, Picture)]
+    if len(pictures) == len(found):
+        return similar_groups(pictures)
+    if not collecting():
+        raise next(error for error in found if not isinstance(error, Picture))
+    return None  # whoever collects the faults is told of each image later
 
 
 def _shares(split: Sequence[float] | None, val_share: float | None) -> list[float] | None:

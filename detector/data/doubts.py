@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 MOST = 0.9
 """The share of the objects that is nearly all of them."""
 
+CUT = "boxes that are cut at the edge of their image"
+
 SLACK = 2.0
 """Pixels that a box may be out: COCO's crowds are one pixel short, and tools count from 0 or from 1."""
 
@@ -114,16 +116,34 @@ def impossible_areas(table: Annotations) -> Flags:
     return both
 
 
+def cut_boxes(table: Annotations) -> Flags:
+    """Find boxes that reach out of their image by more than half a pixel, bool [M]."""
+    x, y, w, h = table.boxes.T
+    height, width = table.sizes[table.images()].T.astype(np.float64)
+    found: Flags = np.stack((-x, -y, x + w - width, y + h - height)).max(0) > 0.5
+    return found
+
+
+def note_boxes(table: Annotations, flat: Flags, outside: Flags, cut: Flags | None = None) -> None:
+    """Note boxes without area, outside of their image, and cut at its edge, bool [M] each."""
+    for kind, effect, which in (
+        ("boxes without area", Effect.SKIPPED, flat),
+        ("boxes outside of their image", Effect.SKIPPED, outside),
+        (CUT, Effect.CUT, cut),
+    ):
+        if which is not None:
+            note(kind, effect, (table.describe(i) for i in np.flatnonzero(which).tolist()))
+
+
 def without_impossible(table: Annotations) -> Annotations:
     """Leave out objects whose box has no area, or lies outside the image."""
     x1, y1, x2, y2 = table.corners().T
-    flat = (table.boxes[:, 2:] <= 0).any(1)
+    flat: Flags = table.boxes[:, 2:].min(1) <= 0
     outside = ~flat & ((x2 <= x1) | (y2 <= y1))
     skipped = {"outside the image": int(outside.sum()), "without area": int(flat.sum())}
     if not any(skipped.values()):
         return table
-    for kind, which in (("boxes without area", flat), ("boxes outside of their image", outside)):
-        note(kind, Effect.SKIPPED, (table.describe(i) for i in np.flatnonzero(which).tolist()))
+    note_boxes(table, flat, outside)
     reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items() if count)
     log.warning("%s: skipped %d of %d boxes: %s", table.source, sum(skipped.values()), len(table.ids), reasons)
     return table.select_objects(~(flat | outside))

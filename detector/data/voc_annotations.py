@@ -14,6 +14,8 @@ from typing import Literal
 import numpy as np
 
 from detector.data.annotations import Annotations, Floats
+from detector.data.doubts import cut_boxes, note_boxes
+from detector.data.faults import Effect, note, refusing
 from detector.data.image_files import SUFFIXES, header_sizes, relative_to
 from detector.data.packed import Ids, Strings, starts_of
 from detector.data.voc_origin import origin_doubt, shifted
@@ -25,6 +27,9 @@ LAYOUT = (
     "VOC's layout is <data_dir>/VOCdevkit/VOC2007 with the folders JPEGImages/*.jpg, Annotations/*.xml and "
     "ImageSets/Main/*.txt"
 )
+
+NO_IMAGES = (".xml", ".txt", ".json", ".csv")
+"""Suffixes of files beside images."""
 
 Listing = dict[str, list[str]]
 """The files of a folder by their names without suffix."""
@@ -109,25 +114,32 @@ def read_voc(
     listings = {part.images: _listing(part.images) for part in lists}
     entries = [(part, stem) for part in lists for stem in _stems(part, listings[part.images])]
     repeated = [stem for stem, count in Counter(stem for _, stem in entries).items() if count > 1]
-    if repeated:
-        raise ValueError(f"{root}: image {repeated[0]} is listed twice ({len(repeated)} such) in {sources}")
+    for stem in repeated:
+        with refusing("images that are listed more than once"):
+            raise ValueError(f"{root}: image {stem} is listed twice ({len(repeated)} such) in {sources}")
+    entries = list({stem: (part, stem) for part, stem in entries}.values())
     if not entries:
         raise ValueError(f"{root}: the lists {sources} hold no image to use")
     paths = [part.annotations / f"{stem}.xml" for part, stem in entries]
     chosen, found = _read(paths, lists, classes)
-    lacking = [place for place, path in enumerate(paths) if path not in found]
-    if lacking and unannotated == "error":
-        raise FileNotFoundError(
-            f"{paths[lacking[0]]}: no such annotation, but {entries[lacking[0]][0].source} has its image "
-            f"({len(lacking)} of {len(paths)} images have none); dataset.unannotated=empty reads them as images "
-            f"without objects. {LAYOUT}"
-        )
+    absent = [place for place, path in enumerate(paths) if path not in found and not path.is_file()]
+    for place in absent if unannotated == "error" else ():
+        with refusing("images without an XML file"):
+            raise FileNotFoundError(
+                f"{paths[place]}: no such annotation, but {entries[place][0].source} has its image "
+                f"({len(absent)} of {len(paths)} images have none); dataset.unannotated=empty reads them as images "
+                f"without objects. {LAYOUT}"
+            )
     if not chosen or len(set(chosen)) < len(chosen):
         raise ValueError(f"{root}: the classes {chosen} are empty, or repeat")
-    images = [
-        _image(part, stem, found.get(path), listings[part.images])
-        for (part, stem), path in zip(entries, paths, strict=True)
-    ]
+    images, kept = [], []
+    for place, ((part, stem), path) in enumerate(zip(entries, paths, strict=True)):
+        if path in found or (unannotated == "empty" and not path.is_file()):
+            with refusing("missing images"):
+                images.append(_image(part, stem, found.get(path), listings[part.images]))
+                kept.append(place)
+    entries, paths = [entries[place] for place in kept], [paths[place] for place in kept]
+    lacking = [place for place, path in enumerate(paths) if path not in found]
     empty = dict(zip(lacking, header_sizes([images[place] for place in lacking]), strict=True))
     described = [
         found[path] if path in found else Description("", empty[place], [], [], []) for place, path in enumerate(paths)
@@ -163,11 +175,15 @@ def _with_boxes(table: Annotations, corners: Floats, origin: int, root: Path) ->
     limits = table.sizes[table.images()][:, ::-1].astype(np.float64)
     doubt = origin_doubt(corners, limits, origin)
     if doubt:
+        note("doubts about a whole file", Effect.LEARNT, [f"{table.source}: {doubt}"])
         log.warning("%s: %s", table.source, doubt)
     x1, y1, x2, y2 = shifted(corners, origin).T
     flat = (x2 <= x1) | (y2 <= y1)
+    table = replace(table, boxes=np.stack((x1, y1, x2 - x1, y2 - y1), 1))  # as in the file, for what is noted
+    cut = cut_boxes(table)
     x1, y1, x2, y2 = np.maximum(x1, 0), np.maximum(y1, 0), np.minimum(x2, limits[:, 0]), np.minimum(y2, limits[:, 1])
     outside = ~flat & ((x2 <= x1) | (y2 <= y1))
+    note_boxes(table, flat, outside, cut & ~flat & ~outside)
     reasons = {"outside the image": int(outside.sum()), "without area": int(flat.sum())}
     if any(reasons.values()):
         said = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
@@ -187,17 +203,19 @@ def _read(
         present = dict.fromkeys([*present, *(path for folder in folders for path in sorted(folder.glob("*.xml")))])
     listed, names, found = set(paths), set(), {}
     for path in present:
-        tree = parse(path)
-        if path in listed:
-            found[path] = describe(tree, path)
-        if classes is None:
-            names |= names_in(tree, path)
-            continue
-        unknown = [name for name in found[path].names if name not in classes]
-        if unknown:
-            raise ValueError(
-                f"{path}: unknown class {unknown[0]!r}; the classes are {list(classes)}. Correct it, or set classes"
-            )
+        with refusing("XML files that cannot be read"):
+            tree = parse(path)
+            described = describe(tree, path) if path in listed else None
+            if classes is None:
+                names |= names_in(tree, path)
+            unknown = [name for name in described.names if name not in classes] if described and classes else []
+            if unknown:
+                raise ValueError(
+                    f"{path}: unknown class {unknown[0]!r}; the classes are {list(classes or ())}. Correct it, or set "
+                    "classes"
+                )
+            if described is not None:
+                found[path] = described
     return sorted(names) if classes is None else list(classes), found
 
 
@@ -233,7 +251,7 @@ def _listing(folder: Path) -> Listing:
     listing: Listing = {}
     for name in sorted(entry.name for entry in os.scandir(folder)):
         stem, suffix = os.path.splitext(name)
-        if suffix.lower() not in ("", ".xml", ".txt", ".json", ".csv"):
+        if suffix and suffix.lower() not in NO_IMAGES:
             listing.setdefault(stem, []).append(name)
     return listing
 
@@ -244,7 +262,8 @@ def _image(part: VocList, stem: str, description: Description | None, listing: L
     stated = "" if description is None else description.filename or f"{stem}.jpg"
     if stated in names:
         return part.images / stated
-    found = [part.images / name for name in names] or sorted(part.images.glob(f"{glob.escape(stem)}.*"))
+    others = (p for p in sorted(part.images.glob(f"{glob.escape(stem)}.*")) if p.suffix.lower() not in NO_IMAGES)
+    found = [part.images / name for name in names] or list(others)
     if not found:
         described = f"{part.annotations / stem}.xml describes it" if description else f"{part.source} lists it"
         raise FileNotFoundError(f"{part.images / stem}.jpg: no such image, but {described}")

@@ -16,6 +16,7 @@ import yaml
 
 from detector.data.annotations import Annotations
 from detector.data.doubts import measured_areas, without_impossible
+from detector.data.faults import Effect, collecting, note, refusing
 from detector.data.image_files import SUFFIXES, header_sizes, relative_to
 from detector.data.packed import Ids, Integers, Strings, starts_of
 from detector.data.segmentations import Segmentations, usable
@@ -81,6 +82,8 @@ def read_yolo(path: Path, split: str = "train") -> Annotations:
     if len(set(images)) < len(images):
         log.warning("%s: %d images of %s are listed again", path, len(images) - len(set(images)), split)
         images = list(dict.fromkeys(images))
+    if collecting():
+        images = _readable(images)
     sources = [label_file(image) for image in images]
     if images and not any(source.is_file() for source in sources):
         raise FileNotFoundError(
@@ -115,6 +118,16 @@ def read_yolo(path: Path, split: str = "train") -> Annotations:
         sources=Strings.pack(map(str, sources)),
     )
     return measured_areas(without_impossible(table))
+
+
+def _readable(images: list[Path]) -> list[Path]:
+    """Note the images that cannot be read, and return the others."""
+    kept = []
+    for image in images:
+        with refusing("images that cannot be read"):
+            header_sizes([image])
+            kept.append(image)
+    return kept
 
 
 def label_file(image: Path) -> Path:
@@ -202,29 +215,32 @@ def _read_labels(source: Path, classes: list[str], path: Path, rows: _Rows) -> N
     for number, line in enumerate(source.read_text(encoding="utf-8-sig").splitlines(), 1):
         if not line.strip():
             continue
-        where = f"{source}:{number}"
-        try:
-            label, *shares = map(float, line.split())
-        except ValueError:
-            raise ValueError(f"{where}: {line.strip()[:80]!r} are not numbers") from None
-        if len(shares) != 4 and (len(shares) < 6 or len(shares) % 2):
-            raise ValueError(
-                f"{where}: {1 + len(shares)} numbers; a box has 5 (class, x, y, width, height), a polygon an odd "
-                "number of at least 7 (class, x, y, x, y, ...)"
-            )
-        if not label.is_integer() or not 0 <= label < len(classes):
-            raise ValueError(
-                f"{where}: class number {label:g}, but {path} has nc={len(classes)}, numbers 0..{len(classes) - 1} for "
-                f"{classes[:20]}; category ids, as of COCO, must be replaced by the places of their names"
-            )
-        worst = max(shares, key=lambda v: abs(v - 0.5) if math.isfinite(v) else math.inf)
-        if not -FARTHEST <= worst <= 1 + FARTHEST:
-            raise ValueError(
-                f"{where}: {worst:g} is no share of the image's width or height, which are 0..1; divide pixels by them"
-            )
-        rows.labels.append(int(label))
-        rows.shares.append(shares)
-        rows.places.append((source, number))
+        with refusing("lines that cannot be read"):
+            where = f"{source}:{number}"
+            try:
+                label, *shares = map(float, line.split())
+            except ValueError:
+                raise ValueError(f"{where}: {line.strip()[:80]!r} are not numbers") from None
+            if len(shares) != 4 and (len(shares) < 6 or len(shares) % 2):
+                raise ValueError(
+                    f"{where}: {1 + len(shares)} numbers; a box has 5 (class, x, y, width, height), a polygon an odd "
+                    "number of at least 7 (class, x, y, x, y, ...)"
+                )
+            if not label.is_integer() or not 0 <= label < len(classes):
+                raise ValueError(
+                    f"{where}: class number {label:g}, but {path} has nc={len(classes)}, numbers "
+                    f"0..{len(classes) - 1} for {classes[:20]}; category ids, as of COCO, must be "
+                    "replaced by the places of their names"
+                )
+            worst = max(shares, key=lambda v: abs(v - 0.5) if math.isfinite(v) else math.inf)
+            if not -FARTHEST <= worst <= 1 + FARTHEST:
+                raise ValueError(
+                    f"{where}: {worst:g} is no share of the image's width or height, which are 0..1; divide pixels "
+                    "by them"
+                )
+            rows.labels.append(int(label))
+            rows.shares.append(shares)
+            rows.places.append((source, number))
 
 
 def _shapes(rows: _Rows, sizes: Integers) -> tuple[np.ndarray[Any, np.dtype[np.float64]], Segmentations | None]:
@@ -257,6 +273,7 @@ def _shapes(rows: _Rows, sizes: Integers) -> tuple[np.ndarray[Any, np.dtype[np.f
     lost = shapes.known & ~usable(shapes, sizes, rows.name)
     if lost.any():
         name = rows.name(int(lost.argmax()))
+        note("masks without a pixel", Effect.SKIPPED, map(rows.name, np.flatnonzero(lost).tolist()))
         log.warning(
             "%s: the polygon has no pixel within its image, as %d have; they are left out", name, int(lost.sum())
         )

@@ -359,6 +359,82 @@ def test_images_without_objects_are_told_of_training_alone(files: Files, compose
     assert "train.json: empty.png (dataset.train.keep_empty=true trains on it)" in printed
 
 
+def test_the_parts_of_one_file_are_checked_together(files: Files, composed: DictConfig) -> None:
+    truncate(files.image("train3.png"))
+    files.object(7).update(bbox="none")
+    files.write()
+    config = composed.copy()
+    OmegaConf.set_struct(config, False)
+    for name in ("train", "val"):
+        config.dataset[name].annotations = None
+        config.dataset[name].images = str(files.folder)
+    config.dataset.annotations, config.dataset.val_share = str(files.folder / "train.json"), 0.3
+    wanted = r"1 annotations that cannot be read, 1 images that cannot be read"
+    with pytest.raises(ValueError, match=f"refuse custom: {wanted};"):
+        check(config, [], files.folder, Console(file=io.StringIO()))
+
+
+def described(name: str, boxes: list[tuple[int, int, int, int]]) -> str:
+    objects = "".join(
+        f"<object><name>cat</name><bndbox><xmin>{a}</xmin><ymin>{b}</ymin><xmax>{c}</xmax><ymax>{d}</ymax></bndbox>"
+        "</object>"
+        for a, b, c, d in boxes
+    )
+    size = f"<size><width>{WIDTH}</width><height>{HEIGHT}</height></size>"
+    return f"<annotation><filename>{name}</filename>{size}{objects}</annotation>"
+
+
+def test_xml_files_are_checked_one_by_one(tmp_path: Path, composed: DictConfig) -> None:
+    for split_name in ("train", "val"):
+        folder = tmp_path / split_name
+        folder.mkdir()
+        for i in range(12):
+            Image.fromarray(texture(i + 50 * (split_name == "val"))).save(folder / f"{i}.png")
+            (folder / f"{i}.xml").write_text(described(f"{i}.png", [(5, 6, 28, 35)]))
+    files, config = tmp_path / "train", composed.copy()
+    config.dataset.train.annotations, config.dataset.val.annotations = str(files), str(tmp_path / "val")
+    out = io.StringIO()
+    check(config, [], tmp_path, Console(file=out, width=400))
+    assert out.getvalue() == "nothing is wrong\n"
+    (files / "1.xml").write_text("<annotation>")
+    (files / "2.xml").write_text(described("2.png", [(5, 6, 28, 35)]).replace("<xmin>5", "<xmin>five"))
+    (files / "3.xml").unlink()
+    (files / "4.png").unlink()
+    (files / "5.xml").write_text(
+        described("5.png", [(5, 6, 28, 35), (9, 9, 8, 20), (200, 6, 220, 35), (60, 6, 120, 35)])
+    )
+    truncate(files / "6.png")
+    with pytest.raises(ValueError, match="2 XML files that cannot be read, 1 images that cannot be read") as error:
+        check(config, [], tmp_path, Console(file=out, width=400))
+    assert "1 images without an XML file, 1 missing images" in str(error.value)
+    printed = out.getvalue()
+    for name in ("1.xml: not XML", "2.xml: 'five'", "3.xml: no such", "4.jpg: no such image", "6.png: unreadable"):
+        assert f"train/{name}" in printed
+    for number, kind in ((2, "boxes without area"), (3, "boxes outside"), (4, "boxes that are cut")):
+        line = printed[printed.index(f"1 {kind}") :].splitlines()[1]
+        assert f"5.xml: object {number}, cat" in line
+
+
+def test_lines_of_yolo_are_checked_one_by_one(tmp_path: Path, composed: DictConfig) -> None:
+    for kind in ("images", "labels"):
+        for split_name in ("train", "val"):
+            (tmp_path / kind / split_name).mkdir(parents=True)
+    for split_name in ("train", "val"):
+        for i in range(12):
+            Image.fromarray(texture(i + 50 * (split_name == "val"))).save(tmp_path / "images" / split_name / f"{i}.png")
+            (tmp_path / "labels" / split_name / f"{i}.txt").write_text("0 0.5 0.5 0.25 0.25\n")
+    (tmp_path / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [cat]\n")
+    (tmp_path / "labels" / "train" / "3.txt").write_text("0 0.5 0.5 0.25 0.25\n7 0.5 0.5 0.25 0.25\n0 1 2\n")
+    (tmp_path / "images" / "train" / "5.png").write_text("no image")
+    config = composed.copy()
+    config.dataset.train.annotations = config.dataset.val.annotations = str(tmp_path / "data.yaml")
+    out = io.StringIO()
+    with pytest.raises(ValueError, match="1 images that cannot be read, 2 lines that cannot be read"):
+        check(config, [], tmp_path, Console(file=out, width=400))
+    for name in ("3.txt:2: class number 7", "3.txt:3: 3 numbers", "5.png: "):
+        assert name in out.getvalue()
+
+
 def test_thumbnails_are_means() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (64, 72, 3), dtype=np.uint8)
     wanted = pixels.reshape(32, 2, 36, 2, 3).astype(float).mean((1, 3, 4))

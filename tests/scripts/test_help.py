@@ -14,7 +14,7 @@ from tests.conftest import ROOT, compose_config
 from tests.scripts.conftest import run_script
 
 NAMES = ["train", "evaluate", "predict", "proposals", "data", "ablate", "alignment"]
-ACTIONS = ["check", "stats", "show"]
+ACTIONS = ["check", "stats", "show", "convert"]
 """of `scripts/data.py`, each with a configuration `data_ACTION.yaml`"""
 CONFIGURED = [*NAMES, *(f"data_{action}" for action in ACTIONS)]
 HEAVY = ("torch", "lightning", "hydra", "omegaconf", "numpy", "rich", "matplotlib")
@@ -38,7 +38,7 @@ def test_help_is_answered_before_anything_heavy_is_imported(name: str, option: s
 def test_actions_are_listed() -> None:
     assert [line.split()[0] for line in read_header("data").actions if line.split()[0] in ACTIONS] == ACTIONS
     shown = help_text("data")
-    assert "Actions, each with its own --help:\n  check   list all that is wrong" in shown
+    assert "Actions, each with its own --help:\n  check    list all that is wrong" in shown
     assert "Actions" not in help_text("train")
 
 

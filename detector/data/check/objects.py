@@ -8,13 +8,10 @@ import numpy as np
 from pycocotools import mask as rle
 
 from detector.data.annotations import Annotations, Flags, Floats
-from detector.data.doubts import impossible_areas, mask_and_box_areas
+from detector.data.doubts import CUT, cut_boxes, impossible_areas, mask_and_box_areas
 from detector.data.faults import Effect, Fault
 from detector.data.packed import Integers
 from detector.data.segmentations import CODES, Segmentations
-
-OVER = 0.5
-"""Pixels that a box may reach out of its image: less is rounding."""
 
 SAME = 0.95
 """Two objects of a class whose boxes have a higher IoU are one."""
@@ -26,7 +23,7 @@ APART = 6.0
 def object_faults(table: Annotations) -> Iterator[Fault]:
     """Yield what is wrong with the objects of a split."""
     for kind, effect, which in (
-        ("boxes that are cut at the edge of their image", Effect.CUT, cut_boxes(table)),
+        (CUT, Effect.CUT, cut_boxes(table)),
         ("areas that cannot be those of the mask or box", Effect.LEARNT, impossible_areas(table)),
     ):
         yield from _each(kind, effect, table, np.flatnonzero(which))
@@ -48,15 +45,6 @@ def _each(kind: str, effect: Effect, table: Annotations, which: Iterable[int]) -
     for i in which:
         area = "" if np.isnan(table.areas[i]) else f", area {table.areas[i]:g}"
         yield Fault(kind, effect, table.describe(int(i)) + (area if kind.startswith("areas") else ""))
-
-
-def cut_boxes(table: Annotations) -> Flags:
-    """Find boxes that reach out of their image, bool [M]."""
-    x, y, w, h = table.boxes.T
-    height, width = table.sizes[table.images()].T.astype(np.float64)
-    out = np.stack((-x, -y, x + w - width, y + h - height))
-    found: Flags = out.max(0) > OVER
-    return found
 
 
 def mask_bounds(shapes: Segmentations, sizes: Integers) -> Floats:

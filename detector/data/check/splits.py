@@ -33,7 +33,7 @@ class Split:
     def of(cls, dataset: DetectionDataset) -> Split:
         """Take a dataset: one with `Annotations`, or any other by its ground truth, in the order of its images."""
         if isinstance(dataset, AnnotatedDataset):
-            return cls(dataset.annotations, dataset.image)
+            return cls(dataset.complete(), dataset.image)
         return cls(from_ground_truth(dataset), lambda i: dataset[i].image)
 
 
