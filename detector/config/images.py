@@ -6,6 +6,8 @@ import logging
 
 from omegaconf import DictConfig, OmegaConf
 
+from detector.models.rcnn import fit_to_channels
+
 log = logging.getLogger(__name__)
 
 
@@ -28,6 +30,5 @@ def fit_normalization(config: DictConfig) -> None:
             raise ValueError(
                 f"{key} has {len(values)} numbers, and dataset.channels is {channels}; give as many, or RGB's three"
             )
-        fitted = [sum(values) / 3] if channels == 1 else [values[d % 3] for d in range(channels)]
-        OmegaConf.update(config, key, fitted)
+        OmegaConf.update(config, key, fit_to_channels(values, channels))
         log.info("%s: RGB's %s, %s for %d", key, values, "averaged" if channels == 1 else "repeated", channels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,14 @@ from detector.data.proposal_files import NEEDED, READERS
 from detector.models.proposals import FrozenProposals, freeze
 from detector.weights.checkpoints import portable_config
 
+log = logging.getLogger(__name__)
+
 FROZEN = "detector.models.proposals.FrozenProposals"
 
 
-def borrowed_rpn(source: str | None, model: DictConfig) -> tuple[Any, Mapping[str, Tensor]] | None:
+def borrowed_rpn(
+    source: str | None, model: DictConfig, augment: DictConfig | None = None
+) -> tuple[Any, Mapping[str, Tensor]] | None:
     """Return the configuration and weights of the frozen RPN of the detector that `proposals=` names.
 
     The configuration is plain data, so that the new run later needs only its own checkpoint.
@@ -26,6 +31,8 @@ def borrowed_rpn(source: str | None, model: DictConfig) -> tuple[Any, Mapping[st
     Args:
         source: a checkpoint, a file of proposals, or None.
         model: the new model's node.
+        augment: the new run's `dataset.val_augment`; where it resizes other than the detector's, that is logged, since
+            the RPN proposes on the images of the new run.
 
     Returns:
         the node for `model.proposer` and its state dict; None if `source` is no checkpoint.
@@ -51,6 +58,16 @@ def borrowed_rpn(source: str | None, model: DictConfig) -> tuple[Any, Mapping[st
     if takes_proposals(trained.config.model):
         raise ValueError(
             f"proposals={source}: this detector has no RPN either; give one that has, such as a faster_rcnn"
+        )
+    theirs = trained.config.dataset.val_augment
+    changed = [
+        f"dataset.val_augment.{key}={theirs.get(key)} (here {augment.get(key)})"
+        for key in ("short_sizes", "max_size")
+        if augment is not None and augment.get(key) != theirs.get(key)
+    ]
+    if changed:
+        log.warning(
+            "proposals=%s was trained with %s: give these overrides to keep its scale", source, ", ".join(changed)
         )
     detector = build_model(trained.config)
     trained.load(detector)

@@ -122,7 +122,7 @@ def resolve(
     if trained is None:
         fit_normalization(final)
         check_numbers(OmegaConf.to_container(final, resolve=True))
-        if (borrowed := borrowed_rpn(final.get("proposals"), final.model)) is not None:
+        if (borrowed := borrowed_rpn(final.get("proposals"), final.model, final.dataset.val_augment)) is not None:
             final.model.proposer, proposer = borrowed
         check_targets(portable_config(final), "this run", new_run=True)
     for augment in (final.dataset.train_augment, final.dataset.val_augment):

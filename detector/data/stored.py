@@ -96,7 +96,27 @@ def named(path: Path) -> Iterator[None]:
         raise Refused(f"{path}: unreadable image ({error}); replace the file or remove it from the set") from error
 
 
-_opening = Lock()
+class _Unlimited:
+    """Lift Pillow's limit of pixels, which holds for the whole process, while files are being opened in any thread."""
+
+    def __init__(self) -> None:
+        self.lock, self.threads = Lock(), 0
+        self.limit: int | None = None
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.threads == 0:
+                self.limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self.threads += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.threads -= 1
+            if self.threads == 0:
+                Image.MAX_IMAGE_PIXELS = self.limit
+
+
+_unlimited = _Unlimited()
 
 
 def open_image(path: Path, max_pixels: int | None) -> Image.Image:
@@ -106,12 +126,8 @@ def open_image(path: Path, max_pixels: int | None) -> Image.Image:
         TooLarge: it has more pixels.
         OSError: Pillow cannot read it.
     """
-    with _opening:  # Pillow's limit holds for the whole process
-        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            image = Image.open(path)
-        finally:
-            Image.MAX_IMAGE_PIXELS = before
+    with _unlimited:
+        image = Image.open(path)
     try:
         check_pixels(path, (image.height, image.width), max_pixels)
     except TooLarge:

@@ -50,6 +50,11 @@ class Normalize(nn.Module):
         return normal.contiguous(memory_format=torch.channels_last)
 
 
+def fit_to_channels(values: Sequence[float], channels: int) -> list[float]:
+    """Fit RGB's three means or deviations to other channels: averaged for one, else repeated, as a stem's filters."""
+    return [sum(values) / 3] if channels == 1 else [values[d % 3] for d in range(channels)]
+
+
 class RCNN(nn.Module):
     """Detect objects in two stages.
 

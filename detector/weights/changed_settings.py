@@ -9,6 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from detector.models.rcnn import fit_to_channels
+
 CONVENTIONS = (
     *("norm", "pooler", "backbone", "model.normalize", "model.proposer.anchors", "model.proposer.bbox_reg_weights"),
     *("model.heads.bbox_reg_weights", "model.heads.box_head.bbox_reg_weights", "dataset.val_augment"),
@@ -16,8 +18,8 @@ CONVENTIONS = (
 """Sections of the configuration that determine how weights are used: normalisation, pooling, anchors, box deltas, the
 size of the images."""
 
-TRAINING_KEYS = ("weights", "freeze_at")
-"""Keys of the backbone that concern its training only, and are not compared."""
+IGNORED_KEYS = ("weights", "freeze_at", "in_channels")
+"""Keys of the backbone that are not compared: they concern its training only, or are said as weights are loaded."""
 
 _ABSENT = object()
 
@@ -63,7 +65,7 @@ def _settings(raw: Mapping[str, Any], trained: Mapping[str, Any], key: str) -> I
         other = target is not _ABSENT and isinstance(theirs, Mapping) and theirs.get("_target_", target) != target
         for name in ["_target_"] if other else node:
             yield from _settings(raw, trained, f"{key}.{name}")
-    elif node is not _ABSENT and (isinstance(node, list) or key.rpartition(".")[2] not in TRAINING_KEYS):
+    elif node is not _ABSENT and (isinstance(node, list) or key.rpartition(".")[2] not in IGNORED_KEYS):
         yield from (
             [key] if "${" not in str(node) or _reference(node) else []
         )  # an expression changes with the keys in it
@@ -78,6 +80,8 @@ def _reference(value: Any) -> str | None:
 def _differs(config: DictConfig, trained: Mapping[str, Any], key: str) -> bool:
     """Return whether both configurations have this key, with different values. Nodes are compared key by key."""
     theirs, value = _at(trained, key), _value(config, key)
+    if key.startswith("model.normalize.") and isinstance(theirs, list) and isinstance(value, list) and len(theirs) == 3:
+        theirs = fit_to_channels(theirs, len(value))
     return theirs is not _ABSENT and theirs != value and not isinstance(value, dict)
 
 

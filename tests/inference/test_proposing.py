@@ -208,6 +208,14 @@ def test_a_frozen_rpn_proposes_the_same(tmp_path: Path) -> None:
         assert torch.equal(a.scores, b.scores)
 
 
+def test_a_frozen_rpn_of_another_scale_is_remarked_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trained(tmp_path / "rpn.ckpt", "dataset.val_augment.short_sizes=[64]")
+    model = compose_config("model=fast_rcnn", *SMALL).model
+    for sizes, remarked in (([64], False), ([96], True)):
+        borrowed_rpn(str(tmp_path / "rpn.ckpt"), model, OmegaConf.create({"short_sizes": sizes, "max_size": None}))
+        assert ("dataset.val_augment.short_sizes=[64] (here [96])" in caplog.text) is remarked
+
+
 def test_detectors_without_an_rpn_cannot_predict_on_images(tmp_path: Path) -> None:
     trained(tmp_path / "last.ckpt", "model=fast_rcnn")
     with pytest.raises(ValueError, match=r"from a file, and these images have none; train it with proposals=RUN"):

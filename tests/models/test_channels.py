@@ -16,7 +16,8 @@ from detector.models.pretrained import adapt_stem, set_in_channels
 from detector.models.rcnn import Normalize
 from detector.models.resnet import ResNet
 from detector.models.vgg import VGG16
-from detector.weights import PretrainedWeights, load_weights
+from detector.weights import PretrainedWeights, changed_settings, load_weights
+from detector.weights.checkpoints import portable_config
 from tests.conftest import CLASSES, compose_config, confident, random_batch, small_model
 
 STEMS = {"resnet": "stem.0.weight", "vgg": "conv1.0.weight", "extracted": "net.conv1.weight"}
@@ -83,6 +84,16 @@ def test_normalisation_follows_the_channels() -> None:
         Normalize([1, 2, 3], [1, 2])
     with pytest.raises(ValueError, match=r"4 channels, but model\.normalize\.mean and std have 3"):
         Normalize([1, 2, 3], [1, 2, 3])(torch.zeros(1, 4, 8, 8), [(8, 8)])
+
+
+def test_weights_of_an_rgb_run_are_said_to_differ_where_more_than_the_channels_does() -> None:
+    rgb = portable_config(with_classes(compose_config(), CLASSES))
+    for channels in (1, 5):
+        config = with_classes(compose_config(f"dataset.channels={channels}"), CLASSES)
+        fit_normalization(config)
+        assert changed_settings(config, rgb) == []
+        config.model.normalize.mean = [7.0] * channels
+        assert [line.split("=")[0] for line in changed_settings(config, rgb)] == ["model.normalize.mean"]
 
 
 @pytest.mark.parametrize("channels", [1, 5])
