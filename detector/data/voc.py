@@ -65,8 +65,10 @@ class AnnotatedVoc(AnnotatedDataset):
         """Read the masks of an image's objects from its PNG of object numbers."""
         table = self.annotations
         objects = slice(int(table.starts[index]), int(table.starts[index + 1]))
-        indices = read_indices(self._mask_file(index), table.size(index))
-        return cut_masks(indices, table.extra["instance"][objects].tolist())
+        instances = table.extra["instance"][objects].tolist()
+        if not instances:  # tools write no PNG for these
+            return Masks.from_windows([], [], table.size(index))
+        return cut_masks(read_indices(self._mask_file(index), table.size(index)), instances)
 
     def _boxes(self, index: int) -> Floats:
         return self._corners[slice(*self.annotations.starts[index : index + 2])].astype(np.float64)

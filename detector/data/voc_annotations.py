@@ -16,7 +16,7 @@ import numpy as np
 from detector.data.annotations import Annotations, Floats
 from detector.data.image_files import SUFFIXES, header_sizes, relative_to
 from detector.data.packed import Ids, Strings, starts_of
-from detector.data.voc_origin import origin_doubt, shifted
+from detector.data.voc_origin import Origin, check_origin, continuous, origin_doubt
 from detector.data.voc_xml import Description, describe, names_in, parse
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def read_voc(
     root: Path,
     *,
     classes: Sequence[str] | None = None,
-    origin: int = 1,
+    origin: Origin = 1,
     unannotated: Literal["error", "empty"] = "error",
 ) -> Annotations:
     """Read the annotations of VOC folders, without their masks.
@@ -93,16 +93,15 @@ def read_voc(
         lists: the parts of the dataset.
         root: the folder that the paths of the images are relative to.
         classes: class names by label; None: all that occur in the folders' XML files, listed or not, sorted.
-        origin: 1: the first pixel is 1 and a box ends with the pixel xmax, as VOC's own; 0: coordinates are those of
-            edges, and the image's left one is 0, as many tools write them.
+        origin: how the tool counts coordinates; 1 is VOC's own.
         unannotated: images without an XML are an "error", or "empty": without objects.
 
     Raises:
         FileNotFoundError: a list, image or XML does not exist.
-        ValueError: an XML is malformed, or its class unknown; an image is listed twice. The message names the file.
+        ValueError: `origin` or `unannotated` is none of these; an XML is malformed, or its class unknown; an image is
+            listed twice. The message names the file.
     """
-    if origin not in (0, 1):
-        raise ValueError(f"voc_origin must be 1, as VOC's own, or 0, not {origin!r}")
+    check_origin(origin)
     if unannotated not in ("error", "empty"):
         raise ValueError(f"unannotated must be error or empty, not {unannotated!r}")
     sources = ", ".join(str(part.source) for part in lists)
@@ -159,12 +158,12 @@ def read_voc(
     return _with_boxes(table, corners, origin, root)
 
 
-def _with_boxes(table: Annotations, corners: Floats, origin: int, root: Path) -> Annotations:
+def _with_boxes(table: Annotations, corners: Floats, origin: Origin, root: Path) -> Annotations:
     limits = table.sizes[table.images()][:, ::-1].astype(np.float64)
     doubt = origin_doubt(corners, limits, origin)
     if doubt:
         log.warning("%s: %s", table.source, doubt)
-    x1, y1, x2, y2 = shifted(corners, origin).T
+    x1, y1, x2, y2 = continuous(corners, origin).T
     flat = (x2 <= x1) | (y2 <= y1)
     x1, y1, x2, y2 = np.maximum(x1, 0), np.maximum(y1, 0), np.minimum(x2, limits[:, 0]), np.minimum(y2, limits[:, 1])
     outside = ~flat & ((x2 <= x1) | (y2 <= y1))
