@@ -129,7 +129,8 @@ def read_voc(
     ]
     empty = dict(zip(lacking, header_sizes([images[place] for place in lacking]), strict=True))
     described = [
-        found[path] if path in found else Description("", empty[place], [], [], []) for place, path in enumerate(paths)
+        found[path] if path in found else Description("", empty[place], [], [], [], 0)
+        for place, path in enumerate(paths)
     ]
     corners = np.array([c for d in described for c in d.corners], np.float64).reshape(-1, 4)
     flags = np.array([f for d in described for f in d.flags], bool).reshape(-1, 3)
@@ -155,15 +156,17 @@ def read_voc(
             "instance": np.array([i for d in described for i in range(1, len(d.names) + 1)], np.int64),
         },
     )
-    return _with_boxes(table, corners, origin, root)
-
-
-def _with_boxes(table: Annotations, corners: Floats, origin: Origin, root: Path) -> Annotations:
-    limits = table.sizes[table.images()][:, ::-1].astype(np.float64)
-    doubt = origin_doubt(corners, limits, origin)
+    points = sum(d.points for d in described) == corners.size
+    doubt = origin_doubt(corners, table.sizes[table.images()][:, ::-1].astype(np.float64), origin, points=points)
     if doubt:
         log.warning("%s: %s", table.source, doubt)
-    x1, y1, x2, y2 = continuous(corners, origin).T
+    return _with_boxes(table, continuous(corners, origin), root)
+
+
+def _with_boxes(table: Annotations, corners: Floats, root: Path) -> Annotations:
+    """Add the boxes, in continuous pixels, without those that are none."""
+    limits = table.sizes[table.images()][:, ::-1].astype(np.float64)
+    x1, y1, x2, y2 = corners.T
     flat = (x2 <= x1) | (y2 <= y1)
     x1, y1, x2, y2 = np.maximum(x1, 0), np.maximum(y1, 0), np.minimum(x2, limits[:, 0]), np.minimum(y2, limits[:, 1])
     outside = ~flat & ((x2 <= x1) | (y2 <= y1))

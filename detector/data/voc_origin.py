@@ -36,13 +36,14 @@ def continuous(corners: Floats, origin: Origin) -> Floats:
     return corners - np.array([begin, begin, end, end], np.float64)
 
 
-def origin_doubt(corners: Floats, limits: Floats, origin: Origin) -> str | None:
-    """Say what contradicts an origin: no pixel, and no edge, is before the first or beyond the last.
+def origin_doubt(corners: Floats, limits: Floats, origin: Origin, *, points: bool = False) -> str | None:
+    """Say what contradicts an origin: coordinates before the first one, or none at it, or how they are written.
 
     Args:
         corners: xmin, ymin, xmax, ymax as in the files, [M, 4].
         limits: width and height of each box's image, [M, 2].
         origin: by which they are to be read.
+        points: all are written with a decimal point, as 20.0, by which tools that count from 0 can be known, too.
 
     Returns:
         a sentence, or None where nothing contradicts it.
@@ -61,6 +62,9 @@ def origin_doubt(corners: Floats, limits: Floats, origin: Origin) -> str | None:
     elif min(ones, ends) >= ENOUGH:
         likely = 1
         reason = f"no box begins at 0, but {ones} of {total} at 1, and {ends} end at the width or height of their image"
+    elif points and origin == 1 and bool((corners % 1 == 0).any()) and not (ones and ends):
+        likely = 0
+        reason = f"the coordinates of all {total} boxes are written with a decimal point, even whole ones"
     else:
         return None
     if likely == origin:

@@ -30,6 +30,8 @@ class Description:
     """xmin, ymin, xmax, ymax of each object, as in the file"""
     flags: list[tuple[bool, bool, bool]]
     """`difficult` and `truncated` of each object, and whether it is a crowd"""
+    points: int
+    """how many of the coordinates are written with a decimal point"""
 
 
 def parse(path: Path) -> ElementTree.Element:
@@ -72,13 +74,16 @@ def describe(tree: ElementTree.Element, path: Path) -> Description:
     if min(height, width) <= 0:
         raise ValueError(f"{path}: its size is {width}x{height}; both sides must be positive")
     objects = list(tree.iter("object"))
+    names = [_child(o, "name", path) for o in objects]
+    texts = [[_child(o, f"bndbox/{c}", path) for c in CORNERS] for o in objects]
     return Description(
         # Tools on Windows write back-slashes.
         Path((tree.findtext("filename") or "").strip().replace("\\", "/")).name,
         (height, width),
-        [_child(o, "name", path) for o in objects],
-        [tuple(_number(_child(o, f"bndbox/{c}", path), float, path) for c in CORNERS) for o in objects],
+        names,
+        [tuple(_number(text, float, path) for text in corners) for corners in texts],
         [(_flag(o, "difficult", path), _flag(o, "truncated", path), _crowd(o, path)) for o in objects],
+        sum("." in text for corners in texts for text in corners),
     )
 
 

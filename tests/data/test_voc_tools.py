@@ -63,6 +63,15 @@ PIXELS_FROM_0 = [(0, y, 29, y + 2) for y in range(6)]
         (FROM_1[:4], 0, None, None),  # too few to tell
         ([(0.5, 3, 9, 9)], 1, "1 of 1 boxes begin at 0", 0),
         ([(-3, 3, 9, 9)], 1, None, None),  # out of the image either way
+        (
+            [(3.0, 3.0, 9.0, 9.5)],
+            1,
+            "the coordinates of all 1 boxes are written with a decimal point, even whole ones",
+            0,
+        ),
+        ([(3.0, 3.0, 9.0, 9)], 1, None, None),
+        ([(3.5, 3.5, 9.25, 9.5)], 1, None, None),
+        ([(3.0, 3.0, 9.0, 9.5)], 0, None, None),
         (PIXELS_FROM_0, 1, "6 end a pixel before the width or height of their image, and none", "pixels_from_0"),
         (PIXELS_FROM_0, 0, "6 of 6 boxes begin at 0", "pixels_from_0"),
         (PIXELS_FROM_0, "pixels_from_0", None, None),
