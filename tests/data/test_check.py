@@ -168,6 +168,12 @@ def drop(key: str, name: str) -> Corruption:
     return lambda files: files.train[key][2].pop(name)
 
 
+def upside_down(path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.open(path).save(path, exif=exif)
+
+
 def few(files: Files) -> None:
     files.train["annotations"] = [a for a in files.train["annotations"] if a["category_id"] == 1 or a["id"] < 9]
 
@@ -192,6 +198,9 @@ CORRUPTIONS: dict[str, tuple[Corruption, Effect, str, list[str]]] = {
     "resized image": (on_disk(shrink), Effect.REFUSED, "images of another size", ["train3.png", "48x36"]),
     "swapped sides": (
         on_image(width=HEIGHT, height=WIDTH), Effect.REFUSED, "images of another size", ["train3.png", "72x96"]
+    ),
+    "picture upside down": (
+        on_disk(upside_down), Effect.CORRECTED, "images turned upright by EXIF", ["train3.png", "orientation 3"]
     ),
     "equal images": (copy("train1.png", "train3.png"), Effect.LEARNT, "equal images", ["train1.png", "train3.png"]),
     "saved again": (

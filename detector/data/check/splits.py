@@ -28,12 +28,16 @@ class Split:
     table: Annotations
     read: Callable[[int], Tensor]
     """reads an image by its number"""
+    orientation: Callable[[int], int] = lambda _: 1
+    """returns EXIF's orientation by which an image is turned unless its annotations state another size; 1: upright"""
 
     @classmethod
     def of(cls, dataset: DetectionDataset) -> Split:
         """Take a dataset: one with `Annotations`, or any other by its ground truth, in the order of its images."""
         if isinstance(dataset, AnnotatedDataset):
-            return cls(dataset.complete(), dataset.image)
+            reader, file = dataset.reader, dataset.file
+            asked = reader.exif is None
+            return cls(dataset.complete(), dataset.image, lambda i: reader.orientation(file(i)) if asked else 1)
         return cls(from_ground_truth(dataset), lambda i: dataset[i].image)
 
 
@@ -62,6 +66,7 @@ def examine(splits: Mapping[str, Split], advance: Callable[[], object]) -> Found
         for i, item in enumerate(found):
             if isinstance(item, Picture):
                 usable.append((name, f"{name}: {split.table.files[i]}", item))
+                faults += _turned(split, i)
             else:
                 faults.append(Fault(_kind(item, split.table.size(i)), Effect.REFUSED, str(item)))
         faults += object_faults(split.table)
@@ -79,6 +84,14 @@ def _kind(error: Exception, stated: tuple[int, int]) -> str:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         same = True
     return "images that cannot be read" if same else "images of another size than stated"
+
+
+def _turned(split: Split, index: int) -> Iterator[Fault]:
+    """Tell of an image that EXIF turns, where its stated size is that of the stored pixels, too."""
+    orientation, (height, width) = split.orientation(index), split.table.size(index)
+    if orientation in (2, 3, 4) or (orientation > 4 and height == width):
+        where = f"{split.table.files[index]}: orientation {orientation}; dataset.exif=false reads it as stored"
+        yield Fault("images turned upright by EXIF, of which the size does not tell", Effect.CORRECTED, where)
 
 
 def _twice(usable: list[tuple[str, str, Picture]]) -> Iterator[Fault]:
