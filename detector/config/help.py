@@ -66,9 +66,11 @@ def help_text(name: str) -> str:
         lines = textwrap.wrap(meaning, WIDTH - column - 2) or [""]
         if choices:
             more = f" ... ({len(choices)} in configs/{left.partition('=')[0]})"
-            lines[-1] += (
-                f": {textwrap.shorten(', '.join(choices), WIDTH - column - 4 - len(lines[-1]), placeholder=more)}"
-            )
+            room = WIDTH - column - 4 - len(lines[-1])
+            if room < 2 * len(more):  # nothing of them would be seen
+                lines, room = [*lines[:-1], f"{lines[-1]}:", ""], WIDTH - column - 2
+            shown = textwrap.shorten(", ".join(choices), room, placeholder=more)
+            lines[-1] += f": {shown}" if lines[-1] else shown
         if len(left) > column - 2:
             lines = ["", *lines]
         parts += [f"  {left if i == 0 else '':{column}}{line}" for i, line in enumerate(lines)]

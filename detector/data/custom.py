@@ -20,6 +20,7 @@ from detector.data.image import WHOLE, ImageReader
 from detector.data.image_folder import Folders
 from detector.data.sources import Options, is_yolo, open_sources
 from detector.data.voc import AnnotatedVoc
+from detector.data.voc_origin import Origin
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def custom(
     others: Others = "background",
     areas: Areas = "stated",
     crowds: Crowds = "regions",
-    voc_origin: int = 1,
+    voc_origin: Origin = 1,
     unannotated: Literal["error", "empty"] = "error",
     keep_empty: bool = True,
     masks: bool = True,
@@ -56,7 +57,7 @@ def custom(
             images lie; or YOLO's `data.yaml`, of whose splits `part` is read. Several files of one of the first three
             kinds are joined. None: a part of `whole`.
         images: the folder of the images; None: that of each JSON, or `shared_images` (see `Folders`); beside the XML
-            files. YOLO's `data.yaml` names its own.
+            files; or those that YOLO's `data.yaml` names.
         shared_images: a folder of other images that may hold these, too, such as the training images; None: none.
         shared_annotations: the JSONs of those other images; None: they are not known.
         part: `train` or `val`, the part of `whole`.

@@ -14,6 +14,7 @@ from detector.data.coco import Areas, Crowds, find_images, read_coco
 from detector.data.image_folder import Folders
 from detector.data.packed import Strings
 from detector.data.voc_annotations import read_voc, voc_list
+from detector.data.voc_origin import Origin
 from detector.data.yolo import read_yolo
 
 KINDS = (
@@ -30,7 +31,7 @@ class Options:
     """of a JSON, as of `read_coco`"""
     crowds: Crowds = "regions"
     """of a JSON, as of `read_coco`"""
-    origin: int = 1
+    origin: Origin = 1
     """of XML files, as of `read_voc`"""
     unannotated: Literal["error", "empty"] = "error"
     """of XML files, as of `read_voc`"""
@@ -70,7 +71,7 @@ def open_sources(paths: Sequence[Path], folders: Folders, options: Options) -> t
         table = read_voc(lists, root, origin=options.origin, unannotated=options.unannotated)
         return table, root, all(path.absolute().parent.name == "Segmentation" for path in paths)
     if len(paths) == 1 and is_yolo(paths[0]):
-        return read_yolo(paths[0], options.split), paths[0].absolute().parent, None
+        return read_yolo(paths[0], options.split, folders.given), paths[0].absolute().parent, None
     if len(paths) > 1 and all(path.suffix == ".json" or path.is_dir() or _is_list(path) for path in paths):
         raise ValueError(f"annotations={[str(path) for path in paths]}: files of one format only can be joined")
     raise ValueError(f"{paths[0]}: {KINDS}" + ("" if len(paths) == 1 else "; several can be joined, but not of YOLO"))

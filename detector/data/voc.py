@@ -67,8 +67,10 @@ class AnnotatedVoc(AnnotatedDataset):
         """Read the masks of an image's objects from its PNG of object numbers."""
         table = self.annotations
         objects = slice(int(table.starts[index]), int(table.starts[index + 1]))
-        indices = read_indices(self._mask_file(index), table.size(index))
-        masks = cut_masks(indices, table.extra["instance"][objects].tolist())
+        instances = table.extra["instance"][objects].tolist()
+        if not instances:  # tools write no PNG for these
+            return Masks.from_windows([], [], table.size(index))
+        masks = cut_masks(read_indices(self._mask_file(index), table.size(index)), instances)
         return replace(masks, known=(masks.windows[:, 2:] > masks.windows[:, :2]).all(1))
 
     def _boxes(self, index: int) -> Floats:

@@ -18,7 +18,7 @@ from detector.data.doubts import cut_boxes, note_boxes
 from detector.data.faults import Effect, note, refusing
 from detector.data.image_files import SUFFIXES, header_sizes, relative_to
 from detector.data.packed import Ids, Strings, starts_of
-from detector.data.voc_origin import origin_doubt, shifted
+from detector.data.voc_origin import Origin, check_origin, continuous, origin_doubt
 from detector.data.voc_xml import Description, describe, names_in, parse
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def read_voc(
     root: Path,
     *,
     classes: Sequence[str] | None = None,
-    origin: int = 1,
+    origin: Origin = 1,
     unannotated: Literal["error", "empty"] = "error",
 ) -> Annotations:
     """Read the annotations of VOC folders, without their masks.
@@ -98,16 +98,15 @@ def read_voc(
         lists: the parts of the dataset.
         root: the folder that the paths of the images are relative to.
         classes: class names by label; None: all that occur in the folders' XML files, listed or not, sorted.
-        origin: 1: the first pixel is 1 and a box ends with the pixel xmax, as VOC's own; 0: coordinates are those of
-            edges, and the image's left one is 0, as many tools write them.
+        origin: how the tool counts coordinates; 1 is VOC's own.
         unannotated: images without an XML are an "error", or "empty": without objects.
 
     Raises:
         FileNotFoundError: a list, image or XML does not exist.
-        ValueError: an XML is malformed, or its class unknown; an image is listed twice. The message names the file.
+        ValueError: `origin` or `unannotated` is none of these; an XML is malformed, or its class unknown; an image is
+            listed twice. The message names the file.
     """
-    if origin not in (0, 1):
-        raise ValueError(f"voc_origin must be 1, as VOC's own, or 0, not {origin!r}")
+    check_origin(origin)
     if unannotated not in ("error", "empty"):
         raise ValueError(f"unannotated must be error or empty, not {unannotated!r}")
     sources = ", ".join(str(part.source) for part in lists)
@@ -142,7 +141,8 @@ def read_voc(
     lacking = [place for place, path in enumerate(paths) if path not in found]
     empty = dict(zip(lacking, header_sizes([images[place] for place in lacking]), strict=True))
     described = [
-        found[path] if path in found else Description("", empty[place], [], [], []) for place, path in enumerate(paths)
+        found[path] if path in found else Description("", empty[place], [], [], [], 0)
+        for place, path in enumerate(paths)
     ]
     corners = np.array([c for d in described for c in d.corners], np.float64).reshape(-1, 4)
     flags = np.array([f for d in described for f in d.flags], bool).reshape(-1, 3)
@@ -168,16 +168,18 @@ def read_voc(
             "instance": np.array([i for d in described for i in range(1, len(d.names) + 1)], np.int64),
         },
     )
-    return _with_boxes(table, corners, origin, root)
-
-
-def _with_boxes(table: Annotations, corners: Floats, origin: int, root: Path) -> Annotations:
-    limits = table.sizes[table.images()][:, ::-1].astype(np.float64)
-    doubt = origin_doubt(corners, limits, origin)
+    points = sum(d.points for d in described) == corners.size
+    doubt = origin_doubt(corners, table.sizes[table.images()][:, ::-1].astype(np.float64), origin, points=points)
     if doubt:
         note("doubts about a whole file", Effect.LEARNT, [f"{table.source}: {doubt}"])
         log.warning("%s: %s", table.source, doubt)
-    x1, y1, x2, y2 = shifted(corners, origin).T
+    return _with_boxes(table, continuous(corners, origin), root)
+
+
+def _with_boxes(table: Annotations, corners: Floats, root: Path) -> Annotations:
+    """Add the boxes, in continuous pixels, without those that are none."""
+    limits = table.sizes[table.images()][:, ::-1].astype(np.float64)
+    x1, y1, x2, y2 = corners.T
     flat = (x2 <= x1) | (y2 <= y1)
     table = replace(table, boxes=np.stack((x1, y1, x2 - x1, y2 - y1), 1))  # as in the file, for what is noted
     cut = cut_boxes(table)

@@ -88,11 +88,9 @@ def cut_masks(indices: NDArray[np.int32], instances: Sequence[int]) -> Masks:
 
     Args:
         indices: [H, W].
-        instances: the number of each object.
+        instances: the number of each object, at least one.
     """
     size = int(indices.shape[0]), int(indices.shape[1])
-    if not len(instances):
-        return Masks.from_windows([], [], size)
     places = ndimage.find_objects(indices, max(instances))
     pixels, corners = [], []
     for instance in instances:

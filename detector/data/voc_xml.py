@@ -29,7 +29,9 @@ class Description:
     corners: list[tuple[float, ...]]
     """xmin, ymin, xmax, ymax of each object, as in the file"""
     flags: list[tuple[bool, bool, bool]]
-    """`difficult`, `truncated` and `iscrowd` of each object; VOC has no crowds, `write_voc` notes them so"""
+    """`difficult` and `truncated` of each object, and whether it is a crowd"""
+    points: int
+    """how many of the coordinates are written with a decimal point"""
 
 
 def parse(path: Path) -> ElementTree.Element:
@@ -72,13 +74,16 @@ def describe(tree: ElementTree.Element, path: Path) -> Description:
     if min(height, width) <= 0:
         raise ValueError(f"{path}: its size is {width}x{height}; both sides must be positive")
     objects = list(tree.iter("object"))
+    names = [_child(o, "name", path) for o in objects]
+    texts = [[_child(o, f"bndbox/{c}", path) for c in CORNERS] for o in objects]
     return Description(
         # Tools on Windows write back-slashes.
         Path((tree.findtext("filename") or "").strip().replace("\\", "/")).name,
         (height, width),
-        [_child(o, "name", path) for o in objects],
-        [tuple(_number(_child(o, f"bndbox/{c}", path), float, path) for c in CORNERS) for o in objects],
-        [(_flag(o, "difficult", path), _flag(o, "truncated", path), _flag(o, "iscrowd", path)) for o in objects],
+        names,
+        [tuple(_number(text, float, path) for text in corners) for corners in texts],
+        [(_flag(o, "difficult", path), _flag(o, "truncated", path), _crowd(o, path)) for o in objects],
+        sum("." in text for corners in texts for text in corners),
     )
 
 
@@ -106,6 +111,13 @@ def _flag(element: ElementTree.Element, tag: str, path: Path) -> bool:
         return _number(text, float, path) != 0
     except ValueError as error:
         raise ValueError(f"{error}, in <{tag}>") from None
+
+
+def _crowd(element: ElementTree.Element, path: Path) -> bool:
+    """Read whether an object is a crowd, which VOC has no tag for: `iscrowd`, or datumaro's attribute `is_crowd`."""
+    attributes = element.iterfind("attributes/attribute")
+    marked = any(a.findtext("name") == "is_crowd" and a.findtext("value", "").lower() == "true" for a in attributes)
+    return marked or _flag(element, "iscrowd", path)
 
 
 def _number(text: str, kind: Callable[[float], Number], path: Path) -> Number:

@@ -54,7 +54,7 @@ class _Rows:
         return f"{path}:{line}"
 
 
-def read_yolo(path: Path, split: str = "train") -> Annotations:
+def read_yolo(path: Path, split: str = "train", images: Path | None = None) -> Annotations:
     """Read the annotations of a split.
 
     A row of five numbers is a box, one of seven or more, in odd number, a polygon, whose bounding box becomes the box.
@@ -68,6 +68,7 @@ def read_yolo(path: Path, split: str = "train") -> Annotations:
     Args:
         path: the data.yaml.
         split: its key: train, val, or test.
+        images: the folder of the images, in place of the one under that key.
 
     Returns:
         paths of images are relative to the folder of the data.yaml, or absolute if they do not lie below it.
@@ -78,31 +79,32 @@ def read_yolo(path: Path, split: str = "train") -> Annotations:
     """
     settings = _settings(path)
     classes = _classes(settings, path)
-    images = list(_images(settings, path, split))
-    if len(set(images)) < len(images):
-        log.warning("%s: %d images of %s are listed again", path, len(images) - len(set(images)), split)
-        images = list(dict.fromkeys(images))
+    names = list(classes.values())
+    listed = list(_images(settings, path, split) if images is None else _folder(images.absolute(), path))
+    found = list(dict.fromkeys(listed))
+    if len(found) < len(listed):
+        log.warning("%s: %d images of %s are listed again", path, len(listed) - len(found), split)
     if collecting():
-        images = _readable(images)
-    sources = [label_file(image) for image in images]
-    if images and not any(source.is_file() for source in sources):
+        found = _readable(found)
+    sources = [label_file(image) for image in found]
+    if found and not any(source.is_file() for source in sources):
         raise FileNotFoundError(
-            f"{sources[0]}: no such labels, nor any for the {len(images)} images of {split}. {LAYOUT}"
+            f"{sources[0]}: no such labels, nor any for the {len(found)} images of {split}. {LAYOUT}"
         )
-    sizes = np.array(header_sizes(images, upright=True), np.int32).reshape(-1, 2)
+    sizes = np.array(header_sizes(found, upright=True), np.int32).reshape(-1, 2)
     rows, counts = _Rows(), []
     for source in sources:
         before = len(rows.labels)
         _read_labels(source, classes, path, rows)
         counts.append(len(rows.labels) - before)
-    owners = np.repeat(np.arange(len(images)), counts)
+    owners = np.repeat(np.arange(len(found)), counts)
     boxes, shapes = _shapes(rows, sizes[owners].astype(np.int64))
-    stems = [image.stem for image in images]
-    files = [relative_to(image, path.absolute().parent) for image in images]
+    stems = [image.stem for image in found]
+    files = [relative_to(image, path.absolute().parent) for image in found]
     table = Annotations(
         source=path,
-        classes=classes,
-        category_ids=list(range(len(classes))),
+        classes=names,
+        category_ids=list(classes),
         image_ids=Ids.pack(stems if len(set(stems)) == len(stems) else [os.path.splitext(name)[0] for name in files]),
         files=Strings.pack(files),
         sizes=sizes,
@@ -114,7 +116,7 @@ def read_yolo(path: Path, split: str = "train") -> Annotations:
         crowd=np.zeros(len(owners), bool),
         difficult=np.zeros(len(owners), bool),
         segmentations=shapes,
-        categories=[{"id": i, "name": name} for i, name in enumerate(classes)],
+        categories=[{"id": i, "name": name} for i, name in classes.items()],
         sources=Strings.pack(map(str, sources)),
     )
     return measured_areas(without_impossible(table))
@@ -148,24 +150,23 @@ def _settings(path: Path) -> dict[str, Any]:
     return content
 
 
-def _classes(settings: Mapping[str, Any], path: Path) -> list[str]:
-    """Read the names, a list or a dict by number, and compare them with `nc`."""
+def _classes(settings: Mapping[str, Any], path: Path) -> dict[int, str]:
+    """Read the names by class number, a list or a dict, and compare them with `nc`."""
     names, count = settings.get("names"), settings.get("nc")
     if names is None and isinstance(count, int) and count > 0:
         names = [f"class_{i}" for i in range(count)]
-    if isinstance(names, dict):
-        numbers = {str(key): name for key, name in names.items()}
-        missing = [i for i in range(len(numbers)) if str(i) not in numbers]
-        if missing:
-            raise ValueError(f"{path}: `names` has no {missing[0]}, but {sorted(names)}; number them from 0 on")
-        names = [numbers[str(i)] for i in range(len(numbers))]
-    if not isinstance(names, list) or not names or not all(isinstance(n, str | int | float) for n in names):
+    entries: dict[Any, Any] = dict(enumerate(names)) if isinstance(names, list) else names or {}
+    if (
+        not isinstance(entries, dict)
+        or not entries
+        or not all(str(k).isdecimal() and isinstance(v, str | int | float) for k, v in entries.items())
+    ):
         raise ValueError(f"{path}: `names` must be a list of class names, or a dict of them by number, not {names!r}")
-    classes = [str(name) for name in names]
+    classes = {int(number): str(entries[number]) for number in sorted(entries, key=int)}
     if count is not None and count != len(classes):
-        raise ValueError(f"{path}: nc is {count}, but there are {len(classes)} names: {classes}")
-    if len(set(classes)) < len(classes):
-        raise ValueError(f"{path}: the names {classes} repeat")
+        raise ValueError(f"{path}: nc is {count}, but there are {len(classes)} names: {list(classes.values())}")
+    if len(set(classes.values())) < len(entries):
+        raise ValueError(f"{path}: the names {list(entries.values())} repeat")
     return classes
 
 
@@ -187,13 +188,14 @@ def _images(settings: Mapping[str, Any], path: Path, split: str) -> Iterator[Pat
         place = next((Path(os.path.normpath(p)) for p in tried if p.exists()), None)
         if place is None:
             raise FileNotFoundError(f"{tried[0]}: no such folder or list of images, but {path} names it. {LAYOUT}")
-        if place.is_dir():
-            found = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES)
-            if not found:
-                raise FileNotFoundError(f"{place}: the folder holds no image, but {path} names it. {LAYOUT}")
-            yield from found
-        else:
-            yield from _listed(place, roots)
+        yield from _folder(place, path) if place.is_dir() else _listed(place, roots)
+
+
+def _folder(place: Path, path: Path) -> list[Path]:
+    found = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES)
+    if not found:
+        raise FileNotFoundError(f"{place}: the folder holds no image, but {path} names it. {LAYOUT}")
+    return found
 
 
 def _listed(path: Path, roots: list[Path]) -> Iterator[Path]:
@@ -208,10 +210,11 @@ def _listed(path: Path, roots: list[Path]) -> Iterator[Path]:
         yield Path(os.path.normpath(image))
 
 
-def _read_labels(source: Path, classes: list[str], path: Path, rows: _Rows) -> None:
+def _read_labels(source: Path, classes: Mapping[int, str], path: Path, rows: _Rows) -> None:
     """Add the objects of a text file, if there is one."""
     if not source.is_file():
         return
+    places: dict[float, int] = {number: place for place, number in enumerate(classes)}
     for number, line in enumerate(source.read_text(encoding="utf-8-sig").splitlines(), 1):
         if not line.strip():
             continue
@@ -226,11 +229,11 @@ def _read_labels(source: Path, classes: list[str], path: Path, rows: _Rows) -> N
                     f"{where}: {1 + len(shares)} numbers; a box has 5 (class, x, y, width, height), a polygon an odd "
                     "number of at least 7 (class, x, y, x, y, ...)"
                 )
-            if not label.is_integer() or not 0 <= label < len(classes):
+            if label not in places:
                 raise ValueError(
-                    f"{where}: class number {label:g}, but {path} has nc={len(classes)}, numbers "
-                    f"0..{len(classes) - 1} for {classes[:20]}; category ids, as of COCO, must be "
-                    "replaced by the places of their names"
+                    f"{where}: class number {label:g}, but {path} has nc={len(classes)}, numbers {_numbers(classes)} "
+                    f"for {list(classes.values())[:20]}; COCO's category ids must be replaced by the places of their "
+                    "names"
                 )
             worst = max(shares, key=lambda v: abs(v - 0.5) if math.isfinite(v) else math.inf)
             if not -FARTHEST <= worst <= 1 + FARTHEST:
@@ -238,9 +241,14 @@ def _read_labels(source: Path, classes: list[str], path: Path, rows: _Rows) -> N
                     f"{where}: {worst:g} is no share of the image's width or height, which are 0..1; divide pixels "
                     "by them"
                 )
-            rows.labels.append(int(label))
+            rows.labels.append(places[label])
             rows.shares.append(shares)
             rows.places.append((source, number))
+
+
+def _numbers(classes: Mapping[int, str]) -> str:
+    numbers = list(classes)
+    return f"0..{len(numbers) - 1}" if numbers == list(range(len(numbers))) else str(numbers[:20])
 
 
 def _shapes(rows: _Rows, sizes: Integers) -> tuple[np.ndarray[Any, np.dtype[np.float64]], Segmentations | None]:

@@ -16,7 +16,7 @@ from detector.data.annotations import Annotations
 from detector.data.outlines import joined, pixel_rings
 from detector.data.voc_writer import decimal
 from detector.data.writers import Placing, Split, file_names, new_folder, place_images
-from detector.run_lengths import from_segmentation
+from detector.run_lengths import decode, from_segmentation
 from detector.types import Size
 
 Floats = NDArray[np.float64]
@@ -129,4 +129,6 @@ def _polygon(shape: Any, size: Size) -> Floats:
         same = len(shape) == 1 or rle.frPyObjects([one.reshape(-1).tolist()], *size)[0]["counts"] == code["counts"]
         if same:
             return one
-    return joined(pixel_rings(rle.decode(code).astype(bool)))
+    masks = decode([code], size)
+    rings = pixel_rings(masks.window(0).numpy())
+    return joined([ring + masks.windows[0, :2].numpy() for ring in rings])

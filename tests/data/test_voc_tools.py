@@ -39,6 +39,7 @@ def test_the_origin_of_coordinates(tmp_path):
     assert corners(read(folder)) == [[1, 2, 10, 12]]
     assert corners(read(folder, origin=1)) == [[1, 2, 10, 12]]
     assert corners(read(folder, origin=0)) == [[2, 3, 10, 12]]
+    assert corners(read(folder, origin="pixels_from_0")) == [[2, 3, 11, 13]]
     fractions = flat(tmp_path / "fractions", {"a": xml(entry("dog", (2.25, 3.5, 10.125, 12.75)))})
     assert corners(read(fractions)) == [[1.25, 2.5, 10.125, 12.75]]
     assert corners(read(fractions, origin=0)) == [[2.25, 3.5, 10.125, 12.75]]
@@ -53,27 +54,38 @@ PIXELS_FROM_0 = [(0, y, 29, y + 2) for y in range(6)]
 
 
 @pytest.mark.parametrize(
-    ("boxes", "origin", "said"),
+    ("boxes", "origin", "said", "likely"),
     [
-        (FROM_0, 1, "2 of 3 boxes begin at 0 (0 at 1), where VOC counts pixels from 1; "),
-        (FROM_0, 0, None),
-        (FROM_1, 1, None),
-        (FROM_1, 0, "no box begins at 0, but 6 of 7 at 1, and 5 end at the width or height"),
-        ([(0.5, 3, 9, 9)], 1, "1 of 1 boxes begin at 0"),
-        ([(-3, 3, 9, 9)], 1, None),  # out of the image either way
-        (PIXELS_FROM_0, 1, "edges are then one pixel short"),
-        (PIXELS_FROM_0, 0, "None ends at the width or height of its image, but 6 a pixel before"),
-        (FROM_1[:4], 0, None),  # too few to tell
+        (FROM_0, 1, "2 of 3 boxes begin at 0 (0 at 1)", 0),
+        (FROM_0, 0, None, None),
+        (FROM_1, 1, None, None),
+        (FROM_1, 0, "no box begins at 0, but 6 of 7 at 1, and 5 end at the width or height", 1),
+        (FROM_1[:4], 0, None, None),  # too few to tell
+        ([(0.5, 3, 9, 9)], 1, "1 of 1 boxes begin at 0", 0),
+        ([(-3, 3, 9, 9)], 1, None, None),  # out of the image either way
+        (
+            [(3.0, 3.0, 9.0, 9.5)],
+            1,
+            "the coordinates of all 1 boxes are written with a decimal point, even whole ones",
+            0,
+        ),
+        ([(3.0, 3.0, 9.0, 9)], 1, None, None),
+        ([(3.5, 3.5, 9.25, 9.5)], 1, None, None),
+        ([(3.0, 3.0, 9.0, 9.5)], 0, None, None),
+        (PIXELS_FROM_0, 1, "6 end a pixel before the width or height of their image, and none", "pixels_from_0"),
+        (PIXELS_FROM_0, 0, "6 of 6 boxes begin at 0", "pixels_from_0"),
+        (PIXELS_FROM_0, "pixels_from_0", None, None),
     ],
 )
-def test_what_contradicts_the_origin_is_said_once(tmp_path, caplog, boxes, origin, said):
+def test_what_contradicts_the_origin_is_said_once(tmp_path, caplog, boxes, origin, said, likely):
     folder = flat(tmp_path, {"a": xml(*(entry("dog", box) for box in boxes)), "b": xml()})
     with caplog.at_level(logging.WARNING):
         read(folder, origin=origin)
     found = [r.getMessage() for r in caplog.records]
     assert len(found) == (said is not None)
     assert said is None or said in found[0]
-    assert not (origin == 1 and said) or "dataset.voc_origin=0" in found[0]
+    assert said is None or f"not how voc_origin={origin} counts" in found[0]
+    assert said is None or f"dataset.voc_origin={likely} reads" in found[0]
 
 
 def test_folders_without_lists(tmp_path):
@@ -188,6 +200,17 @@ def test_masks_in_vocs_colours(tmp_path):
         VocDataset(tmp_path, [("2007", "train")], masks=True)
 
 
+def test_images_without_objects_need_no_masks(tmp_path):
+    make(tmp_path, {"000005": xml(entry("dog", (1, 1, 30, 20))), "000007": xml()})
+    path = tmp_path / "VOC2007/SegmentationObject/000005.png"
+    Image.fromarray(np.ones((20, 30), np.uint8)).save(path)
+    dataset = VocDataset(tmp_path, [("2007", "train")], masks=True)
+    assert [len(dataset[i].target.masks) for i in range(2)] == [1, 0]
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"000005\.png: no such mask"):
+        VocDataset(tmp_path, [("2007", "train")], masks=True)
+
+
 def test_numbers_that_follow_another_order_are_told(tmp_path, caplog):
     small = entry("dog", (21, 11, 28, 18))
     names = [f"{i:06}" for i in range(12)]
@@ -225,3 +248,6 @@ def test_crowds_are_read_from_a_tag_of_their_own(tmp_path):
     table = read(flat(tmp_path, {"a": xml(crowd, CAT)}))
     assert (table.crowd.tolist(), table.difficult.tolist()) == ([True, False], [False, True])
     assert table.extra["truncated"].tolist() == [False, True]
+    attribute = "<attributes><attribute><name>is_crowd</name><value>{}</value></attribute></attributes></object>"
+    objects = [DOG.replace("</object>", attribute.format(value)) for value in ("True", "False")]  # as of datumaro
+    assert read(flat(tmp_path, {"a": xml(*objects)})).crowd.tolist() == [True, False]

@@ -77,7 +77,8 @@ def test_names(tmp_path, names, expected):
     ("names", "message"),
     [
         ("names: [dog, cat]\nnc: 3", r"nc is 3, but there are 2 names: \['dog', 'cat'\]"),
-        ("names: {1: dog, 2: cat}", r"`names` has no 0, but \[1, 2\]"),
+        ("names: {a: dog, 2: cat}", "must be a list of class names"),
+        ("names: {-1: dog, 2: cat}", "must be a list of class names"),
         ("names: []", "must be a list of class names"),
         ("names: [[dog]]", "must be a list of class names"),
         ("nc: some", "must be a list of class names"),
@@ -87,6 +88,27 @@ def test_names(tmp_path, names, expected):
 def test_malformed_names(tmp_path, names, message):
     with pytest.raises(ValueError, match=rf"data\.yaml: .*{message}"):
         read_yolo(make(tmp_path, {"train/a": BOX}, f"{names}\ntrain: images/train"))
+
+
+def test_class_numbers_with_gaps(tmp_path):
+    yaml = "names: {7: cat, 3: dog}\nnc: 2\ntrain: images/train"  # as labelformat 0.1.17 writes COCO's
+    path = make(tmp_path, {"train/a": "7 0.5 0.5 0.1 0.1\n3 0.5 0.5 0.2 0.2\n"}, yaml)
+    table = read_yolo(path)
+    assert (table.classes, table.category_ids, table.labels.tolist()) == (["dog", "cat"], [3, 7], [1, 0])
+    (tmp_path / "labels/train/a.txt").write_text("1 0.5 0.5 0.1 0.1\n")
+    with pytest.raises(
+        ValueError, match=r"a\.txt:1: class number 1, but .* nc=2, numbers \[3, 7\] for \['dog', 'cat'\]"
+    ):
+        read_yolo(path)
+
+
+def test_a_folder_of_images_in_place_of_the_keys(tmp_path):
+    path = make(tmp_path, {"train/a": BOX, "val/b": TRIANGLE}, "names: [dog, cat]\nnc: 2\n")  # as supervision writes it
+    assert list(read_yolo(path, images=tmp_path / "images/val").image_ids) == ["b"]
+    with pytest.raises(ValueError, match=r"`train` must be a folder.*not None; it has \[\]"):
+        read_yolo(path)
+    with pytest.raises(FileNotFoundError, match="labels: the folder holds no image"):
+        read_yolo(path, images=tmp_path / "labels")
 
 
 def test_where_images_are_found(tmp_path):
