@@ -118,7 +118,7 @@ def _print(faults: Sequence[Fault], most: int | None, console: Console) -> None:
     for kind in sorted({(fault.effect, fault.kind) for fault in faults}):
         effect, name = kind
         places = [fault.where for fault in faults if (fault.effect, fault.kind) == kind]
-        console.print(Text(f"{len(places)} {name} ({EFFECTS[effect]})", style="bold"))
+        console.print(Text(f"{name}: {len(places)} ({EFFECTS[effect]})", style="bold"))
         for place in places[:most]:
             console.print(Text(f"  {place}"), soft_wrap=True)
         if most is not None and len(places) > most:
@@ -127,7 +127,7 @@ def _print(faults: Sequence[Fault], most: int | None, console: Console) -> None:
 
 def _counted(faults: Sequence[Fault]) -> str:
     kinds = [fault.kind for fault in faults]
-    return ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
+    return ", ".join(f"{kind}: {kinds.count(kind)}" for kind in sorted(set(kinds)))
 
 
 def _given(files: Mapping[str, Path], datasets: Mapping[str, DetectionDataset]) -> str:
