@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,16 +18,23 @@ from numpy.typing import NDArray
 from detector.data.annotations import AnnotatedDataset, Annotations
 from detector.data.arrange import ClassChoice, Others, choose_classes
 from detector.data.coco_columns import Columns
+from detector.data.coco_entries import (
+    Record,
+    join_entries,
+    plain_id,
+    read_categories,
+    read_images,
+    resolve_ids,
+    without_parents,
+)
 from detector.data.doubts import measured_areas, say_doubts, without_impossible
-from detector.data.faults import Effect, collecting, note, refusing, sound
+from detector.data.faults import Effect, collecting, note, sound
 from detector.data.image import ImageReader
 from detector.data.json_stream import stream_lists
 from detector.data.packed import Ids, Integers, Strings, starts_of
 from detector.types import DetectionDataset
 
 log = logging.getLogger(__name__)
-
-Record = dict[str, Any]
 
 LAYOUT = (
     "COCO's layout is a folder of images and one JSON with the lists `images`, `annotations` and `categories`: "
@@ -37,9 +43,6 @@ LAYOUT = (
 
 Areas = Literal["stated", "measured"]
 Crowds = Literal["regions", "objects"]
-
-LARGEST = 2**31 - 1
-"""Pixels of an image at most: pycocotools counts them in 32 bits."""
 
 
 class CocoDataset(AnnotatedDataset):
@@ -128,11 +131,11 @@ def from_ground_truth(dataset: DetectionDataset) -> Annotations:
 
 def _table(path: Path, images: Sequence[Any], classes: Sequence[Any], columns: Columns, crowds: Crowds) -> Annotations:
     """Put the annotations in the order of the images, under labels."""
-    categories = _categories(classes, path)
-    entries = _images(images, path)
+    categories = read_categories(classes, path)
+    entries = read_images(images, path)
     image, label = _references(columns, entries, categories)
-    image, records = _join_entries(image, entries, path)
-    categories, label = _without_parents(categories, label, path)
+    image, records = join_entries(image, entries, path)
+    categories, label = without_parents(categories, label, path)
     order = np.argsort(image, kind="stable")
     sizes = _sizes(records)
     segmentations = columns.segmentations(sizes[image].astype(np.int64))
@@ -140,7 +143,7 @@ def _table(path: Path, images: Sequence[Any], classes: Sequence[Any], columns: C
         source=path,
         classes=[c["name"] for c in categories],
         category_ids=[int(c["id"]) for c in categories],
-        image_ids=Ids.pack([_plain(r["id"]) for r in records]),
+        image_ids=Ids.pack([plain_id(r["id"]) for r in records]),
         files=Strings.pack(r["file_name"] for r in records),
         sizes=sizes,
         starts=starts_of(np.bincount(image, minlength=len(records))),
@@ -157,8 +160,8 @@ def _table(path: Path, images: Sequence[Any], classes: Sequence[Any], columns: C
 
 def _references(columns: Columns, images: Sequence[Record], categories: Sequence[Record]) -> tuple[Integers, Integers]:
     """Return the image and the category of each annotation, by their places."""
-    image = _resolve(columns.image_ids, [r["id"] for r in images], columns.name, "image_id", "images of the file")
-    label = _resolve(columns.category_ids, [c["id"] for c in categories], columns.name, "category_id", "categories")
+    image = resolve_ids(columns.image_ids, [r["id"] for r in images], columns.name, "image_id", "images of the file")
+    label = resolve_ids(columns.category_ids, [c["id"] for c in categories], columns.name, "category_id", "categories")
     return image, label
 
 
@@ -193,7 +196,7 @@ def _read(path: Path) -> tuple[list[Any], list[Any], Columns]:
 
 def _sift(path: Path, lists: dict[str, list[Any]]) -> Columns:
     """Note what is wrong with each entry, and leave out those that cannot be read."""
-    categories, images = _categories(lists["categories"], path), _images(lists["images"], path)
+    categories, images = read_categories(lists["categories"], path), read_images(lists["images"], path)
     left_out = [
         {repr(e["id"]) for e in lists[key] if isinstance(e, dict) and "id" in e} - {repr(r["id"]) for r in records}
         for key, records in (("images", images), ("categories", categories))
@@ -225,150 +228,6 @@ def _has_id(entry: Any, ids: set[Any]) -> bool:
     found = isinstance(entry, dict) and isinstance(entry.get("id"), Hashable) and entry["id"] in ids
     ids -= {entry["id"]} if found else set()
     return found
-
-
-def _plain(value: Any) -> Any:
-    """Return an id as an int or a text; whole floats become ints."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int | str) or (isinstance(value, float) and value.is_integer())
-
-
-def _categories(entries: Sequence[Any], path: Path) -> list[Record]:
-    sound_ones: dict[Any, Record] = {}
-    for category in entries:
-        with refusing("categories that cannot be read"):
-            known = isinstance(category, dict) and _is_id(category.get("id")) and not isinstance(category["id"], str)
-            if not known or not isinstance(category.get("name"), str):
-                raise ValueError(f"{path}: a category needs an int `id` and a `name`, not {category!r}")
-            if category["id"] in sound_ones:
-                other = sound_ones[category["id"]]["name"]
-                raise ValueError(
-                    f"{path}: the category ids repeat: {category['id']!r} is that of {other!r} and {category['name']!r}"
-                )
-            sound_ones[category["id"]] = category
-    entries = list(sound_ones.values())
-    if not entries:
-        raise ValueError(f"{path}: there are no category ids, since the list of categories is empty")
-    shared = {name for name, count in Counter(c["name"] for c in entries).items() if count > 1}
-    if shared:
-        log.warning("%s: several categories are called %s; their ids tell them apart", path, sorted(shared))
-    named = [{**c, "name": f"{c['name']} (id {c['id']})"} if c["name"] in shared else c for c in entries]
-    return sorted(named, key=lambda c: int(c["id"]))
-
-
-def _without_parents(categories: list[Record], label: Integers, path: Path) -> tuple[list[Record], Integers]:
-    """Leave out categories that are only the parent of others, as Roboflow writes one with id 0."""
-    used = set(np.unique(label).tolist())
-    parents = {c.get("supercategory") for c in categories if c.get("supercategory") != c["name"]}
-    kept = [
-        place
-        for place, c in enumerate(categories)
-        if place in used or c["name"] not in parents or c.get("supercategory") not in (None, "", "none")
-    ]
-    if len(kept) == len(categories):
-        return categories, label
-    names = [c["name"] for place, c in enumerate(categories) if place not in kept]
-    log.warning("%s: left out %s, which has no objects and is only the supercategory of others", path, names)
-    return [categories[place] for place in kept], np.searchsorted(kept, label)
-
-
-def _images(entries: Sequence[Any], path: Path) -> list[Record]:
-    records: dict[Any, Record] = {}
-    for position, image in enumerate(entries):
-        with refusing("image entries that cannot be read"):
-            where = f"{path}: images[{position}]"
-            if (
-                not isinstance(image, dict)
-                or not _is_id(image.get("id"))
-                or not isinstance(image.get("file_name"), str)
-            ):
-                raise ValueError(f"{where} needs an `id` and a `file_name`, not {str(image)[:120]}")
-            for side in ("width", "height"):
-                if not isinstance(image.get(side), int) or image[side] <= 0:
-                    raise ValueError(
-                        f"{where} ({image['file_name']}): `{side}` must be a positive int, not {image.get(side)!r}"
-                    )
-            if image["width"] * image["height"] > LARGEST:
-                raise ValueError(
-                    f"{where} ({image['file_name']}): {image['width']}x{image['height']} pixels are more than "
-                    f"run-length codes can count ({LARGEST}); cut the image into tiles"
-                )
-            if image["id"] in records:
-                raise ValueError(f"{where} ({image['file_name']}): the id {image['id']!r} is taken by another image")
-            records[image["id"]] = image
-    return list(records.values())
-
-
-def _resolve(values: Sequence[Any], ids: Sequence[Hashable], name: Callable[[int], str], key: str, of: str) -> Integers:
-    """Look up which of `ids` each value is; a number may be written as a text, where that leaves no doubt."""
-    places = {value: place for place, value in enumerate(ids)}
-    found = [places.get(v) if isinstance(v, Hashable) else None for v in values]
-    missing = [i for i, place in enumerate(found) if place is None]
-    texts = {str(_plain(value)): place for value, place in places.items()}
-    if missing and len(texts) == len(places):
-        for i in missing:
-            found[i] = texts.get(str(_plain(values[i])))
-        read = [i for i in missing if found[i] is not None]
-        if read:
-            number = found[read[0]]
-            assert number is not None
-            note("ids of another type", Effect.CORRECTED, (f"{name(i)} has {key} {values[i]!r}" for i in read))
-            log.warning(
-                "%s has %s %r for %r (%d such); they are taken for the same",
-                name(read[0]),
-                key,
-                values[read[0]],
-                ids[number],
-                len(read),
-            )
-    for i in missing:
-        if found[i] is None:
-            verb = "belongs to image_id" if key == "image_id" else f"has {key}"
-            shown = f"{len(ids)} {of}" if key == "image_id" else f"file's {of} {list(ids)}"
-            way = "the annotation or add the image" if key == "image_id" else "it, add the category or correct it"
-            raise ValueError(f"{name(i)} {verb} {values[i]!r}, which is not among the {shown}; remove {way}")
-    return np.array(found, np.int64)
-
-
-def _join_entries(image: Integers, entries: list[Record], path: Path) -> tuple[Integers, list[Record]]:
-    """Join entries that name the same file; else the objects of each would be background for the others."""
-    first: dict[str, int] = {}
-    target = np.array(
-        [first.setdefault(os.path.normpath(r["file_name"]), place) for place, r in enumerate(entries)], np.int64
-    )
-    joined = np.flatnonzero(target != np.arange(len(entries)))
-    if not len(joined):
-        return image, entries
-    for place in joined.tolist():
-        one, other = entries[target[place]], entries[place]
-        with refusing("image entries that cannot be read"):
-            if (one["width"], one["height"]) != (other["width"], other["height"]):
-                raise ValueError(
-                    f"{path}: images {one['id']!r} and {other['id']!r} name one file, {one['file_name']}, but differ "
-                    "in size; correct one of them"
-                )
-    note(
-        "images that are listed more than once",
-        Effect.CORRECTED,
-        (
-            f"{path}: {entries[place]['file_name']} has the ids {entries[target[place]]['id']!r} and "
-            f"{entries[place]['id']!r}"
-            for place in joined
-        ),
-    )
-    example = entries[joined[0]]
-    log.warning(
-        "%s: %d images are listed more than once, such as %s (id %r); their objects are joined under the first id",
-        path,
-        len(set(target[joined].tolist())),
-        example["file_name"],
-        entries[target[joined[0]]]["id"],
-    )
-    kept = np.unique(target)
-    return np.searchsorted(kept, target[image]), [entries[place] for place in kept.tolist()]
 
 
 def _refuse_negative(table: Annotations) -> None:
