@@ -13,24 +13,25 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detector.data.annotations import AnnotatedDataset, Annotations
 from detector.data.arrange import ClassChoice, Others, choose_classes
 from detector.data.coco_columns import Columns
 from detector.data.coco_entries import (
+    Record,
     join_entries,
     plain_id,
-    references,
-    sizes_of,
-    sound_categories,
-    sound_images,
+    read_categories,
+    read_images,
+    resolve_ids,
     without_parents,
 )
 from detector.data.doubts import measured_areas, say_doubts, without_impossible
 from detector.data.faults import Effect, collecting, note, sound
 from detector.data.image import ImageReader
 from detector.data.json_stream import stream_lists
-from detector.data.packed import Ids, Strings, starts_of
+from detector.data.packed import Ids, Integers, Strings, starts_of
 from detector.types import DetectionDataset
 
 log = logging.getLogger(__name__)
@@ -130,13 +131,13 @@ def from_ground_truth(dataset: DetectionDataset) -> Annotations:
 
 def _table(path: Path, images: Sequence[Any], classes: Sequence[Any], columns: Columns, crowds: Crowds) -> Annotations:
     """Put the annotations in the order of the images, under labels."""
-    categories = sound_categories(classes, path)
-    entries = sound_images(images, path)
-    image, label = references(columns, entries, categories)
+    categories = read_categories(classes, path)
+    entries = read_images(images, path)
+    image, label = _references(columns, entries, categories)
     image, records = join_entries(image, entries, path)
     categories, label = without_parents(categories, label, path)
     order = np.argsort(image, kind="stable")
-    sizes = sizes_of(records)
+    sizes = _sizes(records)
     segmentations = columns.segmentations(sizes[image].astype(np.int64))
     return Annotations(
         source=path,
@@ -155,6 +156,18 @@ def _table(path: Path, images: Sequence[Any], classes: Sequence[Any], columns: C
         segmentations=None if segmentations is None else segmentations.select(order),
         categories=categories,
     )
+
+
+def _references(columns: Columns, images: Sequence[Record], categories: Sequence[Record]) -> tuple[Integers, Integers]:
+    """Return the image and the category of each annotation, by their places."""
+    image = resolve_ids(columns.image_ids, [r["id"] for r in images], columns.name, "image_id", "images of the file")
+    label = resolve_ids(columns.category_ids, [c["id"] for c in categories], columns.name, "category_id", "categories")
+    return image, label
+
+
+def _sizes(images: Sequence[Record]) -> NDArray[np.int32]:
+    """Return height and width of each image, [N, 2]."""
+    return np.array([(r["height"], r["width"]) for r in images], np.int32).reshape(-1, 2)
 
 
 def _read(path: Path) -> tuple[list[Any], list[Any], Columns]:
@@ -183,7 +196,7 @@ def _read(path: Path) -> tuple[list[Any], list[Any], Columns]:
 
 def _sift(path: Path, lists: dict[str, list[Any]]) -> Columns:
     """Note what is wrong with each entry, and leave out those that cannot be read."""
-    categories, images = sound_categories(lists["categories"], path), sound_images(lists["images"], path)
+    categories, images = read_categories(lists["categories"], path), read_images(lists["images"], path)
     left_out = [
         {repr(e["id"]) for e in lists[key] if isinstance(e, dict) and "id" in e} - {repr(r["id"]) for r in records}
         for key, records in (("images", images), ("categories", categories))
@@ -201,8 +214,8 @@ def _sift(path: Path, lists: dict[str, list[Any]]) -> Columns:
     def check(some: Sequence[Any], begin: int) -> None:
         columns = Columns(path, places[begin : begin + len(some)])
         columns.add(some)
-        image, _ = references(columns, images, categories)
-        columns.segmentations(sizes_of(images)[image].astype(np.int64))
+        image, _ = _references(columns, images, categories)
+        columns.segmentations(_sizes(images)[image].astype(np.int64))
 
     kept = sound(entries, check, "annotations that cannot be read")
     columns = Columns(path, [places[i] for i in kept])

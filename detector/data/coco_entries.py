@@ -1,4 +1,4 @@
-"""Check the entries of a COCO JSON's lists `images` and `categories`, and look up those that annotations refer to."""
+"""Read the images and categories of a COCO JSON, and the ids by which its annotations refer to them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from detector.data.coco_columns import Columns
 from detector.data.faults import Effect, note, refusing
 from detector.data.packed import Integers
 
@@ -24,18 +22,6 @@ LARGEST = 2**31 - 1
 """Pixels of an image at most: pycocotools counts them in 32 bits."""
 
 
-def references(columns: Columns, images: Sequence[Record], categories: Sequence[Record]) -> tuple[Integers, Integers]:
-    """Return the image and the category of each annotation, by their places."""
-    image = _resolve(columns.image_ids, [r["id"] for r in images], columns.name, "image_id", "images of the file")
-    label = _resolve(columns.category_ids, [c["id"] for c in categories], columns.name, "category_id", "categories")
-    return image, label
-
-
-def sizes_of(images: Sequence[Record]) -> NDArray[np.int32]:
-    """Return height and width of each image, [N, 2]."""
-    return np.array([(r["height"], r["width"]) for r in images], np.int32).reshape(-1, 2)
-
-
 def plain_id(value: Any) -> Any:
     """Return an id as an int or a text; whole floats become ints."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -45,12 +31,8 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, int | str) or (isinstance(value, float) and value.is_integer())
 
 
-def sound_categories(entries: Sequence[Any], path: Path) -> list[Record]:
-    """Return the categories in the order of their ids; those that share a name have their id appended to it.
-
-    Raises:
-        ValueError: there are none, or one is malformed or has the id of another.
-    """
+def read_categories(entries: Sequence[Any], path: Path) -> list[Record]:
+    """Check the categories, and sort them by their ids; those that share a name get their id appended to it."""
     sound_ones: dict[Any, Record] = {}
     for category in entries:
         with refusing("categories that cannot be read"):
@@ -89,12 +71,8 @@ def without_parents(categories: list[Record], label: Integers, path: Path) -> tu
     return [categories[place] for place in kept], np.searchsorted(kept, label)
 
 
-def sound_images(entries: Sequence[Any], path: Path) -> list[Record]:
-    """Return the entries of images.
-
-    Raises:
-        ValueError: one is malformed, or has the id of another.
-    """
+def read_images(entries: Sequence[Any], path: Path) -> list[Record]:
+    """Check the entries of the images."""
     records: dict[Any, Record] = {}
     for position, image in enumerate(entries):
         with refusing("image entries that cannot be read"):
@@ -121,7 +99,9 @@ def sound_images(entries: Sequence[Any], path: Path) -> list[Record]:
     return list(records.values())
 
 
-def _resolve(values: Sequence[Any], ids: Sequence[Hashable], name: Callable[[int], str], key: str, of: str) -> Integers:
+def resolve_ids(
+    values: Sequence[Any], ids: Sequence[Hashable], name: Callable[[int], str], key: str, of: str
+) -> Integers:
     """Look up which of `ids` each value is; a number may be written as a text, where that leaves no doubt."""
     places = {value: place for place, value in enumerate(ids)}
     found = [places.get(v) if isinstance(v, Hashable) else None for v in values]

@@ -226,7 +226,9 @@ CORRUPTIONS: dict[str, tuple[Corruption, Effect, str, list[str]]] = {
         on_object(segmentation=polygon(60, 40, 24, 30)), Effect.LEARNT, "masks that do not fit", [OBJECT, "train3.png"]
     ),
     "object twice": (repeat(0), Effect.LEARNT, "objects that are there twice", ["annotation 99", "is annotation 5"]),
-    "object nearly twice": (repeat(0.4), Effect.LEARNT, "objects that are there", ["annotation 99", "is annotation 5", "0.97"]),
+    "object nearly twice": (
+        repeat(0.4), Effect.LEARNT, "objects that are there twice", ["annotation 99", "is annotation 5 again", "0.97"]
+    ),
     "area of the image": (
         on_object(area=WIDTH * HEIGHT), Effect.LEARNT, "areas that cannot be", [OBJECT, "train3.png", "6912"]
     ),
