@@ -77,6 +77,15 @@ class ImageReader:
         self.channels, self.range, self.exif, self.max_pixels = channels, range, exif, max_pixels
         self._bounds: list[Bounds] | None = None if range is None else parse_range(range, channels)
 
+    def _settings(self) -> tuple[Any, ...]:
+        return self.channels, str(self.range), self.exif, self.max_pixels
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ImageReader) and self._settings() == other._settings()
+
+    def __hash__(self) -> int:
+        return hash(self._settings())
+
     def read(self, path: Path, stated: Size | None = None, source: Path | None = None) -> Tensor:
         """Read an image: uint8 or float32 [channels, H, W], stored channels last.
 

@@ -11,6 +11,7 @@ from PIL import Image
 from detector.data.arrange import choose_classes, join, split_images
 from detector.data.coco import read_coco
 from detector.data.custom import custom
+from detector.data.image import ImageReader
 
 NAMES = {3: "car", 7: "helmet", 8: "hard hat", 9: "person"}
 
@@ -133,14 +134,19 @@ def test_a_split_keeps_shares_of_each_class_and_is_seeded(tmp_path):
     assert len(set((grouped // 4).tolist())) == 10
 
 
-def test_images_that_look_the_same_stay_together(tmp_path):
+def test_images_that_look_the_same_stay_together(tmp_path, monkeypatch):
     path = write(tmp_path, content({i: [3] for i in range(1, 41)}))
     draw = np.random.default_rng(0)
     for i in range(1, 41, 2):
         pixels = draw.integers(0, 256, (2, 3, 3), dtype=np.uint8).repeat(10, 0).repeat(10, 1)
         Image.fromarray(pixels).save(tmp_path / f"{i}.png")
         Image.fromarray(pixels.clip(2) - 2).save(tmp_path / f"{i + 1}.png")
-    val = custom(whole=path, part="val", split=[0.75, 0.25])
+    read = []
+    monkeypatch.setattr(
+        ImageReader, "read", lambda *args, read=read, real=ImageReader.read: read.append(args) or real(*args)
+    )
+    train, val = (custom(whole=path, part=part, split=[0.75, 0.25], reader=ImageReader()) for part in ("train", "val"))
+    assert (len(read), len(train)) == (40, 30)  # read once for both parts
     ids = {val[i].id for i in range(len(val))}
     assert len(ids) == 10
     assert all(i + 1 in ids for i in ids if i % 2)
