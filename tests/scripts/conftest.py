@@ -118,7 +118,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     with (home / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # released at closing, however that comes
         if not output.exists():
-            done = run_script("train", "pooler=roialign", "model=mask_rcnn", "hydra.run.dir=run", *SMALL, cwd=home)
+            done = run_alone("train", "pooler=roialign", "model=mask_rcnn", "hydra.run.dir=run", *SMALL, cwd=home)
             assert done.returncode == 0, done.stderr
             output.write_text(done.stdout)
     return Run(home / "run", output.read_text())
