@@ -135,9 +135,8 @@ def _missing(part: str, whole: Paths | None) -> str:
             "dataset.val_share=0.2; or give two files, dataset.train.annotations and dataset.val.annotations"
         )
     return (
-        f"dataset.{part}.annotations is not given: a COCO JSON, a list of a VOC folder "
-        "(FOLDER/ImageSets/Main/NAME.txt) or a folder of XML files. If there is one file for all images: "
-        "dataset.annotations=FILE dataset.val_share=0.2"
+        f"give dataset.{part}.annotations=..., a COCO JSON, a list of a VOC folder (FOLDER/ImageSets/Main/NAME.txt) or "
+        "a folder of XML files; or, if there is one file for all images, dataset.annotations=FILE dataset.val_share=0.2"
     )
 
 

@@ -165,7 +165,7 @@ def test_one_file_is_split_into_training_and_validation(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, r"dataset.val.annotations is not given: .*dataset.annotations=FILE dataset.val_share=0.2"),
+        ({}, r"give dataset.val.annotations=..., .*dataset.annotations=FILE dataset.val_share=0.2"),
         ({"whole": "all.json"}, "dataset.annotations=all.json: say which share .* dataset.val_share=0.2"),
         ({"whole": "all.json", "val_share": 1.5}, "val_share must be a share above 0 and below 1, .* not 1.5"),
         ({"whole": "all.json", "val_share": 0.1, "split": [0.9, 0.1]}, "give one of them"),
