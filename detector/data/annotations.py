@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -139,18 +140,21 @@ class Annotations:
         """Name an object for messages, with its class, image and box."""
         box = [round(float(v), 2) for v in self.boxes[index]]
         image = self.files[self.image_of(index)]
-        return f"{self.name(index)}, {self.classes[self.labels[index]]} {box} in {image}"
+        name = "other" if self.labels[index] < 0 else self.classes[self.labels[index]]
+        return f"{self.name(index)}, {name} {box} in {image}"
 
     def to_coco(self) -> dict[str, Any]:
         """Write them as COCO's `images`, `annotations` and `categories`.
 
-        Difficult objects have `ignore: 1`, too; objects of other classes, which are ignored, are a crowd of each class.
+        Difficult objects have `ignore: 1`, too, and those of VOC all its flags. Objects of other classes, which are
+        ignored, are a crowd of each class; all but the first of these have new ids.
         """
         images = [
             {"id": number, "file_name": name, "height": height, "width": width}
             for number, name, (height, width) in zip(self.image_ids, self.files, self.sizes.tolist(), strict=True)
         ]
         annotations: list[dict[str, Any]] = []
+        copies = itertools.count(int(self.ids.max(initial=0)) + 1)
         for image in range(len(self)):
             number, size = images[image]["id"], self.size(image)
             for i in self.objects(image):
@@ -163,13 +167,17 @@ class Annotations:
                 }
                 if not np.isnan(self.areas[i]):
                     annotation["area"] = float(self.areas[i])
-                if self.difficult[i]:
+                if "truncated" in self.extra:  # VOC's flags
+                    flags = int(self.difficult[i]), int(self.extra["truncated"][i])
+                    annotation |= {"difficult": flags[0], "truncated": flags[1], "ignore": flags[0]}
+                elif self.difficult[i]:
                     annotation |= {"difficult": 1, "ignore": 1}
                 shape = None if self.segmentations is None else self.segmentations.get(i, size)
                 if shape is not None:
                     annotation["segmentation"] = shape
                 others = self.category_ids[1:] if self.labels[i] < 0 else []
-                annotations += [annotation, *({**annotation, "category_id": c} for c in others)]
+                annotations.append(annotation)
+                annotations += [{**annotation, "id": next(copies), "category_id": c} for c in others]
         return {"images": images, "annotations": annotations, "categories": list(self.categories)}
 
 
@@ -202,6 +210,8 @@ class AnnotatedDataset:
     ) -> None:
         self.reader = ImageReader() if reader is None else reader
         trainable = annotations.counts(~annotations.crowd) > 0
+        if limit is not None and limit < 1:
+            raise ValueError(f"{annotations.source}: limit={limit}: give at least 1, or null for all images")
         kept = np.flatnonzero(trainable | keep_empty)[:limit]
         if not len(kept):
             kind = "image" if keep_empty else "image with an object to train on"
@@ -211,12 +221,12 @@ class AnnotatedDataset:
         whole = len(kept) == len(annotations)
         self.annotations = annotations if whole else annotations.select(kept)
         self.images = images
-        known = None if annotations.segmentations is None else annotations.segmentations.known
+        known = None if self.annotations.segmentations is None else self.annotations.segmentations.known
         self._masks = masks and known is not None and bool(known.any())
         if self._masks and known is not None and not known.all():
             log.warning(
                 "%s: %d of %d objects have no segmentation: they count as boxes, not in the mask loss and in mask AP",
-                annotations.source,
+                self.annotations.source,
                 int((~known).sum()),
                 len(known),
             )

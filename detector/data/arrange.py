@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,9 @@ Others = Literal["background", "ignore"]
 ClassChoice = Sequence[str | Mapping[str, str | Sequence[str]]]
 
 
-def choose_classes(table: Annotations, classes: ClassChoice, others: Others = "background") -> Annotations:
+def choose_classes(
+    table: Annotations, classes: ClassChoice, others: Others = "background", *, absent: bool = False
+) -> Annotations:
     """Choose, order and join classes.
 
     A joined class has the category id of its first name. How many objects belong to none of them is logged.
@@ -29,6 +32,7 @@ def choose_classes(table: Annotations, classes: ClassChoice, others: Others = "b
     Args:
         table: the annotations.
         classes: by label, a name, or `{name: [names to be joined]}`.
+        absent: let there be classes that do not occur, as in XML files of one split, which name those of their objects.
         others: what objects of other classes are: "background", or regions to "ignore", as crowds are, in training and
             at evaluation.
 
@@ -42,21 +46,23 @@ def choose_classes(table: Annotations, classes: ClassChoice, others: Others = "b
     named = [name for names in joined.values() for name in names]
     if twice := [name for name, count in Counter(named).items() if count > 1]:
         raise ValueError(f"classes: {twice[0]!r} is named more than once")
-    for name in named:
+    for name in [] if absent else named:
         if name not in known:
             close = get_close_matches(name, known, 1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ValueError(f"{table.source}: classes: there is no class {name!r} among {table.classes}{hint}")
     places = np.full(len(known), -1, np.int32)
     for label, names in enumerate(joined.values()):
-        places[[known[name] for name in names]] = label
+        places[[known[name] for name in names if name in known]] = label
     labels = places[table.labels]
     left = Counter(table.classes[label] for label in table.labels[labels < 0].tolist())
     if left:
         what = "background" if others == "background" else "regions to ignore"
         counts = ", ".join(f"{name} ({count})" for name, count in left.most_common(5))
         log.info("%s: objects of %d other classes are %s: %s", table.source, len(left), what, counts)
-    first = [table.categories[known[names[0]]] for names in joined.values()]
+    free = itertools.count(max(table.category_ids, default=0) + 1)
+    present = [next((name for name in names if name in known), None) for names in joined.values()]
+    first = [{"id": next(free)} if name is None else table.categories[known[name]] for name in present]
     chosen = replace(
         table,
         classes=list(joined),
@@ -94,7 +100,8 @@ def join(tables: Sequence[Annotations]) -> Annotations:
     """Join the annotations of several files into one.
 
     Classes are the same where their names are; where their ids differ, or one id has two names, they are numbered anew.
-    So are objects, and images whose ids occur in more than one file: theirs become `FILE:ID`.
+    So are objects, and images whose ids occur in more than one file: theirs become `FILE:ID`, by the name of the file
+    or, where files share it, by its path.
 
     Args:
         tables: at least one; their `files` are absolute paths, or relative to the same folder.
@@ -115,7 +122,9 @@ def join(tables: Sequence[Annotations]) -> Annotations:
         raise ValueError(f"{_sources(tables)} both name the image {twice[0]} ({len(twice)} such); remove it from one")
     ids = [number for table in tables for number in table.image_ids]
     if len(set(ids)) < len(ids):
-        ids = [f"{table.source.stem}:{number}" for table in tables for number in table.image_ids]
+        stems = [table.source.stem for table in tables]
+        names_of = stems if len(set(stems)) == len(stems) else [str(table.source) for table in tables]
+        ids = [f"{name}:{number}" for name, table in zip(names_of, tables, strict=True) for number in table.image_ids]
     places = {name: place for place, name in enumerate(names)}
     labels = [np.array([places[n] for n in t.classes], np.int32)[t.labels] for t in tables]
     total = sum(len(table.ids) for table in tables)
@@ -135,6 +144,12 @@ def join(tables: Sequence[Annotations]) -> Annotations:
         crowd=np.concatenate([t.crowd for t in tables]),
         difficult=np.concatenate([t.difficult for t in tables]),
         segmentations=_join_segmentations(tables),
+        sources=Strings.pack(path for table in tables for path in table.sources or [str(table.source)] * len(table)),
+        extra={
+            name: np.concatenate([t.extra[name] for t in tables])
+            for name in tables[0].extra
+            if all(name in t.extra for t in tables)
+        },
     )
 
 

@@ -62,7 +62,7 @@ def without_parents(categories: list[Record], label: Integers, path: Path) -> tu
     kept = [
         place
         for place, c in enumerate(categories)
-        if place in used or c["name"] not in parents or c.get("supercategory") not in (None, "", "none")
+        if place in used or c["id"] != 0 or c["name"] not in parents or c.get("supercategory") not in (None, "", "none")
     ]
     if len(kept) == len(categories):
         return categories, label

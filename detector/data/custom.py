@@ -57,7 +57,7 @@ def custom(
             images lie; or YOLO's `data.yaml`, of whose splits `part` is read. Several files of one of the first three
             kinds are joined. None: a part of `whole`.
         images: the folder of the images; None: that of each JSON, or `shared_images` (see `Folders`); beside the XML
-            files; or those that YOLO's `data.yaml` names.
+            files. Not with YOLO's `data.yaml`, unless a part of its training images is held out.
         shared_images: a folder of other images that may hold these, too, such as the training images; None: none.
         shared_annotations: the JSONs of those other images; None: they are not known.
         part: `train` or `val`, the part of `whole`.
@@ -87,13 +87,22 @@ def custom(
             "dataset.val_share and dataset.split divide the images of dataset.annotations=FILE; give that key in place "
             "of dataset.train.annotations"
         )
+    if annotations is not None and shares is not None and part == "val":
+        log.info("%s is read whole; val_share and split hold out images of dataset.annotations only", paths[0])
+    own_splits = own_splits and shares is None
+    if own_splits and (images is not None or shared_images is not None):
+        raise ValueError(
+            f"{paths[0]} names the images of both splits; leave out dataset.images and dataset.train.images, or hold "
+            "out a part of its training images, dataset.val_share=0.2"
+        )
     if annotations is None and images is None:
         images = shared_images  # the parts of one file have one folder
     given_folder, shared_folder = (None if p is None else Path(p) for p in (images, shared_images))
     folders = Folders(given_folder, shared_folder, _paths(shared_annotations or []))
     own = part if annotations is not None or shares is None else "train"
     table, folder, instances = open_sources(paths, folders, Options(areas, crowds, voc_origin, unannotated, own))
-    table = table if classes is None else choose_classes(table, classes, others)
+    absent = instances is not None
+    table = table if classes is None else choose_classes(table, classes, others, absent=absent)
     if annotations is None and shares is not None:
         groups = _similar(tuple(str(folder / name) for name in table.files), reader or ImageReader())
         table = table.select(split_images(table, shares, split_seed, groups)[("train", "val").index(part)])

@@ -199,7 +199,7 @@ class ImageReader:
     def _arrange(self, pixels: Pixels, stored: Stored) -> tuple[Pixels, bool]:
         """Drop alpha, repeat grey, or take one of equal channels; returns whether the last one is alpha, too."""
         alpha = stored.alpha
-        if alpha and self.channels in (1, 3):
+        if alpha and (self.channels in (1, 3) or stored.bands - 1 == self.channels):
             pixels, alpha = pixels[..., :-1], False
         own = pixels.shape[2] - alpha
         if own == 3 and self.channels == 1:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from detector.data.augment import ROUNDING, Augment
 from detector.data.epochs import class_frequencies, present_classes
-from detector.data.visible import canvas, join, paste, seen, union
+from detector.data.visible import canvas, join, paste, seen, together, union
 from detector.types import DetectionDataset, Sample, Target
 
 WHOLE = 0.5
@@ -91,7 +91,7 @@ class Mosaic:
         others = [pool.read(int(generator.integers(len(pool))), int(generator.integers(2**32))) for _ in range(3)]
         parts = [sample, *others]
         corners = [(rows, columns) for rows in ((0, y), (y, size[0])) for columns in ((0, x), (x, size[1]))]
-        image = canvas(sample.image, size)
+        image = canvas(together([part.image for part in parts]), size)
         targets, proposals = [], []
         for (rows, columns), which in zip(corners, generator.permutation(4).tolist(), strict=True):
             part = self.resize(parts[which], int(generator.integers(2**32)))
@@ -191,7 +191,7 @@ class CopyPaste:
         most = len(candidates) if self.max_objects is None else min(self.max_objects, len(candidates))
         chosen = generator.choice(candidates, int(generator.integers(1, most + 1)), replace=False)
         region = union(source.target.select(torch.from_numpy(chosen)), source.size, sample.size, (dy, dx))
-        image = sample.image.clone()
+        image = together([sample.image, source.image]).clone()
         paste(image, source.image, (dy, dx), region)
         below = seen(sample.target, sample.size, ~region, (0, 0), self.min_visible)
         others = np.ones(len(source.target), bool)

@@ -70,8 +70,7 @@ class Segmentations:
         """Remove the segmentations of some of the objects, bool [M]."""
         polygons, _ = rows(self.parts, np.flatnonzero(~objects))
         items, starts = rows(self.polygons, polygons)
-        codes, places = rows(self.codes.starts, np.flatnonzero(~objects))
-        del places
+        codes, _ = rows(self.codes.starts, np.flatnonzero(~objects))
         return Segmentations(
             self.coordinates[items],
             starts,

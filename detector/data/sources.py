@@ -70,6 +70,8 @@ def open_sources(paths: Sequence[Path], folders: Folders, options: Options) -> t
         root = Path(os.path.commonpath([os.path.abspath(part.images) for part in lists]))
         table = read_voc(lists, root, origin=options.origin, unannotated=options.unannotated)
         return table, root, all(path.absolute().parent.name == "Segmentation" for path in paths)
+    if absent := next((path for path in paths if not path.exists()), None):
+        raise FileNotFoundError(f"{absent}: no such file or folder of annotations")
     if len(paths) == 1 and is_yolo(paths[0]):
         return read_yolo(paths[0], options.split, folders.given), paths[0].absolute().parent, None
     if len(paths) > 1 and all(path.suffix == ".json" or path.is_dir() or _is_list(path) for path in paths):

@@ -36,6 +36,8 @@ def summarise(dataset: DetectionDataset, size_bins: Sequence[float]) -> Summary:
     """
     ground_truth = dataset.ground_truth()
     counted = [a for a in ground_truth["annotations"] if not a.get("iscrowd") and not a.get("ignore")]
+    # An object that is ignored in several classes counts once.
+    ignored = {(a["image_id"], *a["bbox"]) for a in ground_truth["annotations"] if a.get("iscrowd") or a.get("ignore")}
     names = dict(zip(dataset.category_ids, dataset.classes, strict=True))
     classes = Counter(names[a["category_id"]] for a in counted)
     low, high = (side * side for side in size_bins)
@@ -46,7 +48,7 @@ def summarise(dataset: DetectionDataset, size_bins: Sequence[float]) -> Summary:
         images=len(ground_truth["images"]),
         empty=len(ground_truth["images"]) - len({a["image_id"] for a in ground_truth["annotations"]}),
         objects=len(counted),
-        ignored=len(ground_truth["annotations"]) - len(counted),
+        ignored=len(ignored),
         per_class={name: classes[name] for name in dataset.classes},
         **shares,
     )

@@ -30,6 +30,14 @@ def _overlap(offset: int, length: int, limit: int) -> tuple[slice, slice]:
     return slice(begin, end), slice(begin - offset, end - offset)
 
 
+def together(images: Sequence[Tensor]) -> Tensor:
+    """Return the first of some images in a type that holds the values of all."""
+    dtype = images[0].dtype
+    for image in images[1:]:
+        dtype = torch.promote_types(dtype, image.dtype)
+    return images[0].to(dtype)
+
+
 def paste(image: Tensor, source: Tensor, offset: tuple[int, int], region: NDArray[np.bool_]) -> None:
     """Copy the pixels of `source` that lie in `region` [H, W] of `image`, in place."""
     (y, v), (x, u) = (_overlap(o, s, m) for o, s, m in zip(offset, source.shape[1:], image.shape[1:], strict=True))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from detector.data.annotations import AnnotatedDataset, Annotations, Floats
+from detector.data.faults import collecting, refusing
 from detector.data.image import WHOLE, ImageReader
 from detector.data.packed import Strings
 from detector.data.segmentations import Segmentations
@@ -56,7 +57,7 @@ class AnnotatedVoc(AnnotatedDataset):
         self._instances = masks
         super().__init__(annotations, root, keep_empty=keep_empty, masks=False, limit=limit, reader=reader)
         if masks:
-            check_masks(min(len(self), WHOLE), lambda i: (self.masks(i), self._boxes(i)), self._mask_file)
+            self._check_masks()
 
     @property
     def has_masks(self) -> bool:
@@ -72,6 +73,22 @@ class AnnotatedVoc(AnnotatedDataset):
             return Masks.from_windows([], [], table.size(index))
         masks = cut_masks(read_indices(self._mask_file(index), table.size(index)), instances)
         return replace(masks, known=(masks.windows[:, 2:] > masks.windows[:, :2]).all(1))
+
+    def _check_masks(self) -> None:
+        images = list(range(min(len(self), WHOLE)))
+        if collecting():
+            readable = []
+            for image in images:
+                with refusing("masks that cannot be read"):
+                    self.masks(image)
+                    readable.append(image)
+            images = readable
+        with refusing("masks outside of their boxes"):
+            check_masks(
+                len(images),
+                lambda i: (self.masks(images[i]), self._boxes(images[i])),
+                lambda i: self._mask_file(images[i]),
+            )
 
     def _boxes(self, index: int) -> Floats:
         return self._corners[slice(*self.annotations.starts[index : index + 2])].astype(np.float64)
@@ -113,9 +130,6 @@ class AnnotatedVoc(AnnotatedDataset):
         truth = self.complete().to_coco()
         for image in truth["images"]:
             image["file_name"] = Path(image["file_name"]).name
-        flags = zip(self.annotations.difficult.tolist(), self.annotations.extra["truncated"].tolist(), strict=True)
-        for annotation, (difficult, truncated) in zip(truth["annotations"], flags, strict=True):
-            annotation |= {"difficult": int(difficult), "truncated": int(truncated), "ignore": int(difficult)}
         return truth
 
 

@@ -27,6 +27,8 @@ class _Lost:
     """objects without a mask among others"""
     long: int = 0
     """images of more objects than a byte counts"""
+    others: int = 0
+    """objects of classes that are ignored"""
 
     def sentences(self) -> list[str]:
         """Say what is lost."""
@@ -34,6 +36,7 @@ class _Lost:
             (self.crowds, "VOC has no crowds: {} are written as difficult objects, with a tag iscrowd beside"),
             (self.covered, "VOC's masks do not overlap: {} lose the pixels that a smaller mask covers"),
             (self.without, "{} objects have no mask, among others that have; theirs are empty"),
+            (self.others, "{} objects of other classes, which are ignored, are left out"),
             (self.long, "the masks of {} images with more than 254 objects are PNGs of 16 bits, which few tools read"),
         )
         return [sentence.format(count) for count, sentence in kinds if count]
@@ -60,7 +63,8 @@ def write_voc(splits: Sequence[Split], folder: Path, placing: Placing = "copy") 
         for part in ("Annotations", "ImageSets/Main"):
             (place / part).mkdir(parents=True)
         for split in splits:
-            table = split.annotations
+            table = split.annotations.select_objects(split.annotations.labels >= 0)
+            lost.others += len(split.annotations.ids) - len(table.ids)
             shapes = table.segmentations
             masks = shapes is not None and bool(shapes.known.any())
             stems = [Path(name).stem for name in names[split.name]]

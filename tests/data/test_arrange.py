@@ -12,6 +12,7 @@ from detector.data.arrange import choose_classes, join, split_images
 from detector.data.coco import read_coco
 from detector.data.custom import custom
 from detector.data.image import ImageReader
+from detector.data.summary import summarise
 
 NAMES = {3: "car", 7: "helmet", 8: "hard hat", 9: "person"}
 
@@ -177,6 +178,7 @@ def test_one_file_is_split_into_training_and_validation(tmp_path):
 def test_what_is_missing_is_named(tmp_path, arguments, message, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path, content({1: [3]}), "a.json", pictures=True)
+    (tmp_path / "b.txt").touch()
     with pytest.raises(ValueError, match=message):
         custom(part="val", **arguments)
 
@@ -186,3 +188,70 @@ def test_wrong_shares_are_named(tmp_path, shares):
     table = read_coco(write(tmp_path, content({i: [3] for i in range(1, 11)})))
     with pytest.raises(ValueError, match="split"):
         split_images(table, shares)
+
+
+def test_ignored_classes_are_a_crowd_of_each_class_with_ids_of_their_own(tmp_path):
+    dataset = custom(write(tmp_path, content(OBJECTS), pictures=True), classes=["person", "car"], others="ignore")
+    ids = [a["id"] for a in dataset.ground_truth()["annotations"]]
+    assert len(set(ids)) == len(ids) == 3 + 2 * 3
+    assert summarise(dataset, (16, 48)).ignored == 3
+    assert "other [1.0, 1.0, 4.0, 5.0] in 1.png" in dataset.annotations.describe(1)
+
+
+def test_files_of_one_name_are_told_apart_by_their_paths(tmp_path):
+    first, second = (
+        write(tmp_path / name, content({1: [3], 2: [9]}), "set.json", pictures=True) for name in ("a", "b")
+    )
+    dataset = custom([first, second])
+    ids = [dataset[i].id for i in range(4)]
+    assert ids == [f"{first}:1", f"{first}:2", f"{second}:1", f"{second}:2"]
+    assert dataset.stated_in(2) == second
+    assert len(dataset.ground_truth()["images"]) == 4
+
+
+def test_a_limit_below_one_is_refused(tmp_path):
+    path = write(tmp_path, content({1: [3], 2: [9]}), pictures=True)
+    assert len(custom(path, limit=1)) == 1
+    for limit in (0, -1):
+        with pytest.raises(ValueError, match=rf"set\.json: limit={limit}: give at least 1"):
+            custom(path, limit=limit)
+
+
+def test_a_category_of_other_ids_is_no_parent(tmp_path):
+    data = content({1: [3]}, names={2: "vehicle", 3: "car"})
+    data["categories"][1]["supercategory"] = "vehicle"
+    data["categories"][0]["supercategory"] = "none"
+    assert read_coco(write(tmp_path, data)).classes == ["vehicle", "car"]
+
+
+def xml_folder(folder: Path, names: dict[str, list[str]]) -> Path:
+    folder.mkdir()
+    for stem, objects in names.items():
+        Image.fromarray(np.full((20, 30, 3), len(stem), np.uint8)).save(folder / f"{stem}.png")
+        boxes = "<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+        found = "".join(f"<object><name>{name}</name>{boxes}</object>" for name in objects)
+        size = "<size><width>30</width><height>20</height></size>"
+        (folder / f"{stem}.xml").write_text(f"<annotation><filename>{stem}.png</filename>{size}{found}</annotation>")
+    return folder
+
+
+def test_classes_of_xml_files_may_be_absent_in_a_split_and_others_ignored(tmp_path):
+    folder = xml_folder(tmp_path / "val", {"a": ["cat", "dog", "cat"], "b": ["bird"]})
+    dataset = custom(folder, classes=["cat", "owl"], others="ignore")
+    assert dataset.classes == ["cat", "owl"]
+    assert len(set(dataset.category_ids)) == 2
+    assert dataset[0].target.labels.tolist() == [0, -1, 0]
+    truth = dataset.ground_truth()["annotations"]
+    assert [(a["category_id"], a["iscrowd"]) for a in truth if a["image_id"] == "a"] == [
+        (dataset.category_ids[0], 0), (dataset.category_ids[0], 1), (dataset.category_ids[1], 1),
+        (dataset.category_ids[0], 0),
+    ]  # fmt: skip
+    with pytest.raises(FileNotFoundError, match=r"nowhere: no such file or folder of annotations"):
+        custom(tmp_path / "nowhere")
+
+
+def test_images_of_a_data_yaml_are_not_given_for_both_splits(tmp_path):
+    (tmp_path / "data.yaml").write_text("names: [cat]\ntrain: train/images\nval: val/images\n")
+    for part, options in (("train", {"images": "x"}), ("val", {"shared_images": "x"})):
+        with pytest.raises(ValueError, match=r"data\.yaml names the images of both splits; leave out dataset\.images"):
+            custom(whole=tmp_path / "data.yaml", part=part, **options)

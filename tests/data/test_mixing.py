@@ -297,6 +297,28 @@ def test_any_number_of_channels_and_floats() -> None:
         assert torch.equal(five.image[4], whole.image[0].float())
 
 
+@pytest.mark.parametrize("mixing", [Mosaic(1.0), CopyPaste(1.0)])
+def test_depths_of_one_set_are_mixed_in_a_type_that_holds_both(mixing: Any) -> None:
+    sides = torch.tensor([[2.0, 2.0, 30.0, 30.0]])
+    flags = torch.zeros(1, dtype=torch.bool)
+    plain, deep = (
+        Sample(image, Target(sides, torch.zeros(1, dtype=torch.int64), flags, flags), 1, (40, 40))
+        for image in (torch.full((3, 40, 40), 200, dtype=torch.uint8), torch.full((3, 40, 40), 300.5))
+    )
+
+    class Deep:
+        def __len__(self) -> int:
+            return 5
+
+        def read(self, index: int, seed: int) -> Sample:
+            return deep
+
+    found = mixing(plain, Deep(), np.random.default_rng(0)).image
+    assert found.dtype == torch.float32
+    assert found.max() == 300.5
+    assert 200 in found.unique()
+
+
 def test_without_probability_nothing_changes() -> None:
     for sample, alone in zip(mixed([Mosaic(0.0), CopyPaste(0.0)]), mixed([]), strict=True):
         assert torch.equal(sample.image, alone.image)
