@@ -92,7 +92,8 @@ def custom(
     given_folder, shared_folder = (None if p is None else Path(p) for p in (images, shared_images))
     folders = Folders(given_folder, shared_folder, _paths(shared_annotations or []))
     own = part if annotations is not None or shares is None else "train"
-    table, folder, instances = open_sources(paths, folders, Options(areas, crowds, voc_origin, unannotated, own))
+    options = Options(areas, crowds, voc_origin, unannotated, own, reader)
+    table, folder, instances = open_sources(paths, folders, options)
     table = table if classes is None else choose_classes(table, classes, others)
     if annotations is None and shares is not None:
         groups = _similar(tuple(str(folder / name) for name in table.files), reader or ImageReader())
