@@ -64,8 +64,7 @@ def validation_set(folder: Path) -> DetectionDataset:
     """
     node = read_config(folder).dataset.val
     unused = "masks" in node and "mask" not in predicted_kinds(folder)
-    dataset: DetectionDataset = build.instantiate(node, **({"masks": False} if unused else {}))
-    return dataset
+    return build.instantiate_split(node, **({"masks": False} if unused else {}))
 
 
 def measure_run(folder: Path) -> dict[Kind, Measured]:

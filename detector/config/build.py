@@ -112,10 +112,7 @@ def open_split(
     switches = {name: True for name in (needed & _switches(node)) - {"masks"} if name not in node}
     if "masks" in node and "masks" not in needed and not keep_masks:
         switches["masks"] = False
-    if "reader" in node and not _takes(node, "reader"):
-        node = node.copy()
-        del node["reader"]  # inherited from the dataset whose `_target_` was replaced
-    dataset: DetectionDataset = instantiate(node, **switches)
+    dataset = instantiate_split(node, **switches)
     return attach_proposals(dataset, proposals, split) if takes_proposals(model) else dataset
 
 
@@ -123,6 +120,19 @@ def _takes(node: DictConfig, name: str) -> bool:
     """Return whether the `_target_` of a node has an argument of this name."""
     parameters = inspect.signature(get_object(node["_target_"])).parameters
     return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def instantiate_split(node: DictConfig, **changes: Any) -> DetectionDataset:
+    """Build a dataset from a split's node and changes of its arguments, whatever a model needs of it.
+
+    Raises:
+        ValueError, OSError: the data is missing or malformed.
+    """
+    if "reader" in node and not _takes(node, "reader"):  # inherited from the dataset whose `_target_` was replaced
+        arguments: Any = OmegaConf.to_container(node, resolve=True)
+        node = OmegaConf.create({name: value for name, value in arguments.items() if name != "reader"})
+    dataset: DetectionDataset = instantiate(node, **changes)
+    return dataset
 
 
 def _switches(node: DictConfig) -> set[str]:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from detector.config.build import instantiate
+from detector.config.build import instantiate_split
 from detector.config.compose import override
 from detector.data.annotations import AnnotatedDataset
 from detector.data.check.clean import cleaned
@@ -91,7 +91,7 @@ def _open(config: DictConfig) -> tuple[list[Fault], dict[str, DetectionDataset]]
         trained = "keep_empty" in node and not node.keep_empty
         with collect() as own:
             try:
-                dataset: DetectionDataset = instantiate(node, **({"keep_empty": True} if trained else {}))
+                dataset: DetectionDataset = instantiate_split(node, **({"keep_empty": True} if trained else {}))
             except FAULTS as error:
                 own.append(Fault("files that cannot be read", Effect.REFUSED, str(error)))
             else:

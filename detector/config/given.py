@@ -53,7 +53,7 @@ def given_dataset(trained: DictConfig, config: DictConfig, overrides: Sequence[s
             _take(key, changes, given)
         for split in ("train", "val"):
             if f"dataset.{split}.annotations" in explicit and f"dataset.{split}.images" not in explicit:
-                _look_up_images(given.dataset[split])
+                _look_up_images(given.dataset[split], before.dataset[split], before.dataset.train)
     itself = _resolved(given)
     result = itself.copy()  # resolved before, since generated images depend on their own size_bins
     for name in (*KEPT, *BUILT):
@@ -93,10 +93,22 @@ def _take(key: str, source: DictConfig, config: DictConfig) -> None:
         node.pop(last, None)
 
 
-def _look_up_images(split: DictConfig) -> None:
-    """Let the images of other annotations be looked up, in place: beside them, or else where the former ones are."""
-    if split.get("images") is not None and takes(split, "shared_images"):
-        split.shared_images, split.images, split.shared_annotations = split.images, None, None
+def _look_up_images(split: DictConfig, former: DictConfig, train: DictConfig) -> None:
+    """Let the images of other annotations be looked up, in place: beside them, or else where the former ones are.
+
+    Args:
+        split: the node of the split, which has the other annotations.
+        former: the node as it was in the training, whose images these may not be.
+        train: the node of the training images, which may lie in the same folder.
+    """
+    if not takes(split, "shared_images"):
+        return
+    if split.get("images") is not None:
+        split.shared_images, split.images = split.images, None
+    nodes = [former, train] if split.get("shared_images") == train.get("images") else [former]
+    named = [node.get(key) for node in nodes for key in ("annotations", "whole") if node.get(key) is not None]
+    paths = [path for item in named for path in ([item] if isinstance(item, str) else item)]
+    split.shared_annotations = list(dict.fromkeys(paths))
 
 
 def _read_alike(given: DictConfig, before: DictConfig) -> None:
@@ -110,9 +122,9 @@ def _read_alike(given: DictConfig, before: DictConfig) -> None:
             f"dataset.channels={given.channels}: the detector was trained on {before.get('channels', 3)}; leave it out"
         )
     for split in ("train", "val"):
-        reader = given[split].get("reader")
-        for name in READING if reader is not None else ():
-            if name in given:
+        reader = None if given.get(split) is None else given[split].get("reader")
+        for name in READING if isinstance(reader, DictConfig) else ():
+            if name in given and reader is not None:
                 reader[name] = given[name]
 
 
@@ -141,7 +153,7 @@ def _differences(before: DictConfig, itself: DictConfig, explicit: Sequence[str]
     for key in dict.fromkeys((*trained, *own)):
         theirs, here = trained.get(key), own.get(key)
         chosen = any(f"{key}.".startswith(f"{name}.") for name in explicit)
-        if theirs == here:
+        if theirs == here or (not chosen and (key not in trained or key not in own)):
             continue
         if key.split(".")[1] in BUILT:
             useless += [f"{key}={_text(here)} (there {_text(theirs)})"] if chosen else []

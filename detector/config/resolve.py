@@ -128,7 +128,7 @@ def resolve(
     for augment in (final.dataset.train_augment, final.dataset.val_augment):
         drop_inherited(augment, Augment)
     model = final.model if evaluated else None
-    masks = {split: pastes_masks(final.dataset, split) for split in splits}
+    masks = {split: trained is None and pastes_masks(final.dataset, split) for split in splits}
     datasets = {s: open_split(final.dataset[s], s, model, final.proposals, masks[s]) for s in splits}
     if trained is None:
         check_annotations(needed_annotations(final.model), datasets["train"])

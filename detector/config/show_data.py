@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.text import Text
 
-from detector.config.build import build_mixing, complete_dataset, drop_inherited, instantiate
+from detector.config.build import build_mixing, complete_dataset, drop_inherited, instantiate, instantiate_split
 from detector.config.stats import SPLITS, spread
 from detector.data.augment import Augment
 from detector.data.epochs import Place
@@ -39,7 +39,7 @@ def show_data(config: DictConfig, overrides: Sequence[str], folder: Path, consol
     complete_dataset(config.dataset)
     for split in SPLITS:
         drop_inherited(config.dataset[f"{split}_augment"], Augment)
-    train, val = (instantiate(config.dataset[split]) for split in SPLITS)
+    train, val = (instantiate_split(config.dataset[split]) for split in SPLITS)
     mixing = build_mixing(config.dataset)
     for mix in mixing:
         mix.prepare(train)

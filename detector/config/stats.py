@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from detector.config.build import instantiate
+from detector.config.build import instantiate_split
 from detector.data.check.splits import Split
 from detector.data.page.numbers import class_rows, measure, quantile_rows
 from detector.data.page.page import write_page
@@ -38,7 +38,7 @@ def stats(config: DictConfig, overrides: Sequence[str], folder: Path, console: C
     """
     del overrides, folder
     small, large = config.dataset.size_bins
-    datasets: dict[str, DetectionDataset] = {name: instantiate(config.dataset[name]) for name in SPLITS}
+    datasets: dict[str, DetectionDataset] = {name: instantiate_split(config.dataset[name]) for name in SPLITS}
     tables = {name: Split.of(dataset).table for name, dataset in datasets.items()}
     splits = {name: measure(table) for name, table in tables.items()}
     notes = [

@@ -59,7 +59,7 @@ def custom(
         images: the folder of the images; None: that of each JSON, or `shared_images` (see `Folders`); beside the XML
             files. Not with YOLO's `data.yaml`, unless a part of its training images is held out.
         shared_images: a folder of other images that may hold these, too, such as the training images; None: none.
-        shared_annotations: the JSONs of those other images; None: they are not known.
+        shared_annotations: the JSONs of those other images; None: `whole`.
         part: `train` or `val`, the part of `whole`.
         whole: annotations, as above, of images that are split into parts (see `detector.data.arrange.split_images`).
         split: the shares of the parts train, val and perhaps others that are left alone, such as [0.8, 0.2]. Images
@@ -98,9 +98,10 @@ def custom(
     if annotations is None and images is None:
         images = shared_images  # the parts of one file have one folder
     given_folder, shared_folder = (None if p is None else Path(p) for p in (images, shared_images))
-    folders = Folders(given_folder, shared_folder, _paths(shared_annotations or []))
+    folders = Folders(given_folder, shared_folder, _paths(shared_annotations or whole or []))
     own = part if annotations is not None or shares is None else "train"
-    table, folder, instances = open_sources(paths, folders, Options(areas, crowds, voc_origin, unannotated, own))
+    options = Options(areas, crowds, voc_origin, unannotated, own, reader)
+    table, folder, instances = open_sources(paths, folders, options)
     absent = instances is not None
     table = table if classes is None else choose_classes(table, classes, others, absent=absent)
     if annotations is None and shares is not None:

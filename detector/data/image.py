@@ -114,6 +114,15 @@ class ImageReader:
         with opened(path, self.channels, self.max_pixels) as stored:
             return stored.orientation
 
+    def size(self, path: Path) -> Size:
+        """Read from an image's header the height and width that `read` returns it in, if none are stated.
+
+        Raises:
+            FileNotFoundError, ValueError: as of `read`; channels, type and values are not checked.
+        """
+        with opened(path, self.channels, self.max_pixels) as stored:
+            return stored.size if self.exif is False else stored.upright
+
     def check(self, images: Sequence[ListedImage]) -> None:
         """Check that all images of a set can be read, and have the stated sizes, before training begins.
 
@@ -152,7 +161,7 @@ class ImageReader:
         path, stated, source = image
         with opened(path, self.channels, self.max_pixels) as stored:
             orientation = self._orientation(stored, stated, source)
-            undecided = self.exif is None and orientation != 1 and _upright(stored) == stored.size
+            undecided = self.exif is None and orientation != 1 and stored.upright == stored.size
             values, outside = None, False
             if stored.dtype == np.uint8 or self._bounds is not None:
                 self._check_type(stored)
@@ -168,7 +177,7 @@ class ImageReader:
 
     def _orientation(self, stored: Stored, stated: Size | None, source: Path | None) -> int:
         """Decide which orientation to turn by, and check the size."""
-        upright = _upright(stored)
+        upright = stored.upright
         if self.exif is not None:
             orientation = stored.orientation if self.exif else 1
         else:
@@ -248,11 +257,6 @@ class _Finding:
     """whether EXIF turns it, and its size does not tell whether the annotations count on that"""
 
 
-def _upright(stored: Stored) -> Size:
-    height, width = stored.size
-    return (width, height) if stored.orientation >= 5 else (height, width)
-
-
 def _check_finite(pixels: Pixels, path: Path) -> None:
     if not np.isfinite([pixels.min(), pixels.max()]).all():  # both are NaN where one value is
         raise ValueError(f"{path}: some of its values are not finite; replace them")
@@ -274,7 +278,7 @@ def _reach(findings: Sequence[_Finding]) -> tuple[float, float]:
 def _other_size(stored: Stored, stated: Size, source: Path | None, exif: bool | None) -> str:
     height, width = stored.size
     text = f"{stored.path}: the image is {width}x{height} pixels (width x height)"
-    upright = _upright(stored)
+    upright = stored.upright
     if stored.orientation != 1:
         text += f" as it is stored, {upright[1]}x{upright[0]} when turned by its EXIF orientation {stored.orientation}"
     text += f", but {source} says {stated[1]}x{stated[0]}; the boxes would be misplaced. "

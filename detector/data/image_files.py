@@ -3,44 +3,40 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from PIL import ExifTags, Image
-
-from detector.data.stored import BROKEN
+from detector.data.image import ImageReader
 from detector.types import Size
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+SUFFIXES = frozenset({".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """By which a folder tells its images from other files, in small letters."""
 
-QUARTER_TURN = 5
-"""The first of EXIF's orientations, 1..8, that exchange width and height."""
+
+def images_among(paths: Iterable[Path]) -> list[Path]:
+    """Tell images from other files by their suffixes; arrays of NumPy, `*.npy`, are images where there are no others.
+
+    Returns:
+        the images, sorted.
+    """
+    found = sorted(paths)
+    images = [path for path in found if path.suffix.lower() in SUFFIXES]
+    return images or [path for path in found if path.suffix.lower() == ".npy"]
 
 
-def header_sizes(paths: Sequence[Path], *, upright: bool = False) -> list[Size]:
-    """Read the height and width of images from their headers.
+def header_sizes(paths: Sequence[Path], reader: ImageReader | None = None) -> list[Size]:
+    """Read from their headers the height and width of images, as a reader turns them.
 
     Args:
         paths: of the images.
-        upright: of the image as its EXIF orientation turns it; else of the stored pixels.
+        reader: reads the images; None: one for RGB of 8 bits, which turns them upright.
 
     Raises:
-        ValueError: one cannot be read; the message names it.
+        FileNotFoundError, ValueError: one does not exist or cannot be read; the message names it.
     """
-
-    def read(path: Path) -> Size:
-        try:
-            with Image.open(path) as image:
-                size = image.height, image.width
-                turned = upright and image.getexif().get(ExifTags.Base.Orientation, 1) >= QUARTER_TURN
-                return (size[1], size[0]) if turned else size
-        except BROKEN as error:
-            raise ValueError(f"{path}: unreadable image ({error}); replace it, or remove it from the set") from error
-
     with ThreadPoolExecutor(4) as pool:
-        return list(pool.map(read, paths))
+        return list(pool.map((reader or ImageReader()).size, paths))
 
 
 def relative_to(path: Path, root: Path) -> str:

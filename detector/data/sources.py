@@ -11,6 +11,7 @@ from typing import Literal
 from detector.data.annotations import Annotations
 from detector.data.arrange import join
 from detector.data.coco import Areas, Crowds, find_images, read_coco
+from detector.data.image import ImageReader
 from detector.data.image_folder import Folders
 from detector.data.packed import Strings
 from detector.data.voc_annotations import read_voc, voc_list
@@ -37,6 +38,8 @@ class Options:
     """of XML files, as of `read_voc`"""
     split: str = "train"
     """of a data.yaml"""
+    reader: ImageReader | None = None
+    """reads the images, and their sizes where a format does not state them; None: one for RGB of 8 bits"""
 
 
 def is_yolo(path: Path) -> bool:
@@ -68,12 +71,13 @@ def open_sources(paths: Sequence[Path], folders: Folders, options: Options) -> t
     if all(path.is_dir() or _is_list(path) for path in paths):
         lists = [voc_list(path, folders.given) for path in paths]
         root = Path(os.path.commonpath([os.path.abspath(part.images) for part in lists]))
-        table = read_voc(lists, root, origin=options.origin, unannotated=options.unannotated)
+        table = read_voc(lists, root, origin=options.origin, unannotated=options.unannotated, reader=options.reader)
         return table, root, all(path.absolute().parent.name == "Segmentation" for path in paths)
     if absent := next((path for path in paths if not path.exists()), None):
         raise FileNotFoundError(f"{absent}: no such file or folder of annotations")
     if len(paths) == 1 and is_yolo(paths[0]):
-        return read_yolo(paths[0], options.split, folders.given), paths[0].absolute().parent, None
+        table = read_yolo(paths[0], options.split, folders.given, options.reader)
+        return table, paths[0].absolute().parent, None
     if len(paths) > 1 and all(path.suffix == ".json" or path.is_dir() or _is_list(path) for path in paths):
         raise ValueError(f"annotations={[str(path) for path in paths]}: files of one format only can be joined")
     raise ValueError(f"{paths[0]}: {KINDS}" + ("" if len(paths) == 1 else "; several can be joined, but not of YOLO"))

@@ -66,6 +66,12 @@ class Stored:
     check: Callable[[], None] | None = None
     """finds damage in less time than decoding, after which the pixels cannot be read"""
 
+    @property
+    def upright(self) -> Size:
+        """Height and width of the pixels as the orientation turns them."""
+        height, width = self.size
+        return (width, height) if self.orientation >= 5 else (height, width)
+
     def read(self) -> Pixels:
         """Read the stored pixels.
 

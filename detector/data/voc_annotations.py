@@ -16,7 +16,8 @@ import numpy as np
 from detector.data.annotations import Annotations, Floats
 from detector.data.doubts import cut_boxes, note_boxes
 from detector.data.faults import Effect, note, refusing
-from detector.data.image_files import SUFFIXES, header_sizes, relative_to
+from detector.data.image import ImageReader
+from detector.data.image_files import header_sizes, images_among, relative_to
 from detector.data.packed import Ids, Strings, starts_of
 from detector.data.voc_origin import Origin, check_origin, continuous, origin_doubt
 from detector.data.voc_xml import Description, describe, names_in, parse
@@ -85,6 +86,7 @@ def read_voc(
     classes: Sequence[str] | None = None,
     origin: Origin = 1,
     unannotated: Literal["error", "empty"] = "error",
+    reader: ImageReader | None = None,
 ) -> Annotations:
     """Read the annotations of VOC folders, without their masks.
 
@@ -100,6 +102,7 @@ def read_voc(
         classes: class names by label; None: all that occur in the folders' XML files, listed or not, sorted.
         origin: how the tool counts coordinates; 1 is VOC's own.
         unannotated: images without an XML are an "error", or "empty": without objects.
+        reader: reads the images, and from the headers of those without an XML their sizes; None: one for RGB of 8 bits.
 
     Raises:
         FileNotFoundError: a list, image or XML does not exist.
@@ -139,7 +142,7 @@ def read_voc(
                 kept.append(place)
     entries, paths = [entries[place] for place in kept], [paths[place] for place in kept]
     lacking = [place for place, path in enumerate(paths) if path not in found]
-    empty = dict(zip(lacking, header_sizes([images[place] for place in lacking]), strict=True))
+    empty = dict(zip(lacking, header_sizes([images[place] for place in lacking], reader), strict=True))
     described = [
         found[path] if path in found else Description("", empty[place], [], [], [], 0)
         for place, path in enumerate(paths)
@@ -226,9 +229,7 @@ def _stems(part: VocList, listing: Listing) -> list[str]:
     if part.names is not None:
         return _listed(part.names, part.annotations)
     described = {path.stem for path in part.annotations.glob("*.xml")}
-    others = {
-        stem for stem, names in listing.items() if any(os.path.splitext(name)[1].lower() in SUFFIXES for name in names)
-    }
+    others = {path.stem for path in images_among(Path(name) for names in listing.values() for name in names)}
     return sorted(described | others)
 
 

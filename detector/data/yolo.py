@@ -17,7 +17,8 @@ import yaml
 from detector.data.annotations import Annotations
 from detector.data.doubts import measured_areas, without_impossible
 from detector.data.faults import Effect, collecting, note, refusing
-from detector.data.image_files import SUFFIXES, header_sizes, relative_to
+from detector.data.image import ImageReader
+from detector.data.image_files import header_sizes, images_among, relative_to
 from detector.data.packed import Ids, Integers, Strings, starts_of
 from detector.data.segmentations import Segmentations, usable
 
@@ -54,13 +55,15 @@ class _Rows:
         return f"{path}:{line}"
 
 
-def read_yolo(path: Path, split: str = "train", images: Path | None = None) -> Annotations:
+def read_yolo(
+    path: Path, split: str = "train", images: Path | None = None, reader: ImageReader | None = None
+) -> Annotations:
     """Read the annotations of a split.
 
     A row of five numbers is a box, one of seven or more, in odd number, a polygon, whose bounding box becomes the box.
-    Images without a text file have no objects. Sizes are those of the images as EXIF turns them. Image ids are file
-    names without suffix, or where these repeat, paths; category ids are YOLO's class numbers, from 0. Areas are those
-    of polygons and boxes. Boxes without area or outside the image are skipped, polygons without a pixel left out.
+    Images without a text file have no objects. Sizes are those of the images as the reader turns them. Image ids are
+    file names without suffix, or where these repeat, paths; category ids are YOLO's class numbers, from 0. Areas are
+    those of polygons and boxes. Boxes without area or outside the image are skipped, polygons without a pixel left out.
 
     The rules by which files are found are those of https://docs.ultralytics.com/datasets/detect: the labels of
     `.../images/a/b.jpg` are in `.../labels/a/b.txt`.
@@ -69,6 +72,8 @@ def read_yolo(path: Path, split: str = "train", images: Path | None = None) -> A
         path: the data.yaml.
         split: its key: train, val, or test.
         images: the folder of the images, in place of the one under that key.
+        reader: reads the images, upright unless its `exif` is false: labels are drawn on the images as it turns them;
+            None: one for RGB of 8 bits.
 
     Returns:
         paths of images are relative to the folder of the data.yaml, or absolute if they do not lie below it.
@@ -85,13 +90,13 @@ def read_yolo(path: Path, split: str = "train", images: Path | None = None) -> A
     if len(found) < len(listed):
         log.warning("%s: %d images of %s are listed again", path, len(listed) - len(found), split)
     if collecting():
-        found = _readable(found)
+        found = _readable(found, reader)
     sources = [label_file(image) for image in found]
     if found and not any(source.is_file() for source in sources):
         raise FileNotFoundError(
             f"{sources[0]}: no such labels, nor any for the {len(found)} images of {split}. {LAYOUT}"
         )
-    sizes = np.array(header_sizes(found, upright=True), np.int32).reshape(-1, 2)
+    sizes = np.array(header_sizes(found, reader), np.int32).reshape(-1, 2)
     rows, counts = _Rows(), []
     for source in sources:
         before = len(rows.labels)
@@ -122,12 +127,12 @@ def read_yolo(path: Path, split: str = "train", images: Path | None = None) -> A
     return measured_areas(without_impossible(table))
 
 
-def _readable(images: list[Path]) -> list[Path]:
+def _readable(images: list[Path], reader: ImageReader | None) -> list[Path]:
     """Note the images that cannot be read, and return the others."""
     kept = []
     for image in images:
         with refusing("images that cannot be read"):
-            header_sizes([image])
+            header_sizes([image], reader)
             kept.append(image)
     return kept
 
@@ -192,7 +197,7 @@ def _images(settings: Mapping[str, Any], path: Path, split: str) -> Iterator[Pat
 
 
 def _folder(place: Path, path: Path) -> list[Path]:
-    found = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES)
+    found = images_among(place.rglob("*"))
     if not found:
         raise FileNotFoundError(f"{place}: the folder holds no image, but {path} names it. {LAYOUT}")
     return found

@@ -12,11 +12,10 @@ from rich.console import Console
 from rich.progress import track
 
 from detector.data.image import ImageReader
+from detector.data.image_files import SUFFIXES, images_among
 from detector.inference.detector import Detector
 from detector.types import Objects, Output, Size
 from detector.visualize import draw
-
-EXTENSIONS = {".bmp", ".jp2", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 def image_files(path: Path) -> list[Path]:
@@ -32,9 +31,9 @@ def image_files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise FileNotFoundError(f"input {str(path)!r}: no such file or folder")
-    images = sorted(p for p in path.iterdir() if p.suffix.lower() in EXTENSIONS) or sorted(path.glob("*.npy"))
+    images = images_among(path.iterdir())
     if not images:
-        raise ValueError(f"input {str(path)!r}: the folder has no images ({' '.join(sorted(EXTENSIONS))} .npy)")
+        raise ValueError(f"input {str(path)!r}: the folder has no images ({' '.join(sorted(SUFFIXES))} .npy)")
     return images
 
 
@@ -68,6 +67,13 @@ def adapted_reader(trained: ImageReader, config: DictConfig) -> ImageReader:
     """
     given = OmegaConf.to_container(config)
     assert isinstance(given, dict)
+    keys = [key for key in ("range", "exif", "max_pixels") if given[key] is not None]
+    if not keys:
+        return trained
+    if type(trained) is not ImageReader:
+        raise ValueError(
+            f"{keys[0]}={given[keys[0]]}: the detector reads images by {type(trained).__name__}; leave it out"
+        )
     return ImageReader(
         trained.channels,
         trained.range if given["range"] is None else given["range"],

@@ -46,9 +46,12 @@ def checkpoint_to_resume(folder: Path, config: Any, console: Console) -> tuple[b
         held = OmegaConf.to_container(read_config(folder), resolve=True)
         changed = sorted(differences(held, config))
         if changed:
+            known = {key for key, _ in _leaves(held)}
+            older = last.is_file() and not any(key in known for key in changed)
+            way = f". An older version, without these keys, made it: resume={last} goes on with it" if older else ""
             raise ValueError(
                 f"{folder} holds a run with other values of {', '.join(changed[:5])}: give another folder "
-                "(hydra.run.dir=...), or remove that one"
+                f"(hydra.run.dir=...), or remove that one{way}"
             )
         if is_finished(folder):
             console.print(f"{folder}: done before", soft_wrap=True, markup=False)

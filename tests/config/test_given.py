@@ -1,5 +1,6 @@
 """A dataset that is given to a trained detector: what is read changes, what preprocesses does not."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,9 @@ import pytest
 import torch
 import torchvision
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 
+from detector.config.build import open_split
 from detector.config.given import given_dataset
 from detector.config.overrides import allow_new_keys
 from detector.config.resolve import with_classes
@@ -162,11 +165,30 @@ def test_initial_weights_of_another_scale_are_remarked_on() -> None:
 def test_images_of_other_annotations_are_looked_up() -> None:
     before = trained(*OWN, "dataset.val.images=photos/val")
     split, _ = given("dataset.val.annotations=other.json", before=before)
-    read = {"annotations": "other.json", "images": None, "shared_images": "photos/val", "shared_annotations": None}
+    read = {"annotations": "other.json", "images": None, "shared_images": "photos/val"}
+    read["shared_annotations"] = ["val.json"]
     assert read.items() <= plain(split.val).items()
     split, _ = given("dataset.val.annotations=other.json")
-    assert read | {"shared_images": "photos", "shared_annotations": "train.json"} == {
+    assert read | {"shared_images": "photos", "shared_annotations": ["val.json", "train.json"]} == {
         key: split.val[key] for key in read
     }
     split, _ = given("dataset.val.annotations=x.json", before=trained("dataset=coco", "data_dir=/datasets"))
     assert split.val.images == "/datasets/coco/val2017"  # COCO's own names do not repeat
+
+
+def test_the_pictures_of_the_training_are_not_taken_for_others_of_their_names(tmp_path: Path) -> None:
+    def annotated(path: Path, name: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = {"id": 1, "file_name": name, "width": 20, "height": 10}
+        box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 5, 4]}
+        path.write_text(json.dumps({"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "a"}]}))
+
+    annotated(tmp_path / "all.json", "1.png")
+    annotated(tmp_path / "other" / "test.json", "1.png")
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (20, 10)).save(tmp_path / "images" / "1.png")
+    whole = [f"dataset.annotations={tmp_path / 'all.json'}", "dataset.val_share=0.5"]
+    before = trained("dataset=custom", *whole, f"dataset.images={tmp_path / 'images'}")
+    dataset, _ = given(f"dataset.val.annotations={tmp_path / 'other' / 'test.json'}", before=before)
+    with pytest.raises(ValueError, match=r"test\.json and .*all\.json both name 1\.png"):
+        open_split(dataset.val, "val")

@@ -238,6 +238,7 @@ def test_custom_opens_either_format_by_path(tmp_path):
     path.write_text(json.dumps(document))
     assert (custom(path).classes, custom(path).category_ids, custom(path)[0].id) == (["yak"], [5], 1)
     assert custom(path, tmp_path / "farm/JPEGImages")[0].size == (20, 30)
+    (tmp_path / "farm.csv").touch()
     with pytest.raises(ValueError, match=r"farm\.csv: annotations must be"):
         custom(tmp_path / "farm.csv")
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from detector.data.image import ImageReader
 from detector.data.voc import AnnotatedVoc, VocDataset
 from detector.data.voc_annotations import VocList, read_voc, voc_list
 from detector.data.voc_masks import colour_map
@@ -132,6 +133,14 @@ def test_images_without_an_xml(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"b\.xml: no such annotation"):
         read(folder)
     assert read(folder, unannotated="empty").sizes.tolist() == [[20, 30], [9, 7]]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (7, 9)).save(folder / "b.tif", exif=exif)
+    (folder / "b.png").unlink()
+    for turn, size in ((None, [7, 9]), (True, [7, 9]), (False, [9, 7])):
+        reader = ImageReader(exif=turn)
+        dataset = AnnotatedVoc(read(folder, unannotated="empty", reader=reader), folder, reader=reader)
+        assert list(dataset[1].image.shape[1:]) == dataset.annotations.sizes[1].tolist() == size
     with pytest.raises(ValueError, match="unannotated must be error or empty, not 'skip'"):
         read(folder, unannotated="skip")
 

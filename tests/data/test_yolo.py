@@ -5,9 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from detector.data.annotations import AnnotatedDataset
+from detector.data.custom import custom
+from detector.data.image import ImageReader
 from detector.data.yolo import label_file, read_yolo
 
 BOX = "1 0.5 0.25 0.2 0.1"  # in 30 x 20 pixels: (12, 4) to (18, 6)
@@ -165,6 +168,59 @@ def test_photographs_are_upright(tmp_path):
     table = read_yolo(path)
     assert table.sizes.tolist() == [[30, 20]]
     np.testing.assert_allclose(table.boxes, [[8, 6, 4, 3]], atol=1e-9)
+    as_stored = ImageReader(exif=False)
+    dataset = AnnotatedDataset(read_yolo(path, reader=as_stored), tmp_path, reader=as_stored)
+    assert dataset[0].image.shape == (3, 20, 30)
+    np.testing.assert_allclose(dataset[0].target.boxes, [[12, 4, 18, 6]], atol=1e-5)
+    custom_set = custom(path, reader=as_stored)
+    np.testing.assert_allclose(custom_set[0].target.boxes, [[12, 4, 18, 6]], atol=1e-5)
+
+
+def test_sizes_are_those_of_the_images_that_are_read(tmp_path):
+    """A TIFF and a PNG that EXIF turns, one with a number that EXIF does not have, five bands, arrays, grey formats."""
+    path = make(tmp_path, {f"train/{name}": BOX for name in ("a", "b", "c", "d", "e")})
+    folder = tmp_path / "images/train"
+    for name in "abcde":
+        (folder / f"{name}.png").unlink()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = Image.fromarray(np.arange(600, dtype=np.uint8).reshape(20, 30))
+    picture.convert("RGB").save(folder / "a.tif", exif=exif)
+    picture.save(folder / "b.png", exif=exif)
+    exif[0x0112] = 9
+    picture.save(folder / "c.jpg", exif=exif)
+    picture.save(folder / "d.pgm")
+    picture.save(folder / "e.jp2")
+    dataset = AnnotatedDataset(read_yolo(path), tmp_path)
+    assert list(dataset.annotations.image_ids) == list("abcde")
+    assert [dataset[i].image.shape[1:] for i in range(5)] == [(30, 20), (30, 20), (20, 30), (20, 30), (20, 30)]
+    assert dataset.annotations.sizes.tolist() == [[30, 20], [30, 20], [20, 30], [20, 30], [20, 30]]
+    grey = ImageReader().read(folder / "b.png")[0].numpy()
+    np.testing.assert_array_equal(grey, np.rot90(np.asarray(picture), -1))
+    np.testing.assert_allclose(dataset[0].target.boxes, [[8, 6, 12, 9]], atol=1e-5)
+
+
+def test_bands_and_arrays(tmp_path):
+    path = make(tmp_path, {"train/a": BOX, "val/b": BOX}, "names: [dog, cat]\ntrain: images/train\nval: images/val\n")
+    bands = np.arange(5 * 600, dtype=np.uint8).reshape(5, 20, 30)
+    for name in ("train/a", "val/b"):
+        (tmp_path / f"images/{name}.png").unlink()
+    tifffile.imwrite(tmp_path / "images/train/a.tif", bands)
+    np.save(tmp_path / "images/train/embedding.npy", np.zeros(7))  # beside images an array is none
+    np.save(tmp_path / "images/val/b.npy", bands)
+    reader = ImageReader(5)
+    for split in ("train", "val"):
+        dataset = AnnotatedDataset(read_yolo(path, split, reader=reader), tmp_path, reader=reader)
+        assert len(dataset) == 1
+        np.testing.assert_array_equal(dataset[0].image.numpy(), bands)
+
+
+def test_images_over_the_limit_of_pixels(tmp_path, monkeypatch):
+    path = make(tmp_path, {"train/a": BOX})
+    with pytest.raises(ValueError, match=r"a\.png: the image has 30x20 = 600 pixels.* dataset\.max_pixels=600"):
+        read_yolo(path, reader=ImageReader(max_pixels=599))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert len(read_yolo(path, reader=ImageReader(max_pixels=None))) == 1
 
 
 @pytest.mark.parametrize(
