@@ -49,7 +49,7 @@ def convert(config: DictConfig, overrides: Sequence[str], folder: Path, console:
         table = dataset.complete()
         if not config.dataset[name].get("masks", True):
             table = replace(table, segmentations=None)
-        splits.append(Split(name, table, dataset.images))
+        splits.append(Split(name, table, dataset.images, dataset.reader))
     output = Path(config.output)
     sentences = FORMATS[config.to](splits, output, config.images)
     for split in splits:

@@ -130,7 +130,11 @@ class Annotations:
         if self.sources is None:
             return f"{self.source}: annotation {int(self.ids[index])}"
         image = self.image_of(index)
-        return f"{self.sources[image]}: object {index - int(self.starts[image]) + 1}"
+        if "line" in self.extra:
+            return f"{self.sources[image]}:{int(self.extra['line'][index])}"
+        known = self.extra.get("instance")  # counts the file's objects that are left out, too
+        number = index - int(self.starts[image]) + 1 if known is None else int(known[index])
+        return f"{self.sources[image]}: object {number}"
 
     def image_of(self, index: int) -> int:
         """Return the image of an object, by number."""

@@ -19,6 +19,7 @@ from detector.data.faults import Effect, note, refusing
 from detector.data.image import ImageReader
 from detector.data.image_files import header_sizes, images_among, relative_to
 from detector.data.packed import Ids, Strings, starts_of
+from detector.data.text import read_lines
 from detector.data.voc_origin import Origin, check_origin, continuous, origin_doubt
 from detector.data.voc_xml import Description, describe, names_in, parse
 
@@ -239,7 +240,7 @@ def _listed(path: Path, annotations: Path) -> list[str]:
         present = sorted(p.stem for p in path.parent.glob("*.txt") if "_" not in p.stem)
         raise FileNotFoundError(f"{path}: no such list of images; there are {present or 'none'} beside it. {LAYOUT}")
     names = []
-    for line in path.read_text(encoding="utf-8-sig").splitlines():
+    for line in read_lines(path):
         name, *flag = line.strip().rsplit(maxsplit=1)[:2] if line.strip() else [""]
         if flag and (flag[0] not in ("-1", "0", "1") or (annotations / f"{line.strip()}.xml").is_file()):
             name = line.strip()

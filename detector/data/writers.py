@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from detector.data.annotations import Annotations
 from detector.data.doubts import mask_and_box_areas
+from detector.data.image import ImageReader
 from detector.data.packed import Ids
 
 Placing = Literal["copy", "link", "none"]
@@ -29,6 +30,8 @@ class Split:
     annotations: Annotations
     images: Path
     """the folder that the paths of the images are relative to"""
+    reader: ImageReader = field(default_factory=ImageReader)
+    """reads the images"""
 
 
 def write_coco(splits: Sequence[Split], folder: Path, placing: Placing = "copy") -> list[str]:

@@ -21,6 +21,7 @@ from detector.data.image import ImageReader
 from detector.data.image_files import header_sizes, images_among, relative_to
 from detector.data.packed import Ids, Integers, Strings, starts_of
 from detector.data.segmentations import Segmentations, usable
+from detector.data.text import read_lines
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +63,9 @@ def read_yolo(
 
     A row of five numbers is a box, one of seven or more, in odd number, a polygon, whose bounding box becomes the box.
     Images without a text file have no objects. Sizes are those of the images as the reader turns them. Image ids are
-    file names without suffix, or where these repeat, paths; category ids are YOLO's class numbers, from 0. Areas are
-    those of polygons and boxes. Boxes without area or outside the image are skipped, polygons without a pixel left out.
+    file names without suffix, or where these repeat, paths without it, or with it; category ids are YOLO's class
+    numbers, from 0. Areas are those of polygons and boxes. Boxes without area or outside the image are skipped,
+    polygons without a pixel left out. `extra` has the column `line`, the object's in its text file, from 1.
 
     The rules by which files are found are those of https://docs.ultralytics.com/datasets/detect: the labels of
     `.../images/a/b.jpg` are in `.../labels/a/b.txt`.
@@ -100,17 +102,18 @@ def read_yolo(
     rows, counts = _Rows(), []
     for source in sources:
         before = len(rows.labels)
-        _read_labels(source, classes, path, rows)
+        with refusing("text files that cannot be read"):
+            _read_labels(source, classes, path, rows)
         counts.append(len(rows.labels) - before)
     owners = np.repeat(np.arange(len(found)), counts)
     boxes, shapes = _shapes(rows, sizes[owners].astype(np.int64))
-    stems = [image.stem for image in found]
     files = [relative_to(image, path.absolute().parent) for image in found]
+    names_of_images = ([image.stem for image in found], [os.path.splitext(name)[0] for name in files], files)
     table = Annotations(
         source=path,
         classes=names,
         category_ids=list(classes),
-        image_ids=Ids.pack(stems if len(set(stems)) == len(stems) else [os.path.splitext(name)[0] for name in files]),
+        image_ids=Ids.pack(next(some for some in names_of_images if len(set(some)) == len(found))),
         files=Strings.pack(files),
         sizes=sizes,
         starts=starts_of(counts),
@@ -123,6 +126,7 @@ def read_yolo(
         segmentations=shapes,
         categories=[{"id": i, "name": name} for i, name in classes.items()],
         sources=Strings.pack(map(str, sources)),
+        extra={"line": np.array([number for _, number in rows.places], np.int64)},
     )
     return measured_areas(without_impossible(table))
 
@@ -182,8 +186,9 @@ def _images(settings: Mapping[str, Any], path: Path, split: str) -> Iterator[Pat
     values = [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str) and v]
     if not values or (isinstance(value, list) and len(values) < len(value)):
         known = [name for name, v in settings.items() if name in ("train", "val", "validation", "test") and v]
+        way_out = "; dataset.val_share=0.2 holds out a share of `train`" if split == "val" and "train" in known else ""
         raise ValueError(
-            f"{path}: `{split}` must be a folder, a list of images, or several, not {value!r}; it has {known}"
+            f"{path}: `{split}` must be a folder, a list of images, or several, not {value!r}; it has {known}{way_out}"
         )
     home = path.absolute().parent
     roots = [home / str(settings["path"]), home] if settings.get("path") else [home]
@@ -204,7 +209,7 @@ def _folder(place: Path, path: Path) -> list[Path]:
 
 
 def _listed(path: Path, roots: list[Path]) -> Iterator[Path]:
-    for line in path.read_text(encoding="utf-8-sig").splitlines():
+    for line in read_lines(path):
         name = line.strip()
         if not name:
             continue
@@ -220,7 +225,7 @@ def _read_labels(source: Path, classes: Mapping[int, str], path: Path, rows: _Ro
     if not source.is_file():
         return
     places: dict[float, int] = {number: place for place, number in enumerate(classes)}
-    for number, line in enumerate(source.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(read_lines(source), 1):
         if not line.strip():
             continue
         with refusing("lines that cannot be read"):

@@ -14,6 +14,7 @@ from pycocotools import mask as rle
 
 from detector.data.annotations import Annotations
 from detector.data.outlines import joined, pixel_rings
+from detector.data.unturned import JPEG, drawn_as_stored, set_upright
 from detector.data.voc_writer import decimal
 from detector.data.writers import Placing, Split, file_names, new_folder, place_images
 from detector.run_lengths import decode, from_segmentation
@@ -34,6 +35,8 @@ class _Lost:
     rectangles: int = 0
     moved: int = 0
     farthest: float = 0.0
+    upright: int = 0
+    turned: int = 0
 
     def sentences(self) -> list[str]:
         """Say what is lost."""
@@ -45,6 +48,16 @@ class _Lost:
                 self.moved,
                 "YOLO's boxes are those of the polygons: {} differ from the ones given by more than 0.01 px, "
                 f"{self.farthest:.2f} px at most",
+            ),
+            (
+                self.upright,
+                "YOLO's readers turn images as EXIF says: {}, whose boxes are drawn on the stored pixels, are copied "
+                "without their orientation",
+            ),
+            (
+                self.turned,
+                "YOLO's readers turn images as EXIF says: {} have their boxes drawn on the stored pixels; remove the "
+                "orientation from them, or write them with images=copy",
             ),
         )
         return [sentence.format(count) for count, sentence in kinds if count]
@@ -64,7 +77,8 @@ def write_yolo(splits: Sequence[Split], folder: Path, placing: Placing = "copy")
 
     Raises:
         FileExistsError: there are files in the folder.
-        ValueError: the classes of the splits differ.
+        ValueError: an image is turned by EXIF, its boxes are drawn on the stored pixels, and the tag cannot be removed;
+            the classes of the splits differ.
     """
     classes = splits[0].annotations.classes
     for split in splits:
@@ -90,7 +104,29 @@ def write_yolo(splits: Sequence[Split], folder: Path, placing: Placing = "copy")
                 (labels / f"{Path(name).stem}.txt").write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
             (place / "images" / split.name).mkdir(parents=True)
             place_images(split, place / "images" / split.name, names[split.name], placing)
+            _set_upright(split, place / "images" / split.name, names[split.name], placing, lost)
     return lost.sentences()
+
+
+def _set_upright(split: Split, folder: Path, names: Sequence[str], placing: Placing, lost: _Lost) -> None:
+    """Remove the orientation from copies of images that YOLO's readers, who turn by it, would not show as annotated."""
+    found = drawn_as_stored(split)
+    if placing == "none":
+        lost.turned += len(found)
+        return
+    for image, orientation in found.items():
+        source = split.images / split.annotations.files[image]
+        with source.open("rb") as file:
+            jpeg = file.read(len(JPEG)) == JPEG
+        if placing == "link" or not jpeg:
+            raise ValueError(
+                f"{source}: its boxes are drawn on the stored pixels, but YOLO's readers turn the image by its EXIF "
+                f"orientation {orientation}, as {len(found)} of {split.name}. "
+                + ("images=copy copies it without" if jpeg else "Write the file without it")
+                + ", or to=coco states the size of the stored pixels"
+            )
+        set_upright(folder / names[image], orientation)
+        lost.upright += 1
 
 
 def _rows(table: Annotations, image: int, polygons: bool, lost: _Lost) -> list[str]:

@@ -260,3 +260,20 @@ def test_crowds_are_read_from_a_tag_of_their_own(tmp_path):
     attribute = "<attributes><attribute><name>is_crowd</name><value>{}</value></attribute></attributes></object>"
     objects = [DOG.replace("</object>", attribute.format(value)) for value in ("True", "False")]  # as of datumaro
     assert read(flat(tmp_path, {"a": xml(*objects)})).crowd.tolist() == [True, False]
+
+
+def test_a_list_in_another_encoding_is_named(tmp_path):
+    make(tmp_path, {"000005": xml(DOG)})
+    names = tmp_path / "VOC2007/ImageSets/Main/train.txt"
+    names.write_bytes("bäume\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"train\.txt: not text in UTF-8 \(.*\); save it in that encoding"):
+        read(names)
+
+
+def test_objects_are_counted_as_in_the_file(tmp_path):
+    flat_dog = entry("dog", (3, 4, 2, 12))
+    folder = flat(tmp_path / "a", {"a": xml(flat_dog, DOG, CAT)})
+    table = read(folder)
+    assert [table.name(i) for i in range(2)] == [f"{folder / 'a.xml'}: object {number}" for number in (2, 3)]
+    cats = table.select_objects(table.labels == 0)
+    assert cats.name(0) == f"{folder / 'a.xml'}: object 3"

@@ -13,8 +13,9 @@ import yaml
 from PIL import Image
 from pycocotools.coco import COCO
 
-from detector.data.annotations import Annotations
+from detector.data.annotations import AnnotatedDataset, Annotations
 from detector.data.coco import CocoDataset, read_coco
+from detector.data.image import ImageReader
 from detector.data.voc import AnnotatedVoc
 from detector.data.voc_annotations import read_voc, voc_list
 from detector.data.voc_writer import decimal, write_voc
@@ -310,3 +311,57 @@ def test_truncated_objects_are_told(tmp_path):
 
 def test_decimals():
     assert [decimal(v, 4) for v in (1, 10, 0, 1.50001, 20.37, 100.99996)] == ["1", "10", "0", "1.5", "20.37", "101"]
+
+
+def photograph(folder: Path, name: str, orientation: int) -> Annotations:
+    """Write an image of 30 x 20 stored pixels and its orientation, with an object drawn on the stored pixels."""
+    folder.mkdir(exist_ok=True)
+    exif = Image.Exif()
+    exif[0x010F] = "maker"
+    exif[0x0112] = orientation
+    values = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(values).save(folder / name, exif=exif)
+    document = {
+        "images": [{"id": 1, "file_name": name, "width": 30, "height": 20}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [3, 4, 6, 2], "area": 12, "iscrowd": 0}],
+        "categories": [{"id": 1, "name": "apple"}],
+    }
+    (folder / "all.json").write_text(json.dumps(document))
+    return read_coco(folder / "all.json")
+
+
+@pytest.mark.parametrize(
+    ("orientation", "exif"), [(5, None), (6, None), (7, False), (8, False), (3, False), (2, False)]
+)
+def test_photographs_annotated_as_they_are_stored_in_yolo(tmp_path, orientation, exif):
+    table = photograph(tmp_path / "in", "a.jpg", orientation)
+    said = write_yolo([Split("train", table, tmp_path / "in", ImageReader(exif=exif))], tmp_path / "yolo")
+    assert said == [
+        "YOLO's readers turn images as EXIF says: 1, whose boxes are drawn on the stored pixels, are copied without "
+        "their orientation"
+    ]
+    yolo = AnnotatedDataset(read_yolo(tmp_path / "yolo/data.yaml"), tmp_path / "yolo")
+    np.testing.assert_allclose(yolo.annotations.corners(), [[3, 4, 9, 6]], atol=1e-6)
+    with Image.open(tmp_path / "in/a.jpg") as original, Image.open(tmp_path / "yolo/images/train/a.jpg") as copy:
+        assert (original.getexif()[0x0112], copy.getexif()[0x0112], copy.getexif()[0x010F]) == (orientation, 1, "maker")
+        np.testing.assert_array_equal(np.asarray(original), np.asarray(copy))
+    np.testing.assert_array_equal(
+        yolo[0].image, AnnotatedDataset(table, tmp_path / "in", reader=ImageReader(exif=False))[0].image
+    )
+    (said,) = write_yolo([Split("train", table, tmp_path / "in", ImageReader(exif=exif))], tmp_path / "none", "none")
+    assert "1 have their boxes drawn on the stored pixels; remove the orientation from them, or write them" in said
+    with pytest.raises(ValueError, match=rf"a\.jpg: .* orientation {orientation}, as 1 of train\. images=copy"):
+        write_yolo([Split("train", table, tmp_path / "in", ImageReader(exif=exif))], tmp_path / "link", "link")
+    assert not (tmp_path / "link").exists()
+
+
+def test_photographs_whose_orientation_stays_in_yolo(tmp_path):
+    table = photograph(tmp_path / "in", "a.png", 6)
+    with pytest.raises(
+        ValueError, match=r"in/a\.png: .* orientation 6, as 1 of train\. Write the file without it, or to=coco"
+    ):
+        write_yolo([Split("train", table, tmp_path / "in")], tmp_path / "yolo")
+    upside_down = photograph(tmp_path / "in", "a.jpg", 3)  # read upright: the size does not tell, and exif is not false
+    assert write_yolo([Split("train", upside_down, tmp_path / "in")], tmp_path / "yolo") == []
+    with Image.open(tmp_path / "yolo/images/train/a.jpg") as copy:
+        assert copy.getexif()[0x0112] == 3

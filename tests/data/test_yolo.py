@@ -10,6 +10,7 @@ from PIL import Image
 
 from detector.data.annotations import AnnotatedDataset
 from detector.data.custom import custom
+from detector.data.faults import collect
 from detector.data.image import ImageReader
 from detector.data.yolo import label_file, read_yolo
 
@@ -46,7 +47,7 @@ def test_boxes_and_polygons(tmp_path):
     np.testing.assert_allclose(table.segmentations.get(1, (20, 30)), [[3, 2, 15, 2, 15, 12]], atol=1e-9)
     assert not table.crowd.any()
     assert not table.difficult.any()
-    assert table.name(1) == f"{tmp_path / 'labels/train/a.txt'}: object 2"
+    assert table.name(1) == f"{tmp_path / 'labels/train/a.txt'}:3"
     boxes = make(tmp_path / "boxes", {"train/a": BOX})
     dataset = AnnotatedDataset(read_yolo(boxes), boxes.parent)
     assert not dataset.has_masks
@@ -157,6 +158,10 @@ def test_labels_beside_images(tmp_path):
 def test_ids_where_names_repeat(tmp_path):
     path = make(tmp_path, {"train/a/1": BOX, "train/b/1": BOX})
     assert list(read_yolo(path).image_ids) == ["images/train/a/1", "images/train/b/1"]
+    Image.new("RGB", (30, 20)).save(tmp_path / "images/train/b/1.jpg")  # another image; they share the text file
+    table = read_yolo(path)
+    assert list(table.image_ids) == ["images/train/a/1.png", "images/train/b/1.jpg", "images/train/b/1.png"]
+    assert table.starts.tolist() == [0, 1, 2, 3]
 
 
 def test_photographs_are_upright(tmp_path):
@@ -260,6 +265,7 @@ def test_what_cannot_be_learnt_is_skipped_with_a_line(tmp_path, caplog):
     ]
     assert said[0].startswith(f"{tmp_path / 'labels/train/a.txt'}:2: ")
     np.testing.assert_allclose(table.corners()[0], [27.15, 9, 30, 11])
+    assert [table.name(i) for i in range(4)] == [f"{tmp_path / 'labels/train/a.txt'}:{line}" for line in (2, 3, 4, 5)]
     assert table.segmentations is not None
     assert table.segmentations.known.tolist() == [False, False, False, True]
 
@@ -272,8 +278,12 @@ def test_missing_parts_are_named(tmp_path):
         FileNotFoundError, match=r"labels/train/a\.txt: no such labels, nor any for the 1 images of train"
     ):
         read_yolo(path)
-    with pytest.raises(ValueError, match=r"`val` must be a folder.*not None; it has \['train'\]"):
+    with pytest.raises(
+        ValueError, match=r"`val` must be a folder.*not None; it has \['train'\]; dataset\.val_share=0\.2"
+    ):
         read_yolo(path, "val")
+    with pytest.raises(ValueError, match=r"`test` must be a folder.*it has \['train'\]$"):
+        read_yolo(path, "test")
     for text, message in (("names: [a", "not YAML"), ("- a", "it has no keys")):
         path.write_text(text)
         with pytest.raises(ValueError, match=rf"data\.yaml: .*{message}"):
@@ -293,3 +303,30 @@ def test_an_image_listed_twice_is_read_once(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert len(read_yolo(path)) == 1
     assert "1 images of train are listed again" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["1 0.5 0.25 0.2 0.1\n".encode("utf-16"), "träin".encode("latin-1")])
+def test_text_in_another_encoding_is_named(tmp_path, text):
+    path = make(tmp_path, {"train/a": BOX, "train/b": BOX})
+    label = tmp_path / "labels/train/a.txt"
+    label.write_bytes(text)
+    with pytest.raises(ValueError, match=r"labels/train/a\.txt: not text in UTF-8 \(.*\); save it in that encoding"):
+        read_yolo(path)
+    with collect() as faults:
+        assert np.diff(read_yolo(path).starts).tolist() == [0, 1]
+    assert [fault.kind for fault in faults] == ["text files that cannot be read"]
+    (tmp_path / "list.txt").write_bytes(text)
+    path.write_text("names: [dog, cat]\ntrain: list.txt\n")
+    with pytest.raises(ValueError, match=r"list\.txt: not text in UTF-8"):
+        read_yolo(path)
+
+
+def test_a_share_of_train_in_place_of_val(tmp_path):
+    """What the message on a data.yaml without `val` proposes."""
+    names = [f"train/{i}" for i in range(5)]
+    path = make(tmp_path, dict.fromkeys(names, BOX))
+    for i, name in enumerate(names):
+        pixels = np.random.default_rng(i).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"images/{name}.png")
+    parts = [custom(whole=path, val_share=0.2, part=part) for part in ("train", "val")]
+    assert [len(part) for part in parts] == [4, 1]
