@@ -15,6 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 from detector.config.check import check
+from detector.data.check.near import near_hashes
 from detector.data.check.pictures import near_pairs, picture, repeats, thumbnail
 from detector.data.coco import CocoDataset
 from detector.data.datamodule import DetectionDataModule
@@ -461,3 +462,34 @@ def test_near_images_are_found_among_many_and_flat_ones_are_not() -> None:
     pictures = [picture(image) for image in pixels]
     assert list(repeats(pictures)) == [(7, 61)]
     assert near_pairs(pictures) == [(7, 60), (60, 61)]
+
+
+@pytest.mark.parametrize("bits", [0, 3, 6, 7])
+def test_near_hashes_are_those_of_all_pairs(bits: int) -> None:
+    generator = np.random.default_rng(bits)
+    keys = generator.integers(0, 2**64, 40, dtype=np.uint64)
+    flips = [(generator.permutation(64) < generator.integers(0, 9)) for _ in range(600)]
+    noise = np.packbits(np.stack(flips), axis=1).view(np.uint64)[:, 0]
+    keys = np.concatenate([keys, keys[generator.integers(0, 40, 600)] ^ noise])[generator.permutation(640)]
+    wanted = np.argwhere(np.triu(np.bitwise_count(keys[:, None] ^ keys[None]) <= bits, 1))
+    assert len(wanted) > 3
+    assert np.array_equal(near_hashes(keys, bits), wanted)
+
+
+def test_few_pairs_of_many_hashes_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = np.random.default_rng(0).integers(0, 2**64, 20_000, dtype=np.uint64)
+    compared = 0
+
+    def counted(values: np.ndarray) -> np.ndarray:
+        nonlocal compared
+        compared += values.size
+        return count(values)
+
+    count = np.bitwise_count
+    monkeypatch.setattr(np, "bitwise_count", counted)
+    assert len(near_hashes(keys, 6)) == 0
+    assert compared < 20_000**2 / 2 / 1000
+
+
+def test_no_hash_is_near_another_in_a_set_of_none_or_one() -> None:
+    assert near_hashes(np.zeros(0, np.uint64), 6).shape == near_hashes(np.zeros(1, np.uint64), 6).shape == (0, 2)
