@@ -103,7 +103,7 @@ def resolve(
     trained = initial = proposer = None
     if "checkpoint" in config:
         trained = open_checkpoint(config.checkpoint, config.norm_eps)
-        final = _trained_config(config, trained, overrides)
+        final = _trained_config(config, trained, overrides, splits)
     elif config.resume not in (None, AUTO):
         final = _resumed_config(config, overrides)
     elif config.weights is not None:
@@ -164,7 +164,9 @@ def _with_labels(
     return found, dataset_classes(given, names)
 
 
-def _trained_config(config: DictConfig, trained: Trained, overrides: Sequence[str]) -> DictConfig:
+def _trained_config(
+    config: DictConfig, trained: Trained, overrides: Sequence[str], splits: Sequence[str]
+) -> DictConfig:
     """Return the configuration of a trained detector with the settings of a script."""
     final = trained.config.copy()
     if "trainer" in config:
@@ -178,7 +180,7 @@ def _trained_config(config: DictConfig, trained: Trained, overrides: Sequence[st
     if config.get("data_dir") is not None:
         final.data_dir = config.data_dir
     if config.get("dataset") is not None:
-        final.dataset, lines = given_dataset(final, config, overrides)
+        final.dataset, lines = given_dataset(final, config, overrides, splits)
         for line in lines:
             log.info(line)
     if config.get("proposals") is not None:
