@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from detector.config.build import instantiate_split
+from detector.config.splits import refuse_nulls
 from detector.data.annotations import AnnotatedDataset
 from detector.data.voc_writer import write_voc
 from detector.data.writers import Split, write_coco
@@ -38,6 +39,7 @@ def convert(config: DictConfig, overrides: Sequence[str], folder: Path, console:
         raise ValueError(f"to must be {', '.join(FORMATS)}, not {config.to!r}")
     if config.images not in PLACINGS:
         raise ValueError(f"images must be {', '.join(PLACINGS)}, not {config.images!r}")
+    refuse_nulls(config.dataset)
     splits: list[Split] = []
     for name in ("train", "val"):
         if "keep_empty" in config.dataset[name]:

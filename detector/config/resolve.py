@@ -31,6 +31,7 @@ from detector.config.given import given_dataset
 from detector.config.images import fit_normalization
 from detector.config.overrides import key_of
 from detector.config.proposer import borrowed_rpn
+from detector.config.splits import refuse_nulls
 from detector.config.trained import Trained, open_checkpoint
 from detector.data.augment import Augment
 from detector.data.stream import default_workers
@@ -101,6 +102,8 @@ def resolve(
     """
     trusted = trust_packages(config.get("trust") or ())
     trained = initial = proposer = None
+    if config.get("dataset") is not None:
+        refuse_nulls(config.dataset)
     if "checkpoint" in config:
         trained = open_checkpoint(config.checkpoint, config.norm_eps)
         final = _trained_config(config, trained, overrides, splits)

@@ -16,10 +16,10 @@ from detector.config.conventions import check_additions
 from detector.config.given import given_dataset
 from detector.config.mistakes import unknown_key
 from detector.config.overrides import allow_new_keys
-from detector.config.resolve import with_classes
+from detector.config.resolve import resolve, with_classes
 from detector.config.trained import open_checkpoint
 from detector.weights import changed_settings
-from detector.weights.checkpoints import portable_config
+from detector.weights.checkpoints import FORMAT, portable_config
 from tests.conftest import CLASSES, compose_config
 
 OWN = [
@@ -313,3 +313,19 @@ def test_keys_of_a_split_that_is_opened_have_an_effect() -> None:
     ):
         dataset, lines = given_dataset(trained(), config, own, splits)
         assert (dataset.train.limit, lines) == (2, useless)
+
+
+@pytest.mark.parametrize("name", ["train", "val", "train_augment", "val_augment"])
+def test_parts_that_are_null_are_answered(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    config = with_classes(compose_config(*OWN), CLASSES)
+    torch.save({"aligned_rcnn": {"format": FORMAT, "config": portable_config(config)}, "state_dict": {}}, path)
+    for script, own in (
+        ("train", ["dataset=shapes"]),
+        ("evaluate", [f"checkpoint={path}"]),
+        ("evaluate", [f"checkpoint={path}", *OTHER]),
+    ):
+        overrides = [*own, f"dataset.{name}=null"]
+        config = compose_config(*allow_new_keys(overrides), name=script)
+        with pytest.raises(ValueError, match=rf"^dataset\.{name}=null: "):
+            resolve(config, overrides)

@@ -15,6 +15,10 @@ from PIL import Image
 from rich.console import Console
 
 from detector.config.check import check
+from detector.config.convert import convert
+from detector.config.show_data import show_data
+from detector.config.stats import stats
+from detector.config.summary import print_summary
 from detector.data.check.near import near_hashes
 from detector.data.check.pictures import near_pairs, picture, repeats, thumbnail
 from detector.data.coco import CocoDataset
@@ -369,6 +373,39 @@ def test_images_without_objects_are_told_of_training_alone(files: Files, compose
     assert message is None
     assert "images without objects: 1 (" in printed
     assert "train.json: empty.png (dataset.train.keep_empty=true trains on it)" in printed
+
+
+def test_an_epoch_is_described_as_training_makes_it(files: Files, composed: DictConfig) -> None:
+    for number in (50, 51, 52):
+        files.train["images"].append({**files.train["images"][0], "id": number, "file_name": f"empty{number}.png"})
+        Image.fromarray(texture(number)).save(files.image(f"empty{number}.png"))
+    few(files)
+    files.write()
+    for keys, wanted in (
+        ({"empty_share": 0.1}, "An epoch has 11 images; 1 of 3 images without objects are drawn"),
+        ({"repeat_threshold": 1.0}, "An epoch has 12 images; 4 images are repeated, up to 1.6 times"),
+    ):
+        config = composed.copy()
+        config.dataset.update(keys)
+        printed, message = run(files, config)
+        assert (message, wanted in printed) == (None, True), printed
+        assert ("images without objects: 3 (" in printed) == ("empty_share" not in keys)
+    config.dataset.repeat_threshold = 2
+    printed, message = run(files, config)
+    assert "epochs that cannot be made: 1" in str(message)
+    assert "repeat_threshold must be a share above 0 and up to 1, such as 0.001, not 2" in printed
+
+
+@pytest.mark.parametrize("name", ["train", "val", "train_augment", "val_augment"])
+def test_parts_that_are_null_are_answered(name: str, composed: DictConfig, tmp_path: Path) -> None:
+    config = composed.copy()
+    config.dataset[name] = None
+    OmegaConf.set_struct(config, False)
+    config.update({"to": "coco", "output": str(tmp_path / "out"), "draws": 1, "seed": 0, "page": None})
+    for work, images in ((check, 1), (stats, 1), (show_data, 1), (print_summary, 1), (convert, "copy")):
+        config.images = images
+        with pytest.raises(ValueError, match=rf"^dataset\.{name}=null: "):
+            work(config, [], tmp_path, Console(file=io.StringIO()))
 
 
 def test_the_parts_of_one_file_are_checked_together(files: Files, composed: DictConfig) -> None:
