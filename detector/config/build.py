@@ -11,6 +11,7 @@ from hydra.utils import get_object
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from detector.config.splits import refuse_nulls
 from detector.data.extra import check_nodes
 from detector.data.mixing import Mixing
 from detector.data.proposal_files import attach_proposals
@@ -168,20 +169,30 @@ def drop_inherited(node: DictConfig, default: type) -> None:
 
 
 def complete_dataset(dataset: DictConfig) -> None:
-    """Check the `extra` transforms of a dataset by name and argument; keep the images that `empty_share` draws from.
+    """Check the parts and `extra` transforms of a dataset; keep the images that `empty_share` draws from.
 
     Args:
         dataset: changed in place.
 
     Raises:
-        ValueError: one does not exist or cannot be used; the message names its key, and the nearest that exists.
+        ValueError: a part is null, or a transform does not exist or cannot be used; the message names its key, and the
+            nearest that exists.
     """
+    refuse_nulls(dataset)
     for name in ("train_augment", "val_augment"):
         node = OmegaConf.to_container(dataset[name], resolve=True)
         if isinstance(node, dict) and node.get("_target_") == AUGMENT and "extra" in node:
             check_nodes(node["extra"], f"dataset.{name}.extra", still=name == "val_augment")
     if dataset.get("empty_share") is not None and "keep_empty" in dataset.train:
         dataset.train.keep_empty = True
+
+
+def completed(config: DictConfig) -> DictConfig:
+    """Return a copy of a script's configuration with its dataset completed; see `complete_dataset`."""
+    config = config.copy()
+    OmegaConf.set_struct(config, False)
+    complete_dataset(config.dataset)
+    return config
 
 
 def build_mixing(dataset: DictConfig) -> list[Mixing]:

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from detector.config.build import instantiate_split
+from detector.config.build import completed, instantiate_split
 from detector.config.compose import override
+from detector.config.splits import epoch_summary
 from detector.data.annotations import AnnotatedDataset
 from detector.data.check.clean import cleaned
 from detector.data.check.splits import Split, examine
@@ -44,6 +45,7 @@ def check(config: DictConfig, overrides: Sequence[str], folder: Path, console: C
         ValueError: training would refuse the dataset, or a file would be overwritten.
     """
     del overrides, folder
+    config = completed(config)
     files = _files(config)
     faults, datasets = _open(config)
     splits = {name: Split.of(dataset) for name, dataset in datasets.items()}
@@ -51,6 +53,7 @@ def check(config: DictConfig, overrides: Sequence[str], folder: Path, console: C
         task = progress.add_task("Reading images", total=sum(len(split.table) for split in splits.values()))
         found = examine(splits, lambda: progress.advance(task))
     faults = list(dict.fromkeys([*faults, *found.faults]))  # both splits may be parts of one file
+    faults += _epoch(config.dataset, datasets, console)
     _print(faults, config.most, console)
     for name, path in files.items():
         if name in splits:
@@ -110,6 +113,18 @@ def _empty(dataset: DetectionDataset, split: str) -> list[Fault]:
         return [Fault("splits without objects", Effect.REFUSED, where)]
     way = f"dataset.{split}.keep_empty=true trains on it"
     return [Fault("images without objects", Effect.IGNORED, f"{table.source}: {table.files[i]} ({way})") for i in empty]
+
+
+def _epoch(config: DictConfig, datasets: Mapping[str, DetectionDataset], console: Console) -> list[Fault]:
+    """Print what an epoch of training holds, if its keys say more than each image once; or tell why it cannot be."""
+    try:
+        with_empty = config.train.get("keep_empty", True)
+        summary = epoch_summary(config, datasets["train"], with_empty) if "train" in datasets else None
+    except ValueError as error:
+        return [Fault("epochs that cannot be made", Effect.REFUSED, f"dataset.train: {error}")]
+    if summary is not None:
+        console.print(Text(summary), soft_wrap=True)
+    return []
 
 
 def _print(faults: Sequence[Fault], most: int | None, console: Console) -> None:

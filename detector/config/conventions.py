@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from detector.config.compose import compose_config, not_chosen
-from detector.config.mistakes import unknown_key
+from detector.config.mistakes import followed_key, unknown_key
 from detector.config.overrides import allow_new_keys, key_of
 from detector.weights import PretrainedWeights, read_weights
 
@@ -38,6 +39,7 @@ def check_additions(name: str, overrides: Sequence[str], plain: Collection[str] 
     known = compose_config(others, name)
     if known.get("weights") is not None:
         known, _ = apply_conventions(known, others)
+    plain_known: dict[str, Any] = OmegaConf.to_container(known, resolve=False)  # type: ignore[assignment]
     for override in added:
         key = override.lstrip("+").split("=")[0]
         if key.startswith("dataset.") and not_chosen("dataset"):
@@ -47,7 +49,7 @@ def check_additions(name: str, overrides: Sequence[str], plain: Collection[str] 
         built = isinstance(node, DictConfig) and (last in node or takes(node, last))
         of_part = isinstance(node, DictConfig) and "_target_" in node
         open_to_all = key.startswith(OPEN_SECTIONS) and not of_part and key not in plain
-        if not built and not open_to_all:
+        if (not built and not open_to_all) or followed_key(key, plain_known) is not None:
             raise ValueError(unknown_key(key, known))
 
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig, open_dict
 from rich.console import Console
 from rich.text import Text
 
+from detector.config.build import instantiate_split
+from detector.config.splits import refuse_nulls
 from detector.data.annotations import AnnotatedDataset
 from detector.data.voc_writer import write_voc
 from detector.data.writers import Split, write_coco
@@ -38,12 +39,13 @@ def convert(config: DictConfig, overrides: Sequence[str], folder: Path, console:
         raise ValueError(f"to must be {', '.join(FORMATS)}, not {config.to!r}")
     if config.images not in PLACINGS:
         raise ValueError(f"images must be {', '.join(PLACINGS)}, not {config.images!r}")
+    refuse_nulls(config.dataset)
     splits: list[Split] = []
     for name in ("train", "val"):
         if "keep_empty" in config.dataset[name]:
             with open_dict(config):
                 config.dataset[name].keep_empty = True
-        dataset = instantiate(config.dataset[name])  # masks, too, though no model asks for them
+        dataset = instantiate_split(config.dataset[name])  # masks, too, though no model asks for them
         if not isinstance(dataset, AnnotatedDataset):
             raise ValueError(f"dataset={config.dataset.name} is a {type(dataset).__name__}, which holds no Annotations")
         table = dataset.complete()

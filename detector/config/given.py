@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -11,19 +12,23 @@ from omegaconf import DictConfig, OmegaConf
 from detector.config.conventions import takes
 from detector.config.mistakes import unknown_key
 from detector.config.overrides import key_of, parse
+from detector.config.reading import add_readers, followers, is_of_reading, read_alike, unread
 from detector.evaluation import METRICS
 
 DATA = ("name", "train", "val")
 """Keys of `dataset` that say what is read; they can be changed one by one, without choosing a dataset."""
 KEPT = ("val_augment", "size_bins", "metrics", "channels", "range")
 """Keys of `dataset` that say how images are preprocessed and measured: those of the training, unless they are given."""
-READING = ("channels", "range", "exif", "max_pixels")
-"""Keys of `dataset` that are arguments of its reader of images."""
 BUILT = ("train_augment", "canonical_size", "anchor_sizes", "rpn", "rois", "detections")
 """Keys of `dataset` that are settled in a trained detector."""
+TRAINING = ("mixing", "repeat_threshold", "empty_share")
+"""Keys of `dataset` that only a training uses, as `train_augment`."""
+SPLITS = ("train", "val")
 
 
-def given_dataset(trained: DictConfig, config: DictConfig, overrides: Sequence[str]) -> tuple[DictConfig, list[str]]:
+def given_dataset(
+    trained: DictConfig, config: DictConfig, overrides: Sequence[str], splits: Sequence[str] = ("val",)
+) -> tuple[DictConfig, list[str]]:
     """Return the dataset that a script gives to a trained detector.
 
     Images, ground truth and class names are those of `dataset=NAME`; with keys below `dataset` alone, they are those of
@@ -34,9 +39,11 @@ def given_dataset(trained: DictConfig, config: DictConfig, overrides: Sequence[s
         trained: the configuration of the trained detector.
         config: composed from a script's configuration; it has a node `dataset`.
         overrides: from the command line.
+        splits: that are opened.
 
     Returns:
-        the node `dataset`, resolved, and lines that say in what it differs from the training or from `dataset=NAME`.
+        the node `dataset`, resolved, and lines that say in what it differs from the training or from `dataset=NAME`,
+        and what has no effect.
 
     Raises:
         ValueError: a key does not exist, or can only be given beside `dataset=NAME`.
@@ -46,11 +53,17 @@ def given_dataset(trained: DictConfig, config: DictConfig, overrides: Sequence[s
     given.data_dir = trained.data_dir
     own = [o for o in overrides if key_of(o).startswith("dataset.")]
     explicit = list(dict.fromkeys(key for o in own for key in _leaves(key_of(o), _value(o))))
+    if any(map(is_of_reading, explicit)):
+        add_readers(before.dataset)
+    used = _references(config.dataset)
     if own and not any(key_of(o) == "dataset" for o in overrides):
         _check(explicit, before)
-        changes, given = _resolved(given), before.copy()
+        changes, given, used = _resolved(given), before.copy(), set()
         for key in explicit:
             _take(key, changes, given)
+            for follower in followers(key):
+                if OmegaConf.select(given, follower.rpartition(".")[0]) is not None:
+                    OmegaConf.update(given, follower, OmegaConf.select(given, key), merge=False, force_add=True)
         for split in ("train", "val"):
             if f"dataset.{split}.annotations" in explicit and f"dataset.{split}.images" not in explicit:
                 _look_up_images(given.dataset[split], before.dataset[split], before.dataset.train)
@@ -62,8 +75,9 @@ def given_dataset(trained: DictConfig, config: DictConfig, overrides: Sequence[s
     for key in explicit:
         if key.split(".")[1] in KEPT:
             _take(key, itself, result)
-    _read_alike(result.dataset, before.dataset)
-    return result.dataset, _differences(before, itself, explicit)
+    read_alike(result.dataset, before.dataset, explicit)
+    useless = [*_without_effect(explicit, splits, used), *unread(result.dataset, splits, explicit)]
+    return result.dataset, _differences(before, itself, explicit, useless)
 
 
 def _resolved(config: DictConfig) -> DictConfig:
@@ -111,23 +125,6 @@ def _look_up_images(split: DictConfig, former: DictConfig, train: DictConfig) ->
     split.shared_annotations = list(dict.fromkeys(paths))
 
 
-def _read_alike(given: DictConfig, before: DictConfig) -> None:
-    """Let the keys of `READING` reach the readers of the splits, in place.
-
-    Raises:
-        ValueError: the images have other channels than those of the training.
-    """
-    if given.get("channels", 3) != before.get("channels", 3):
-        raise ValueError(
-            f"dataset.channels={given.channels}: the detector was trained on {before.get('channels', 3)}; leave it out"
-        )
-    for split in ("train", "val"):
-        reader = None if given.get(split) is None else given[split].get("reader")
-        for name in READING if isinstance(reader, DictConfig) else ():
-            if name in given and reader is not None:
-                reader[name] = given[name]
-
-
 def _check(keys: Sequence[str], before: DictConfig) -> None:
     """Check that keys can be changed without choosing a dataset.
 
@@ -139,16 +136,38 @@ def _check(keys: Sequence[str], before: DictConfig) -> None:
         node = OmegaConf.select(before, parent)
         if not isinstance(node, DictConfig) or not (last in list(node) or takes(node, last)):
             raise ValueError(unknown_key(key, before))
-        if key.split(".")[1] not in (*DATA, *KEPT, *BUILT, *READING):
+        if key.split(".")[1] not in (*DATA, *KEPT, *BUILT, *TRAINING) and not is_of_reading(key):
             raise ValueError(
                 f"{key}: the dataset of the training was made from it, and does not change with it any more; give it "
                 f"beside dataset={before.dataset.name}, or another dataset=NAME"
             )
 
 
-def _differences(before: DictConfig, itself: DictConfig, explicit: Sequence[str]) -> list[str]:
+def _references(dataset: DictConfig) -> set[str]:
+    """Return the keys of `dataset` to which others refer: those of training images from outside of `dataset.train`."""
+    found: set[str] = set()
+    plain: dict[str, Any] = OmegaConf.to_container(dataset, resolve=False)  # type: ignore[assignment]
+    for name, node in plain.items():
+        named = re.findall(r"\$\{(dataset(?:\.\w+)+)\}", str(node))
+        found.update(key for key in named if not key.startswith(f"dataset.{name}."))
+    return found
+
+
+def _without_effect(explicit: Sequence[str], splits: Sequence[str], used: Collection[str]) -> Iterator[str]:
+    """Yield the keys of the training alone, and of splits that are not opened, unless another key refers to them."""
+    for key in explicit:
+        part = key.split(".")[1]
+        if any(f"{a}.".startswith(f"{b}.") for name in used for a, b in ((key, name), (name, key))):
+            continue
+        if part in TRAINING:
+            yield key
+        elif part in SPLITS and part not in splits:
+            yield f"{key} (images of {' and '.join(f'dataset.{name}' for name in splits)} are read)"
+
+
+def _differences(before: DictConfig, itself: DictConfig, explicit: Sequence[str], useless: Sequence[str]) -> list[str]:
     """List what differs between the training and the given dataset by itself: kept, given, and without effect."""
-    kept, given, useless = [], [], []
+    kept, given, useless = [], [], [*useless]
     trained, own = dict(_values(before)), dict(_values(itself))
     for key in dict.fromkeys((*trained, *own)):
         theirs, here = trained.get(key), own.get(key)

@@ -102,6 +102,8 @@ def unknown_key(key: str, known: DictConfig | dict[str, Any]) -> str:
     since = ".".join(RENAMED.get(part, part) for part in parts)
     if since != key and _exists(since.split("."), whole):
         return f"unknown key {key!r}; it is called {since} since version 0.2"
+    if (origin := followed_key(key, whole)) is not None:
+        return f"{key} follows {origin}; set that"
     if _exists(parts, whole):  # given a mapping with further keys
         return f"{key} has other keys: to replace {key} by a part with other arguments, write ++{key}={{...}}"
     if near := next(_near(parts, whole, whole, ""), None) or _elsewhere(parts, whole):
@@ -120,10 +122,36 @@ def unknown_key(key: str, known: DictConfig | dict[str, Any]) -> str:
 def _followed(node: Any, whole: dict[str, Any]) -> Any:
     """Follow references such as `${backbone.module}` to their value."""
     while isinstance(node, str) and (match := re.fullmatch(r"\$\{([\w.]+)\}", node)):
-        node = whole
-        for part in match[1].split("."):
-            node = _followed(node, whole)
-            node = node.get(part) if isinstance(node, dict) else None
+        node = _at(match[1], whole)
+    return node
+
+
+def followed_key(key: str, whole: dict[str, Any]) -> str | None:
+    """Return the key whose value a key below a reference has; None if it lies below none, or there is no such value.
+
+    With `dataset.val.reader: ${dataset.reader}` and `exif: ${dataset.exif}` in that, `dataset.val.reader.exif` is
+    `dataset.exif`.
+    """
+    node: Any = whole
+    origin: list[str] = []
+    below = False
+    for part in key.split("."):
+        while isinstance(node, str) and (match := re.fullmatch(r"\$\{([\w.]+)\}", node)):
+            node, origin, below = _at(match[1], whole), match[1].split("."), True
+        if not isinstance(node, dict) or part not in node:
+            return None
+        node = node[part]
+        origin = [*origin, part]
+    while below and isinstance(node, str) and (match := re.fullmatch(r"\$\{([\w.]+)\}", node)):
+        node, origin = _at(match[1], whole), match[1].split(".")
+    return ".".join(origin) if below else None
+
+
+def _at(key: str, whole: dict[str, Any]) -> Any:
+    node: Any = whole
+    for part in key.split("."):
+        node = _followed(node, whole)
+        node = node.get(part) if isinstance(node, dict) else None
     return node
 
 

@@ -31,6 +31,7 @@ from detector.config.given import given_dataset
 from detector.config.images import fit_normalization
 from detector.config.overrides import key_of
 from detector.config.proposer import borrowed_rpn
+from detector.config.splits import refuse_nulls
 from detector.config.trained import Trained, open_checkpoint
 from detector.data.augment import Augment
 from detector.data.stream import default_workers
@@ -101,9 +102,11 @@ def resolve(
     """
     trusted = trust_packages(config.get("trust") or ())
     trained = initial = proposer = None
+    if config.get("dataset") is not None:
+        refuse_nulls(config.dataset)
     if "checkpoint" in config:
         trained = open_checkpoint(config.checkpoint, config.norm_eps)
-        final = _trained_config(config, trained, overrides)
+        final = _trained_config(config, trained, overrides, splits)
     elif config.resume not in (None, AUTO):
         final = _resumed_config(config, overrides)
     elif config.weights is not None:
@@ -164,7 +167,9 @@ def _with_labels(
     return found, dataset_classes(given, names)
 
 
-def _trained_config(config: DictConfig, trained: Trained, overrides: Sequence[str]) -> DictConfig:
+def _trained_config(
+    config: DictConfig, trained: Trained, overrides: Sequence[str], splits: Sequence[str]
+) -> DictConfig:
     """Return the configuration of a trained detector with the settings of a script."""
     final = trained.config.copy()
     if "trainer" in config:
@@ -178,7 +183,7 @@ def _trained_config(config: DictConfig, trained: Trained, overrides: Sequence[st
     if config.get("data_dir") is not None:
         final.data_dir = config.data_dir
     if config.get("dataset") is not None:
-        final.dataset, lines = given_dataset(final, config, overrides)
+        final.dataset, lines = given_dataset(final, config, overrides, splits)
         for line in lines:
             log.info(line)
     if config.get("proposals") is not None:

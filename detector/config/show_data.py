@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.text import Text
 
-from detector.config.build import build_mixing, complete_dataset, drop_inherited, instantiate, instantiate_split
+from detector.config.build import build_mixing, completed, drop_inherited, instantiate, instantiate_split
 from detector.config.stats import SPLITS, spread
 from detector.data.augment import Augment
 from detector.data.epochs import Place
@@ -34,9 +34,7 @@ def show_data(config: DictConfig, overrides: Sequence[str], folder: Path, consol
     for key in ("images", "draws"):
         if not isinstance(config[key], int) or config[key] < 1:
             raise ValueError(f"{key}={config[key]}: give a whole number of at least 1")
-    config = config.copy()
-    OmegaConf.set_struct(config, False)
-    complete_dataset(config.dataset)
+    config = completed(config)
     for split in SPLITS:
         drop_inherited(config.dataset[f"{split}_augment"], Augment)
     train, val = (instantiate_split(config.dataset[split]) for split in SPLITS)

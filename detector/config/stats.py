@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from detector.config.build import instantiate_split
+from detector.config.build import completed, instantiate_split
+from detector.config.splits import epoch_summary
 from detector.data.check.splits import Split
 from detector.data.page.numbers import class_rows, measure, quantile_rows
 from detector.data.page.page import write_page
@@ -37,6 +38,7 @@ def stats(config: DictConfig, overrides: Sequence[str], folder: Path, console: C
         ValueError, OSError: the data is missing or malformed.
     """
     del overrides, folder
+    config = completed(config)
     small, large = config.dataset.size_bins
     datasets: dict[str, DetectionDataset] = {name: instantiate_split(config.dataset[name]) for name in SPLITS}
     tables = {name: Split.of(dataset).table for name, dataset in datasets.items()}
@@ -46,6 +48,8 @@ def stats(config: DictConfig, overrides: Sequence[str], folder: Path, console: C
         f"{_ignored(len(table.ids) - len(n.labels))}; " + ("masks" if table.segmentations is not None else "no masks")
         for (name, table), n in zip(tables.items(), splits.values(), strict=True)
     ]
+    if (epoch := epoch_summary(config.dataset, datasets["train"])) is not None:
+        notes.append(f"train: {epoch}")
     for note in notes:
         console.print(Text(note), soft_wrap=True)
     quantiles, classes = quantile_rows(splits), class_rows(splits, (small, large))

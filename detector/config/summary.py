@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from detector.config.build import build_dataset
+from detector.config.build import build_dataset, completed
+from detector.config.splits import epoch_summary
 from detector.data.summary import summarise
 
 
@@ -26,8 +27,10 @@ def print_summary(config: DictConfig, overrides: Sequence[str], folder: Path, co
         ValueError, OSError: the data is missing or malformed.
     """
     del overrides, folder
+    config = completed(config)
     small, large = config.dataset.size_bins
-    splits = {name: summarise(build_dataset(config, name), (small, large)) for name in ("train", "val")}
+    datasets = {name: build_dataset(config, name) for name in ("train", "val")}
+    splits = {name: summarise(dataset, (small, large)) for name, dataset in datasets.items()}
     title = Text(f"{config.dataset.name}: small up to {small}², large from {large}² px")  # no markup, as class names
     table = Table(title=title, title_justify="left", title_style="italic")
     table.add_column("")
@@ -40,3 +43,5 @@ def print_summary(config: DictConfig, overrides: Sequence[str], folder: Path, co
     for name in splits["train"].per_class:
         table.add_row(Text(name), *(str(split.per_class.get(name, 0)) for split in splits.values()))
     console.print(table)
+    if (epoch := epoch_summary(config.dataset, datasets["train"])) is not None:
+        console.print(Text(epoch), soft_wrap=True)

@@ -18,11 +18,8 @@ from torch import Tensor
 
 from detector.data.extra import bends, check_transform, cuts, leaves, stays, was_applied
 from detector.data.remap import AxisMaps, bounds, move_pixels, rectangles
-from detector.data.transforms import Colour, Crop, CropTo, Resize, nearest, padded, resized
+from detector.data.transforms import ROUNDING, Colour, Crop, CropTo, Resize, nearest, padded, resized
 from detector.types import Masks, Sample, Size, Target
-
-ROUNDING = 1e-3
-"""A box side up to this, in pixels, is a rounding error: the box ends where the crop begins."""
 
 
 class Augment:

@@ -177,7 +177,13 @@ def epochs_of(
     """
     if repeat_threshold is None and empty_share is None:
         return Epochs(len(dataset), seed)
-    present = present_classes(dataset)
+    return arrange(present_classes(dataset), seed, repeat_threshold, empty_share)
+
+
+def arrange(
+    present: NDArray[np.bool_], seed: int, repeat_threshold: float | None = None, empty_share: float | None = None
+) -> Epochs:
+    """Make the epochs of a training set by the classes that are present in its images, [N, C]; see `epochs_of`."""
     repeats = None if repeat_threshold is None else repeat_factors(present, repeat_threshold)
     empty: NDArray[np.bool_] | None = None if empty_share is None else ~np.asarray(present.any(1))
-    return Epochs(len(dataset), seed, repeats=repeats, empty=empty, empty_share=empty_share or 0.0)
+    return Epochs(len(present), seed, repeats=repeats, empty=empty, empty_share=empty_share or 0.0)

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detector.data.augment import ROUNDING, Augment
+from detector.data.augment import Augment
 from detector.data.epochs import class_frequencies, present_classes
+from detector.data.transforms import ROUNDING
 from detector.data.visible import canvas, join, paste, seen, together, union
 from detector.types import DetectionDataset, Sample, Target
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from detector import boxes as box_ops
+from detector.data.wrapped import Wrapped
 from detector.types import DetectionDataset, Sample
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class Proposals:
         return self.boxes[int(self.ends[row]) : int(self.ends[row + 1])]
 
 
-class WithProposals:
+class WithProposals(Wrapped):
     """Add proposals to the samples of a dataset, clipped to the image; those without area are dropped.
 
     Args:
@@ -47,8 +47,8 @@ class WithProposals:
     """
 
     def __init__(self, dataset: DetectionDataset, proposals: Proposals, source: str | Path) -> None:
-        self.dataset, self.proposals = dataset, proposals
-        self.classes, self.category_ids = dataset.classes, dataset.category_ids
+        super().__init__(dataset)
+        self.proposals = proposals
         images = dataset.ground_truth()["images"]
         missing = [i["id"] for i in images if i["id"] not in proposals.rows]
         if missing:
@@ -67,28 +67,10 @@ class WithProposals:
                 len(images),
             )
 
-    def __len__(self) -> int:
-        return len(self.dataset)
-
     def __getitem__(self, index: int) -> Sample:
-        sample = self.dataset[index]
+        sample = super().__getitem__(index)
         boxes = box_ops.clip(self.proposals[sample.id], sample.size)
         return replace(sample, proposals=boxes[(boxes[:, 2:] > boxes[:, :2]).all(1)])
-
-    def __getattr__(self, name: str) -> Any:
-        # What else the dataset has for further heads, such as `has_keypoints`.
-        if name.startswith("has_"):
-            return getattr(self.dataset, name)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    @property
-    def has_masks(self) -> bool:
-        """Whether samples carry masks."""
-        return self.dataset.has_masks
-
-    def ground_truth(self) -> dict[str, Any]:
-        """Return the dataset's ground truth."""
-        return self.dataset.ground_truth()
 
 
 def _reaches_beyond(boxes: Tensor, height: int, width: int) -> bool:

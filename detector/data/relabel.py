@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 
+from detector.data.wrapped import Wrapped
 from detector.types import DetectionDataset, Sample
 
 
-class Relabelled:
+class Relabelled(Wrapped):
     """Label the objects of a dataset by classes in another order; its category ids stay those of their names.
 
     Args:
@@ -25,32 +25,14 @@ class Relabelled:
     def __init__(self, dataset: DetectionDataset, classes: Sequence[str]) -> None:
         if sorted(classes) != sorted(dataset.classes):
             raise ValueError(f"the classes must be {sorted(dataset.classes)} in any order, not {list(classes)}")
-        self.dataset = dataset
-        self.classes: Sequence[str] = list(classes)
+        super().__init__(dataset)
+        self.classes = list(classes)
         ids = dict(zip(dataset.classes, dataset.category_ids, strict=True))
-        self.category_ids: Sequence[int] = [ids[name] for name in self.classes]
+        self.category_ids = [ids[name] for name in self.classes]
         self._label = torch.tensor([self.classes.index(name) for name in dataset.classes])
 
-    def __len__(self) -> int:
-        return len(self.dataset)
-
     def __getitem__(self, index: int) -> Sample:
-        sample = self.dataset[index]
+        sample = super().__getitem__(index)
         labels = sample.target.labels
         labels = torch.where(labels < 0, labels, self._label[labels])
         return replace(sample, target=replace(sample.target, labels=labels))
-
-    def __getattr__(self, name: str) -> Any:
-        # What else the dataset has for further heads, such as `has_keypoints`.
-        if name.startswith("has_"):
-            return getattr(self.dataset, name)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    @property
-    def has_masks(self) -> bool:
-        """Whether samples carry masks."""
-        return self.dataset.has_masks
-
-    def ground_truth(self) -> dict[str, Any]:
-        """Return the dataset's ground truth."""
-        return self.dataset.ground_truth()

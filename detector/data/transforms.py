@@ -29,6 +29,9 @@ def nearest(length: int, new_length: int) -> NDArray[np.int64]:
 GREY = 128
 """What images are padded with, in the middle of 0..255 (Ghiasi et al. 2021)."""
 
+ROUNDING = 1e-3
+"""A box side up to this, in pixels, is a rounding error: the box ends where a crop begins."""
+
 
 def padded(image: Tensor, size: Size) -> Tensor:
     """Pad an image [D, H, W] with grey at the right and at the bottom to `size`; stored channels last."""

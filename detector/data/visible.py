@@ -12,11 +12,8 @@ from torch import Tensor
 
 from detector.boxes import clip
 from detector.data.remap import rectangles
-from detector.data.transforms import GREY
+from detector.data.transforms import GREY, ROUNDING
 from detector.types import Masks, Size, Target
-
-ROUNDING = 1e-3
-"""A box side up to this, in pixels, is a rounding error."""
 
 
 def canvas(image: Tensor, size: Size) -> Tensor:

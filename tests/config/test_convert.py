@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from detector.config.convert import convert
+from detector.data.annotations import AnnotatedDataset
 from detector.data.coco import read_coco
 from detector.data.voc import VocDataset
 from detector.data.yolo import read_yolo
@@ -58,6 +60,22 @@ def test_images_without_objects_are_written(tmp_path: Path) -> None:
     for split in ("train", "val"):
         table = read_yolo(tmp_path / "out/data.yaml", split)
         assert np.diff(table.starts).tolist() == [2, 2, 0]  # without the crowd
+
+
+def own(path: str) -> AnnotatedDataset:
+    """A user's dataset, which takes no `reader`."""
+    return AnnotatedDataset(read_coco(Path(path)), Path(path).parent)
+
+
+def test_a_dataset_of_ones_own_may_take_no_reader(tmp_path: Path) -> None:
+    path = coco_set(tmp_path / "in")
+    config = compose_config("dataset=custom", "to=coco", f"output={tmp_path / 'out'}", name="data_convert")
+    OmegaConf.set_struct(config, False)
+    for split in ("train", "val"):
+        config.dataset[split] = {"_target_": f"{__name__}.own", "path": str(path), "reader": "${dataset.reader}"}
+    convert(config, [], tmp_path, Console(quiet=True))
+    written = read_coco(tmp_path / "out/annotations/instances_val.json")
+    np.testing.assert_array_equal(written.boxes, read_coco(path).boxes)
 
 
 def test_mistakes(tmp_path: Path) -> None:

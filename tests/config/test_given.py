@@ -11,12 +11,15 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from detector.config.build import open_split
+from detector.config.compose import compose_config as compose
+from detector.config.conventions import check_additions
 from detector.config.given import given_dataset
+from detector.config.mistakes import unknown_key
 from detector.config.overrides import allow_new_keys
-from detector.config.resolve import with_classes
+from detector.config.resolve import resolve, with_classes
 from detector.config.trained import open_checkpoint
 from detector.weights import changed_settings
-from detector.weights.checkpoints import portable_config
+from detector.weights.checkpoints import FORMAT, portable_config
 from tests.conftest import CLASSES, compose_config
 
 OWN = [
@@ -192,3 +195,137 @@ def test_the_pictures_of_the_training_are_not_taken_for_others_of_their_names(tm
     dataset, _ = given(f"dataset.val.annotations={tmp_path / 'other' / 'test.json'}", before=before)
     with pytest.raises(ValueError, match=r"test\.json and .*all\.json both name 1\.png"):
         open_split(dataset.val, "val")
+
+
+OTHER = ["dataset=custom", "dataset.val.annotations=other.json"]
+
+
+@pytest.mark.parametrize(
+    ("key", "beside"),
+    [
+        *((key, []) for key in ("dataset.exif", "dataset.reader.exif", "dataset.val.reader.exif", "dataset.reader")),
+        *((key, OTHER) for key in ("dataset.exif", "dataset.reader.exif", "dataset.max_pixels", "dataset.reader")),
+    ],
+)
+def test_images_are_read_as_keys_say(key: str, beside: list[str]) -> None:
+    name, value = ("max_pixels", 9) if "pixels" in key else ("exif", False)
+    override = f"{key}={{exif: false}}" if key == "dataset.reader" else f"{key}={str(value).lower()}"
+    dataset, lines = given(*beside, override)
+    assert dataset.val.reader[name] == value
+    assert dataset.val.reader.channels == 3
+    assert not any("effect" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("key", "beside"),
+    [
+        *((key, []) for key in ("dataset.range", "dataset.reader.range", "dataset.val.reader.range")),
+        *((key, OTHER) for key in ("dataset.range", "dataset.reader.range")),
+    ],
+)
+def test_the_range_is_that_of_the_training_or_given(key: str, beside: list[str]) -> None:
+    for trained_by in ("dataset.range", "dataset.reader.range"):
+        before = trained(*OWN, f"{trained_by}=[0,4095]")
+        other, _ = given(*(beside or ["dataset.val.limit=3"]), before=before)
+        assert list(other.val.reader.range) == [0, 4095]
+        dataset, _ = given(*beside, f"{key}=[0,255]", before=before)
+        assert list(dataset.val.reader.range) == [0, 255]
+        assert list(dataset.train.reader.range) == [0, 4095 if "val" in key else 255]
+    channels = key.replace("range", "channels")
+    with pytest.raises(ValueError, match=rf"{channels}=1: the detector was trained on 3; leave it out"):
+        given(*beside, f"{channels}=1")
+
+
+def test_a_key_below_a_reference_is_answered_by_the_one_that_is_set() -> None:
+    known = compose_config("dataset=custom")
+    assert unknown_key("dataset.val.reader.exif", known) == ("dataset.val.reader.exif follows dataset.exif; set that")
+    assert unknown_key("dataset.val.reader._target_", known).startswith(
+        "dataset.val.reader._target_ follows dataset.re"
+    )
+    with pytest.raises(ValueError, match=r"dataset\.val\.reader\.exif follows dataset\.exif"):
+        compose([*OTHER, "dataset.val.reader.exif=false"])
+    with pytest.raises(ValueError, match=r"dataset\.val\.reader\.exif follows dataset\.exif"):
+        check_additions("train", [*OTHER, "++dataset.val.reader.exif=false"])
+
+
+def without_reader() -> DictConfig:
+    """The configuration of a detector that was trained when there was no reader."""
+    before = trained()
+    for key in ("channels", "range", "exif", "max_pixels", "reader"):
+        del before.dataset[key]
+    del before.dataset.train.reader, before.dataset.val.reader
+    return before
+
+
+@pytest.mark.parametrize("key", ["dataset.exif=false", "dataset.reader.exif=false", "dataset.val.reader.exif=false"])
+def test_detectors_from_before_there_were_readers_take_their_keys(key: str) -> None:
+    dataset, _ = given(key, before=without_reader())
+    assert dataset.val.reader == {**trained().dataset.reader, "exif": False}
+    dataset, _ = given(key.replace("exif=false", "range=[0,4095]"), before=without_reader())
+    assert list(dataset.val.reader.range) == [0, 4095]
+    with pytest.raises(ValueError, match="trained on 3; leave it out"):
+        given(key.replace("exif=false", "channels=5"), before=without_reader())
+    assert "reader" not in given("dataset.val.limit=3", before=without_reader())[0]
+    with pytest.raises(ValueError, match=r"unknown key 'dataset.exiff'; did you mean dataset.exif\?"):
+        given("dataset.exif=false", "dataset.exiff=false", before=without_reader())
+
+
+class Unread:
+    """A dataset that reads its images itself."""
+
+    def __init__(self, path: str) -> None: ...
+
+
+def test_a_dataset_that_takes_no_reader_is_named() -> None:
+    before = trained()
+    before.dataset.val = {"_target_": f"{__name__}.Unread", "path": "x"}
+    _, lines = given("dataset.exif=false", before=before)
+    assert lines == [
+        "without effect on a trained detector: dataset.exif (dataset.val reads its images itself: "
+        f"{__name__}.Unread takes no `reader`)"
+    ]
+
+
+NOTHING = "without effect on a trained detector: "
+READ = "(images of dataset.val are read)"
+
+
+def test_keys_that_only_a_training_uses_are_said_to_have_no_effect() -> None:
+    before = trained("dataset=shapes", "data_dir=data")
+    _, lines = given("dataset.train.seed=3", "dataset.train.masks=false", before=before)
+    assert lines == [f"{NOTHING}dataset.train.seed {READ}, dataset.train.masks {READ}"]
+    dataset, lines = given("dataset=shapes", "dataset.train.seed=3", before=before)  # val's refers to it
+    assert (dataset.val.seed, lines) == (3, [])
+    custom = ["dataset=custom", "dataset.val.annotations=o.json", "dataset.train.images=photos"]
+    _, lines = given(*custom, "dataset.train.keep_empty=true", "dataset.empty_share=0.2", "dataset.mixing.mosaic.p=1")
+    assert lines[-1] == (f"{NOTHING}dataset.train.keep_empty {READ}, dataset.empty_share, dataset.mixing.mosaic.p")
+    assert given("dataset.repeat_threshold=0.1")[1] == [f"{NOTHING}dataset.repeat_threshold"]
+    _, lines = given("dataset.train_augment.horizontal_flip=0.25", before=before)
+    assert lines == [f"{NOTHING}dataset.train_augment.horizontal_flip=0.25 (there 0.5)"]
+
+
+def test_keys_of_a_split_that_is_opened_have_an_effect() -> None:
+    own = ["checkpoint=last.ckpt", "dataset.train.limit=2", "dataset.val.limit=3"]
+    config = compose_config(*allow_new_keys(own), name="proposals")
+    for splits, useless in (
+        (["train", "val"], []),
+        (["train"], [f"{NOTHING}dataset.val.limit (images of dataset.train are read)"]),
+    ):
+        dataset, lines = given_dataset(trained(), config, own, splits)
+        assert (dataset.train.limit, lines) == (2, useless)
+
+
+@pytest.mark.parametrize("name", ["train", "val", "train_augment", "val_augment"])
+def test_parts_that_are_null_are_answered(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    config = with_classes(compose_config(*OWN), CLASSES)
+    torch.save({"aligned_rcnn": {"format": FORMAT, "config": portable_config(config)}, "state_dict": {}}, path)
+    for script, own in (
+        ("train", ["dataset=shapes"]),
+        ("evaluate", [f"checkpoint={path}"]),
+        ("evaluate", [f"checkpoint={path}", *OTHER]),
+    ):
+        overrides = [*own, f"dataset.{name}=null"]
+        config = compose_config(*allow_new_keys(overrides), name=script)
+        with pytest.raises(ValueError, match=rf"^dataset\.{name}=null: "):
+            resolve(config, overrides)

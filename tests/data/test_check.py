@@ -15,6 +15,11 @@ from PIL import Image
 from rich.console import Console
 
 from detector.config.check import check
+from detector.config.convert import convert
+from detector.config.show_data import show_data
+from detector.config.stats import stats
+from detector.config.summary import print_summary
+from detector.data.check.near import near_hashes
 from detector.data.check.pictures import near_pairs, picture, repeats, thumbnail
 from detector.data.coco import CocoDataset
 from detector.data.datamodule import DetectionDataModule
@@ -370,6 +375,39 @@ def test_images_without_objects_are_told_of_training_alone(files: Files, compose
     assert "train.json: empty.png (dataset.train.keep_empty=true trains on it)" in printed
 
 
+def test_an_epoch_is_described_as_training_makes_it(files: Files, composed: DictConfig) -> None:
+    for number in (50, 51, 52):
+        files.train["images"].append({**files.train["images"][0], "id": number, "file_name": f"empty{number}.png"})
+        Image.fromarray(texture(number)).save(files.image(f"empty{number}.png"))
+    few(files)
+    files.write()
+    for keys, wanted in (
+        ({"empty_share": 0.1}, "An epoch has 11 images; 1 of 3 images without objects are drawn"),
+        ({"repeat_threshold": 1.0}, "An epoch has 12 images; 4 images are repeated, up to 1.6 times"),
+    ):
+        config = composed.copy()
+        config.dataset.update(keys)
+        printed, message = run(files, config)
+        assert (message, wanted in printed) == (None, True), printed
+        assert ("images without objects: 3 (" in printed) == ("empty_share" not in keys)
+    config.dataset.repeat_threshold = 2
+    printed, message = run(files, config)
+    assert "epochs that cannot be made: 1" in str(message)
+    assert "repeat_threshold must be a share above 0 and up to 1, such as 0.001, not 2" in printed
+
+
+@pytest.mark.parametrize("name", ["train", "val", "train_augment", "val_augment"])
+def test_parts_that_are_null_are_answered(name: str, composed: DictConfig, tmp_path: Path) -> None:
+    config = composed.copy()
+    config.dataset[name] = None
+    OmegaConf.set_struct(config, False)
+    config.update({"to": "coco", "output": str(tmp_path / "out"), "draws": 1, "seed": 0, "page": None})
+    for work, images in ((check, 1), (stats, 1), (show_data, 1), (print_summary, 1), (convert, "copy")):
+        config.images = images
+        with pytest.raises(ValueError, match=rf"^dataset\.{name}=null: "):
+            work(config, [], tmp_path, Console(file=io.StringIO()))
+
+
 def test_the_parts_of_one_file_are_checked_together(files: Files, composed: DictConfig) -> None:
     truncate(files.image("train3.png"))
     files.object(7).update(bbox="none")
@@ -461,3 +499,34 @@ def test_near_images_are_found_among_many_and_flat_ones_are_not() -> None:
     pictures = [picture(image) for image in pixels]
     assert list(repeats(pictures)) == [(7, 61)]
     assert near_pairs(pictures) == [(7, 60), (60, 61)]
+
+
+@pytest.mark.parametrize("bits", [0, 3, 6, 7])
+def test_near_hashes_are_those_of_all_pairs(bits: int) -> None:
+    generator = np.random.default_rng(bits)
+    keys = generator.integers(0, 2**64, 40, dtype=np.uint64)
+    flips = [(generator.permutation(64) < generator.integers(0, 9)) for _ in range(600)]
+    noise = np.packbits(np.stack(flips), axis=1).view(np.uint64)[:, 0]
+    keys = np.concatenate([keys, keys[generator.integers(0, 40, 600)] ^ noise])[generator.permutation(640)]
+    wanted = np.argwhere(np.triu(np.bitwise_count(keys[:, None] ^ keys[None]) <= bits, 1))
+    assert len(wanted) > 3
+    assert np.array_equal(near_hashes(keys, bits), wanted)
+
+
+def test_few_pairs_of_many_hashes_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = np.random.default_rng(0).integers(0, 2**64, 20_000, dtype=np.uint64)
+    compared = 0
+
+    def counted(values: np.ndarray) -> np.ndarray:
+        nonlocal compared
+        compared += values.size
+        return count(values)
+
+    count = np.bitwise_count
+    monkeypatch.setattr(np, "bitwise_count", counted)
+    assert len(near_hashes(keys, 6)) == 0
+    assert compared < 20_000**2 / 2 / 1000
+
+
+def test_no_hash_is_near_another_in_a_set_of_none_or_one() -> None:
+    assert near_hashes(np.zeros(0, np.uint64), 6).shape == near_hashes(np.zeros(1, np.uint64), 6).shape == (0, 2)

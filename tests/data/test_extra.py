@@ -230,8 +230,14 @@ def test_checkpoints_build_transforms_and_nothing_else_of_the_package() -> None:
     ):
         with pytest.raises(ValueError, match=r"x\.ckpt"):
             check_targets(within("dataset", f"albumentations.{name}"), "x.ckpt")
+
+
+def test_trust_in_albumentations_is_accepted_and_opens_nothing() -> None:
+    assert trust_packages(["albumentations"]) == ["albumentations"]
+    with pytest.raises(ValueError, match=r"x\.ckpt"):
+        check_targets({"dataset": {"extra": [{"_target_": "albumentations.Lambda"}]}}, "x.ckpt")
     with pytest.raises(ValueError, match="packages of your own"):
-        trust_packages(["albumentations"])
+        trust_packages(["albumentations.core"])
 
 
 @pytest.mark.parametrize(

@@ -104,9 +104,11 @@ def test_the_page_needs_no_other_file(tmp_path: Path) -> None:
     assert len(links) == 3 + 3
     assert all(link.startswith("data:image/") for link in links)
     OmegaConf.update(config, "page", None)
+    OmegaConf.update(config, "dataset.repeat_threshold", 1.0)
     page.unlink()
     stats(config, [], tmp_path, Console(file=out, width=80))
     assert not page.exists()
+    assert "train: An epoch has 2 images; 1 images are repeated, up to 1.4 times" in out.getvalue()
 
 
 def test_sheets_show_images_and_what_training_makes_of_them(tmp_path: Path) -> None:

@@ -32,6 +32,10 @@ def test_class_names_are_no_markup(tmp_path: Path) -> None:
     done = run_script("data", "dataset=custom", *lists, "dataset.train.images=.", name, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert all(name in done.stdout for name in (*names, "set [bold]:"))
+    done = run_script(
+        "data", "dataset=custom", *lists, "dataset.train.images=.", "dataset.empty_share=0.5", cwd=tmp_path
+    )
+    assert "An epoch has 1 images; 0 of 0 images without objects are drawn" in done.stdout
 
 
 def test_models_have_no_place_here(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from detector.data.check.near import near_hashes
 from detector.data.faults import FAULTS
 
 ROWS, COLUMNS = 32, 36
@@ -27,8 +28,8 @@ NEAR = 6.0
 FLAT = 4.0
 """A thumbnail of a smaller standard deviation shows nothing by which images could be told apart."""
 
-CHUNK = 1 << 22
-"""Pairs of hashes that are compared at a time."""
+CHUNK = 1 << 13
+"""Pairs of thumbnails that are compared at a time."""
 
 Thumbnail = NDArray[np.uint8]
 
@@ -120,15 +121,17 @@ def near_pairs(pictures: Sequence[Picture]) -> list[tuple[int, int]]:
         return []
     small = np.stack([item.thumbnail for item in pictures])
     telling = np.flatnonzero(small.reshape(len(small), -1).std(1) >= FLAT)
-    keys = hashes(small[telling])
-    step = max(CHUNK // max(len(keys), 1), 1)
-    pairs: list[tuple[int, int]] = []
-    for begin in range(0, len(keys), step):
-        some = keys[begin : begin + step]
-        near = np.bitwise_count(some[:, None] ^ keys[None, begin:]) <= BITS
-        a, b = np.nonzero(np.triu(near, 1))
-        pairs += _alike(small, pictures, zip(telling[begin + a].tolist(), telling[begin + b].tolist(), strict=True))
-    return pairs
+    pairs = telling[near_hashes(hashes(small[telling]), BITS)]
+    numbers: dict[bytes, int] = {}
+    digests = np.array([numbers.setdefault(item.digest, len(numbers)) for item in pictures])
+    pairs = pairs[digests[pairs[:, 0]] != digests[pairs[:, 1]]]
+    found: list[tuple[int, int]] = []
+    for begin in range(0, len(pairs), CHUNK):
+        a, b = pairs[begin : begin + CHUNK].T
+        difference = small[a].astype(np.float32) - small[b]
+        alike = (difference**2).mean((1, 2)) <= NEAR**2
+        found += zip(a[alike].tolist(), b[alike].tolist(), strict=True)
+    return found
 
 
 def similar_groups(pictures: Sequence[Picture]) -> NDArray[np.int64]:
@@ -143,12 +146,3 @@ def similar_groups(pictures: Sequence[Picture]) -> NDArray[np.int64]:
     for a, b in [*repeats(pictures), *near_pairs(pictures)]:
         group[root(b)] = root(a)
     return np.array([root(number) for number in range(len(group))], np.int64)
-
-
-def _alike(
-    small: NDArray[np.uint8], pictures: Sequence[Picture], pairs: Iterable[tuple[int, int]]
-) -> Iterator[tuple[int, int]]:
-    for a, b in pairs:
-        difference = small[a].astype(np.float32) - small[b]
-        if pictures[a].digest != pictures[b].digest and float((difference**2).mean()) <= NEAR**2:
-            yield a, b
