@@ -1,4 +1,7 @@
-"""Count, check, describe, show and convert a dataset: python scripts/data.py [ACTION] dataset=... [key=value ...]."""
+"""Count, check, describe, show and convert a dataset, or suggest settings for it.
+
+python scripts/data.py [ACTION] dataset=... [key=value ...]
+"""
 
 from detector.config.command_line import Action, run
 
@@ -7,6 +10,7 @@ ACTIONS = {
     "stats": Action("data_stats", "detector.config.stats.stats"),
     "show": Action("data_show", "detector.config.show_data.show_data"),
     "convert": Action("data_convert", "detector.config.convert.convert"),
+    "suggest": Action("data_suggest", "detector.config.suggest.suggest_settings"),
 }
 
 if __name__ == "__main__":

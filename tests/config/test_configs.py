@@ -32,7 +32,7 @@ def test_every_folder_is_a_known_group() -> None:
     }
     assert {p.stem for p in CONFIGS.glob("*.yaml")} == {
         *("train", "evaluate", "predict", "data", "proposals", "ablate", "alignment"),
-        *("data_check", "data_convert", "data_show", "data_stats"),
+        *("data_check", "data_convert", "data_show", "data_stats", "data_suggest"),
     }
 
 

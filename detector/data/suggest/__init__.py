@@ -1,0 +1,1 @@
+"""Settings that follow from the sizes, shapes and numbers of a training set's objects."""
