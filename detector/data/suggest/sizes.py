@@ -82,7 +82,7 @@ def choose_size(numbers: Numbers, stride: int, step: int) -> tuple[InputSize, st
     weights = class_weights(numbers)
     longest, shortest = np.maximum(numbers.widths, numbers.heights), np.minimum(numbers.widths, numbers.heights)
     aspect = float(np.quantile(longest / shortest, 0.95))
-    stored = weighted_quantiles(shortest[numbers.image_of], weights, (0.5,))[0]
+    stored = float(np.median(shortest))
     small, median = SMALL_CELLS * stride, MEDIAN_CELLS * stride
 
     def size_of(short: int) -> InputSize:
