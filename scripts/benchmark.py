@@ -3,7 +3,8 @@
 `python scripts/benchmark.py ops` times the RoI operators, `step` a training step and an inference pass of whole
 detectors, `train` a training of Mask R-CNN. Others measure time and memory: `match` of matching anchors with objects,
 `data` of reading and augmenting images, `masks` of encoding and cropping masks, `selection` of keeping the best of many
-boxes; with `--against COMMIT` also those of that commit, in a git worktree of it.
+boxes; with `--against COMMIT` also those of that commit, in a git worktree of it. `annotations` loads a million objects
+beside pycocotools.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def torchvision_pool(workload: benchmark.Workload, boxes: list[Tensor]) -> bench
 def main() -> int:
     """Parse the command line and print the table; returns 1 after a message if an argument is invalid."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["ops", "step", "train", *WORKLOADS], help="what to time")
+    parser.add_argument("what", choices=["ops", "step", "train", "annotations", *WORKLOADS], help="what to time")
     parser.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
     rounds_help = "timed calls of each function (9), turns of training (5), or processes of each workload (3)"
     parser.add_argument("--rounds", type=int, help=rounds_help)
@@ -47,6 +48,7 @@ def main() -> int:
     parser.add_argument("--against", metavar="COMMIT", help=f"commit to compare with; for {', '.join(WORKLOADS)}")
     both = ["float32", "bfloat16"]
     parser.add_argument("--dtypes", nargs="+", choices=both, default=both, help="for step and train (both)")
+    parser.add_argument("--objects", type=int, default=1_000_000, help="for annotations (1000000)")
     train = parser.add_argument_group("train")
     train.add_argument("--size", type=int, nargs=2, default=(800, 1333), help="of the images (800 1333)")
     train.add_argument("--images", type=int, default=2, help="in a batch (2)")
@@ -58,15 +60,15 @@ def main() -> int:
     import torch
 
     from detector.config.cli import keep_memory
-    from detector.training import against, beside_torchvision
+    from detector.training import against, beside_pycocotools, beside_torchvision
     from detector.training import benchmark as steps
     from ops import benchmark
 
     usual = {"ops": 9, "step": 9, "train": 5}.get(arguments.what, 3)
     rounds = usual if arguments.rounds is None else arguments.rounds
-    counts = (rounds, arguments.threads or 1, arguments.images, arguments.rois, arguments.steps)
+    counts = (rounds, arguments.threads or 1, arguments.images, arguments.rois, arguments.steps, arguments.objects)
     if min(counts) < 1 or min(arguments.size) < 32:
-        print("error: --rounds and --threads must be at least 1; of --size, at least 32", file=sys.stderr)
+        print("error: --rounds, --threads and other counts must be at least 1; of --size, at least 32", file=sys.stderr)
         return 1
     cuda = torch.cuda.is_available()
     if arguments.device not in (None, "cpu", "cuda") or (arguments.device == "cuda" and not cuda):
@@ -79,7 +81,7 @@ def main() -> int:
     if arguments.against is not None and arguments.what not in WORKLOADS:
         print(f"error: --against is for {', '.join(WORKLOADS)}, not for {arguments.what}", file=sys.stderr)
         return 1
-    if arguments.what in (*WORKLOADS, "train"):
+    if arguments.what in (*WORKLOADS, "train", "annotations"):
         try:
             if arguments.what == "train":
                 training = beside_torchvision.Training(
@@ -91,6 +93,9 @@ def main() -> int:
                     steps=arguments.steps,
                 )
                 beside_torchvision.run(training, device, dtypes)
+            elif arguments.what == "annotations":
+                print(f"{benchmark.describe(torch.device('cpu'))}; medians over {rounds} processes\n")
+                beside_pycocotools.run(arguments.objects, rounds)
             else:
                 print(f"{benchmark.describe(device)}; medians over {rounds} processes\n")
                 against.report(arguments.what, arguments.against, device, rounds)

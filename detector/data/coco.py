@@ -30,7 +30,7 @@ from detector.data.coco_entries import (
 from detector.data.doubts import measured_areas, say_doubts, without_impossible
 from detector.data.faults import Effect, collecting, note, sound
 from detector.data.image import ImageReader
-from detector.data.json_stream import stream_lists
+from detector.data.json_stream import stream_lists, uncollected
 from detector.data.packed import Ids, Integers, Strings, starts_of
 from detector.types import DetectionDataset
 
@@ -112,8 +112,8 @@ def read_coco(
     ):
         if value not in choices:
             raise ValueError(f"{key} must be {' or '.join(choices)}, not {value!r}")
-    images, classes, columns = _read(path)
-    table = _table(path, images, classes, columns, crowds)
+    with uncollected():
+        table = _table(path, *_read(path), crowds)
     if areas == "stated":
         _refuse_negative(table)
     say_doubts(table, crowds_kept=crowds == "regions", stated=areas == "stated")

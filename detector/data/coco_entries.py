@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from detector.data.faults import Effect, note, refusing
+from detector.data.json_values import Values
 from detector.data.packed import Integers
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ def read_categories(entries: Sequence[Any], path: Path) -> list[Record]:
 
 def without_parents(categories: list[Record], label: Integers, path: Path) -> tuple[list[Record], Integers]:
     """Leave out categories that are only the parent of others, as Roboflow writes one with id 0."""
-    used = set(np.unique(label).tolist())
+    used = set(np.flatnonzero(np.bincount(label)).tolist())
     parents = {c.get("supercategory") for c in categories if c.get("supercategory") != c["name"]}
     kept = [
         place
@@ -75,34 +76,39 @@ def read_images(entries: Sequence[Any], path: Path) -> list[Record]:
     """Check the entries of the images."""
     records: dict[Any, Record] = {}
     for position, image in enumerate(entries):
-        with refusing("image entries that cannot be read"):
-            where = f"{path}: images[{position}]"
-            if (
-                not isinstance(image, dict)
-                or not _is_id(image.get("id"))
-                or not isinstance(image.get("file_name"), str)
-            ):
-                raise ValueError(f"{where} needs an `id` and a `file_name`, not {str(image)[:120]}")
-            for side in ("width", "height"):
-                if not isinstance(image.get(side), int) or image[side] <= 0:
-                    raise ValueError(
-                        f"{where} ({image['file_name']}): `{side}` must be a positive int, not {image.get(side)!r}"
-                    )
-            if image["width"] * image["height"] > LARGEST:
-                raise ValueError(
-                    f"{where} ({image['file_name']}): {image['width']}x{image['height']} pixels are more than "
-                    f"run-length codes can count ({LARGEST}); cut the image into tiles"
-                )
-            if image["id"] in records:
-                raise ValueError(f"{where} ({image['file_name']}): the id {image['id']!r} is taken by another image")
+        fault = _image_fault(image)
+        if fault is None and image["id"] in records:
+            fault = f"({image['file_name']}): the id {image['id']!r} is taken by another image"
+        if fault is None:
             records[image["id"]] = image
+        else:
+            with refusing("image entries that cannot be read"):
+                raise ValueError(f"{path}: images[{position}] {fault}")
     return list(records.values())
+
+
+def _image_fault(image: Any) -> str | None:
+    """Say what is wrong with the entry of an image."""
+    if not isinstance(image, dict) or not _is_id(image.get("id")) or not isinstance(image.get("file_name"), str):
+        return f"needs an `id` and a `file_name`, not {str(image)[:120]}"
+    for side in ("width", "height"):
+        if not isinstance(image.get(side), int) or image[side] <= 0:
+            return f"({image['file_name']}): `{side}` must be a positive int, not {image.get(side)!r}"
+    if image["width"] * image["height"] > LARGEST:
+        return (
+            f"({image['file_name']}): {image['width']}x{image['height']} pixels are more than run-length codes can "
+            f"count ({LARGEST}); cut the image into tiles"
+        )
+    return None
 
 
 def resolve_ids(
     values: Sequence[Any], ids: Sequence[Hashable], name: Callable[[int], str], key: str, of: str
 ) -> Integers:
     """Look up which of `ids` each value is; a number may be written as a text, where that leaves no doubt."""
+    quick = _find_ints(values, ids)
+    if quick is not None:
+        return quick
     places = {value: place for place, value in enumerate(ids)}
     found = [places.get(v) if isinstance(v, Hashable) else None for v in values]
     missing = [i for i, place in enumerate(found) if place is None]
@@ -130,6 +136,18 @@ def resolve_ids(
             way = "the annotation or add the image" if key == "image_id" else "it, add the category or correct it"
             raise ValueError(f"{name(i)} {verb} {values[i]!r}, which is not among the {shown}; remove {way}")
     return np.array(found, np.int64)
+
+
+def _find_ints(values: Sequence[Any], ids: Sequence[Hashable]) -> Integers | None:
+    """Look up which of `ids` each value is; None unless all are ints and each is one of them."""
+    known = Values()
+    known.extend(ids)
+    wanted, known_ints = values.ints() if isinstance(values, Values) else None, known.ints()
+    if wanted is None or known_ints is None or not len(known):
+        return None
+    order = np.argsort(known_ints)
+    found = order[np.searchsorted(known_ints, wanted, sorter=order).clip(max=len(known) - 1)]
+    return found if bool((known_ints[found] == wanted).all()) else None
 
 
 def join_entries(image: Integers, entries: list[Record], path: Path) -> tuple[Integers, list[Record]]:

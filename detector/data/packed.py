@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+T = TypeVar("T", bound=np.generic)
 Integers = NDArray[np.int64]
+
+BLOCK = 1 << 16
+"""Rows that are selected at a time: the places of their items take as much memory as the items."""
 
 
 def starts_of(lengths: Sequence[int] | Integers) -> Integers:
@@ -32,6 +37,27 @@ def rows(starts: Integers, keep: Integers) -> tuple[Integers, Integers]:
     lengths = starts[keep + 1] - starts[keep]
     new = starts_of(lengths)
     return np.arange(new[-1]) + np.repeat(starts[keep] - new[:-1], lengths), new
+
+
+def take(items: NDArray[T], starts: Integers, keep: Integers) -> tuple[NDArray[T], Integers]:
+    """Select packed rows, and copy their items.
+
+    Args:
+        items: of N rows.
+        starts: where each begins, [N + 1].
+        keep: indices of K rows.
+
+    Returns:
+        the items of the selected rows, and where each row begins, [K + 1]; what was given, if these are all rows.
+    """
+    if len(keep) == len(starts) - 1 and bool((keep == np.arange(len(keep))).all()):
+        return items, starts
+    new = starts_of(starts[keep + 1] - starts[keep])
+    chosen = np.empty(new[-1], items.dtype)
+    for begin in range(0, len(keep), BLOCK):
+        some = keep[begin : begin + BLOCK]
+        chosen[new[begin] : new[begin + len(some)]] = items[rows(starts, some)[0]]
+    return chosen, new
 
 
 @dataclass(frozen=True)
@@ -60,8 +86,7 @@ class Strings:
 
     def select(self, keep: Integers) -> Strings:
         """Select texts by their indices."""
-        items, starts = rows(self.starts, keep)
-        return Strings(self.data[items], starts)
+        return Strings(*take(self.data, self.starts, keep))
 
     @staticmethod
     def join(parts: Sequence[Strings]) -> Strings:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
-from detector.data.packed import Integers, Strings, rows, starts_of
+from detector.data.packed import BLOCK, Integers, Strings, starts_of, take
 from detector.run_lengths import filled_pixels, from_segmentation
 from detector.types import Size
 
@@ -62,24 +62,44 @@ class Segmentations:
 
     def select(self, keep: Integers) -> Segmentations:
         """Select objects by their indices."""
-        polygons, parts = rows(self.parts, keep)
-        items, starts = rows(self.polygons, polygons)
-        return Segmentations(self.coordinates[items], starts, parts, self.codes.select(keep))
+        coordinates, _ = take(self.coordinates, self.polygons[self.parts], keep)
+        lengths, parts = take(np.diff(self.polygons), self.parts, keep)
+        return Segmentations(coordinates, starts_of(lengths), parts, self.codes.select(keep))
 
     def without(self, objects: NDArray[np.bool_]) -> Segmentations:
         """Remove the segmentations of some of the objects, bool [M]."""
-        polygons, _ = rows(self.parts, np.flatnonzero(~objects))
-        items, starts = rows(self.polygons, polygons)
-        codes, _ = rows(self.codes.starts, np.flatnonzero(~objects))
+        left = self.select(np.flatnonzero(~objects))
         return Segmentations(
-            self.coordinates[items],
-            starts,
+            left.coordinates,
+            left.polygons,
             starts_of(np.where(objects, 0, np.diff(self.parts))),
-            Strings(self.codes.data[codes], starts_of(np.where(objects, 0, np.diff(self.codes.starts)))),
+            Strings(left.codes.data, starts_of(np.where(objects, 0, np.diff(self.codes.starts)))),
         )
+
+    def blocks(self) -> Iterator[tuple[int, Segmentations]]:
+        """Yield the number of the first object and the segmentations of each `BLOCK` objects, without a copy.
+
+        What is computed for a block at a time needs no further arrays of the size of all coordinates.
+        """
+        for begin in range(0, len(self), BLOCK):
+            parts = self.parts[begin : begin + BLOCK + 1]
+            polygons = self.polygons[parts[0] : parts[-1] + 1]
+            codes = self.codes.starts[begin : begin + BLOCK + 1]
+            yield (
+                begin,
+                Segmentations(
+                    self.coordinates[polygons[0] : polygons[-1]],
+                    polygons - polygons[0],
+                    parts - parts[0],
+                    Strings(self.codes.data[codes[0] : codes[-1]], codes - codes[0]),
+                ),
+            )
 
     def polygon_areas(self) -> Floats:
         """Return the area in px² within each polygon, [Q]."""
+        return np.concatenate([np.zeros(0), *(block._polygon_areas() for _, block in self.blocks())])
+
+    def _polygon_areas(self) -> Floats:
         if len(self.polygons) < 2:
             return np.zeros(0)
         x, y = self.coordinates[0::2], self.coordinates[1::2]
@@ -97,12 +117,23 @@ class Segmentations:
         """
         owner = np.repeat(np.arange(len(self)), np.diff(self.parts))
         areas = np.bincount(owner, self.polygon_areas(), minlength=len(self))
-        coded = np.flatnonzero(np.diff(self.codes.starts) > 0)
+        coded = self.coded
+        areas[coded] = self.code_areas(sizes, name)
+        return np.where(self.known, areas, np.nan)
+
+    @property
+    def coded(self) -> Integers:
+        """The objects that have a run-length code, by index."""
+        return np.flatnonzero(np.diff(self.codes.starts) > 0)
+
+    def code_areas(self, sizes: Integers, name: Callable[[int], str]) -> Integers:
+        """Count the pixels of each run-length code, in the order of `coded`; arguments as of `areas`."""
+        coded, areas = self.coded, [np.zeros(0, np.int64)]
         for begin in range(0, len(coded), CODES):
             some = coded[begin : begin + CODES]
             texts = [self.codes[i] for i in some.tolist()]
-            areas[some] = filled_pixels(texts, sizes[some], partial(_name, name, some))
-        return np.where(self.known, areas, np.nan)
+            areas.append(filled_pixels(texts, sizes[some], partial(_name, name, some)))
+        return np.concatenate(areas)
 
     def polygon_bounds(self) -> Floats:
         """Return x1, y1, x2, y2 of each polygon, [Q, 4]."""
@@ -113,7 +144,7 @@ class Segmentations:
         return np.concatenate((np.minimum.reduceat(points, first), np.maximum.reduceat(points, first)), 1)
 
 
-def _name(name: Callable[[int], str], which: Integers, index: int) -> str:
+def _name(name: Callable[[int], str], which: Integers | Sequence[int], index: int) -> str:
     return name(int(which[index]))
 
 
@@ -151,7 +182,17 @@ def usable(shapes: Segmentations, sizes: Integers, name: Callable[[int], str]) -
         ValueError: a code is broken, or a polygon reaches farther out than `MARGIN` sides of the image, all along which
             its outline would be followed.
     """
-    found = (np.diff(shapes.codes.starts) > 0) & (shapes.areas(sizes, name) > 0)
+    found = np.zeros(len(shapes), bool)
+    found[shapes.coded] = shapes.code_areas(sizes, name) > 0
+    for begin, block in shapes.blocks():
+        own = slice(begin, begin + len(block))
+        found[own] |= _polygons_usable(block, sizes[own], partial(_name, name, range(begin, begin + len(block))))
+    return found
+
+
+def _polygons_usable(shapes: Segmentations, sizes: Integers, name: Callable[[int], str]) -> NDArray[np.bool_]:
+    """Find the objects that have a polygon with a pixel within the image; arguments as of `usable`."""
+    found = np.zeros(len(shapes), bool)
     if len(shapes.polygons) < 2:
         return found
     bounds = shapes.polygon_bounds()

@@ -56,9 +56,9 @@ def measure(call: Callable[[], object], device: torch.device) -> Measurement:
             torch.cuda.synchronize(device)
         return time.perf_counter() - began
 
-    before = _restart_peak(device)
+    before = restart_peak(device)
     times = [seconds()]
-    peak = _peak(device) - before
+    peak = peak_memory(device) - before
     if times[0] < BUDGET:
         times = [seconds()]
         while sum(times) < BUDGET and len(times) < MOST_CALLS:
@@ -66,7 +66,7 @@ def measure(call: Callable[[], object], device: torch.device) -> Measurement:
     return Measurement(statistics.median(times), peak / 2**20)
 
 
-def _restart_peak(device: torch.device) -> int:
+def restart_peak(device: torch.device) -> int:
     """Forget the peak of memory, and return the bytes in use."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -80,7 +80,8 @@ def _restart_peak(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _peak(device: torch.device) -> int:
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes in use since `restart_peak`; where that cannot be restarted, of the process's life."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return _status("VmHWM") if STATUS.is_file() else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,6 +1,7 @@
 """Long lists of JSON files, read piece by piece."""
 
 import json
+import math
 import random
 
 import pytest
@@ -73,3 +74,56 @@ def test_other_bytes_are_refused(tmp_path):
     path.write_bytes(b'{"a": ["\xff"]}')
     with pytest.raises(ValueError, match=r"^not JSON \(.*codec"):
         lists(path)
+
+
+ITEMS = [
+    "1e400",
+    "NaN",
+    "-Infinity",
+    '"\\ud800"',
+    "-0",
+    "-0.0",
+    "18446744073709551616",
+    "5e-324",
+    '{"x": 1, "x": 2}',
+    '"\\u00e9"',
+]
+
+
+@pytest.mark.parametrize("value", ITEMS)
+@pytest.mark.parametrize("chunk", [300, 1 << 22])
+def test_values_are_those_of_the_standard_library(tmp_path, monkeypatch, value, chunk):
+    monkeypatch.setattr(json_stream, "CHUNK", chunk)
+    items = [
+        f'{{"id": {i}, "x": {value if i % 7 == 5 else i / 3}, "parts": [{{"id": 1}}, {{"id": 2}}]}}' for i in range(60)
+    ]
+    path = tmp_path / "data.json"
+    path.write_text(f'{{"a": [{", ".join(items)}], "b": [{{"id": 1}}, {{"id": 2}}]}}')
+    expected = json.loads(path.read_text())
+    assert repr(lists(path)) == repr(expected)  # NaN differs from itself, -0.0 does not from 0
+
+
+def test_most_objects_are_decoded_together(tmp_path, monkeypatch):
+    path = tmp_path / "data.json"
+    draw = random.Random(0)
+    data = [
+        {"id": i, "x": [draw.uniform(-1e3, 1e3), draw.random() * 10.0 ** draw.randint(-300, 300)]} for i in range(999)
+    ]
+    path.write_text(json.dumps({"a": data}))
+    single = []
+    standard = json_stream._Source.value
+    monkeypatch.setattr(json_stream._Source, "value", lambda source: single.append(1) or standard(source))
+    assert lists(path) == {"a": data}
+    assert len(single) < 5
+    assert all(math.isfinite(x) for entry in data for x in entry["x"])
+
+
+@pytest.mark.parametrize("broken", ["01", "1.", "tru", '"\t"', '"\\x"', "[1 2]", "{1: 2}", "--1"])
+def test_broken_values_among_many_are_refused_with_their_place(tmp_path, broken):
+    text = '{"a": [' + ", ".join(f'{{"id": {broken if i == 40 else i}}}' for i in range(60)) + "]}"
+    path = tmp_path / "data.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"^not JSON \(.* at character (\d+)\)$") as error:
+        lists(path)
+    begin = text.index(f'{{"id": {broken}}}')
+    assert begin <= int(str(error.value).split()[-1][:-1]) <= begin + 6 + len(broken) + 2
