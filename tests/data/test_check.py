@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
@@ -373,6 +374,36 @@ def test_images_without_objects_are_told_of_training_alone(files: Files, compose
     assert message is None
     assert "images without objects: 1 (" in printed
     assert "train.json: empty.png (dataset.train.keep_empty=true trains on it)" in printed
+
+
+def test_values_outside_of_the_range_are_counted(files: Files, composed: DictConfig) -> None:
+    for content in (files.train, files.val):
+        for image in content["images"]:
+            path = files.image(image["file_name"])
+            grey = np.array(Image.open(path).convert("L")).astype(np.uint16) * 16  # up to 4080
+            image["file_name"] = path.with_suffix(".tif").name
+            tifffile.imwrite(path.with_suffix(".tif"), grey)
+    for name, count in (("train3", 2), ("train5", 7), ("train6", 0)):
+        pixels = tifffile.imread(files.image(f"{name}.tif"))
+        pixels.flat[:count] = 4096 + count
+        pixels.flat[-1] = 4095
+        tifffile.imwrite(files.image(f"{name}.tif"), pixels)
+    files.write()
+    config = composed.copy()
+    config.dataset.range = [0, 4095]
+    config.dataset.channels = 1
+    printed, message = run(files, config)
+    assert message is None
+    lines = printed.splitlines()
+    head = lines.index(
+        "images with values outside of dataset.range, which are not clipped: 2 (learnt and measured as it is)"
+    )
+    for line, name, count in zip(lines[head + 1 :], ("train5", "train3"), (7, 2), strict=False):
+        assert line.startswith(f"  {name}.tif: {count} values; the image has ")
+        assert line.endswith(f" to {4096 + count}, dataset.range is [0, 4095]")
+    assert len(lines) == head + 3
+    config.dataset.range = ["1%", "99%"]
+    assert run(files, config) == ("nothing is wrong\n", None)
 
 
 def test_an_epoch_is_described_as_training_makes_it(files: Files, composed: DictConfig) -> None:
