@@ -111,7 +111,8 @@ def _outside(split: Split, found: Sequence[object]) -> Iterator[Fault]:
     """Tell of images with values outside of a fixed range, those with the most first."""
     counted = [(i, item.beyond) for i, item in enumerate(found) if isinstance(item, Picture) and item.beyond]
     for i, (number, low, high) in sorted(counted, key=lambda entry: -entry[1].number):
-        where = f"{split.table.files[i]}: {number} values; the image has {low:g} to {high:g}, dataset.range is {split.range}"
+        reach = f"the image has {low:g} to {high:g}, dataset.range is {split.range}"
+        where = f"{split.table.files[i]}: {number} values; {reach}"
         yield Fault("images with values outside of dataset.range, which are not clipped", Effect.LEARNT, where)
 
 
