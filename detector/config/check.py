@@ -109,10 +109,12 @@ def _empty(dataset: DetectionDataset, split: str) -> list[Fault]:
     table = Split.of(dataset).table
     empty = np.flatnonzero(table.counts(~table.crowd) == 0).tolist()
     if len(empty) == len(table):
-        where = f"{table.source}: holds no image with an object to train on"
-        return [Fault("splits without objects", Effect.REFUSED, where)]
+        nothing = f"{table.source}: holds no image with an object to train on"
+        return [Fault("splits without objects", Effect.REFUSED, nothing)]
     way = f"dataset.{split}.keep_empty=true trains on it"
-    return [Fault("images without objects", Effect.IGNORED, f"{table.source}: {table.files[i]} ({way})") for i in empty]
+    sources = [table.source if table.sources is None else table.sources[i] for i in empty]
+    where = [f"{source}: {table.files[i]} ({way})" for source, i in zip(sources, empty, strict=True)]
+    return [Fault("images without objects", Effect.IGNORED, place) for place in where]
 
 
 def _epoch(config: DictConfig, datasets: Mapping[str, DetectionDataset], console: Console) -> list[Fault]:

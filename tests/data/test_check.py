@@ -376,6 +376,29 @@ def test_images_without_objects_are_told_of_training_alone(files: Files, compose
     assert "train.json: empty.png (dataset.train.keep_empty=true trains on it)" in printed
 
 
+def test_objects_of_joined_files_are_named_by_their_own_file(files: Files, composed: DictConfig) -> None:
+    halves = [{**files.train, "images": files.train["images"][k::2]} for k in (0, 1)]
+    for k, half in enumerate(halves):
+        here = {image["id"] for image in half["images"]}
+        objects = [a for a in files.train["annotations"] if a["image_id"] in here]
+        (files.folder / f"part{k}.json").write_text(json.dumps({**half, "annotations": objects}))
+    files.object(3).update(bbox=[-9, 5, 37, 30])  # train2.png
+    files.train["annotations"].append({**files.object(4), "id": 99})
+    objects = [a for a in files.train["annotations"] if a["image_id"] % 2 == 0]
+    (files.folder / "part1.json").write_text(json.dumps({**halves[1], "annotations": objects}))
+    config = composed.copy()
+    for name in ("train", "val"):
+        config.dataset[name].images = str(files.folder)
+    config.dataset.val.annotations = str(files.folder / "val.json")
+    config.dataset.train.annotations = [str(files.folder / f"part{k}.json") for k in (0, 1)]
+    out = io.StringIO()
+    check(config, [], files.folder, Console(file=out, width=400))
+    image = f"{files.folder}/train2.png"
+    assert f"part1.json: annotation 3 of {image}, cat [-9.0, 5.0, 37.0, 30.0]" in out.getvalue()
+    assert f"part1.json: annotation 99 of {image}, dog " in out.getvalue()
+    assert f" is annotation 4 of {image} again" in out.getvalue()
+
+
 def test_values_outside_of_the_range_are_counted(files: Files, composed: DictConfig) -> None:
     for content in (files.train, files.val):
         for image in content["images"]:
