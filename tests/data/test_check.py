@@ -354,6 +354,49 @@ def test_all_faults_are_told_at_once_and_can_be_cleaned(files: Files, composed: 
     assert run(again, composed)[1] is None
 
 
+def test_cleaned_files_keep_what_else_the_files_say(files: Files, composed: DictConfig) -> None:
+    files.train |= {"info": {"year": 2026}, "licenses": [{"id": 1, "name": "CC0"}]}
+    for image in files.train["images"]:
+        image |= {"license": 1, "camera": f"c{image['id']}"}
+    for annotation in files.train["annotations"]:
+        annotation |= {"attributes": {"occluded": annotation["id"] % 2 == 0}, "track": annotation["id"] * 10}
+        annotation["id"] = 1 + annotation["id"] // 2  # repeated, so that they are numbered anew
+    files.train["annotations"][2].update(bbox="none")
+    files.train["annotations"][4].update(area=-5)
+    files.train["images"][9]["height"] = 0
+    files.train["categories"][0]["supercategory"] = "animal"
+    files.write()
+    assert run(files, composed, fix=str(files.folder / "clean.json"))[1] is not None
+    written = json.loads((files.folder / "clean_train.json").read_text())
+    assert {key: written[key] for key in ("info", "licenses")} == {
+        key: files.train[key] for key in ("info", "licenses")
+    }
+    assert written["images"] == files.train["images"][:9]
+    assert [a["track"] for a in written["annotations"]] == [10 * i for i in range(1, 19) if i != 3]
+    assert all(a["attributes"] == {"occluded": a["track"] % 20 == 0} for a in written["annotations"])
+    assert "area" not in written["annotations"][3]
+    assert written["categories"][0]["supercategory"] == "animal"
+
+
+def test_cleaned_joined_files_keep_what_else_each_says(files: Files, composed: DictConfig) -> None:
+    files.train["images"][0]["camera"] = "one"
+    files.val["images"][0]["camera"] = "two"  # the ids of both begin with 1
+    files.val["annotations"][0]["track"] = 7
+    files.val["info"] = {"year": 2026}
+    files.write()
+    config = composed.copy()
+    for name in ("train", "val"):
+        config.dataset[name].images = str(files.folder)
+        config.dataset[name].annotations = [str(files.folder / f"{part}.json") for part in ("train", "val")]
+    config.fix = str(files.folder / "clean.json")
+    check(config, [], files.folder, Console(file=io.StringIO(), width=400))
+    written = json.loads((files.folder / "clean_train.json").read_text())
+    assert written["info"] == {"year": 2026}
+    cameras = {Path(image["file_name"]).name: image["camera"] for image in written["images"] if "camera" in image}
+    assert cameras == {"train1.png": "one", "val1.png": "two"}
+    assert [a["image_id"] for a in written["annotations"] if "track" in a] == ["val:1"]
+
+
 def test_cleaned_files_are_not_overwritten(files: Files, composed: DictConfig) -> None:
     (files.folder / "clean_val.json").write_text("mine")
     _, message = run(files, composed, fix=str(files.folder / "clean.json"))
