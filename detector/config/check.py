@@ -16,7 +16,7 @@ from detector.config.build import completed, instantiate_split
 from detector.config.compose import override
 from detector.config.splits import epoch_summary
 from detector.data.annotations import AnnotatedDataset
-from detector.data.check.clean import cleaned
+from detector.data.check.clean import cleaned, to_coco
 from detector.data.check.splits import Split, examine
 from detector.data.faults import FAULTS, Effect, Fault, collect
 from detector.types import DetectionDataset
@@ -59,7 +59,7 @@ def check(config: DictConfig, overrides: Sequence[str], folder: Path, console: C
         if name in splits:
             table = cleaned(splits[name].table, found.unusable[name])
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(table.to_coco()), encoding="utf-8")
+            path.write_text(json.dumps(to_coco(table)), encoding="utf-8")
     if written := [name for name in files if name in splits]:
         given = _given({name: files[name] for name in written}, datasets)
         console.print(Text(f"cleaned annotations: {given}"), soft_wrap=True)
@@ -109,10 +109,12 @@ def _empty(dataset: DetectionDataset, split: str) -> list[Fault]:
     table = Split.of(dataset).table
     empty = np.flatnonzero(table.counts(~table.crowd) == 0).tolist()
     if len(empty) == len(table):
-        where = f"{table.source}: holds no image with an object to train on"
-        return [Fault("splits without objects", Effect.REFUSED, where)]
+        nothing = f"{table.source}: holds no image with an object to train on"
+        return [Fault("splits without objects", Effect.REFUSED, nothing)]
     way = f"dataset.{split}.keep_empty=true trains on it"
-    return [Fault("images without objects", Effect.IGNORED, f"{table.source}: {table.files[i]} ({way})") for i in empty]
+    sources = [table.source if table.sources is None else table.sources[i] for i in empty]
+    where = [f"{source}: {table.files[i]} ({way})" for source, i in zip(sources, empty, strict=True)]
+    return [Fault("images without objects", Effect.IGNORED, place) for place in where]
 
 
 def _epoch(config: DictConfig, datasets: Mapping[str, DetectionDataset], console: Console) -> list[Fault]:

@@ -126,10 +126,12 @@ class Annotations:
         )
 
     def name(self, index: int) -> str:
-        """Name an object for messages."""
+        """Name an object for messages, one of several JSONs with its image, too."""
         if self.sources is None:
             return f"{self.source}: annotation {int(self.ids[index])}"
         image = self.image_of(index)
+        if "annotation" in self.extra:
+            return f"{self.sources[image]}: annotation {int(self.extra['annotation'][index])} of {self.files[image]}"
         if "line" in self.extra:
             return f"{self.sources[image]}:{int(self.extra['line'][index])}"
         known = self.extra.get("instance")  # counts the file's objects that are left out, too
@@ -143,9 +145,9 @@ class Annotations:
     def describe(self, index: int) -> str:
         """Name an object for messages, with its class, image and box."""
         box = [round(float(v), 2) for v in self.boxes[index]]
-        image = self.files[self.image_of(index)]
+        image = "" if "annotation" in self.extra else f" in {self.files[self.image_of(index)]}"
         name = "other" if self.labels[index] < 0 else self.classes[self.labels[index]]
-        return f"{self.name(index)}, {name} {box} in {image}"
+        return f"{self.name(index)}, {name} {box}{image}"
 
     def to_coco(self) -> dict[str, Any]:
         """Write them as COCO's `images`, `annotations` and `categories`.

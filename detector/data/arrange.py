@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -100,8 +101,8 @@ def join(tables: Sequence[Annotations]) -> Annotations:
     """Join the annotations of several files into one.
 
     Classes are the same where their names are; where their ids differ, or one id has two names, they are numbered anew.
-    So are objects, and images whose ids occur in more than one file: theirs become `FILE:ID`, by the name of the file
-    or, where files share it, by its path.
+    So are objects, whose former ids are the column `annotation` of `extra`, and images whose ids occur in more than one
+    file: theirs become `FILE:ID`, by the name of the file or, where files share it, by its path.
 
     Args:
         tables: at least one; their `files` are absolute paths, or relative to the same folder.
@@ -130,6 +131,7 @@ def join(tables: Sequence[Annotations]) -> Annotations:
     total = sum(len(table.ids) for table in tables)
     return replace(
         tables[0],
+        source=Path(_sources(tables)),  # for messages; `sources` has that of each image
         classes=names,
         category_ids=[numbers[name] for name in names],
         categories=[{"id": numbers[name], "name": name} for name in names],
@@ -146,9 +148,12 @@ def join(tables: Sequence[Annotations]) -> Annotations:
         segmentations=_join_segmentations(tables),
         sources=Strings.pack(path for table in tables for path in table.sources or [str(table.source)] * len(table)),
         extra={
-            name: np.concatenate([t.extra[name] for t in tables])
-            for name in tables[0].extra
-            if all(name in t.extra for t in tables)
+            "annotation": np.concatenate([t.ids for t in tables]),
+            **{
+                name: np.concatenate([t.extra[name] for t in tables])
+                for name in tables[0].extra
+                if all(name in t.extra for t in tables)
+            },
         },
     )
 

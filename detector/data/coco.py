@@ -155,6 +155,7 @@ def _table(path: Path, images: Sequence[Any], classes: Sequence[Any], columns: C
         difficult=columns.difficult[order],
         segmentations=None if segmentations is None else segmentations.select(order),
         categories=categories,
+        extra={"place": columns.places()[order]} if collecting() else {},  # by which `check` finds the file's own words
     )
 
 

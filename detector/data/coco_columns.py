@@ -46,6 +46,10 @@ class Columns:
     def _place(self, position: int) -> int:
         return position if self._places is None else self._places[position]
 
+    def places(self) -> Integers:
+        """Return the place of each in the list of the file, [M]."""
+        return np.arange(len(self._ids)) if self._places is None else np.array(self._places, np.int64)
+
     def add(self, batch: Sequence[Any]) -> None:
         """Add entries of the list `annotations`.
 

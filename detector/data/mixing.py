@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import Protocol
 
 import numpy as np
@@ -124,6 +125,7 @@ class CopyPaste:
         p: probability.
         max_objects: paste at most so many; None: up to all.
         max_side: paste only objects up to this side (square root of the box's area), in pixels after augmentation.
+        classes: paste only objects of these classes, by name, from images that have them; None: of all.
         rare_threshold: paste only objects of classes in less than this share of the images, from images that have them.
         min_visible: objects of which a smaller share is visible are dropped; crowds stay.
 
@@ -140,6 +142,7 @@ class CopyPaste:
         *,
         max_objects: int | None = None,
         max_side: float | None = None,
+        classes: Sequence[str] | None = None,
         rare_threshold: float | None = None,
         min_visible: float = 0.1,
     ) -> None:
@@ -149,13 +152,20 @@ class CopyPaste:
                 raise ValueError(f"copy_paste: {name} must be at least 1, not {number}")
         if rare_threshold is not None and not 0 < rare_threshold <= 1:
             raise ValueError(f"copy_paste: rare_threshold must be a share above 0 and up to 1, not {rare_threshold}")
+        if classes is not None and (isinstance(classes, str) or not classes):
+            raise ValueError(f"copy_paste: classes must be a list of names, such as [helmet], not {classes!r}")
         self.p, self.min_visible = p, min_visible
         self.max_objects, self.max_side, self.rare_threshold = max_objects, max_side, rare_threshold
+        self.classes = None if classes is None else list(classes)
         self.labels: NDArray[np.bool_] | None = None
         self.sources: NDArray[np.int64] | None = None
 
     def prepare(self, dataset: DetectionDataset) -> None:
-        """Find the images with objects of rare classes; check that objects can be moved, and that there are some."""
+        """Find the images with objects of the chosen classes; check that objects can be moved, and that there are some.
+
+        Raises:
+            ValueError: a class is unknown, or no image has an object that may be pasted.
+        """
         if self.p == 0:
             return
         first = dataset[0]
@@ -164,18 +174,22 @@ class CopyPaste:
             raise ValueError(
                 "copy_paste: given proposals do not know of pasted objects: leave dataset.mixing.copy_paste.p=0"
             )
-        if self.rare_threshold is None:
+        if self.rare_threshold is None and self.classes is None:
             return
         present = present_classes(dataset)
         frequencies = class_frequencies(present)
-        self.labels = (frequencies > 0) & (frequencies < self.rare_threshold)
+        self.labels = _among(dataset.classes, self.classes) & (frequencies > 0)
+        if self.rare_threshold is not None:
+            chosen = frequencies[self.labels]
+            self.labels &= frequencies < self.rare_threshold
+            if len(chosen) and not self.labels.any():
+                raise ValueError(
+                    f"copy_paste: no class is in less than rare_threshold={self.rare_threshold} of the images; the "
+                    f"rarest is in {chosen.min():.3g}"
+                )
         self.sources = np.flatnonzero(present[:, self.labels].any(1))
         if not len(self.sources):
-            least = frequencies[frequencies > 0].min(initial=1)
-            raise ValueError(
-                f"copy_paste: no class is in less than rare_threshold={self.rare_threshold} of the images; the rarest "
-                f"is in {least:.3g}"
-            )
+            raise ValueError(f"copy_paste: no image has an object of {self.classes or 'any class'} to paste")
 
     def __call__(self, sample: Sample, pool: Pool, generator: np.random.Generator) -> Sample:
         """Paste objects of another sample."""
@@ -209,6 +223,20 @@ class CopyPaste:
         if self.labels is not None:
             eligible = eligible & torch.from_numpy(self.labels)[target.labels]
         return np.asarray(eligible.numpy())
+
+
+def _among(classes: Sequence[str], chosen: Sequence[str] | None) -> NDArray[np.bool_]:
+    """Return which classes are chosen, [C]; None chooses all.
+
+    Raises:
+        ValueError: a chosen one is unknown.
+    """
+    for name in chosen or ():
+        if name not in classes:
+            near = get_close_matches(str(name), classes, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"copy_paste: classes: there is no class {name!r} among {list(classes)}{hint}")
+    return np.array([chosen is None or name in chosen for name in classes], bool)
 
 
 def _check_probability(name: str, p: float, min_visible: float) -> None:

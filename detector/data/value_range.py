@@ -8,6 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
+
+EXACT = 1e-4
+"""What scaling to 0..255 in float32 rounds by at most."""
 
 
 class Bounds(NamedTuple):
@@ -82,6 +86,34 @@ def scale(pixels: NDArray[Any], bounds: Sequence[Bounds], alpha: bool) -> NDArra
         np.subtract(part, low, out=part)
         np.divide(part, (high - low) / 255, out=part)  # exact for [0,65535]
     return values.astype(np.float32, copy=False)
+
+
+class Beyond(NamedTuple):
+    """Values of an image that lie outside of its range."""
+
+    number: int
+    low: float
+    """the smallest value of the image, in the unit of its file"""
+    high: float
+
+
+def beyond(image: Tensor, bounds: Sequence[Bounds]) -> Beyond | None:
+    """Find the values of a scaled image that lie outside of fixed limits; None if none does.
+
+    Args:
+        image: as of `scale`, [D, H, W].
+        bounds: one for all channels together, or one for each; percentiles always leave some outside, and are passed.
+    """
+    count, low, high = 0, math.inf, -math.inf
+    for channel, values in enumerate(image if image.is_floating_point() else ()):
+        limits = bounds[channel if len(bounds) > 1 else 0]
+        if limits.percent:
+            continue
+        count += int(((values < -EXACT) | (values > 255 + EXACT)).sum())
+        unit = (limits.high - limits.low) / 255
+        low = min(low, limits.low + float(values.min()) * unit)
+        high = max(high, limits.low + float(values.max()) * unit)
+    return Beyond(count, low, high) if count else None
 
 
 def _limits(values: NDArray[Any], bounds: Bounds) -> tuple[float, float]:

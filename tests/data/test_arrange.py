@@ -98,6 +98,12 @@ def test_files_are_joined_by_the_names_of_their_classes(tmp_path, caplog):
     assert [dataset[i].target.labels.tolist() for i in range(4)] == [[0], [3, 3], [3, 4], []]
     assert [a["id"] for a in dataset.ground_truth()["annotations"]] == [1, 2, 3, 4, 5]
     assert dataset.file(2) == tmp_path / "b" / "1.png"
+    assert dataset.annotations.name(3) == f"{second}: annotation 1 of {tmp_path / 'b' / '1.png'}"
+    assert dataset.annotations.select(np.array([2])).describe(1) == (
+        f"{second}: annotation 2 of {tmp_path / 'b' / '1.png'}, {dataset.classes[4]} [1.0, 1.0, 4.0, 5.0]"
+    )
+    with pytest.raises(ValueError, match=rf"{first} and {second}: classes: there is no class 'owl'"):
+        custom([first, second], classes=["owl"])
     same = join([read_coco(first), read_coco(write(tmp_path / "c", content({8: [3]})))])
     assert (same.category_ids, list(same.image_ids)) == ([3, 7, 8, 9], [1, 2, 8])
     with pytest.raises(ValueError, match=r"both name the image 1\.png \(2 such\)"):

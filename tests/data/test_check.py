@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
@@ -353,6 +354,49 @@ def test_all_faults_are_told_at_once_and_can_be_cleaned(files: Files, composed: 
     assert run(again, composed)[1] is None
 
 
+def test_cleaned_files_keep_what_else_the_files_say(files: Files, composed: DictConfig) -> None:
+    files.train |= {"info": {"year": 2026}, "licenses": [{"id": 1, "name": "CC0"}]}
+    for image in files.train["images"]:
+        image |= {"license": 1, "camera": f"c{image['id']}"}
+    for annotation in files.train["annotations"]:
+        annotation |= {"attributes": {"occluded": annotation["id"] % 2 == 0}, "track": annotation["id"] * 10}
+        annotation["id"] = 1 + annotation["id"] // 2  # repeated, so that they are numbered anew
+    files.train["annotations"][2].update(bbox="none")
+    files.train["annotations"][4].update(area=-5)
+    files.train["images"][9]["height"] = 0
+    files.train["categories"][0]["supercategory"] = "animal"
+    files.write()
+    assert run(files, composed, fix=str(files.folder / "clean.json"))[1] is not None
+    written = json.loads((files.folder / "clean_train.json").read_text())
+    assert {key: written[key] for key in ("info", "licenses")} == {
+        key: files.train[key] for key in ("info", "licenses")
+    }
+    assert written["images"] == files.train["images"][:9]
+    assert [a["track"] for a in written["annotations"]] == [10 * i for i in range(1, 19) if i != 3]
+    assert all(a["attributes"] == {"occluded": a["track"] % 20 == 0} for a in written["annotations"])
+    assert "area" not in written["annotations"][3]
+    assert written["categories"][0]["supercategory"] == "animal"
+
+
+def test_cleaned_joined_files_keep_what_else_each_says(files: Files, composed: DictConfig) -> None:
+    files.train["images"][0]["camera"] = "one"
+    files.val["images"][0]["camera"] = "two"  # the ids of both begin with 1
+    files.val["annotations"][0]["track"] = 7
+    files.val["info"] = {"year": 2026}
+    files.write()
+    config = composed.copy()
+    for name in ("train", "val"):
+        config.dataset[name].images = str(files.folder)
+        config.dataset[name].annotations = [str(files.folder / f"{part}.json") for part in ("train", "val")]
+    config.fix = str(files.folder / "clean.json")
+    check(config, [], files.folder, Console(file=io.StringIO(), width=400))
+    written = json.loads((files.folder / "clean_train.json").read_text())
+    assert written["info"] == {"year": 2026}
+    cameras = {Path(image["file_name"]).name: image["camera"] for image in written["images"] if "camera" in image}
+    assert cameras == {"train1.png": "one", "val1.png": "two"}
+    assert [a["image_id"] for a in written["annotations"] if "track" in a] == ["val:1"]
+
+
 def test_cleaned_files_are_not_overwritten(files: Files, composed: DictConfig) -> None:
     (files.folder / "clean_val.json").write_text("mine")
     _, message = run(files, composed, fix=str(files.folder / "clean.json"))
@@ -373,6 +417,59 @@ def test_images_without_objects_are_told_of_training_alone(files: Files, compose
     assert message is None
     assert "images without objects: 1 (" in printed
     assert "train.json: empty.png (dataset.train.keep_empty=true trains on it)" in printed
+
+
+def test_objects_of_joined_files_are_named_by_their_own_file(files: Files, composed: DictConfig) -> None:
+    halves = [{**files.train, "images": files.train["images"][k::2]} for k in (0, 1)]
+    for k, half in enumerate(halves):
+        here = {image["id"] for image in half["images"]}
+        objects = [a for a in files.train["annotations"] if a["image_id"] in here]
+        (files.folder / f"part{k}.json").write_text(json.dumps({**half, "annotations": objects}))
+    files.object(3).update(bbox=[-9, 5, 37, 30])  # train2.png
+    files.train["annotations"].append({**files.object(4), "id": 99})
+    objects = [a for a in files.train["annotations"] if a["image_id"] % 2 == 0]
+    (files.folder / "part1.json").write_text(json.dumps({**halves[1], "annotations": objects}))
+    config = composed.copy()
+    for name in ("train", "val"):
+        config.dataset[name].images = str(files.folder)
+    config.dataset.val.annotations = str(files.folder / "val.json")
+    config.dataset.train.annotations = [str(files.folder / f"part{k}.json") for k in (0, 1)]
+    out = io.StringIO()
+    check(config, [], files.folder, Console(file=out, width=400))
+    image = f"{files.folder}/train2.png"
+    assert f"part1.json: annotation 3 of {image}, cat [-9.0, 5.0, 37.0, 30.0]" in out.getvalue()
+    assert f"part1.json: annotation 99 of {image}, dog " in out.getvalue()
+    assert f" is annotation 4 of {image} again" in out.getvalue()
+
+
+def test_values_outside_of_the_range_are_counted(files: Files, composed: DictConfig) -> None:
+    for content in (files.train, files.val):
+        for image in content["images"]:
+            path = files.image(image["file_name"])
+            grey = np.array(Image.open(path).convert("L")).astype(np.uint16) * 16  # up to 4080
+            image["file_name"] = path.with_suffix(".tif").name
+            tifffile.imwrite(path.with_suffix(".tif"), grey)
+    for name, count in (("train3", 2), ("train5", 7), ("train6", 0)):
+        pixels = tifffile.imread(files.image(f"{name}.tif"))
+        pixels.flat[:count] = 4096 + count
+        pixels.flat[-1] = 4095
+        tifffile.imwrite(files.image(f"{name}.tif"), pixels)
+    files.write()
+    config = composed.copy()
+    config.dataset.range = [0, 4095]
+    config.dataset.channels = 1
+    printed, message = run(files, config)
+    assert message is None
+    lines = printed.splitlines()
+    head = lines.index(
+        "images with values outside of dataset.range, which are not clipped: 2 (learnt and measured as it is)"
+    )
+    for line, name, count in zip(lines[head + 1 :], ("train5", "train3"), (7, 2), strict=False):
+        assert line.startswith(f"  {name}.tif: {count} values; the image has ")
+        assert line.endswith(f" to {4096 + count}, dataset.range is [0, 4095]")
+    assert len(lines) == head + 3
+    config.dataset.range = ["1%", "99%"]
+    assert run(files, config) == ("nothing is wrong\n", None)
 
 
 def test_an_epoch_is_described_as_training_makes_it(files: Files, composed: DictConfig) -> None:

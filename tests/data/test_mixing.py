@@ -239,6 +239,35 @@ def test_rare_classes_come_from_the_images_that_have_them() -> None:
         assert sum(counts) >= 4
 
 
+def test_classes_to_paste_are_chosen_by_name() -> None:
+    class Two(Coloured):
+        def __init__(self) -> None:
+            super().__init__()
+            self.classes = ["person", "hard hat", *self.classes[2:]]
+
+        def __getitem__(self, index: int) -> Sample:
+            sample = super().__getitem__(index)
+            sample.target.labels[:] = 0
+            sample.target.labels[0] = int(index == 3)
+            return sample
+
+    mix = CopyPaste(1.0, classes=["hard hat"])
+    mix.prepare(Two())
+    pool = Augmented(Two(), FIXED, 0, [mix])
+    for index in (0, 1, 2):
+        own = int((Augmented(Two(), FIXED, 0)[Place(0, index)].target.labels == 0).sum())
+        for sample in (pool[Place(e, index)] for e in range(6)):
+            assert int((sample.target.labels == 0).sum()) <= own
+        assert sum(int((pool[Place(e, index)].target.labels == 1).sum()) for e in range(6)) >= 4
+    message = r"copy_paste: classes: there is no class 'hard hats' among \['person', .*; did you mean 'hard hat'\?"
+    with pytest.raises(ValueError, match=message):
+        CopyPaste(1.0, classes=["hard hats"]).prepare(Two())
+    with pytest.raises(ValueError, match=f"no image has an object of \\['{Two().classes[2]}'\\] to paste"):
+        CopyPaste(1.0, classes=[Two().classes[2]]).prepare(Two())
+    with pytest.raises(ValueError, match=r"rare_threshold=0\.5 of the images; the rarest is in 1"):
+        CopyPaste(1.0, classes=["person"], rare_threshold=0.5).prepare(Two())
+
+
 def test_crowds_are_not_pasted_and_stay_where_they_are() -> None:
     kept = 0
     for sample, alone in zip(mixed([CopyPaste(1.0)], FIXED, crowd=True), mixed([], FIXED, crowd=True), strict=True):
@@ -364,6 +393,8 @@ def test_targets_are_joined() -> None:
         (lambda: CopyPaste(max_objects=0), "max_objects"),
         (lambda: CopyPaste(max_side=0.5), "max_side"),
         (lambda: CopyPaste(rare_threshold=0.0), "rare_threshold"),
+        (lambda: CopyPaste(classes="helmet"), r"classes must be a list of names, such as \[helmet\], not 'helmet'"),
+        (lambda: CopyPaste(classes=[]), "classes must be a list"),
     ],
 )
 def test_arguments_out_of_range_are_refused(make: Any, message: str) -> None:
@@ -372,9 +403,11 @@ def test_arguments_out_of_range_are_refused(make: Any, message: str) -> None:
 
 
 def test_the_configuration_builds_them() -> None:
-    config = compose_config("dataset.mixing.mosaic.p=0.3", "dataset.mixing.copy_paste.rare_threshold=0.1")
+    chosen = "dataset.mixing.copy_paste.classes=[ring,cross]"
+    config = compose_config("dataset.mixing.mosaic.p=0.3", "dataset.mixing.copy_paste.rare_threshold=0.1", chosen)
     mosaic, paste = build_mixing(config.dataset)
     assert (mosaic.p, paste.p, paste.rare_threshold) == (0.3, 0.0, 0.1)
+    assert paste.classes == ["ring", "cross"]
     check_targets(portable_config(config), "own")
     assert not pastes_masks(config.dataset, "train")
     on = compose_config("dataset.mixing.copy_paste.p=0.3", "dataset.mixing.mosaic=null")

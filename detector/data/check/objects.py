@@ -37,7 +37,8 @@ def object_faults(table: Annotations) -> Iterator[Fault]:
             yield from _each("objects without a mask beside some with one", Effect.IGNORED, table, without)
         yield from _whole(table, known & ~table.crowd)
     for first, second, overlap in repeated_objects(table):
-        where = f"{table.describe(second)} is annotation {int(table.ids[first])} again (IoU {overlap:.2f})"
+        own = table.name(first).rpartition(": ")[2]  # without the file
+        where = f"{table.describe(second)} is {own} again (IoU {overlap:.2f})"
         yield Fault("objects that are there twice", Effect.LEARNT, where)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from detector.data.check.near import near_hashes
 from detector.data.faults import FAULTS
+from detector.data.value_range import Beyond
 
 ROWS, COLUMNS = 32, 36
 """of a thumbnail"""
@@ -42,10 +43,15 @@ class Picture:
     """equal for equal pixels"""
     thumbnail: Thumbnail
     """grey, [32, 36]"""
+    beyond: Beyond | None = None
+    """values outside of a fixed range"""
 
 
 def read_pictures(
-    read: Callable[[int], Tensor], count: int, advance: Callable[[], object]
+    read: Callable[[int], Tensor],
+    count: int,
+    advance: Callable[[], object],
+    beyond: Callable[[Tensor], Beyond | None] = lambda _: None,
 ) -> list[Picture | ValueError | OSError]:
     """Read images, several at a time.
 
@@ -53,6 +59,7 @@ def read_pictures(
         read: reads an image by its number, [D, H, W], 0 to 255.
         count: of the images.
         advance: called after each.
+        beyond: finds values outside of a fixed range.
 
     Returns:
         for each image what is kept of it, or why it cannot be read.
@@ -60,7 +67,8 @@ def read_pictures(
 
     def look(index: int) -> Picture | ValueError | OSError:
         try:
-            return picture(read(index))
+            image = read(index)
+            return replace(picture(image), beyond=beyond(image))
         except FAULTS as error:
             return error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from detector.data.check.objects import object_faults
 from detector.data.check.pictures import Picture, near_pairs, read_pictures, repeats
 from detector.data.coco import from_ground_truth
 from detector.data.faults import Effect, Fault
+from detector.data.value_range import Beyond, beyond, parse_range
 from detector.types import DetectionDataset
 
 FEW = 10
@@ -30,6 +31,10 @@ class Split:
     """reads an image by its number"""
     orientation: Callable[[int], int] = lambda _: 1
     """returns EXIF's orientation by which an image is turned unless its annotations state another size; 1: upright"""
+    beyond: Callable[[Tensor], Beyond | None] = lambda _: None
+    """finds values of an image outside of a fixed range"""
+    range: object = None
+    """that range"""
 
     @classmethod
     def of(cls, dataset: DetectionDataset) -> Split:
@@ -37,7 +42,14 @@ class Split:
         if isinstance(dataset, AnnotatedDataset):
             reader, file = dataset.reader, dataset.file
             asked = reader.exif is None
-            return cls(dataset.complete(), dataset.image, lambda i: reader.orientation(file(i)) if asked else 1)
+            bounds = [] if reader.range is None else parse_range(reader.range, reader.channels)
+            return cls(
+                dataset.complete(),
+                dataset.image,
+                lambda i: reader.orientation(file(i)) if asked else 1,
+                lambda image: beyond(image, bounds) if bounds else None,
+                reader.range,
+            )
         return cls(from_ground_truth(dataset), lambda i: dataset[i].image)
 
 
@@ -61,7 +73,7 @@ def examine(splits: Mapping[str, Split], advance: Callable[[], object]) -> Found
     unusable: dict[str, list[int]] = {}
     usable: list[tuple[str, str, Picture]] = []
     for name, split in splits.items():
-        found = read_pictures(split.read, len(split.table), advance)
+        found = read_pictures(split.read, len(split.table), advance, split.beyond)
         unusable[name] = [i for i, item in enumerate(found) if not isinstance(item, Picture)]
         for i, item in enumerate(found):
             if isinstance(item, Picture):
@@ -69,6 +81,7 @@ def examine(splits: Mapping[str, Split], advance: Callable[[], object]) -> Found
                 faults += _turned(split, i)
             else:
                 faults.append(Fault(_kind(item, split.table.size(i)), Effect.REFUSED, str(item)))
+        faults += _outside(split, found)
         faults += object_faults(split.table)
     faults += _twice(usable)
     faults += class_faults({name: split.table for name, split in splits.items()})
@@ -92,6 +105,15 @@ def _turned(split: Split, index: int) -> Iterator[Fault]:
     if orientation in (2, 3, 4) or (orientation > 4 and height == width):
         where = f"{split.table.files[index]}: orientation {orientation}; dataset.exif=false reads it as stored"
         yield Fault("images turned upright by EXIF, of which the size does not tell", Effect.CORRECTED, where)
+
+
+def _outside(split: Split, found: Sequence[object]) -> Iterator[Fault]:
+    """Tell of images with values outside of a fixed range, those with the most first."""
+    counted = [(i, item.beyond) for i, item in enumerate(found) if isinstance(item, Picture) and item.beyond]
+    for i, (number, low, high) in sorted(counted, key=lambda entry: -entry[1].number):
+        reach = f"the image has {low:g} to {high:g}, dataset.range is {split.range}"
+        where = f"{split.table.files[i]}: {number} values; {reach}"
+        yield Fault("images with values outside of dataset.range, which are not clipped", Effect.LEARNT, where)
 
 
 def _twice(usable: list[tuple[str, str, Picture]]) -> Iterator[Fault]:
