@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
-from copy import copy
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from detector.config.build import instantiate_split
+from detector.config.build import AUGMENT, instantiate_split
+from detector.config.compose import search_path
 from detector.config.help import CONFIGS
 from detector.config.overrides import key_of
 from detector.data.check.splits import Split
 from detector.data.page.numbers import measure
 from detector.data.suggest.anchors import AnchorSet
-from detector.data.suggest.settings import Present, Suggestion, Value, suggest
+from detector.data.suggest.rules import suggest
+from detector.data.suggest.settings import Present, Suggestion, Value
 from detector.data.suggest.sizes import InputSize
+
+OWN = ("write", "overwrite")
+"""Keys of this action, which a training does not have."""
 
 
 def suggest_settings(config: DictConfig, overrides: Sequence[str], folder: Path, console: Console) -> None:
@@ -35,77 +40,86 @@ def suggest_settings(config: DictConfig, overrides: Sequence[str], folder: Path,
         console: where the suggestions are printed.
 
     Raises:
-        ValueError, OSError: the data is missing or malformed, there are no objects, or the file cannot be written.
+        ValueError, OSError: a key is wrong, the data is missing or malformed, there are no objects, or the file exists.
     """
     del folder
+    present = present_settings(config)
     path = None if config.write is None else _checked(Path(str(config.write)), bool(config.overwrite))
     numbers = measure(Split.of(instantiate_split(config.dataset.train)).table)
-    found, advice = suggest(numbers, present_settings(config))
-    console.print(Text(f"{len(numbers.widths)} training images, {len(numbers.labels)} objects"))
+    suggestions, advice = suggest(numbers, present)
+    console.print(Text(f"train: {len(numbers.widths)} images, {len(numbers.labels)} objects"))
+    _print_table(suggestions, console)
+    changes = [s for s in suggestions if s.changes]
+    for sentence in advice:
+        console.print(Text(sentence), soft_wrap=True)
+    words = [f"{key}={shown(s.value)}" for s in changes for key in s.keys]
+    console.print(Text(f"overrides: {shlex.join(words) if words else 'none'}"), soft_wrap=True)
+    if path is not None:
+        given = [o for o in overrides if key_of(o) not in OWN]
+        command = _command(path, [o for o in given if _stays(o)])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        groups = HydraConfig.get().runtime.choices
+        text = experiment(config, groups, [o for o in given if not _stays(o)], changes, command)
+        path.write_text(text, encoding="utf-8")
+        console.print(Text(f"written to {path}, as an experiment:\n{command}"), soft_wrap=True)
+
+
+def _print_table(suggestions: Sequence[Suggestion], console: Console) -> None:
     table = Table(show_lines=True)
     for name in ("key", "now", "suggested", "reason"):
         table.add_column(name, overflow="fold")
-    for item in found:
-        now, new = shown(item.present), shown(item.value) if item.value != item.present else "-"
-        table.add_row(Text("\n".join(item.keys)), Text(now), Text(new), Text(item.reason))
+    for item in suggestions:
+        new = shown(item.value) if item.changes else "as now"
+        table.add_row(*(Text(cell) for cell in ("\n".join(item.keys), shown(item.present), new, item.reason)))
     console.print(table)
-    for sentence in advice:
-        console.print(Text(sentence), soft_wrap=True)
-    changed = [item for item in found if item.value != item.present]
-    given = [o for o in overrides if key_of(o) not in ("write", "overwrite")]
-    words = [f"{key}={shown(item.value)}" for item in changed for key in item.keys]
-    console.print(Text("overrides: " + " ".join(shlex.quote(word) for word in words)), soft_wrap=True)
-    if path is not None:
-        others = [o for o in given if o.startswith("~") or key_of(o) == "experiment"]
-        command = ["python", "scripts/train.py", "--config-dir", str(path.parent.parent), *_experiment(path, others)]
-        text = experiment(config, [o for o in given if o not in others], changed, " ".join(map(shlex.quote, command)))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-        console.print(Text(f"written to {path}; train with them:\n{' '.join(map(shlex.quote, command))}"))
 
 
 def _checked(path: Path, overwrite: bool) -> Path:
     if path.suffix != ".yaml" or path.parent.name != "experiment":
         raise ValueError(
-            f"write={path} must be FOLDER/experiment/NAME.yaml, where train.py --config-dir FOLDER experiment=NAME "
-            "finds it"
+            f"write={path}: give FOLDER/experiment/NAME.yaml, which train.py --config-dir FOLDER experiment=NAME finds"
         )
     if (CONFIGS / "experiment" / path.name).exists():
-        raise ValueError(f"write={path}: experiment={path.stem} is a preset of this project; choose another name")
+        raise ValueError(f"write={path}: experiment={path.stem} is one of this project; choose another name")
     if path.exists() and not overwrite:
         raise ValueError(f"{path} exists; overwrite=true writes over it, write=FOLDER/experiment/NAME.yaml elsewhere")
     return path
 
 
-def _experiment(path: Path, others: Iterable[str]) -> list[str]:
-    """Return the overrides that choose the new experiment after those of the user."""
-    names, rest = [], []
-    for override in others:
-        if key_of(override) == "experiment":
-            names += override.partition("=")[2].strip("[]").split(",")
-        else:
-            rest.append(override)
+def _stays(override: str) -> bool:
+    """Return whether an override stays on the command line, since an experiment cannot hold it."""
+    return override.startswith("~") or key_of(override) == "experiment"
+
+
+def _command(path: Path, staying: Sequence[str]) -> str:
+    """Return the command that trains with the new experiment, which comes after those that the user has given."""
+    names = [name for o in staying if o[0] != "~" for name in o.partition("=")[2].strip("[]").split(",")]
     names.append(path.stem)
-    return [f"experiment={names[0]}" if len(names) == 1 else f"experiment=[{','.join(names)}]", *rest]
+    chosen = names[0] if len(names) == 1 else f"[{','.join(names)}]"
+    others = [*search_path(), f"experiment={chosen}", *(o for o in staying if o[0] == "~")]
+    return shlex.join(["python", "scripts/train.py", "--config-dir", str(path.parent.parent), *others])
 
 
 def present_settings(config: DictConfig) -> Present:
     """Read the present settings from a training's configuration.
 
     Raises:
-        ValueError: the images are not resized, or anchors have other levels than the backbone.
+        ValueError: whole detectors are trained on, or images are resized by another class than `Augment`.
     """
+    if config.weights is not None:
+        raise ValueError(
+            f"weights={config.weights}: a trained detector keeps its anchors, levels and input size; leave weights out "
+            "for suggestions on training from random weights, or a backbone's (backbone.weights=imagenet)"
+        )
     dataset, backbone = config.dataset, config.backbone
-    augment = dataset.val_augment
-    short = list(augment.short_sizes or ())
+    for name in ("train_augment", "val_augment"):
+        if (target := dataset[name].get("_target_")) != AUGMENT:
+            raise ValueError(f"dataset.{name} is a {target}; the sizes that are suggested are keys of {AUGMENT}")
     anchors = OmegaConf.select(config, "model.proposer.anchors")
-    levels: list[Any] = list(OmegaConf.to_container(backbone.anchor_sizes, resolve=True))  # type: ignore[arg-type]
-    sizes = [level if isinstance(level, list) else [level] for level in levels]
+    resize, crop = dataset.val_augment, dataset.train_augment.fixed_size
     return Present(
-        size=InputSize(short[-1], augment.max_size or 10**9) if short else InputSize(10**9, 10**9),
-        anchors=None
-        if anchors is None
-        else AnchorSet(tuple(backbone.strides), tuple(map(tuple, sizes)), tuple(anchors.ratios), float(anchors.offset)),
+        size=InputSize(max(resize.short_sizes) if resize.short_sizes else None, resize.max_size),
+        anchors=None if anchors is None else _anchor_set(backbone, anchors),
         canonical_size=dataset.canonical_size,
         canonical_level=config.pooler.canonical_level,
         strides=tuple(backbone.strides),
@@ -119,45 +133,68 @@ def present_settings(config: DictConfig) -> Present:
         size_bins=(dataset.size_bins[0], dataset.size_bins[1]),
         batch_size=config.schedule.batch_size,
         val_batch_size=config.schedule.val_batch_size,
-        crop=dataset.train_augment.fixed_size,
+        crop=None if crop is None else (crop[0], crop[1]),
     )
+
+
+def _anchor_set(backbone: DictConfig, anchors: DictConfig) -> AnchorSet:
+    sizes: Any = OmegaConf.to_container(backbone.anchor_sizes, resolve=True)
+    levels = tuple(tuple(level) if isinstance(level, list) else (level,) for level in sizes)
+    return AnchorSet(tuple(backbone.strides), levels, tuple(anchors.ratios), anchors.offset)
 
 
 def shown(value: Value | None) -> str:
     """Write a value as on the command line."""
-    if value is None:
-        return "null"
     if isinstance(value, list):
-        return f"[{','.join(shown(v) for v in value)}]"
-    return f"{value:g}"
+        return f"[{','.join(shown(item) for item in value)}]"
+    return "null" if value is None else f"{value:g}"
 
 
-def experiment(config: DictConfig, given: Sequence[str], suggestions: Sequence[Suggestion], command: str) -> str:
-    """Write an experiment of the user's own overrides and of suggestions, with their reasons.
+def experiment(
+    config: DictConfig,
+    groups: Mapping[str, str],
+    given: Sequence[str],
+    changes: Sequence[Suggestion],
+    command: str,
+) -> str:
+    """Write an experiment of the user's own overrides and of suggestions, with their reasons as comments.
 
     Args:
         config: the composed configuration, which the overrides are a part of.
+        groups: the choices of all groups.
         given: the user's overrides: choices of groups, and keys.
-        suggestions: those that change a setting.
+        changes: the suggestions.
         command: trains with it.
     """
-    groups = {key.lstrip("/"): value for key, value in HydraConfig.get().runtime.choices.items()}
-    chosen = [key for key in dict.fromkeys(key_of(o) for o in given) if key in groups]
     plain = OmegaConf.to_container(config, resolve=False)
     tree: dict[str, Any] = {}
-    for override in given:
-        if (key := key_of(override)) not in groups:
+    for key in (key_of(o) for o in given):
+        if key not in groups:
             _put(tree, key, _get(plain, key))
-    for item in suggestions:
+    reasons = {}
+    for item in changes:
         for key in item.keys:
-            _put(tree, key, copy(item.value))  # YAML would make references of one list
-    lines = ["# @package _global_", f"# {command}"]
-    for item in suggestions:
-        lines.append(f"# {', '.join(item.keys)}: {item.reason}")
-    if chosen:
-        lines += ["defaults:", *(f"  - override /{key}: {groups[key]}" for key in chosen)]
-    body: str = yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=110)
-    return "\n".join(lines) + "\n" + body
+            _put(tree, key, item.value)
+            reasons[key] = item.reason
+    chosen = [key for key in dict.fromkeys(key_of(o) for o in given) if key in groups]
+    defaults = ["defaults:", *(f"  - override /{key}: {groups[key]}" for key in chosen)] if chosen else []
+    return "\n".join(["# @package _global_", f"# {command}", *defaults, *_lines(tree, reasons)]) + "\n"
+
+
+def _lines(tree: Mapping[str, Any], reasons: Mapping[str, str], parents: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield the lines of a YAML, with the reasons above their keys."""
+    indent = "  " * len(parents)
+    for name, value in tree.items():
+        path = (*parents, name)
+        yield from textwrap.wrap(
+            reasons.get(".".join(path), ""), 110, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# "
+        )
+        if isinstance(value, dict) and value:
+            yield f"{indent}{name}:"
+            yield from _lines(value, reasons, path)
+        else:
+            text: str = yaml.safe_dump([value], default_flow_style=True, width=10**6)  # in a list: one line, no `...`
+            yield f"{indent}{name}: {text.strip()[1:-1]}"
 
 
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:

@@ -15,7 +15,7 @@ from tests.conftest import ROOT, compose_config
 from tests.scripts.conftest import run_script
 
 NAMES = ["train", "evaluate", "predict", "proposals", "data", "ablate", "alignment"]
-ACTIONS = ["check", "stats", "show", "convert"]
+ACTIONS = ["check", "stats", "show", "convert", "suggest"]
 """of `scripts/data.py`, each with a configuration `data_ACTION.yaml`"""
 CONFIGURED = [*NAMES, *(f"data_{action}" for action in ACTIONS)]
 HEAVY = ("torch", "lightning", "hydra", "omegaconf", "numpy", "rich", "matplotlib")

@@ -10,11 +10,10 @@ from detector.data.annotations import Floats
 from detector.data.page.numbers import Numbers
 from detector.data.suggest.anchors import Boxes, weighted_quantiles
 
-SMALL_CELLS = 4
-"""Cells of the finest level that a small object, the 10 % quantile, should span (S3FD's ratio of anchor to stride)."""
-
-MEDIAN_CELLS = 16
-"""Likewise the median object: two cells and more for each of the 7 bins of an RoI, as in FPN."""
+SMALL, MEDIAN = 16, 64
+"""Pixels that the side of a small object (the 10 % quantile) and of the median object should have on a finest level of
+stride 4. 4 cells are the anchors of S3FD (Zhang et al. 2017); with 16, two and more fall into each of the 7 bins of an
+RoI, as in FPN. A finest level of stride 8 or more asks for twice as much."""
 
 LONGEST = 1333
 """Limit of the longer side, in pixels: Detectron2's."""
@@ -25,31 +24,42 @@ SHORTEST = 256
 ENLARGED = 2.0
 """Images are enlarged up to so much; more adds pixels that show nothing new."""
 
+STEP = 32
+"""Shorter sides are multiples of this, in pixels, as images are padded to."""
+
 FEW = 10
 """Objects below which a class counts for less than others."""
 
 
 @dataclass(frozen=True)
 class InputSize:
-    """A size of the resized images."""
+    """A size of the resized images, as of `detector.data.augment.Augment`."""
 
-    short: int
-    """the shorter side, in pixels"""
-    longest: int
-    """limit of the longer side, in pixels"""
+    short: int | None
+    """the shorter side, in pixels; None: images keep their size"""
+    longest: int | None
+    """limit of the longer side, in pixels; None: no limit"""
 
     def scales(self, numbers: Numbers) -> Floats:
         """Return the factor that each image is resized by, [N]."""
-        short = np.minimum(numbers.widths, numbers.heights)
-        scales: Floats = np.minimum(self.short / short, self.longest / np.maximum(numbers.widths, numbers.heights))
+        if self.short is None:
+            return np.ones(len(numbers.widths))
+        scales: Floats = self.short / np.minimum(numbers.widths, numbers.heights)
+        if self.longest is not None:
+            scales = np.minimum(scales, self.longest / np.maximum(numbers.widths, numbers.heights))
         return scales
 
     def pixels(self, numbers: Numbers) -> float:
         """Return the mean area of the resized images, in px²."""
         return float((numbers.widths * numbers.heights * self.scales(numbers) ** 2).mean())
 
+    def sides(self, numbers: Numbers) -> Floats:
+        """Return the square roots of the boxes' areas in the resized images, in pixels, [M]."""
+        sides: Floats = numbers.sides * self.scales(numbers)[numbers.image_of]
+        return sides
+
     def resize(self, numbers: Numbers, divisibility: int) -> Boxes:
-        """Return the boxes in the resized images, padded to multiples of `divisibility`."""
+        """Return the boxes in the resized images, which are padded to multiples of `divisibility`."""
         scales = self.scales(numbers)
         sizes = np.floor(np.stack((numbers.heights, numbers.widths), 1) * scales[:, None] + 0.5)
         padded = np.ceil(sizes / divisibility) * divisibility
@@ -65,45 +75,38 @@ def class_weights(numbers: Numbers) -> Floats:
     return weights
 
 
-def sides(numbers: Numbers, size: InputSize) -> Floats:
-    """Return the square roots of the boxes' areas in the resized images, in pixels, [M]."""
-    scaled: Floats = numbers.sides * size.scales(numbers)[numbers.image_of]
-    return scaled
+def wanted_sides(stride: int) -> tuple[int, int]:
+    """Return the sides that a small and the median object should have on a finest level of a stride, in pixels."""
+    factor = min(max(stride // 4, 1), 2)
+    return SMALL * factor, MEDIAN * factor
 
 
-def choose_size(numbers: Numbers, stride: int, step: int) -> tuple[InputSize, str]:
+def choose_size(numbers: Numbers, stride: int) -> tuple[InputSize, str]:
     """Choose the least size at which objects are well seen, and say why.
 
     Args:
         numbers: of the training images.
         stride: of the finest level.
-        step: sizes are multiples of this, in pixels.
     """
     weights = class_weights(numbers)
     longest, shortest = np.maximum(numbers.widths, numbers.heights), np.minimum(numbers.widths, numbers.heights)
     aspect = float(np.quantile(longest / shortest, 0.95))
     stored = float(np.median(shortest))
-    small, median = SMALL_CELLS * stride, MEDIAN_CELLS * stride
-
-    def size_of(short: int) -> InputSize:
-        return InputSize(short, max(short, min(LONGEST, round(short * aspect))))
-
-    limit = max(step, min(int(ENLARGED * stored), int(LONGEST / aspect)) // step * step)
-    least = min(limit, SHORTEST, -(-int(stored) // step) * step)
-    for short in range(least, limit + 1, step):
-        size = size_of(short)
-        low, middle = weighted_quantiles(sides(numbers, size), weights, (0.1, 0.5))
+    small, median = wanted_sides(stride)
+    by_memory, by_detail = int(LONGEST / aspect), int(ENLARGED * stored)
+    most = max(STEP, min(by_memory, by_detail) // STEP * STEP)
+    least = min(most, SHORTEST, -(-int(stored) // STEP) * STEP)
+    for short in range(least, most + 1, STEP):
+        size = InputSize(short, max(short, min(LONGEST, round(short * aspect))))
+        low, middle = weighted_quantiles(size.sides(numbers), weights, (0.1, 0.5))
         if low >= small and middle >= median:
             break
-    words = f"10 % of the objects are below {low:.0f} px in it, half below {middle:.0f} px"
-    wanted = f"{small} and {median} px are wanted, {SMALL_CELLS} and {MEDIAN_CELLS} cells of stride {stride}"
-    if low >= small and middle >= median:
-        why = (
-            f"the least size at which objects are well seen ({wanted})"
-            if short > least
-            else f"the least size that is suggested ({wanted})"
-        )
+    found = f"10 % of the objects are below {low:.0f} px, half below {middle:.0f} px"
+    if not (low >= small and middle >= median):
+        limit = "the limit by memory" if by_memory < by_detail else f"{ENLARGED:g} times the stored size of the median image"
+        why = f"{small} and {median} px would be better, but this is {limit}"
+    elif short > least:
+        why = f"the least size at which these are at least {small} and {median} px"
     else:
-        cause = f"{ENLARGED:g} times the stored size" if limit < int(LONGEST / aspect) // step * step else "memory"
-        why = f"{wanted}, but this is the limit by {cause}"
-    return size, f"{words}; {why}. Classes count alike"
+        why = f"{small} and {median} px would do, but no smaller size is suggested"
+    return size, f"{found}; {why}. Each class counts alike"
