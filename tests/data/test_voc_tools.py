@@ -10,7 +10,8 @@ from PIL import Image
 
 from detector.data.image import ImageReader
 from detector.data.voc import AnnotatedVoc, VocDataset
-from detector.data.voc_annotations import VocList, read_voc, voc_list
+from detector.data.voc_annotations import read_voc
+from detector.data.voc_files import VocList, voc_list
 from detector.data.voc_masks import colour_map
 from tests.conftest import dense
 from tests.data.test_voc_dataset import CAT, DOG, entry, make, xml
