@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,18 +17,23 @@ class Relabelled:
 
     Args:
         dataset: the images.
-        classes: the names of its classes, by the new labels.
+        classes: the names of its classes, by the new labels. Where a dataset gathers its own from the objects
+            (`gathers_classes`), there may be more; these have new ids.
 
     Raises:
         ValueError: the names are not the dataset's.
     """
 
     def __init__(self, dataset: DetectionDataset, classes: Sequence[str]) -> None:
-        if sorted(classes) != sorted(dataset.classes):
+        known = list(dataset.classes)
+        absent = [name for name in classes if name not in known and getattr(dataset, "gathers_classes", False)]
+        if sorted(classes) != sorted([*known, *absent]):
             raise ValueError(f"the classes must be {sorted(dataset.classes)} in any order, not {list(classes)}")
         self.dataset = dataset
         self.classes: Sequence[str] = list(classes)
-        ids = dict(zip(dataset.classes, dataset.category_ids, strict=True))
+        free = itertools.count(max(dataset.category_ids, default=0) + 1)
+        ids = dict(zip(known, dataset.category_ids, strict=True)) | {name: next(free) for name in absent}
+        self._absent = [{"id": ids[name], "name": name} for name in absent]
         self.category_ids: Sequence[int] = [ids[name] for name in self.classes]
         self._label = torch.tensor([self.classes.index(name) for name in dataset.classes])
 
@@ -52,5 +58,6 @@ class Relabelled:
         return self.dataset.has_masks
 
     def ground_truth(self) -> dict[str, Any]:
-        """Return the dataset's ground truth."""
-        return self.dataset.ground_truth()
+        """Return the dataset's ground truth, with the categories that it has no object of."""
+        truth = self.dataset.ground_truth()
+        return {**truth, "categories": [*truth["categories"], *self._absent]} if self._absent else truth

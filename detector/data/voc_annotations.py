@@ -115,6 +115,7 @@ def read_voc(
             "truncated": flags[:, 1],
             "instance": np.array([i for d in described for i in range(1, len(d.names) + 1)], np.int64),
         },
+        gathered=classes is None,
     )
     points = sum(d.points for d in described) == corners.size
     doubt = origin_doubt(corners, table.sizes[table.images()][:, ::-1].astype(np.float64), origin, points=points)
