@@ -27,6 +27,8 @@ def with_labels_of(
 ) -> tuple[dict[str, DetectionDataset], list[str]]:
     """Let the classes of several datasets have the same labels, whatever their order and ids.
 
+    A dataset that gathers its classes from its objects, since its files have no list of them, may lack some.
+
     Args:
         datasets: by the name of the split.
         known: the class names of a trained detector, by label; None: those of the first dataset.
@@ -46,9 +48,14 @@ def with_labels_of(
         if known is None:
             known, source = list(dataset.classes), own
             ids = dict(zip(dataset.category_ids, dataset.classes, strict=True))
-        if sorted(dataset.classes) != sorted(known):
+        absent = sorted(set(known) - set(dataset.classes))
+        fits = getattr(dataset, "gathers_classes", False) and set(dataset.classes) <= set(known)
+        if not fits and sorted(dataset.classes) != sorted(known):
             raise ValueError(_clash(dataset, own, known, source, ids))
-        if list(dataset.classes) != list(known):
+        if absent:
+            log.info("%s has no object of %s, which %s has", own, _some([repr(name) for name in absent]), source)
+            dataset = Relabelled(dataset, known)
+        elif list(dataset.classes) != list(known):
             log.info("%s has the classes of %s in another order; they are matched by name", own, source)
             dataset = Relabelled(dataset, known)
         found[split] = dataset
@@ -67,7 +74,7 @@ def _clash(dataset: DetectionDataset, own: str, known: Sequence[str], source: st
     parts += [f"only {source} has {_some([repr(name) for name in there])}"] if there else []
     parts += [f"the category id {_some(pairs)}"] if pairs else []
     return f"{'; '.join(parts)}: both must name the same classes, in any order and with any ids "
-    "(dataset.classes=[...] chooses some, and names those that XML files of one split lack)"
+    "(dataset.classes=[...] chooses some, and names those that XML files of the training set lack)"
 
 
 def _some(texts: Sequence[str], most: int = 5) -> str:

@@ -13,6 +13,7 @@ from rich.text import Text
 from detector.config.build import instantiate_split
 from detector.config.splits import refuse_nulls
 from detector.data.annotations import AnnotatedDataset
+from detector.data.arrange import with_classes_of
 from detector.data.voc_writer import write_voc
 from detector.data.writers import Split, write_coco
 from detector.data.yolo_writer import write_yolo
@@ -51,6 +52,8 @@ def convert(config: DictConfig, overrides: Sequence[str], folder: Path, console:
         table = dataset.complete()
         if not config.dataset[name].get("masks", True):
             table = replace(table, segmentations=None)
+        if splits:
+            table = with_classes_of(table, splits[0].annotations.classes)
         splits.append(Split(name, table, dataset.images, dataset.reader))
     output = Path(config.output)
     sentences = FORMATS[config.to](splits, output, config.images)

@@ -66,6 +66,8 @@ class Annotations:
     """the file that describes each image, [N]; None: all are in `source`"""
     extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """further columns of the objects, by name, [M, ...]"""
+    gathered: bool = False
+    """whether the classes are those of the objects, since the files have no list of them"""
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -297,6 +299,11 @@ class AnnotatedDataset:
     def category_ids(self) -> list[int]:
         """The dataset's own category ids, by label."""
         return self.annotations.category_ids
+
+    @property
+    def gathers_classes(self) -> bool:
+        """Whether `classes` are those of the objects, since the files have no list of them."""
+        return self.annotations.gathered
 
     @property
     def has_masks(self) -> bool:

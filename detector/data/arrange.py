@@ -71,8 +71,15 @@ def choose_classes(
         categories=[{**c, "name": name} for name, c in zip(joined, first, strict=True)],
         labels=labels,
         crowd=table.crowd | (labels < 0),
+        gathered=False,
     )
     return chosen if others == "ignore" else chosen.select_objects(labels >= 0)
+
+
+def with_classes_of(table: Annotations, classes: Sequence[str]) -> Annotations:
+    """Give annotations whose classes are gathered from their objects those of a list, if it has all of them."""
+    fits = table.gathered and set(table.classes) <= set(classes)
+    return choose_classes(table, list(classes), absent=True) if fits else table
 
 
 def _joined(classes: ClassChoice) -> dict[str, list[str]]:

@@ -25,6 +25,7 @@ from detector.data.coco_entries import (
     read_categories,
     read_images,
     resolve_ids,
+    with_distinct_names,
     without_parents,
 )
 from detector.data.doubts import measured_areas, say_doubts, without_impossible
@@ -136,6 +137,7 @@ def _table(path: Path, images: Sequence[Any], classes: Sequence[Any], columns: C
     image, label = _references(columns, entries, categories)
     image, records = join_entries(image, entries, path)
     categories, label = without_parents(categories, label, path)
+    categories = with_distinct_names(categories, path)
     order = np.argsort(image, kind="stable")
     sizes = _sizes(records)
     segmentations = columns.segmentations(sizes[image].astype(np.int64))
@@ -264,8 +266,11 @@ def find_images(table: Annotations, folder: Path) -> Annotations:
             names[i] = other
             missing.remove(i)
     if missing and not collecting():
+        name = names[missing[0]]
+        plain = os.path.basename(name.replace("\\", "/"))
+        there = f" ({plain} is there, without the folders of its file_name)" if plain in present else ""
         raise FileNotFoundError(
-            f"{folder / names[missing[0]]}: no such image ({len(missing)} of {len(names)} images of {table.source} are "
-            "missing); complete the folder, or point to the right one"
+            f"{folder / name}: no such image ({len(missing)} of {len(names)} images of {table.source} are "
+            f"missing); complete the folder, or point to the right one{there}"
         )
     return replace(table, files=Strings.pack(names))

@@ -33,7 +33,7 @@ def _is_id(value: Any) -> bool:
 
 
 def read_categories(entries: Sequence[Any], path: Path) -> list[Record]:
-    """Check the categories, and sort them by their ids; those that share a name get their id appended to it."""
+    """Check the categories, and sort them by their ids."""
     sound_ones: dict[Any, Record] = {}
     for category in entries:
         with refusing("categories that cannot be read"):
@@ -49,17 +49,24 @@ def read_categories(entries: Sequence[Any], path: Path) -> list[Record]:
     entries = list(sound_ones.values())
     if not entries:
         raise ValueError(f"{path}: there are no category ids, since the list of categories is empty")
-    shared = {name for name, count in Counter(c["name"] for c in entries).items() if count > 1}
+    return sorted(entries, key=lambda c: int(c["id"]))
+
+
+def with_distinct_names(categories: list[Record], path: Path) -> list[Record]:
+    """Append their id to the names of categories that share one."""
+    shared = {name for name, count in Counter(c["name"] for c in categories).items() if count > 1}
     if shared:
         log.warning("%s: several categories are called %s; their ids tell them apart", path, sorted(shared))
-    named = [{**c, "name": f"{c['name']} (id {c['id']})"} if c["name"] in shared else c for c in entries]
-    return sorted(named, key=lambda c: int(c["id"]))
+    return [{**c, "name": f"{c['name']} (id {c['id']})"} if c["name"] in shared else c for c in categories]
 
 
 def without_parents(categories: list[Record], label: Integers, path: Path) -> tuple[list[Record], Integers]:
-    """Leave out categories that are only the parent of others, as Roboflow writes one with id 0."""
+    """Leave out categories that are only the parent of others, as Roboflow writes one with id 0.
+
+    One of the others may have its name.
+    """
     used = set(np.flatnonzero(np.bincount(label)).tolist())
-    parents = {c.get("supercategory") for c in categories if c.get("supercategory") != c["name"]}
+    parents = {c.get("supercategory") for c in categories if c["id"] != 0}
     kept = [
         place
         for place, c in enumerate(categories)

@@ -18,9 +18,10 @@ from detector.data.coco import Areas, Crowds
 from detector.data.faults import collecting
 from detector.data.image import WHOLE, ImageReader
 from detector.data.image_folder import Folders
-from detector.data.sources import Options, is_yolo, open_sources
+from detector.data.sources import Options, open_sources
 from detector.data.voc import AnnotatedVoc
 from detector.data.voc_origin import Origin
+from detector.data.yolo_files import is_yolo, names_splits
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def custom(
     shares = _shares(split, val_share)
     given = whole if annotations is None else annotations
     paths = [] if given is None else _paths(given)
-    own_splits = len(paths) == 1 and is_yolo(paths[0])
+    own_splits = len(paths) == 1 and is_yolo(paths[0]) and names_splits(paths[0])
     if annotations is None and shares is None and not own_splits:
         raise ValueError(_missing(part, whole))
     if annotations is not None and shares is not None and whole is None and part == "train":

@@ -124,26 +124,31 @@ def cut_boxes(table: Annotations) -> Flags:
     return found
 
 
-def note_boxes(table: Annotations, flat: Flags, outside: Flags, cut: Flags | None = None) -> None:
-    """Note boxes without area, outside of their image, and cut at its edge, bool [M] each."""
+def impossible_boxes(table: Annotations, *, cut: bool = False) -> Flags:
+    """Find objects whose box has no area, or lies outside the image, bool [M]; say how many, and note each.
+
+    Args:
+        table: the annotations as they are in the file.
+        cut: note the boxes that are cut at the edge of their image, too.
+    """
+    x1, y1, x2, y2 = table.corners().T
+    flat: Flags = table.boxes[:, 2:].min(1) <= 0
+    outside = ~flat & ((x2 <= x1) | (y2 <= y1))
+    found: Flags = flat | outside
     for kind, effect, which in (
         ("boxes without area", Effect.SKIPPED, flat),
         ("boxes outside of their image", Effect.SKIPPED, outside),
-        (CUT, Effect.CUT, cut),
+        (CUT, Effect.CUT, cut_boxes(table) & ~found & cut),
     ):
-        if which is not None:
-            note(kind, effect, (table.describe(i) for i in np.flatnonzero(which).tolist()))
+        note(kind, effect, (table.describe(i) for i in np.flatnonzero(which).tolist()))
+    if found.any():
+        skipped = {"outside the image": int(outside.sum()), "without area": int(flat.sum())}
+        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items() if count)
+        log.warning("%s: skipped %d of %d boxes: %s", table.source, int(found.sum()), len(found), reasons)
+    return found
 
 
 def without_impossible(table: Annotations) -> Annotations:
     """Leave out objects whose box has no area, or lies outside the image."""
-    x1, y1, x2, y2 = table.corners().T
-    flat: Flags = table.boxes[:, 2:].min(1) <= 0
-    outside = ~flat & ((x2 <= x1) | (y2 <= y1))
-    skipped = {"outside the image": int(outside.sum()), "without area": int(flat.sum())}
-    if not any(skipped.values()):
-        return table
-    note_boxes(table, flat, outside)
-    reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items() if count)
-    log.warning("%s: skipped %d of %d boxes: %s", table.source, sum(skipped.values()), len(table.ids), reasons)
-    return table.select_objects(~(flat | outside))
+    impossible = impossible_boxes(table)
+    return table.select_objects(~impossible) if impossible.any() else table

@@ -14,13 +14,15 @@ from detector.data.coco import Areas, Crowds, find_images, read_coco
 from detector.data.image import ImageReader
 from detector.data.image_folder import Folders
 from detector.data.packed import Strings
-from detector.data.voc_annotations import read_voc, voc_list
+from detector.data.voc_annotations import read_voc
+from detector.data.voc_files import voc_list
 from detector.data.voc_origin import Origin
 from detector.data.yolo import read_yolo
+from detector.data.yolo_files import is_yolo
 
 KINDS = (
     "annotations must be a COCO file, *.json; a list of a VOC folder, FOLDER/ImageSets/Main/*.txt, or a folder of XML "
-    "files; or YOLO's data.yaml"
+    "files; or YOLO's data.yaml, obj.data or classes.txt"
 )
 
 
@@ -37,14 +39,9 @@ class Options:
     unannotated: Literal["error", "empty"] = "error"
     """of XML files, as of `read_voc`"""
     split: str = "train"
-    """of a data.yaml"""
+    """of a data.yaml or an obj.data"""
     reader: ImageReader | None = None
     """reads the images, and their sizes where a format does not state them; None: one for RGB of 8 bits"""
-
-
-def is_yolo(path: Path) -> bool:
-    """Return whether a file is YOLO's `data.yaml`, by its name."""
-    return path.suffix in (".yaml", ".yml")
 
 
 def open_sources(paths: Sequence[Path], folders: Folders, options: Options) -> tuple[Annotations, Path, bool | None]:

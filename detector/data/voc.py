@@ -15,7 +15,8 @@ from detector.data.faults import collecting, refusing
 from detector.data.image import WHOLE, ImageReader
 from detector.data.packed import Strings
 from detector.data.segmentations import Segmentations
-from detector.data.voc_annotations import LAYOUT, VocList, read_voc
+from detector.data.voc_annotations import read_voc
+from detector.data.voc_files import LAYOUT, VocList
 from detector.data.voc_masks import check_masks, cut_masks, read_indices
 from detector.run_lengths import encode
 from detector.types import Masks
@@ -41,7 +42,7 @@ class AnnotatedVoc(AnnotatedDataset):
     Raises:
         FileNotFoundError: an image has no file of masks.
         ValueError: as of `AnnotatedDataset`; masks do not lie in their boxes (see `check_masks`; in sets of more than
-            5,000 images only those of the first 5,000 are compared).
+            5,000 images only those of the first 5,000 are compared, unless faults are collected).
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class AnnotatedVoc(AnnotatedDataset):
         return replace(masks, known=(masks.windows[:, 2:] > masks.windows[:, :2]).all(1))
 
     def _check_masks(self) -> None:
-        images = list(range(min(len(self), WHOLE)))
+        images = list(range(len(self) if collecting() else min(len(self), WHOLE)))
         if collecting():
             readable = []
             for image in images:
@@ -95,7 +96,10 @@ class AnnotatedVoc(AnnotatedDataset):
 
     def _mask_file(self, index: int) -> Path:
         source = self.stated_in(index)
-        return source.parent.parent / "SegmentationObject" / f"{source.stem}.png"
+        # The XML lies as deep below the folder of XML files as its path, the image's id, has folders.
+        below = str(self.annotations.image_ids[index]).count("/")
+        folder = source.parents[below]
+        return folder.parent / "SegmentationObject" / source.relative_to(folder).with_suffix(".png")
 
     def complete(self) -> Annotations:
         """Return the annotations with the masks as run-length codes and their areas; they are read once."""

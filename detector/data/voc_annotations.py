@@ -2,82 +2,26 @@
 
 from __future__ import annotations
 
-import glob
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from detector.data.annotations import Annotations, Floats
-from detector.data.doubts import cut_boxes, note_boxes
+from detector.data.doubts import impossible_boxes
 from detector.data.faults import Effect, note, refusing
 from detector.data.image import ImageReader
-from detector.data.image_files import header_sizes, images_among, relative_to
+from detector.data.image_files import header_sizes, relative_to
 from detector.data.packed import Ids, Strings, starts_of
-from detector.data.text import read_lines
+from detector.data.voc_files import LAYOUT, VocList, find_image, list_folder, list_stems, xml_files
 from detector.data.voc_origin import Origin, check_origin, continuous, origin_doubt
 from detector.data.voc_xml import Description, describe, names_in, parse
 
 log = logging.getLogger(__name__)
-
-LAYOUT = (
-    "VOC's layout is <data_dir>/VOCdevkit/VOC2007 with the folders JPEGImages/*.jpg, Annotations/*.xml and "
-    "ImageSets/Main/*.txt"
-)
-
-NO_IMAGES = (".xml", ".txt", ".json", ".csv")
-"""Suffixes of files beside images."""
-
-Listing = dict[str, list[str]]
-"""The files of a folder by their names without suffix."""
-
-
-@dataclass(frozen=True)
-class VocList:
-    """A part of a dataset: where its annotations and images lie, and which of them are used."""
-
-    annotations: Path
-    """folder of the XML files"""
-    images: Path
-    """folder of the images, which may be the same"""
-    names: Path | None = None
-    """a text file of the images' names, without suffix, one on each line; None: all in the folders"""
-
-    @property
-    def source(self) -> Path:
-        """What lists the images, for messages."""
-        return self.annotations if self.names is None else self.names
-
-
-def voc_list(path: Path, images: Path | None = None) -> VocList:
-    """Find the parts of a VOC dataset by a path.
-
-    Args:
-        path: a list of a VOC folder, `FOLDER/ImageSets/Main/NAME.txt`, a VOC folder without lists, or a folder of XML
-            files, beside which the images may lie.
-        images: the folder of the images; None: `JPEGImages` or `images` of the VOC folder, else beside the XML files.
-
-    Raises:
-        FileNotFoundError: there is no such file or folder, or it holds no XML file.
-    """
-    if path.suffix == ".txt":
-        folder, names = path.absolute().parent.parent.parent, path
-    else:
-        folder, names = path, None
-    annotations = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
-    if not annotations.is_dir():
-        raise FileNotFoundError(f"{annotations}: no such folder. {LAYOUT}; or a folder of images and XML files")
-    if names is None and next(annotations.glob("*.xml"), None) is None:
-        raise FileNotFoundError(f"{annotations}: the folder holds no XML file. {LAYOUT}")
-    if images is None:
-        beside = [annotations.parent / name for name in ("JPEGImages", "images")] if annotations != folder else []
-        images = next((place for place in beside if place.is_dir()), annotations)
-    return VocList(annotations, images, names)
 
 
 def read_voc(
@@ -93,9 +37,9 @@ def read_voc(
 
     A box of an XML, 1-based and inclusive, becomes (xmin - 1, ymin - 1, xmax, ymax) in continuous pixels. Boxes without
     area or outside the image are skipped, and their number is logged; boxes that cross the image's edge are clipped. It
-    is logged, too, if the coordinates contradict the origin. Image ids are file names without their suffix; category
-    ids are 1..C in the order of the labels. `extra` has the columns `truncated` and `instance`, the object's number in
-    the PNGs of `SegmentationObject`: 1 for the first one of an XML.
+    is logged, too, if the coordinates contradict the origin. Image ids are file names without their suffix, with the
+    folders below that of the XML files; category ids are 1..C in the order of the labels. `extra` has the columns
+    `truncated` and `instance`, the object's number in the PNGs of `SegmentationObject`: 1 for the first one of an XML.
 
     Args:
         lists: the parts of the dataset.
@@ -114,8 +58,8 @@ def read_voc(
     if unannotated not in ("error", "empty"):
         raise ValueError(f"unannotated must be error or empty, not {unannotated!r}")
     sources = ", ".join(str(part.source) for part in lists)
-    listings = {part.images: _listing(part.images) for part in lists}
-    entries = [(part, stem) for part in lists for stem in _stems(part, listings[part.images])]
+    listings = {part.images: list_folder(part.images) for part in lists}
+    entries = [(part, stem) for part in lists for stem in list_stems(part, listings[part.images])]
     repeated = [stem for stem, count in Counter(stem for _, stem in entries).items() if count > 1]
     for stem in repeated:
         with refusing("images that are listed more than once"):
@@ -139,7 +83,7 @@ def read_voc(
     for place, ((part, stem), path) in enumerate(zip(entries, paths, strict=True)):
         if path in found or (unannotated == "empty" and not path.is_file()):
             with refusing("missing images"):
-                images.append(_image(part, stem, found.get(path), listings[part.images]))
+                images.append(find_image(part, stem, found.get(path), listings[part.images]))
                 kept.append(place)
     entries, paths = [entries[place] for place in kept], [paths[place] for place in kept]
     lacking = [place for place, path in enumerate(paths) if path not in found]
@@ -171,31 +115,25 @@ def read_voc(
             "truncated": flags[:, 1],
             "instance": np.array([i for d in described for i in range(1, len(d.names) + 1)], np.int64),
         },
+        gathered=classes is None,
     )
     points = sum(d.points for d in described) == corners.size
     doubt = origin_doubt(corners, table.sizes[table.images()][:, ::-1].astype(np.float64), origin, points=points)
     if doubt:
         note("doubts about a whole file", Effect.LEARNT, [f"{table.source}: {doubt}"])
         log.warning("%s: %s", table.source, doubt)
-    return _with_boxes(table, continuous(corners, origin), root)
+    return _with_boxes(table, continuous(corners, origin))
 
 
-def _with_boxes(table: Annotations, corners: Floats, root: Path) -> Annotations:
-    """Add the boxes, in continuous pixels, without those that are none."""
-    limits = table.sizes[table.images()][:, ::-1].astype(np.float64)
+def _with_boxes(table: Annotations, corners: Floats) -> Annotations:
+    """Add the boxes, in continuous pixels, without those that are none, and cut at the edges of their images."""
     x1, y1, x2, y2 = corners.T
-    flat = (x2 <= x1) | (y2 <= y1)
-    table = replace(table, boxes=np.stack((x1, y1, x2 - x1, y2 - y1), 1))  # as in the file, for what is noted
-    cut = cut_boxes(table)
+    table = replace(table, boxes=np.stack((x1, y1, x2 - x1, y2 - y1), 1))  # as in the file, for what is said
+    impossible = impossible_boxes(table, cut=True)
+    limits = table.sizes[table.images()][:, ::-1].astype(np.float64)
     x1, y1, x2, y2 = np.maximum(x1, 0), np.maximum(y1, 0), np.minimum(x2, limits[:, 0]), np.minimum(y2, limits[:, 1])
-    outside = ~flat & ((x2 <= x1) | (y2 <= y1))
-    note_boxes(table, flat, outside, cut & ~flat & ~outside)
-    reasons = {"outside the image": int(outside.sum()), "without area": int(flat.sum())}
-    if any(reasons.values()):
-        said = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
-        log.warning("%s: skipped %d boxes: %s", root, sum(reasons.values()), said)
     table = replace(table, boxes=np.stack((x1, y1, x2 - x1, y2 - y1), 1), areas=(x2 - x1) * (y2 - y1))
-    kept = table.select_objects(~(flat | outside)) if any(reasons.values()) else table
+    kept = table.select_objects(~impossible)
     return replace(kept, ids=np.arange(1, len(kept.ids) + 1))
 
 
@@ -206,7 +144,7 @@ def _read(
     present: Iterable[Path] = (path for path in paths if path.is_file())
     if classes is None:
         folders = dict.fromkeys(part.annotations for part in lists)
-        present = dict.fromkeys([*present, *(path for folder in folders for path in sorted(folder.glob("*.xml")))])
+        present = dict.fromkeys([*present, *(path for folder in folders for path in xml_files(folder))])
     listed, names, found = set(paths), set(), {}
     for path in present:
         with refusing("XML files that cannot be read"):
@@ -223,52 +161,3 @@ def _read(
             if described is not None:
                 found[path] = described
     return sorted(names) if classes is None else list(classes), found
-
-
-def _stems(part: VocList, listing: Listing) -> list[str]:
-    """List the images by their names without suffix: those of the list, or all in the folders."""
-    if part.names is not None:
-        return _listed(part.names, part.annotations)
-    described = {path.stem for path in part.annotations.glob("*.xml")}
-    others = {path.stem for path in images_among(Path(name) for names in listing.values() for name in names)}
-    return sorted(described | others)
-
-
-def _listed(path: Path, annotations: Path) -> list[str]:
-    """Read the image names of a list, one on each line; lists of one class have a flag, -1, 0 or 1, behind the name."""
-    if not path.is_file():
-        present = sorted(p.stem for p in path.parent.glob("*.txt") if "_" not in p.stem)
-        raise FileNotFoundError(f"{path}: no such list of images; there are {present or 'none'} beside it. {LAYOUT}")
-    names = []
-    for line in read_lines(path):
-        name, *flag = line.strip().rsplit(maxsplit=1)[:2] if line.strip() else [""]
-        if flag and (flag[0] not in ("-1", "0", "1") or (annotations / f"{line.strip()}.xml").is_file()):
-            name = line.strip()
-        names += [name] if name else []
-    return names
-
-
-def _listing(folder: Path) -> Listing:
-    """List what may be images in a folder; one listing is faster than a look-up of each of a hundred thousand files."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of images. {LAYOUT}")
-    listing: Listing = {}
-    for name in sorted(entry.name for entry in os.scandir(folder)):
-        stem, suffix = os.path.splitext(name)
-        if suffix and suffix.lower() not in NO_IMAGES:
-            listing.setdefault(stem, []).append(name)
-    return listing
-
-
-def _image(part: VocList, stem: str, description: Description | None, listing: Listing) -> Path:
-    """Find the image of an XML: a list names it, `filename` adds only its suffix and is wrong in many exports."""
-    names = listing.get(stem, [])
-    stated = "" if description is None else description.filename or f"{stem}.jpg"
-    if stated in names:
-        return part.images / stated
-    others = (p for p in sorted(part.images.glob(f"{glob.escape(stem)}.*")) if p.suffix.lower() not in NO_IMAGES)
-    found = [part.images / name for name in names] or list(others)
-    if not found:
-        described = f"{part.annotations / stem}.xml describes it" if description else f"{part.source} lists it"
-        raise FileNotFoundError(f"{part.images / stem}.jpg: no such image, but {described}")
-    return found[0]

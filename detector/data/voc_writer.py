@@ -113,8 +113,8 @@ def _texts(parent: ElementTree.Element, values: Mapping[str, object]) -> None:
 
 
 def decimal(value: float, digits: int) -> str:
-    """Write a number with at most so many decimals, and no zeros behind them."""
-    return f"{value:.{digits}f}".rstrip("0").rstrip(".") if digits else f"{value:.0f}"
+    """Write a number with at most so many decimals, at least one, and no zeros behind them."""
+    return f"{value:.{digits}f}".rstrip("0").rstrip(".")
 
 
 def _write_masks(table: Annotations, image: int, path: Path, lost: _Lost) -> None:

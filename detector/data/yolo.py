@@ -1,34 +1,29 @@
-"""Read datasets in YOLO's format: a `data.yaml`, folders of images, and beside them folders of text files."""
+"""Read datasets in YOLO's format, of which a text file beside each image, or in a folder of its own, has the labels."""
 
 from __future__ import annotations
 
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from detector.data.annotations import Annotations
 from detector.data.doubts import measured_areas, without_impossible
 from detector.data.faults import Effect, collecting, note, refusing
 from detector.data.image import ImageReader
-from detector.data.image_files import header_sizes, images_among, relative_to
+from detector.data.image_files import header_sizes, relative_to
 from detector.data.packed import Ids, Integers, Strings, starts_of
 from detector.data.segmentations import Segmentations, usable
 from detector.data.text import read_lines
+from detector.data.yolo_files import LAYOUT, find_files
 
 log = logging.getLogger(__name__)
-
-LAYOUT = (
-    "YOLO's layout is a data.yaml with `train`, `val` and `names`, images in FOLDER/images/train and their labels in "
-    "FOLDER/labels/train/*.txt"
-)
 
 ROUNDING = 1e-4
 """How far a share may be out of 0..1 by rounding alone."""
@@ -67,33 +62,32 @@ def read_yolo(
     numbers, from 0. Areas are those of polygons and boxes. Boxes without area or outside the image are skipped,
     polygons without a pixel left out. `extra` has the column `line`, the object's in its text file, from 1.
 
-    The rules by which files are found are those of https://docs.ultralytics.com/datasets/detect: the labels of
-    `.../images/a/b.jpg` are in `.../labels/a/b.txt`.
+    Where images and labels are found is said by `find_files`. Of a data.yaml the rules are those of
+    https://docs.ultralytics.com/datasets/detect: the labels of `.../images/a/b.jpg` are in `.../labels/a/b.txt`.
 
     Args:
-        path: the data.yaml.
-        split: its key: train, val, or test.
-        images: the folder of the images, in place of the one under that key.
+        path: a data.yaml, an obj.data, or a list of class names, as of `find_files`.
+        split: train, val, or test.
+        images: the folder of the images, in place of the ones that the file names.
         reader: reads the images, upright unless its `exif` is false: labels are drawn on the images as it turns them;
             None: one for RGB of 8 bits.
 
     Returns:
-        paths of images are relative to the folder of the data.yaml, or absolute if they do not lie below it.
+        paths of images are relative to the folder of `path`, or absolute if they do not lie below it.
 
     Raises:
-        FileNotFoundError: the data.yaml, a folder or an image does not exist, or no image has labels.
+        FileNotFoundError: a file, a folder or an image does not exist, or no image has labels.
         ValueError: a file is malformed, or a class number is not among the names. The message names file and line.
     """
-    settings = _settings(path)
-    classes = _classes(settings, path)
-    names = list(classes.values())
-    listed = list(_images(settings, path, split) if images is None else _folder(images.absolute(), path))
-    found = list(dict.fromkeys(listed))
-    if len(found) < len(listed):
-        log.warning("%s: %d images of %s are listed again", path, len(listed) - len(found), split)
+    files = find_files(path, split, images)
+    classes, names = files.classes, list(files.classes.values())
+    labels = dict(zip(files.images, files.labels, strict=True))
+    found = list(labels)
+    if len(found) < len(files.images):
+        log.warning("%s: %d images of %s are listed again", path, len(files.images) - len(found), split)
     if collecting():
         found = _readable(found, reader)
-    sources = [label_file(image) for image in found]
+    sources = [labels[image] for image in found]
     if found and not any(source.is_file() for source in sources):
         raise FileNotFoundError(
             f"{sources[0]}: no such labels, nor any for the {len(found)} images of {split}. {LAYOUT}"
@@ -107,14 +101,14 @@ def read_yolo(
         counts.append(len(rows.labels) - before)
     owners = np.repeat(np.arange(len(found)), counts)
     boxes, shapes = _shapes(rows, sizes[owners].astype(np.int64))
-    files = [relative_to(image, path.absolute().parent) for image in found]
-    names_of_images = ([image.stem for image in found], [os.path.splitext(name)[0] for name in files], files)
+    places = [relative_to(image, path.absolute().parent) for image in found]
+    names_of_images = ([image.stem for image in found], [os.path.splitext(name)[0] for name in places], places)
     table = Annotations(
         source=path,
         classes=names,
         category_ids=list(classes),
         image_ids=Ids.pack(next(some for some in names_of_images if len(set(some)) == len(found))),
-        files=Strings.pack(files),
+        files=Strings.pack(places),
         sizes=sizes,
         starts=starts_of(counts),
         ids=np.arange(1, len(owners) + 1),
@@ -139,85 +133,6 @@ def _readable(images: list[Path], reader: ImageReader | None) -> list[Path]:
             header_sizes([image], reader)
             kept.append(image)
     return kept
-
-
-def label_file(image: Path) -> Path:
-    """Return the text file of an image's labels: the last folder `images` of its path becomes `labels`."""
-    head, found, tail = image.as_posix().rpartition("/images/")
-    return Path(f"{head}/labels/{tail}" if found else tail).with_suffix(".txt")
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file. {LAYOUT}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not YAML ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: YAML, but not YOLO's: it has no keys. {LAYOUT}")
-    return content
-
-
-def _classes(settings: Mapping[str, Any], path: Path) -> dict[int, str]:
-    """Read the names by class number, a list or a dict, and compare them with `nc`."""
-    names, count = settings.get("names"), settings.get("nc")
-    if names is None and isinstance(count, int) and count > 0:
-        names = [f"class_{i}" for i in range(count)]
-    entries: dict[Any, Any] = dict(enumerate(names)) if isinstance(names, list) else names or {}
-    if (
-        not isinstance(entries, dict)
-        or not entries
-        or not all(str(k).isdecimal() and isinstance(v, str | int | float) for k, v in entries.items())
-    ):
-        raise ValueError(f"{path}: `names` must be a list of class names, or a dict of them by number, not {names!r}")
-    classes = {int(number): str(entries[number]) for number in sorted(entries, key=int)}
-    if count is not None and count != len(classes):
-        raise ValueError(f"{path}: nc is {count}, but there are {len(classes)} names: {list(classes.values())}")
-    if len(set(classes.values())) < len(entries):
-        raise ValueError(f"{path}: the names {list(entries.values())} repeat")
-    return classes
-
-
-def _images(settings: Mapping[str, Any], path: Path, split: str) -> Iterator[Path]:
-    """Find the images of a split: those of a folder, a text file of paths, or a list of these."""
-    key = "validation" if split == "val" and "val" not in settings else split
-    value = settings.get(key)
-    values = [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str) and v]
-    if not values or (isinstance(value, list) and len(values) < len(value)):
-        known = [name for name, v in settings.items() if name in ("train", "val", "validation", "test") and v]
-        way_out = "; dataset.val_share=0.2 holds out a share of `train`" if split == "val" and "train" in known else ""
-        raise ValueError(
-            f"{path}: `{split}` must be a folder, a list of images, or several, not {value!r}; it has {known}{way_out}"
-        )
-    home = path.absolute().parent
-    roots = [home / str(settings["path"]), home] if settings.get("path") else [home]
-    for entry in values:
-        # Roboflow writes ../train/images beside train/images; `path` is often that of another machine.
-        tried = [root / name for name in (entry, entry.removeprefix("../")) for root in roots]
-        place = next((Path(os.path.normpath(p)) for p in tried if p.exists()), None)
-        if place is None:
-            raise FileNotFoundError(f"{tried[0]}: no such folder or list of images, but {path} names it. {LAYOUT}")
-        yield from _folder(place, path) if place.is_dir() else _listed(place, roots)
-
-
-def _folder(place: Path, path: Path) -> list[Path]:
-    found = images_among(place.rglob("*"))
-    if not found:
-        raise FileNotFoundError(f"{place}: the folder holds no image, but {path} names it. {LAYOUT}")
-    return found
-
-
-def _listed(path: Path, roots: list[Path]) -> Iterator[Path]:
-    for line in read_lines(path):
-        name = line.strip()
-        if not name:
-            continue
-        tried = [root / n for n in (name, name.replace("\\", "/")) for root in (path.parent, *roots)]
-        image = next((p for p in tried if p.is_file()), None)
-        if image is None:
-            raise FileNotFoundError(f"{tried[0]}: no such image, but {path} lists it")
-        yield Path(os.path.normpath(image))
 
 
 def _read_labels(source: Path, classes: Mapping[int, str], path: Path, rows: _Rows) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,26 @@ def test_a_clash_names_the_pairs(tmp_path: Path) -> None:
     many = [f"class {i:02}" for i in range(9)]
     with pytest.raises(ValueError, match=r"'class 04' and 4 more"):
         with_labels_of({"val": val}, ["banana", "cherry", *many], "x")
+
+
+def test_gathered_classes_may_be_fewer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of XML files the classes are those of the objects, and a validation split may have none of some."""
+    train = opened(tmp_path, "t", {1: "a", 2: "b", 3: "c"})
+    val = opened(tmp_path, "v", {1: "b"})
+    with pytest.raises(ValueError, match=r"only dataset\.train has 'a', 'c'"):
+        with_labels_of({"train": train, "val": val})
+    val.annotations = replace(val.annotations, gathered=True)
+    with caplog.at_level(logging.INFO):
+        found, names = with_labels_of({"train": train, "val": val})
+    assert names == ["a", "b", "c"]
+    assert "dataset.val has no object of 'a', 'c', which dataset.train has" in caplog.text
+    assert (list(found["val"].classes), list(found["val"].category_ids)) == (names, [2, 1, 3])
+    assert found["val"][0].target.labels.tolist() == [1]
+    truth = found["val"].ground_truth()
+    assert {c["id"]: c["name"] for c in truth["categories"]} == {1: "b", 2: "a", 3: "c"}
+    assert [a["category_id"] for a in truth["annotations"]] == [1]
+    with pytest.raises(ValueError, match=r"only dataset\.val has 'b'"):
+        with_labels_of({"val": val}, ["a", "c"], "checkpoint 'x'")
 
 
 def test_names_of_other_datasets_are_refused() -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detector.data.voc_annotations import read_voc, voc_list
+from detector.data.voc_annotations import read_voc
+from detector.data.voc_files import voc_list
 from detector.data.yolo import read_yolo
 
 OBJECTS = {"pear": [0, 0, 10, 10], "apple": [20, 5, 50, 30]}

@@ -8,9 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
+from detector.data.faults import collect
 from detector.data.image import ImageReader
 from detector.data.voc import AnnotatedVoc, VocDataset
-from detector.data.voc_annotations import VocList, read_voc, voc_list
+from detector.data.voc_annotations import read_voc
+from detector.data.voc_files import VocList, voc_list
 from detector.data.voc_masks import colour_map
 from tests.conftest import dense
 from tests.data.test_voc_dataset import CAT, DOG, entry, make, xml
@@ -250,6 +252,20 @@ def test_numbers_that_follow_another_order_are_told(tmp_path, caplog):
     with pytest.raises(ValueError, match=r"000003\.png: .*\(4 of 24 masks.*must follow the order of the objects"):
         open_it()
     assert len(VocDataset(tmp_path, [("2007", "train")])) == 12
+
+
+def test_all_masks_are_checked_where_faults_are_collected(tmp_path, monkeypatch):
+    monkeypatch.setattr("detector.data.voc.WHOLE", 1)
+    make(tmp_path, {name: xml(DOG) for name in ("000001", "000002")})
+    pixels = np.zeros((20, 30), np.uint8)
+    pixels[3:12, 2:10] = 1
+    for name, shift in (("000001", 0), ("000002", 18)):
+        Image.fromarray(np.roll(pixels, shift, 1)).save(tmp_path / f"VOC2007/SegmentationObject/{name}.png")
+    VocDataset(tmp_path, [("2007", "train")], masks=True)
+    with collect() as faults:
+        VocDataset(tmp_path, [("2007", "train")], masks=True)
+    assert [fault.kind for fault in faults] == ["masks outside of their boxes"]
+    assert "000002.png: the mask of object 1" in faults[0].where
 
 
 def test_crowds_are_read_from_a_tag_of_their_own(tmp_path):

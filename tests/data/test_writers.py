@@ -17,7 +17,8 @@ from detector.data.annotations import AnnotatedDataset, Annotations
 from detector.data.coco import CocoDataset, read_coco
 from detector.data.image import ImageReader
 from detector.data.voc import AnnotatedVoc
-from detector.data.voc_annotations import read_voc, voc_list
+from detector.data.voc_annotations import read_voc
+from detector.data.voc_files import voc_list
 from detector.data.voc_writer import decimal, write_voc
 from detector.data.writers import Split, file_names, write_coco
 from detector.data.yolo import read_yolo

@@ -12,7 +12,8 @@ from detector.data.annotations import AnnotatedDataset
 from detector.data.custom import custom
 from detector.data.faults import collect
 from detector.data.image import ImageReader
-from detector.data.yolo import label_file, read_yolo
+from detector.data.yolo import read_yolo
+from detector.data.yolo_files import label_file
 
 BOX = "1 0.5 0.25 0.2 0.1"  # in 30 x 20 pixels: (12, 4) to (18, 6)
 TRIANGLE = "0 0.1 0.1 0.5 0.1 0.5 0.6"  # (3, 2), (15, 2), (15, 12)
@@ -109,8 +110,7 @@ def test_class_numbers_with_gaps(tmp_path):
 def test_a_folder_of_images_in_place_of_the_keys(tmp_path):
     path = make(tmp_path, {"train/a": BOX, "val/b": TRIANGLE}, "names: [dog, cat]\nnc: 2\n")  # as supervision writes it
     assert list(read_yolo(path, images=tmp_path / "images/val").image_ids) == ["b"]
-    with pytest.raises(ValueError, match=r"`train` must be a folder.*not None; it has \[\]"):
-        read_yolo(path)
+    assert list(read_yolo(path).image_ids) == ["a", "b"]
     with pytest.raises(FileNotFoundError, match="labels: the folder holds no image"):
         read_yolo(path, images=tmp_path / "labels")
 

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from detector.data.annotations import AnnotatedDataset, Annotations
+from detector.data.arrange import with_classes_of
 from detector.data.check.objects import object_faults
 from detector.data.check.pictures import Picture, near_pairs, read_pictures, repeats
 from detector.data.coco import from_ground_truth
@@ -129,6 +130,7 @@ def _twice(usable: list[tuple[str, str, Picture]]) -> Iterator[Fault]:
 def class_faults(tables: Mapping[str, Annotations]) -> Iterator[Fault]:
     """Compare the classes of the splits, and count their objects."""
     names = list(tables)
+    tables = {name: with_classes_of(table, tables[names[0]].classes) for name, table in tables.items()}
     for other in names[1:]:
         ours, theirs = tables[names[0]].classes, tables[other].classes
         if set(ours) != set(theirs):

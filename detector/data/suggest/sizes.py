@@ -103,7 +103,11 @@ def choose_size(numbers: Numbers, stride: int) -> tuple[InputSize, str]:
             break
     found = f"10 % of the objects are below {low:.0f} px, half below {middle:.0f} px"
     if not (low >= small and middle >= median):
-        limit = "the limit by memory" if by_memory < by_detail else f"{ENLARGED:g} times the stored size of the median image"
+        limit = (
+            "the limit by memory"
+            if by_memory < by_detail
+            else f"{ENLARGED:g} times the stored size of the median image"
+        )
         why = f"{small} and {median} px would be better, but this is {limit}"
     elif short > least:
         why = f"the least size at which these are at least {small} and {median} px"

@@ -1,0 +1,152 @@
+"""Find the files of datasets in VOC's format: folders of XML files and images, and lists of image names."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from detector.data.image_files import SUFFIXES, images_among
+from detector.data.text import read_lines
+from detector.data.voc_xml import Description
+from detector.data.yolo_files import is_yolo
+
+LAYOUT = (
+    "VOC's layout is <data_dir>/VOCdevkit/VOC2007 with the folders JPEGImages/*.jpg, Annotations/*.xml and "
+    "ImageSets/Main/*.txt"
+)
+
+ANNOTATIONS = ("Annotations", "annotations", "labels")
+"""Names of folders of XML files: VOC's own, others', and FiftyOne's."""
+
+IMAGES = ("JPEGImages", "images", "data")
+"""Names of folders of images beside them."""
+
+NO_IMAGES = (".xml", ".txt", ".json", ".csv")
+"""Suffixes of files beside images."""
+
+Listing = dict[str, list[str]]
+"""The files in a folder and below, relative to it, by their paths without suffix."""
+
+
+@dataclass(frozen=True)
+class VocList:
+    """A part of a dataset: where its annotations and images lie, and which of them are used."""
+
+    annotations: Path
+    """folder of the XML files"""
+    images: Path
+    """folder of the images, which may be the same"""
+    names: Path | None = None
+    """a text file of the images' names, without suffix, one on each line; None: all in the folders and below"""
+
+    @property
+    def source(self) -> Path:
+        """What lists the images, for messages."""
+        return self.annotations if self.names is None else self.names
+
+
+def voc_list(path: Path, images: Path | None = None) -> VocList:
+    """Find the parts of a VOC dataset by a path.
+
+    Args:
+        path: a list of a VOC folder, `FOLDER/ImageSets/Main/NAME.txt`, a VOC folder without lists, or a folder of XML
+            files, beside which the images may lie.
+        images: the folder of the images; None: one of `IMAGES` beside the folder of the XML files, else that folder.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder, or it holds no XML file.
+    """
+    if path.suffix == ".txt":
+        folder, names = path.absolute().parent.parent.parent, path
+    else:
+        folder, names = path, None
+    below = [folder / name for name in ANNOTATIONS]
+    annotations = next((place for place in below if place.is_dir() and (names or xml_files(place))), folder)
+    if not annotations.is_dir():
+        raise FileNotFoundError(f"{annotations}: no such folder. {LAYOUT}; or a folder of images and XML files")
+    if names is None and not xml_files(annotations):
+        raise FileNotFoundError(f"{annotations}: the folder holds no XML file{_others(folder)}. {LAYOUT}")
+    if images is None:
+        beside = (annotations.parent / name for name in IMAGES)
+        own = annotations == folder and (annotations.name not in ANNOTATIONS or _has_images(annotations))
+        images = annotations if own else next((place for place in beside if place.is_dir()), annotations)
+    return VocList(annotations, images, names)
+
+
+def _others(folder: Path) -> str:
+    """Name the files of other formats in a folder, for a message."""
+    found = sorted(p.name for p in folder.iterdir() if p.is_file() and (p.suffix == ".json" or is_yolo(p)))
+    return f", but {', '.join(found[:5])}: dataset.annotations={folder / found[0]} names a file" if found else ""
+
+
+def _has_images(folder: Path) -> bool:
+    return any(path.suffix.lower() in SUFFIXES for path in folder.rglob("*"))
+
+
+def xml_files(folder: Path) -> list[Path]:
+    """List the XML files in a folder and below it, sorted; hidden ones are left out."""
+    found = sorted(folder.rglob("*.xml"))
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+
+
+def list_folder(folder: Path) -> Listing:
+    """List what may be images; one listing is faster than a look-up of each of a hundred thousand files."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of images. {LAYOUT}")
+    listing: Listing = {}
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        prefix = os.path.relpath(place, folder).replace(os.sep, "/")
+        for name in sorted(names):
+            stem, suffix = os.path.splitext(name if prefix == "." else f"{prefix}/{name}")
+            if suffix and suffix.lower() not in NO_IMAGES and not name.startswith("."):
+                listing.setdefault(stem, []).append(stem + suffix)
+    return listing
+
+
+def list_stems(part: VocList, listing: Listing) -> list[str]:
+    """List the images by their paths without suffix: those of the list, or all in the folders and below."""
+    if part.names is not None:
+        return _listed(part.names, part.annotations)
+    described = {path.relative_to(part.annotations).with_suffix("").as_posix() for path in xml_files(part.annotations)}
+    others = {os.path.splitext(path.as_posix())[0] for path in images_among(_paths(listing))}
+    return sorted(described | others)
+
+
+def _paths(listing: Listing) -> Iterable[Path]:
+    return (Path(name) for names in listing.values() for name in names)
+
+
+def _listed(path: Path, annotations: Path) -> list[str]:
+    """Read the image names of a list, one on each line; lists of one class have a flag, -1, 0 or 1, behind the name."""
+    if not path.is_file():
+        present = sorted(p.stem for p in path.parent.glob("*.txt") if "_" not in p.stem)
+        raise FileNotFoundError(f"{path}: no such list of images; there are {present or 'none'} beside it. {LAYOUT}")
+    names = []
+    for line in read_lines(path):
+        name, *flag = line.strip().rsplit(maxsplit=1)[:2] if line.strip() else [""]
+        if flag and (flag[0] not in ("-1", "0", "1") or (annotations / f"{line.strip()}.xml").is_file()):
+            name = line.strip()
+        names += [name] if name else []
+    return names
+
+
+def find_image(part: VocList, stem: str, description: Description | None, listing: Listing) -> Path:
+    """Find the image of an XML: a list names it, `filename` adds only its suffix and is wrong in many exports.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    names = listing.get(stem, [])
+    stated = "" if description is None else description.filename or f"{os.path.basename(stem)}.jpg"
+    if exact := [name for name in names if os.path.basename(name) == stated]:
+        return part.images / exact[0]
+    others = (p for p in sorted(part.images.glob(f"{glob.escape(stem)}.*")) if p.suffix.lower() not in NO_IMAGES)
+    found = [part.images / name for name in names] or list(others)
+    if not found:
+        described = f"{part.annotations / stem}.xml describes it" if description else f"{part.source} lists it"
+        raise FileNotFoundError(f"{part.images / stem}.jpg: no such image, but {described}")
+    return found[0]

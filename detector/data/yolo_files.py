@@ -1,0 +1,245 @@
+"""Find the parts of a dataset in YOLO's layouts: class names, images, and the text files of their labels."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from detector.data.image_files import images_among
+from detector.data.text import read_lines
+
+log = logging.getLogger(__name__)
+
+LAYOUT = (
+    "YOLO's layout is a data.yaml with `train`, `val` and `names`, images in FOLDER/images/train and their labels in "
+    "FOLDER/labels/train/*.txt"
+)
+
+SPLITS = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}
+"""The keys of a split's images; `valid` is Darknet's."""
+
+
+@dataclass(frozen=True)
+class YoloFiles:
+    """The parts of a split."""
+
+    classes: dict[int, str]
+    """names by class number, in the order of the numbers"""
+    images: list[Path]
+    """in the order of the list or the folder; one may be there again"""
+    labels: list[Path]
+    """the text file of each image, which need not exist"""
+
+
+def is_yolo(path: Path) -> bool:
+    """Return whether a file is of YOLO, by its name: `*.yaml`, Darknet's `*.data` and `*.names`, or `classes.txt`."""
+    return path.suffix in (".yaml", ".yml", ".data", ".names") or path.name == "classes.txt"
+
+
+def names_splits(path: Path) -> bool:
+    """Return whether a file of YOLO says where the images of its splits are, besides naming the classes.
+
+    Raises:
+        FileNotFoundError, ValueError: as of `find_files`.
+    """
+    settings = _settings(path)
+    return any(settings.get(key) for keys in SPLITS.values() for key in keys)
+
+
+def find_files(path: Path, split: str = "train", images: Path | None = None) -> YoloFiles:
+    """Find the parts of a split.
+
+    The images of a data.yaml or an obj.data are those under the split's key, and their labels are where `label_file`
+    says. A file that names classes alone belongs to one folder of images: `images` beside it, or else its own folder;
+    their labels are in `labels` beside it, or beside the images.
+
+    Args:
+        path: a `data.yaml`, as of ultralytics; an `obj.data`, as of Darknet, datumaro and CVAT; or names of classes,
+            one on each line: an `obj.names`, or a `classes.txt`, as of LabelImg and Label Studio. A `notes.json`
+            beside the latter, as of Label Studio, says the class numbers.
+        split: train, val, or test.
+        images: the folder of the images, in place of the ones that the file names.
+
+    Raises:
+        FileNotFoundError: a file or folder does not exist.
+        ValueError: a file is malformed; the message names it.
+    """
+    settings = _settings(path)
+    classes = _classes(settings, path)
+    own = any(settings.get(key) for keys in SPLITS.values() for key in keys)
+    if images is None and own:
+        found = list(_images(settings, path, split))
+        return YoloFiles(classes, found, [label_file(image) for image in found])
+    home = path.absolute().parent
+    beside = home / "images"
+    folder = images.absolute() if images is not None else beside if beside.is_dir() else home
+    if images is None and not images_among(folder.rglob("*")):
+        raise FileNotFoundError(
+            f"{folder}: the folder holds no image, and {path} names none; give their folder, dataset.images=FOLDER"
+        )
+    found = _folder(folder, path)
+    labels = [label_file(image) for image in found]
+    if not own:
+        labels = max([labels, *_labels_beside(home / "labels", folder, found)], key=_present)
+        _say_unused(found, labels)
+    return YoloFiles(classes, found, labels)
+
+
+def label_file(image: Path) -> Path:
+    """Return the text file of an image's labels: the last folder `images` of its path becomes `labels`."""
+    head, found, tail = image.as_posix().rpartition("/images/")
+    return Path(f"{head}/labels/{tail}" if found else tail).with_suffix(".txt")
+
+
+def _labels_beside(labels: Path, folder: Path, images: list[Path]) -> Iterator[list[Path]]:
+    """Yield where the text files of images may be that lie elsewhere: by path or name in `labels`, or beside them."""
+    yield [labels / image.relative_to(folder).with_suffix(".txt") for image in images]
+    stems = [image.stem for image in images]
+    if len(set(stems)) == len(stems):
+        yield [labels / f"{stem}.txt" for stem in stems]
+    yield [image.with_suffix(".txt") for image in images]
+
+
+def _present(paths: list[Path]) -> int:
+    return sum(path.is_file() for path in paths)
+
+
+def _say_unused(images: list[Path], labels: list[Path]) -> None:
+    """Log a warning if there are text files that belong to no image in folders of labels alone."""
+    folders = {label.parent for label in labels} - {image.parent for image in images}
+    unused = sorted({path for folder in folders for path in folder.glob("*.txt")} - set(labels))
+    if unused:
+        log.warning("%d text files of labels belong to no image, such as %s", len(unused), unused[0])
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """Read the keys of a file of any layout; `names` holds the class names."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file. {LAYOUT}")
+    if path.suffix == ".data":
+        return _darknet(path)
+    if path.suffix not in (".yaml", ".yml"):
+        return {"names": _numbered(path) or _lines(path)}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not YAML ({error})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: YAML, but not YOLO's: it has no keys. {LAYOUT}")
+    return content
+
+
+def _darknet(path: Path) -> dict[str, Any]:
+    """Read an obj.data, whose lines are `key = value`, and the names that it points to."""
+    settings: dict[str, Any] = {}
+    for number, line in enumerate(_lines(path), 1):
+        key, found, value = (part.strip() for part in line.partition("="))
+        if not found and not line.startswith(("#", ";")):
+            raise ValueError(f"{path}: its line {number} is not `key = value`, but {line[:80]!r}")
+        settings[key] = value
+    count = str(settings.pop("classes", ""))
+    if "names" in settings:
+        tried = [root / name for root in _roots(settings, path) for name in _spellings(str(settings["names"]))]
+        place = next((p for p in tried if p.is_file()), None)
+        if place is None:
+            raise FileNotFoundError(f"{tried[0]}: no such file of class names, but {path} names it")
+        settings["names"] = _lines(place)
+    return settings | ({"nc": int(count)} if count.isdecimal() else {})
+
+
+def _numbered(path: Path) -> dict[int, str] | None:
+    """Read the class numbers from the `notes.json` beside a classes.txt, whose lines may be in another order."""
+    notes = path.with_name("notes.json")
+    if not notes.is_file():
+        return None
+    try:
+        pairs = [(int(c["id"]), str(c["name"])) for c in json.loads(notes.read_text(encoding="utf-8"))["categories"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{notes}: not Label Studio's, whose `categories` have `id` and `name` ({error})") from error
+    numbers = dict(pairs)
+    if len(set(pairs)) > len(numbers) or set(numbers.values()) != set(_lines(path)):
+        raise ValueError(
+            f"{notes} and {path} must name the same classes, one for each number, not {sorted(set(pairs))} and "
+            f"{_lines(path)}; without {notes.name}, class numbers count the lines"
+        )
+    return numbers
+
+
+def _lines(path: Path) -> list[str]:
+    return [line.strip() for line in read_lines(path) if line.strip()]
+
+
+def _classes(settings: Mapping[str, Any], path: Path) -> dict[int, str]:
+    """Read the names by class number, a list or a dict, and compare them with `nc`."""
+    names, count = settings.get("names"), settings.get("nc")
+    if names is None and isinstance(count, int) and count > 0:
+        names = [f"class_{i}" for i in range(count)]
+    entries: dict[Any, Any] = dict(enumerate(names)) if isinstance(names, list) else names or {}
+    if (
+        not isinstance(entries, dict)
+        or not entries
+        or not all(str(k).isdecimal() and isinstance(v, str | int | float) for k, v in entries.items())
+    ):
+        raise ValueError(f"{path}: `names` must be a list of class names, or a dict of them by number, not {names!r}")
+    classes = {int(number): str(entries[number]) for number in sorted(entries, key=int)}
+    if count is not None and count != len(classes):
+        raise ValueError(f"{path}: nc is {count}, but there are {len(classes)} names: {list(classes.values())}")
+    if len(set(classes.values())) < len(entries):
+        raise ValueError(f"{path}: the names {list(entries.values())} repeat")
+    return classes
+
+
+def _roots(settings: Mapping[str, Any], path: Path) -> list[Path]:
+    """List the folders that paths may be relative to; `path` is often that of another machine."""
+    home = path.absolute().parent
+    if path.suffix == ".data":
+        return [home, home.parent]  # Darknet runs in the folder above `data`
+    return [home / str(settings["path"]), home] if settings.get("path") else [home]
+
+
+def _spellings(name: str) -> list[str]:
+    """List how a path may be meant; datumaro writes data/train.txt beside train.txt, Roboflow ../train/images."""
+    plain = name.replace("\\", "/")
+    return list(dict.fromkeys((name, plain, plain.removeprefix("../"), plain.removeprefix("data/"))))
+
+
+def _images(settings: Mapping[str, Any], path: Path, split: str) -> Iterator[Path]:
+    """Find the images of a split: those of a folder, a text file of paths, or a list of these."""
+    value = next((settings[key] for key in SPLITS.get(split, (split,)) if key in settings), None)
+    values = [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str) and v]
+    if not values or (isinstance(value, list) and len(values) < len(value)):
+        known = [key for keys in SPLITS.values() for key in keys if settings.get(key)]
+        way_out = "; dataset.val_share=0.2 holds out a share of `train`" if split == "val" and "train" in known else ""
+        raise ValueError(
+            f"{path}: `{split}` must be a folder, a list of images, or several, not {value!r}; it has {known}{way_out}"
+        )
+    roots = _roots(settings, path)
+    for entry in values:
+        tried = [root / name for name in _spellings(entry) for root in roots]
+        place = next((Path(os.path.normpath(p)) for p in tried if p.exists()), None)
+        if place is None:
+            raise FileNotFoundError(f"{tried[0]}: no such folder or list of images, but {path} names it. {LAYOUT}")
+        yield from _folder(place, path) if place.is_dir() else _listed(place, roots)
+
+
+def _folder(place: Path, path: Path) -> list[Path]:
+    found = images_among(place.rglob("*"))
+    if not found:
+        raise FileNotFoundError(f"{place}: the folder holds no image, but {path} names it. {LAYOUT}")
+    return found
+
+
+def _listed(path: Path, roots: list[Path]) -> Iterator[Path]:
+    for name in _lines(path):
+        tried = [root / n for n in _spellings(name) for root in (path.parent, *roots)]
+        image = next((p for p in tried if p.is_file()), None)
+        if image is None:
+            raise FileNotFoundError(f"{tried[0]}: no such image, but {path} lists it")
+        yield Path(os.path.normpath(image))
