@@ -65,5 +65,5 @@ def _is_foreign(source: str) -> bool:
 def _load_all(model: nn.Module, pretrained: weights.PretrainedWeights, classes: Sequence[str]) -> None:
     named = pretrained if pretrained.classes else replace(pretrained, classes=list(classes))
     report = weights.load_weights(model, named, list(classes))
-    if report.reinitialized or report.added:
+    if report.reinitialized or report.added or report.new:
         raise ValueError(f"{report}: train it for these classes first (train.py weights=...)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +15,9 @@ from detector.weights.conversion import PLACEHOLDER, PretrainedWeights, abbrevia
 
 COUNTER = ".num_batches_tracked"
 """Suffix of a batch norm's counter, a buffer that no norm of this project uses."""
+
+PRIOR = 1e-3
+"""The probability of classes without rows at first, all together, as a share of the background's."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,19 @@ class LoadReport:
     """further heads that the weights do not have, which keep their random weights as well"""
     adapted: str = ""
     """what was done to the first convolution, for images of other channels"""
+    kept: list[str] = field(default_factory=list)
+    """classes that keep their rows, where not all of both lists are the same"""
+    new: list[str] = field(default_factory=list)
+    """the others, which the weights do not know"""
 
     def __str__(self) -> str:
         text = f"weights: {self.loaded} tensors from {self.source}"
         if self.reinitialized:
             text += f"; randomly initialized for {self.reason}: {', '.join(self.reinitialized)}"
+        if self.kept:
+            text += f"; rows kept of {abbreviate(self.kept)}"
+        if self.new:
+            text += f"; new rows of {abbreviate(self.new)}"
         if self.adapted:
             text += f"; {self.adapted}"
         if self.added:
@@ -49,6 +61,9 @@ def load_weights(model: nn.Module, pretrained: PretrainedWeights, classes: Seque
     The predictors depend on the classes:
 
     - The same classes in any order: their rows are reordered by class name.
+    - Some of the same names: the rows of these are loaded, and of the background. Other classes begin as the background
+      with a probability of together `PRIOR` of it, so that they do not change the scores; the rows of their boxes and
+      masks keep their random weights.
     - Unknown class names, but the same number: their rows keep their order.
     - Other classes: the predictors keep their random weights.
 
@@ -74,25 +89,25 @@ def load_weights(model: nn.Module, pretrained: PretrainedWeights, classes: Seque
     heads = [head for head in heads if any(key.startswith(head) for key in own)]
     added = [head for head in heads if not any(key.startswith(head) for key in state)]
     own = {k: v for k, v in own.items() if not k.startswith(tuple(added))}
-    theirs = _dependent(state, pretrained.num_classes, further)
-    reinitialized = theirs | _dependent(own, len(classes), further)
+    theirs, ours = (_dependent(s, n, further) for s, n in ((state, pretrained.num_classes), (own, len(classes))))
     rows = _rows(pretrained, classes)
-    if rows is None:
-        state = {k: v for k, v in state.items() if _module(k) not in reinitialized}
-    else:
-        reinitialized = set()
-        last = set(_classifiers(state))
-        state |= {
-            k: _reorder(v, rows, pretrained.num_classes, _module(k) in last)
-            for k, v in state.items()
-            if _module(k) in theirs
-        }
+    moved, reinitialized = _sort_layers(pretrained, classes, theirs, ours)
+    state = {k: v for k, v in state.items() if _module(k) not in reinitialized}
+    last = set(_classifiers(state))
+    state |= {
+        k: _by_class(v, own.get(k), rows, pretrained.num_classes, _module(k) in last)
+        for k, v in state.items()
+        if rows is not None and _module(k) in moved
+    }
     expected = {k: v for k, v in own.items() if not k.endswith(COUNTER) and _module(k) not in reinitialized}
     _check(pretrained, state, expected | {k: v for k, v in own.items() if k in state})
     model.load_state_dict(model.state_dict() | state)
     made = sorted({_module(k) for k in own} & reinitialized)
     reason = _reason(pretrained, classes) if made else ""
-    return LoadReport(pretrained.source, len(state), made, reason, [head.rstrip(".") for head in added], adapted)
+    kept = [name for name in classes if name in (pretrained.classes or ()) and not _is_same(pretrained, classes)]
+    new = [name for name in classes if kept and name not in kept]
+    without = [head.rstrip(".") for head in added]
+    return LoadReport(pretrained.source, len(state), made, reason, without, adapted, kept, new)
 
 
 def _module(key: str) -> str:
@@ -131,22 +146,71 @@ def _dependent(state: Mapping[str, Tensor], num_classes: int, further: Mapping[s
     return found
 
 
-def _rows(pretrained: PretrainedWeights, classes: Sequence[str]) -> list[int] | None:
-    """Return the row of each of `classes` in the pretrained predictors; None if the classes differ."""
+def _names(pretrained: PretrainedWeights) -> dict[str, int]:
+    """Return the row of each class name in the pretrained predictors."""
+    return {name: row for row, name in enumerate(pretrained.classes or ()) if name != PLACEHOLDER}
+
+
+def _is_same(pretrained: PretrainedWeights, classes: Sequence[str]) -> bool:
+    """Return whether the weights are of these classes, in any order, or of as many unknown ones."""
     if pretrained.classes is None:
-        return list(range(len(classes))) if pretrained.num_classes == len(classes) else None
-    if list(classes) == pretrained.classes:
-        return list(range(len(classes)))
-    if sorted(name for name in pretrained.classes if name != PLACEHOLDER) != sorted(classes):
-        return None
-    return [pretrained.classes.index(name) for name in classes]
+        return pretrained.num_classes == len(classes)
+    return list(classes) == list(pretrained.classes) or sorted(_names(pretrained)) == sorted(classes)
 
 
-def _reorder(value: Tensor, rows: Sequence[int], num_classes: int, background: bool) -> Tensor:
-    """Select a layer's rows by class; the rows of a `background` stay last."""
-    each = len(value) // (num_classes + background)
-    by_class = value[: num_classes * each].reshape(num_classes, each, *value.shape[1:])
-    return torch.cat((by_class[list(rows)].flatten(0, 1), value[num_classes * each :]))
+def _rows(pretrained: PretrainedWeights, classes: Sequence[str]) -> list[int | None] | None:
+    """Return the row of each of `classes` in the pretrained predictors, None for a new one; None if all are new."""
+    if pretrained.classes is None or list(classes) == list(pretrained.classes):
+        return list(range(len(classes))) if _is_same(pretrained, classes) else None
+    rows = [_names(pretrained).get(name) for name in classes]
+    return rows if any(row is not None for row in rows) else None
+
+
+def _sort_layers(
+    pretrained: PretrainedWeights, classes: Sequence[str], theirs: set[str], ours: set[str]
+) -> tuple[set[str], set[str]]:
+    """Sort class-specific layers into those whose rows are loaded by class, and those that keep their random weights.
+
+    Args:
+        pretrained: the weights.
+        classes: of the model.
+        theirs, ours: the class-specific layers of both. Those of a single class look like class-agnostic ones.
+    """
+    if _is_same(pretrained, classes):
+        return theirs, set()
+    if _rows(pretrained, classes) is None:
+        return set(), theirs | ours
+    both = {layer for layer in theirs | ours if layer in theirs or pretrained.num_classes == 1}
+    moved = {layer for layer in both if layer in ours or len(classes) == 1}
+    return moved, (theirs | ours) - moved
+
+
+def _by_class(
+    value: Tensor, own: Tensor | None, rows: Sequence[int | None], num_classes: int, background: bool
+) -> Tensor:
+    """Select a layer's rows by class.
+
+    Args:
+        value: the rows of the weights.
+        own: those of the model, which new classes keep, unless there is a background.
+        rows: by the classes of the model, see `_rows`.
+        num_classes: of the weights.
+        background: whether it has rows, too, which stay last.
+    """
+    each, rest = divmod(len(value), num_classes + background)
+    if rest or not each or (not background and own is not None and own.shape[1:] != value.shape[1:]):
+        return value  # of another model, which `_check` tells
+    parts = value.reshape(num_classes + background, each, *value.shape[1:])
+    if background:
+        less = math.log(rows.count(None) / PRIOR) if None in rows and value.ndim == 1 else 0.0  # of the bias
+        made = [parts[-1] - less if row is None else parts[row] for row in rows]
+        return torch.cat([*made, parts[-1]])
+    return torch.cat(
+        [
+            (own if own is not None else value)[label * each : (label + 1) * each] if row is None else parts[row]
+            for label, row in enumerate(rows)
+        ]
+    )
 
 
 def _reason(pretrained: PretrainedWeights, classes: Sequence[str]) -> str:

@@ -1,7 +1,9 @@
 """Loading weights: predictors follow the class names, or stay random for other classes."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,10 +12,14 @@ from torch import Tensor
 from detector import weights
 from detector.config import build
 from detector.config.resolve import with_classes
+from detector.evaluation import Collector
+from detector.evaluation.coco import CocoMetric
 from detector.models.rcnn import RCNN
+from detector.types import Batch, Objects
 from detector.weights import PretrainedWeights
 from detector.weights.checkpoints import FORMAT, portable_config
-from tests.conftest import CLASSES, compose_config, small_model
+from detector.weights.loading import PRIOR
+from tests.conftest import CLASSES, compose_config, confident, small_model
 
 PREDICTORS = ["heads.box_head.classify", "heads.box_head.regress", "heads.further.mask.predictor.10"]
 
@@ -76,8 +82,6 @@ def test_predictor_rows_are_reordered_by_class_name(head: list[str]) -> None:
         (list("abcde"), ["x", "y", "z"], "3 classes instead of 5"),
         (None, ["x", "y", "z"], "3 classes instead of 5"),
         (["a", "N/A", "c", "N/A", "e"], list("xyz"), r"other classes (x, y, z instead of a, c, e)"),
-        (["a", "N/A", "c", "N/A", "e"], list("abc"), r"other classes (a, b, c instead of a, c, e)"),
-        (["a", "b", "c", "N/A", "N/A"], list("ab"), "2 classes instead of 3"),
         (list("abcde"), ["x"], "1 classes instead of 5"),
     ],
 )
@@ -93,6 +97,88 @@ def test_predictors_of_other_classes_stay_random(theirs: list[str] | None, ours:
     )
     assert differences(model, pretrained.state) == PREDICTORS
     assert all(model.state_dict()[f"{name}.weight"].equal(before[f"{name}.weight"]) for name in PREDICTORS)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "rows", "line"),
+    [
+        (["a", "N/A", "c", "N/A", "e"], list("ecb"), [4, 2, None], "; rows kept of e, c; new rows of b"),
+        (["a", "b", "c", "N/A", "N/A"], list("ba"), [1, 0], "; rows kept of b, a"),
+        (list("abcde"), ["d"], [3], "; rows kept of d"),
+        (["a"], list("cab"), [None, 0, None], "; rows kept of a; new rows of c, b"),
+    ],
+)
+def test_rows_of_shared_names_are_kept(theirs: list[str], ours: list[str], rows: list[int | None], line: str) -> None:
+    pretrained = pretrained_of(model_of([str(i) for i in range(len(theirs))], seed=1), theirs)
+    model = model_of(ours, seed=2)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    report = weights.load_weights(model, pretrained, ours)
+    assert report.reinitialized == []
+    assert str(report) == f"weights: {len(pretrained.state)} tensors from file.pth{line}"
+    own = model.state_dict()
+    for layer, each in (*zip(PREDICTORS, (1, 4, 1), strict=True),):
+        for leaf in ("weight", "bias"):
+            given, made, first = (s[f"{layer}.{leaf}"] for s in (pretrained.state, own, before))
+            for label, row in enumerate(rows):
+                part = made[label * each : (label + 1) * each]
+                if row is not None:
+                    assert part.equal(given[row * each : (row + 1) * each])
+                elif layer == PREDICTORS[0]:
+                    fewer = 0.0 if leaf == "weight" else math.log(rows.count(None) / PRIOR)
+                    assert part.equal(given[-1:] - fewer)
+                else:
+                    assert part.equal(first[label * each : (label + 1) * each])
+            if layer == PREDICTORS[0]:
+                assert made[-1].equal(given[-1])
+    assert set(differences(model, own | {k: v for k, v in pretrained.state.items() if v.shape == own[k].shape})) <= {
+        *PREDICTORS
+    }
+
+
+def average_precisions(found: Sequence[Objects], classes: Sequence[str], annotations: Any) -> dict[str, float]:
+    """The AP of each class; its category id is its place in `KNOWN`."""
+    ids = [KNOWN.index(name) for name in classes]
+    images = [{"id": i, "height": 64, "width": 96} for i in range(len(found))]
+    categories = [{"id": number, "name": name} for number, name in zip(ids, classes, strict=True)]
+    truth = {"images": images, "annotations": annotations, "categories": categories}
+    collector = Collector(truth, ids, (8, 20))
+    collector.update([0, 1], list(found), [(64, 96)] * 2)
+    return {k.rpartition("/")[2]: v for k, v in CocoMetric(collector).results().items() if k.startswith("box/AP/")}
+
+
+KNOWN = [*CLASSES, "new", "newer"]
+
+
+@pytest.mark.parametrize("kind", ["model=mask_rcnn", "model=cascade_mask_rcnn", "model=rfcn"])
+def test_shared_classes_have_the_ap_that_they_had(kind: str) -> None:
+    former = confident(model_of(CLASSES, kind, seed=1))
+    ours = [CLASSES[2], "new", CLASSES[0], CLASSES[3], "newer", CLASSES[1]]
+    model = model_of(ours, kind, seed=2)
+    state = {k: v.clone() for k, v in former.state_dict().items()}
+    weights.load_weights(model, PretrainedWeights(state, [], list(CLASSES), "file.pth"), ours)
+    images = torch.randint(0, 256, (2, 3, 64, 96), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    batch = Batch(images, [(64, 96)] * 2, [(64, 96)] * 2, [0, 1], [])
+    with torch.inference_mode():
+        before, after = former(batch), model.eval()(batch)
+    annotations = []
+    for image, found in enumerate(before):
+        labels = [torch.tensor([KNOWN.index(names[i]) for i in objects.labels.tolist()]).float()
+                  for objects, names in ((found, CLASSES), (after[image], ours))]  # fmt: skip
+        keys = [torch.cat((objects.boxes, 1000 * own[:, None]), 1) for objects, own in
+                zip((found, after[image]), labels, strict=True)]  # fmt: skip
+        now = torch.cdist(*keys).argmin(1)  # nearly equal scores may change their order
+        assert sorted(now.tolist()) == list(range(len(keys[1])))
+        assert labels[1][now].equal(labels[0])
+        torch.testing.assert_close(after[image].boxes[now], found.boxes, rtol=0, atol=1e-3)
+        torch.testing.assert_close(after[image].scores[now], found.scores, rtol=2 * PRIOR, atol=0)
+        for (x1, y1, x2, y2), label in zip(found.boxes[1::2].tolist(), found.labels[1::2].tolist(), strict=True):
+            box, number = [x1, y1, x2 - x1, y2 - y1], len(annotations) + 1
+            annotation = {"id": number, "image_id": image, "category_id": label, "bbox": box, "iscrowd": 0}
+            annotations.append(annotation | {"area": box[2] * box[3]})
+    wanted = average_precisions(before, CLASSES, annotations)
+    assert 0 < max(wanted.values()) < 1
+    measured = average_precisions(after, ours, annotations)
+    assert {name: measured[name] for name in wanted} == wanted
 
 
 @pytest.mark.parametrize("mask", ["fcn", "mlp"])
