@@ -191,10 +191,17 @@ def test_small_objects_ask_for_larger_images_within_limits() -> None:
     assert shorts == sorted(shorts)
     assert shorts[0] == 256
     assert shorts[-1] == 960  # twice the size of the files
-    assert "2 times the size" in found[-1][1]
+    assert "2 times the stored size" in found[-1][1]
     size, why = choose_size(numbers(*spread(8, 30), image=(4000, 3000)), 4)
     assert (size.short, size.longest) == (992, 1323)
     assert "limit by memory" in why
+    # Ten larger images, in which most objects are, do not let the other thirty be enlarged further.
+    data = numbers(*spread(4, 12))
+    image_of = np.concatenate((np.arange(240) // 24, 10 + np.arange(160) * 30 // 160))
+    heights, widths = data.heights.copy(), data.widths.copy()
+    heights[:10], widths[:10] = 900, 1200
+    mixed = replace(data, heights=heights, widths=widths, image_of=image_of, per_image=np.bincount(image_of))
+    assert choose_size(mixed, 4)[0].short == 960
 
 
 def test_objects_of_a_rare_class_decide_the_input_size_as_those_of_others() -> None:
