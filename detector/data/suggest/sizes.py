@@ -21,7 +21,7 @@ LONGEST = 1333
 SHORTEST = 256
 """The shorter side is not made smaller for the sake of speed, in pixels."""
 
-ENLARGED = 2.0
+ENLARGED = 1.5
 """Images are enlarged up to so much; more adds pixels that show nothing new."""
 
 STEP = 32
