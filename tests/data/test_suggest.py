@@ -227,7 +227,7 @@ def test_tiny_objects_in_large_images_are_trained_on_crops_and_cut_into_tiles() 
     assert settings["dataset.rois"].value == 448  # 8 for each of 51 objects: of 200 in an image four times as large
     assert settings["dataset.rpn.test.post_nms_topk"].value == 800
     (sentence,) = advice
-    assert "tiles of 640 px that overlap by 12 px" in sentence  # 640 px become twice as large
+    assert "tiles of 640 px that overlap by 12 px" in sentence  # twice as large they fill 1333 px
 
 
 def test_large_objects_are_seen_in_smaller_images_and_larger_batches() -> None:
@@ -257,6 +257,12 @@ def test_crops_of_the_user_stay() -> None:
     found, _ = suggest(numbers(*spread(5, 12), image=(4000, 3000)), replace(WITHOUT_RPN, crop=(400, 400)))
     assert "dataset.train_augment.fixed_size" not in by_key(found)
     assert not by_key(found)["schedule.batch_size"].changes
+
+
+def test_a_batch_of_nearly_as_many_pixels_stays() -> None:
+    settings = by_key(suggest(numbers(*spread(30, 90)), replace(WITHOUT_RPN, size=InputSize(576, None)))[0])
+    assert settings["dataset.val_augment.short_sizes"].value == [608]
+    assert not settings["schedule.batch_size"].changes
 
 
 @pytest.mark.parametrize(("low", "high", "cells"), [(8, 24, 7.0), (20, 300, 0.0), (150, 400, 14.0)])

@@ -8,7 +8,7 @@ import yaml
 
 from tests.scripts.conftest import FEW, SMALL, run_script
 
-SHAPES = ["dataset=shapes_voc", *FEW]
+SHAPES = ["dataset=shapes_coco", *FEW]
 
 
 def test_the_suggestions_train(tmp_path: Path) -> None:
@@ -19,7 +19,7 @@ def test_the_suggestions_train(tmp_path: Path) -> None:
     file = tmp_path / "mine" / "experiment" / "suggested.yaml"
     written = yaml.safe_load(file.read_text())
     assert file.read_text().startswith("# @package _global_\n")
-    assert written["defaults"] == [{"override /dataset": "shapes_voc"}, {"override /backbone": "resnet18_small_fpn"}]
+    assert written["defaults"] == [{"override /dataset": "shapes_coco"}, {"override /backbone": "resnet18_small_fpn"}]
     assert written["seed"] == 3
     assert written["dataset"]["train"] == {"train": 8, "val": 6, "image_size": 96}
     assert written["dataset"]["train_augment"]["horizontal_flip"] == 0.25
@@ -38,7 +38,7 @@ def test_the_suggestions_train(tmp_path: Path) -> None:
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert config["dataset"]["anchor_sizes"] == sizes
     assert config["model"]["proposer"]["anchors"]["ratios"] == ratios
-    assert config["dataset"]["name"] == "shapes_voc"
+    assert config["dataset"]["name"] == "shapes_coco"
     assert config["seed"] == 3
 
 

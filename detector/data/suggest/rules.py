@@ -38,7 +38,7 @@ CROP = 4
 """A crop is at least so many times as wide as the objects, but for the largest 1 %."""
 
 COSTLY = 1.25
-"""Factor of the pixels of a step above which training is on crops."""
+"""Factor of the pixels of a step up to which the batch stays, and training is on whole images."""
 
 LARGER_BATCH = 4
 """Limit of the factor by which a batch becomes larger."""
@@ -208,10 +208,11 @@ def _crops(numbers: Numbers, size: InputSize, present: Present, side: int) -> Su
 
 
 def _batch(numbers: Numbers, size: InputSize, present: Present, crop: int | None) -> Iterator[Suggestion]:
-    batch, reason = present.batch_size, "as many pixels a step as now"
+    batch, reason = present.batch_size, "about as many pixels a step as now"
     if crop is None and present.crop is None:
         factor = present.size.pixels(numbers) / size.pixels(numbers)
-        batch = max(min(2, batch), min(int(batch * factor + 0.25), LARGER_BATCH * batch))
+        if not 1 / COSTLY <= factor <= COSTLY:
+            batch = max(min(2, batch), min(int(batch * factor + 0.25), LARGER_BATCH * batch))
     if batch != present.batch_size:
         reason = (
             f"about as many pixels a step as now. schedule.optimizer.lr stays as it is, as for AdamW and Muon; for SGD "

@@ -22,7 +22,7 @@ SHORTEST = 256
 """The shorter side is not made smaller for the sake of speed, in pixels."""
 
 ENLARGED = 2.0
-"""Images are enlarged up to so much; more adds pixels that show nothing new."""
+"""The median image is enlarged up to so much; more adds pixels that show nothing new."""
 
 STEP = 32
 """Shorter sides are multiples of this, in pixels, as images are padded to."""
