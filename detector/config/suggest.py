@@ -116,9 +116,12 @@ def present_settings(config: DictConfig) -> Present:
         if (target := dataset[name].get("_target_")) != AUGMENT:
             raise ValueError(f"dataset.{name} is a {target}; the sizes that are suggested are keys of {AUGMENT}")
     anchors = OmegaConf.select(config, "model.proposer.anchors")
-    resize, crop = dataset.val_augment, dataset.train_augment.fixed_size
+    train, resize = dataset.train_augment, dataset.val_augment
+    crop = train.fixed_size
     return Present(
         size=InputSize(max(resize.short_sizes) if resize.short_sizes else None, resize.max_size),
+        train_short_sizes=tuple(train.short_sizes) if train.short_sizes else None,
+        train_longest=train.max_size,
         anchors=None if anchors is None else _anchor_set(backbone, anchors),
         canonical_size=dataset.canonical_size,
         canonical_level=config.pooler.canonical_level,

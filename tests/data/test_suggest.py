@@ -18,6 +18,8 @@ from detector.models.anchors import Anchors
 FPN = AnchorSet((4, 8, 16, 32, 64), ((16,), (32,), (64,), (128,), (256,)), (0.5, 1.0, 2.0))
 PRESENT = Present(
     size=InputSize(480, 800),
+    train_short_sizes=(480,),
+    train_longest=800,
     anchors=FPN,
     canonical_size=134,
     canonical_level=4,
@@ -286,7 +288,8 @@ def test_size_bins_are_thirds_where_one_is_nearly_empty() -> None:
     found = by_key(suggest(numbers(*spread(100, 270)), WITHOUT_RPN)[0])["dataset.size_bins"]
     assert found.value == pytest.approx([100 * 2.7 ** (1 / 3), 100 * 2.7 ** (2 / 3)], abs=1)
     same = by_key(suggest(numbers(np.full(40, 9.0), np.full(40, 9.0)), WITHOUT_RPN)[0])["dataset.size_bins"]
-    assert same.value == [9, 10]
+    assert not same.changes
+    assert same.reason.endswith("they are too alike for three sizes")
 
 
 def test_images_of_several_sizes_are_validated_one_by_one() -> None:
@@ -325,3 +328,39 @@ def test_a_training_set_without_objects_is_refused() -> None:
 def test_a_large_set_is_measured_on_a_sample() -> None:
     settings = by_key(suggest(numbers(*spread(20, 60, count=30000), per_image=100), PRESENT)[0])
     assert "20000 drawn at random" in settings["dataset.anchor_sizes"].reason
+
+
+def test_long_thin_objects_are_measured_by_their_length() -> None:
+    cracks = numbers(np.full(50, 590.0), np.full(50, 3.0), image=(600, 400))
+    found, _ = suggest(cracks, WITHOUT_RPN)
+    assert "dataset.train_augment.fixed_size" not in by_key(found)  # each crop would cut each of them
+    lines = numbers(np.full(400, 60.0), np.full(400, 4.0), image=(4000, 3000))
+    _, (sentence,) = suggest(lines, replace(WITHOUT_RPN, crop=(400, 400)))
+    assert "overlap by 60 px" in sentence
+
+
+def test_the_sizes_of_training_keep_their_proportion_to_validations() -> None:
+    jitter = replace(WITHOUT_RPN, train_short_sizes=(400, 480, 560), train_longest=960)
+    found = by_key(suggest(numbers(*spread(16, 120)), jitter)[0])
+    (short,) = found["dataset.val_augment.short_sizes"].value
+    train = found["dataset.train_augment.short_sizes"]
+    assert train.present == [400, 480, 560]
+    assert train.value == [round(side * short / 480) for side in (400, 480, 560)]
+    assert found["dataset.val_augment.short_sizes"].present == [480]
+    assert found["dataset.train_augment.max_size"].value == round(960 * short / 480)
+    whole = replace(WITHOUT_RPN, size=InputSize(None, None), train_short_sizes=None, train_longest=None)
+    found = by_key(suggest(numbers(*spread(16, 120)), whole)[0])
+    assert found["dataset.train_augment.short_sizes"].value == [short]
+
+
+def test_a_batch_has_no_more_images_than_there_are() -> None:
+    found = by_key(suggest(numbers(np.full(3, 200.0), np.full(3, 200.0), per_image=1), WITHOUT_RPN)[0])
+    assert found["schedule.batch_size"].value == 4  # the present one: 3 images are fewer
+    found = by_key(suggest(numbers(np.full(9, 200.0), np.full(9, 200.0), per_image=1), WITHOUT_RPN)[0])
+    assert found["schedule.batch_size"].value == 9
+
+
+def test_the_share_of_images_that_keep_their_shorter_side_is_said() -> None:
+    long = numbers(np.full(20, 30.0), np.full(20, 20.0), image=(4000, 40))
+    reason = by_key(suggest(long, WITHOUT_RPN)[0])["dataset.val_augment.max_size"].reason
+    assert reason.startswith("0% of the images")

@@ -35,7 +35,7 @@ RARE = 0.05
 """Share of the objects below which a size bin has too few."""
 
 CROP = 4
-"""A crop is at least so many times as wide as the objects, but for the largest 1 %."""
+"""A crop is at least so many times as wide as the objects are long, but for the largest 1 %."""
 
 COSTLY = 1.25
 """Factor of the pixels of a step up to which the batch stays, and training is on whole images."""
@@ -57,7 +57,7 @@ def suggest(numbers: Numbers, present: Present) -> tuple[list[Suggestion], list[
         raise ValueError("dataset.train has no objects, from whose sizes settings could follow")
     size, why = choose_size(numbers, present.strides[0])
     crop = _crop(numbers, size, present)
-    found = [*_input_size(size, present, why)]
+    found = [*_input_size(numbers, size, present, why)]
     if present.anchors is not None:
         found += _anchors(numbers, size, present.anchors, present.divisibility)
     if len(present.roi_strides) > 1:
@@ -73,13 +73,37 @@ def suggest(numbers: Numbers, present: Present) -> tuple[list[Suggestion], list[
     return found, list(_tiles(numbers, size, present))
 
 
-def _input_size(size: InputSize, present: Present, why: str) -> Iterator[Suggestion]:
-    for name, before, after, reason in (
-        ("short_sizes", [present.size.short] if present.size.short else None, [size.short], why),
-        ("max_size", present.size.longest, size.longest, "95 % of the images keep that shorter side"),
-    ):
-        keys = tuple(f"dataset.{split}_augment.{name}" for split in ("train", "val"))
-        yield Suggestion(keys, before, after, reason)  # type: ignore[arg-type]  # a chosen size has both sides
+def _input_size(numbers: Numbers, size: InputSize, present: Present, why: str) -> Iterator[Suggestion]:
+    """Suggest the size of validation images, and in training as many sizes as now, in the same proportion to it."""
+    assert size.short is not None
+    assert size.longest is not None
+    kept = (size.scales(numbers) * np.minimum(numbers.widths, numbers.heights) > size.short - 0.5).mean()
+    factor, reason = None, f"{kept:.0%} of the images keep that shorter side"
+    if present.size.short is not None:
+        factor = size.short / present.size.short
+    shorts = present.train_short_sizes
+    yield from _alike(
+        "short_sizes",
+        (None if shorts is None else list(shorts), None if present.size.short is None else [present.size.short]),
+        ([size.short] if shorts is None or factor is None else [round(s * factor) for s in shorts], [size.short]),
+        why,
+    )
+    longest = size.longest
+    if present.train_longest not in (None, present.size.longest) and factor is not None:
+        longest = round(present.train_longest * factor)
+    yield from _alike("max_size", (present.train_longest, present.size.longest), (longest, size.longest), reason)
+
+
+def _alike(
+    name: str, before: tuple[Value | None, Value | None], after: tuple[Value, Value], reason: str
+) -> Iterator[Suggestion]:
+    """Suggest a key of training's and validation's augmentation: once if both are alike."""
+    train, val = (f"dataset.{split}_augment.{name}" for split in ("train", "val"))
+    if before[0] == before[1] and after[0] == after[1]:
+        yield Suggestion((train, val), before[1], after[1], reason)
+        return
+    yield Suggestion((train,), before[0], after[0], "in the same proportion to validation's size as now")
+    yield Suggestion((val,), before[1], after[1], reason)
 
 
 def _anchors(numbers: Numbers, size: InputSize, present: AnchorSet, divisibility: int) -> Iterator[Suggestion]:
@@ -176,12 +200,16 @@ def _proposals(numbers: Numbers, present: Present) -> Iterator[Suggestion]:
 
 def _size_bins(numbers: Numbers, present: Present) -> Suggestion:
     shares = numbers.size_shares(present.size_bins)[-1]
-    values: Value = list(present.size_bins)
+    values = list(present.size_bins)
     reason = f"{' / '.join(f'{share:.0%}' for share in shares)} of the objects are small / medium / large now"
     if shares.min() < RARE:
         thirds = weighted_quantiles(np.sqrt(numbers.areas), class_weights(numbers), (1 / 3, 2 / 3))
-        values = [max(1, round(thirds[0])), max(2, round(thirds[0]) + 1, round(thirds[1]))]
-        reason += "; thirds instead, each class counting alike. Only AP by size changes"
+        bins = [max(1, round(thirds[0])), max(2, round(thirds[0]) + 1, round(thirds[1]))]
+        if numbers.size_shares(bins)[-1].min() >= RARE:
+            values = list(bins)
+            reason += "; thirds instead, each class counting alike. Only AP by size changes"
+        else:
+            reason += "; they are too alike for three sizes"
     return Suggestion(("dataset.size_bins",), list(present.size_bins), values, reason)
 
 
@@ -190,20 +218,20 @@ def _crop(numbers: Numbers, size: InputSize, present: Present) -> int | None:
     budget = present.size.pixels(numbers)
     if present.crop is not None or size.pixels(numbers) <= COSTLY * budget:
         return None
-    largest = weighted_quantiles(size.sides(numbers), class_weights(numbers), (0.99,))[0]
+    largest = weighted_quantiles(size.longer_sides(numbers), class_weights(numbers), (0.99,))[0]
     side = math.ceil(math.sqrt(budget) / STEP) * STEP
     return side if CROP * largest <= side < (size.short or 0) else None
 
 
 def _crops(numbers: Numbers, size: InputSize, present: Present, side: int) -> Suggestion:
-    largest = weighted_quantiles(size.sides(numbers), class_weights(numbers), (0.99,))[0]
+    largest = weighted_quantiles(size.longer_sides(numbers), class_weights(numbers), (0.99,))[0]
     factor = size.pixels(numbers) / present.size.pixels(numbers)
     return Suggestion(
         ("dataset.train_augment.fixed_size",),
         None,
         [side, side],
         f"random crops with about as many pixels as images have now; whole ones would have {factor:.1f} times as many. "
-        f"99 % of the objects are at most {largest:.0f} px",
+        f"99 % of the objects are at most {largest:.0f} px long",
     )
 
 
@@ -212,7 +240,8 @@ def _batch(numbers: Numbers, size: InputSize, present: Present, crop: int | None
     if crop is None and present.crop is None:
         factor = present.size.pixels(numbers) / size.pixels(numbers)
         if not 1 / COSTLY <= factor <= COSTLY:
-            batch = max(min(2, batch), min(int(batch * factor + 0.25), LARGER_BATCH * batch))
+            most = max(batch, min(LARGER_BATCH * batch, len(numbers.widths)))
+            batch = max(min(2, batch), min(int(batch * factor + 0.25), most))
     if batch != present.batch_size:
         reason = (
             f"about as many pixels a step as now. schedule.optimizer.lr stays as it is, as for AdamW and Muon; for SGD "
@@ -235,11 +264,12 @@ def _tiles(numbers: Numbers, size: InputSize, present: Present) -> Iterator[str]
     weights = class_weights(numbers)
     low = weighted_quantiles(size.sides(numbers), weights, (0.1,))[0]
     wanted = wanted_sides(present.strides[0])[0]
-    stored, largest = weighted_quantiles(numbers.sides, weights, (0.1, 0.99))
+    stored = weighted_quantiles(numbers.sides, weights, (0.1,))[0]
+    largest = weighted_quantiles(numbers.box_sides.max(1), weights, (0.99,))[0]
     tile = int(LONGEST / min(ENLARGED, wanted / stored)) // STEP * STEP
     if low < wanted and tile < np.median(np.maximum(numbers.widths, numbers.heights)):
         yield (
             f"tiles: 10 % of the objects are below {low:.0f} px even so, and {wanted} px would be better. Cut the "
-            f"images, also those to predict, into tiles of {tile} px that overlap by {math.ceil(largest)} px, which "
+            f"images, also those to predict, into tiles of {tile} px that overlap by {math.ceil(round(largest, 3))} px, which "
             "99 % of the objects do not exceed; then suggest again. No key does this"
         )

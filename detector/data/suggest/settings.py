@@ -16,6 +16,10 @@ class Present:
 
     size: InputSize
     """of validation images"""
+    train_short_sizes: tuple[int, ...] | None
+    """shorter sides that training images are resized to, in pixels; None: they keep their size"""
+    train_longest: int | None
+    """limit of their longer side, in pixels; None: no limit"""
     anchors: AnchorSet | None
     """None: proposals are given"""
     canonical_size: float

@@ -58,6 +58,11 @@ class InputSize:
         sides: Floats = numbers.sides * self.scales(numbers)[numbers.image_of]
         return sides
 
+    def longer_sides(self, numbers: Numbers) -> Floats:
+        """Return the longer sides of the boxes in the resized images, in pixels, [M]."""
+        sides: Floats = numbers.box_sides.max(1) * self.scales(numbers)[numbers.image_of]
+        return sides
+
     def resize(self, numbers: Numbers, divisibility: int) -> Boxes:
         """Return the boxes in the resized images, which are padded to multiples of `divisibility`."""
         scales = self.scales(numbers)
