@@ -265,11 +265,11 @@ def _tiles(numbers: Numbers, size: InputSize, present: Present) -> Iterator[str]
     low = weighted_quantiles(size.sides(numbers), weights, (0.1,))[0]
     wanted = wanted_sides(present.strides[0])[0]
     stored = weighted_quantiles(numbers.sides, weights, (0.1,))[0]
-    largest = weighted_quantiles(numbers.box_sides.max(1), weights, (0.99,))[0]
+    overlap = math.ceil(round(weighted_quantiles(numbers.box_sides.max(1), weights, (0.99,))[0], 3))
     tile = int(LONGEST / min(ENLARGED, wanted / stored)) // STEP * STEP
     if low < wanted and tile < np.median(np.maximum(numbers.widths, numbers.heights)):
         yield (
             f"tiles: 10 % of the objects are below {low:.0f} px even so, and {wanted} px would be better. Cut the "
-            f"images, also those to predict, into tiles of {tile} px that overlap by {math.ceil(round(largest, 3))} px, which "
-            "99 % of the objects do not exceed; then suggest again. No key does this"
+            f"images, also those to predict, into tiles of {tile} px that overlap by {overlap} px, which 99 % of the "
+            "objects do not exceed; then suggest again. No key does this"
         )
