@@ -14,10 +14,11 @@ from rich.text import Text
 
 from detector.config.build import completed, instantiate_split
 from detector.config.splits import epoch_summary
+from detector.data.annotations import AnnotatedDataset
 from detector.data.check.splits import Split
 from detector.data.page.numbers import class_rows, measure, quantile_rows
 from detector.data.page.page import write_page
-from detector.types import DetectionDataset
+from detector.types import DetectionDataset, Sample
 from detector.visualize import draw
 
 SPLITS = ("train", "val")
@@ -45,7 +46,9 @@ def stats(config: DictConfig, overrides: Sequence[str], folder: Path, console: C
     splits = {name: measure(table) for name, table in tables.items()}
     notes = [
         f"{name}: {len(table)} images, {int((n.per_image == 0).sum())} of them without objects; {len(n.labels)} objects"
-        f"{_ignored(len(table.ids) - len(n.labels))}; " + ("masks" if table.segmentations is not None else "no masks")
+        f"{_ignored(len(table.ids) - len(n.labels))}; "
+        + ("masks" if table.segmentations is not None else "no masks")
+        + _left_out(datasets[name])
         for (name, table), n in zip(tables.items(), splits.values(), strict=True)
     ]
     if (epoch := epoch_summary(config.dataset, datasets["train"])) is not None:
@@ -69,6 +72,11 @@ def _ignored(count: int) -> str:
     return f", and {count} crowds or difficult ones, which are not counted below" if count else ""
 
 
+def _left_out(dataset: DetectionDataset) -> str:
+    count = dataset.left_out if isinstance(dataset, AnnotatedDataset) else 0
+    return f"; {count} further images, without objects or beyond the limit, are not used" if count else ""
+
+
 def _print(console: Console, place: int, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print the columns of one split; rows hold those of all, one split after another."""
     table = Table(title=Text(title), title_justify="left", title_style="italic")
@@ -89,4 +97,9 @@ def _examples(datasets: Mapping[str, DetectionDataset]) -> Iterator[tuple[str, I
     for name, dataset in datasets.items():
         for index in spread(len(dataset), EXAMPLES):
             sample = dataset[index]
-            yield f"{name}: image {sample.id}", draw(sample.image, sample.target, dataset.classes)
+            yield f"{name}: {_caption(dataset, index, sample)}", draw(sample.image, sample.target, dataset.classes)
+
+
+def _caption(dataset: DetectionDataset, index: int, sample: Sample) -> str:
+    """Return the name of an image's file, or its id where the dataset does not say it."""
+    return str(dataset.annotations.files[index]) if isinstance(dataset, AnnotatedDataset) else f"image {sample.id}"

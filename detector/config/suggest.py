@@ -65,13 +65,18 @@ def suggest_settings(config: DictConfig, overrides: Sequence[str], folder: Path,
 
 
 def _print_table(suggestions: Sequence[Suggestion], console: Console) -> None:
-    table = Table(show_lines=True)
+    """Print the suggestions that change a setting, and the names of the others."""
+    table = Table(
+        show_lines=True, caption="Shares of objects count each class alike, as AP does.", caption_justify="left"
+    )
     for name in ("key", "now", "suggested", "reason"):
         table.add_column(name, overflow="fold")
-    for item in suggestions:
-        new = shown(item.value) if item.changes else "as now"
-        table.add_row(*(Text(cell) for cell in ("\n".join(item.keys), shown(item.present), new, item.reason)))
+    for item in (s for s in suggestions if s.changes):
+        cells = ("\n".join(item.keys), shown(item.present), shown(item.value), item.reason)
+        table.add_row(*(Text(cell) for cell in cells))
     console.print(table)
+    if unchanged := [key for s in suggestions if not s.changes for key in s.keys]:
+        console.print(Text(f"good as they are: {', '.join(unchanged)}"), soft_wrap=True)
 
 
 def _checked(path: Path, overwrite: bool) -> Path:

@@ -229,6 +229,8 @@ class AnnotatedDataset:
         whole = len(kept) == len(annotations)
         self.annotations = annotations if whole else annotations.select(kept)
         self.images = images
+        self.left_out = len(annotations) - len(kept)
+        """Images without objects or beyond the limit."""
         known = None if self.annotations.segmentations is None else self.annotations.segmentations.known
         self._masks = masks and known is not None and bool(known.any())
         if self._masks and known is not None and not known.all():

@@ -5,6 +5,7 @@ The file is checked as a whole when it is read, so that errors in the data are r
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 from collections.abc import Hashable, Sequence
@@ -41,6 +42,8 @@ LAYOUT = (
     "COCO's layout is a folder of images and one JSON with the lists `images`, `annotations` and `categories`: "
     "<data_dir>/coco/train2017/*.jpg and <data_dir>/coco/annotations/instances_train2017.json"
 )
+
+IMAGES_KEY = "give the right one: dataset.images=FOLDER, or of one split dataset.train.images=FOLDER"
 
 Areas = Literal["stated", "measured"]
 Crowds = Literal["regions", "objects"]
@@ -255,7 +258,12 @@ def find_images(table: Annotations, folder: Path) -> Annotations:
         FileNotFoundError: the folder or an image does not exist.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of images. {LAYOUT}. Set data_dir, or the path itself")
+        beside = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
+        near = difflib.get_close_matches(folder.name, beside, 1)
+        meant = f" (did you mean {folder.parent / near[0]}?)" if near else ""
+        raise FileNotFoundError(
+            f"{folder}: no such folder of images{meant}; {IMAGES_KEY}, or set data_dir for COCO's layout. {LAYOUT}"
+        )
     # One listing of the folder is much faster than a look-up of each of a hundred thousand files.
     present = {entry.name for entry in os.scandir(folder)}
     names = list(table.files)
@@ -268,9 +276,12 @@ def find_images(table: Annotations, folder: Path) -> Annotations:
     if missing and not collecting():
         name = names[missing[0]]
         plain = os.path.basename(name.replace("\\", "/"))
-        there = f" ({plain} is there, without the folders of its file_name)" if plain in present else ""
+        below = next((f for f in sorted(folder.iterdir()) if (f / name).is_file()), None)
+        there = f"; it is in {below}" if below is not None else ""
+        if plain in present:
+            there = f"; {plain} is there, without the folders of its file_name"
         raise FileNotFoundError(
             f"{folder / name}: no such image ({len(missing)} of {len(names)} images of {table.source} are "
-            f"missing); complete the folder, or point to the right one{there}"
+            f"missing{there}); complete the folder, or {IMAGES_KEY}"
         )
     return replace(table, files=Strings.pack(names))

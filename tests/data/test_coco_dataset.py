@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -214,8 +215,16 @@ def test_missing_paths_say_what_is_expected(tmp_path):
         CocoDataset(tmp_path / "nowhere", path)
     with pytest.raises(FileNotFoundError, match=r"(?s)none\.json: no such annotation file.*layout.*data_dir"):
         CocoDataset(folder, tmp_path / "none.json")
-    (folder / "b.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"b\.png: no such image \(1 of 2 images"):
+    near = folder.with_name(folder.name[:-1])
+    with pytest.raises(
+        FileNotFoundError, match=rf"did you mean {re.escape(str(folder))}\?\); .*dataset\.images=FOLDER"
+    ):
+        CocoDataset(near, path)
+    (folder / "plate").mkdir()
+    (folder / "b.png").rename(folder / "plate" / "b.png")
+    with pytest.raises(
+        FileNotFoundError, match=r"b\.png: no such image \(1 of 2 images.*; it is in .*plate\); .*dataset\.images="
+    ):
         CocoDataset(folder, path)
 
 

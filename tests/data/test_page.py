@@ -94,6 +94,7 @@ def test_the_page_needs_no_other_file(tmp_path: Path) -> None:
     stats(config, [], tmp_path, Console(file=out, width=80))
     printed = out.getvalue()
     assert "train: 2 images, 0 of them without objects; 4 objects, and 1 crowds or difficult ones" in printed
+    assert "1 further images, without objects or beyond the limit, are not used" in printed
     assert re.search(r"b <c> +│ +1 │ +1 │", printed)
     assert f"page: {page}" in printed
     assert max(map(len, printed.splitlines()[3:-1])) <= 80
@@ -103,6 +104,7 @@ def test_the_page_needs_no_other_file(tmp_path: Path) -> None:
     links = re.findall(r'(?:src|href)="([^"]{20})', text)
     assert len(links) == 3 + 3
     assert all(link.startswith("data:image/") for link in links)
+    assert "train: train1.png" in text
     OmegaConf.update(config, "page", None)
     OmegaConf.update(config, "dataset.repeat_threshold", 1.0)
     page.unlink()

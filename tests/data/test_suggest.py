@@ -196,7 +196,7 @@ def test_small_objects_ask_for_larger_images_within_limits() -> None:
     assert "2 times the stored size" in found[-1][1]
     size, why = choose_size(numbers(*spread(8, 30), image=(4000, 3000)), 4)
     assert (size.short, size.longest) == (992, 1323)
-    assert "limit by memory" in why
+    assert "needs too much memory" in why
     # Ten larger images, in which most objects are, do not let the other thirty be enlarged further.
     data = numbers(*spread(4, 12))
     image_of = np.concatenate((np.arange(240) // 24, 10 + np.arange(160) * 30 // 160))

@@ -106,16 +106,18 @@ def choose_size(numbers: Numbers, stride: int) -> tuple[InputSize, str]:
         low, middle = weighted_quantiles(size.sides(numbers), weights, (0.1, 0.5))
         if low >= small and middle >= median:
             break
-    found = f"10 % of the objects are below {low:.0f} px, half below {middle:.0f} px"
+    found = (
+        f"10 % of the objects are below {low:.0f} px, half below {middle:.0f} px; {small} and {median} px are the aim"
+    )
     if not (low >= small and middle >= median):
         limit = (
-            "the limit by memory"
+            "that needs too much memory"
             if by_memory < by_detail
             else f"{ENLARGED:g} times the stored size of the median image"
         )
-        why = f"{small} and {median} px would be better, but this is {limit}"
+        why = f", but images are enlarged no further: {limit}"
     elif short > least:
-        why = f"the least size at which these are at least {small} and {median} px"
+        why = ", and this is the least size that reaches it"
     else:
-        why = f"{small} and {median} px would do, but no smaller size is suggested"
-    return size, f"{found}; {why}. Each class counts alike"
+        why = ", which a smaller size than is suggested would reach, too"
+    return size, found + why
