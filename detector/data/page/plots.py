@@ -75,7 +75,7 @@ def class_bars(splits: Mapping[str, Numbers]) -> bytes:
     axes.invert_yaxis()
     axes.set_xscale("symlog", linthresh=10)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-    axes.set_title("objects of each class", fontsize=10, loc="left")
+    axes.set_title("objects of each class, on a logarithmic scale", fontsize=10, loc="left")
     axes.margins(y=0.01)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9, loc="lower right")
