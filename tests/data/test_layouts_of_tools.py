@@ -7,7 +7,7 @@ and datumaro 1.13.12, which also writes what CVAT exports; Roboflow's after its 
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -117,6 +117,46 @@ def test_voc(tmp_path: Path, text: str, where: str, image: str, given: str) -> N
     assert found(dataset) == OBJECTS
     assert list(dataset.annotations.image_ids) == ["sub/a" if "sub" in where else "a"]
     assert dataset.file(0) == tmp_path / image
+
+
+def described(name: str) -> dict[str, str]:
+    """Make an image beside its XML file, without suffix."""
+    return {f"{name}.xml": xml(_PANLABEL, f"{Path(name).name}.png"), f"{name}.png": ""}
+
+
+IN_FOLDERS = {"Annotations/1.xml": xml(_PANLABEL, "1.png"), "JPEGImages/1.png": ""}
+
+
+@pytest.mark.parametrize(
+    ("files", "given", "image"),
+    [
+        (described("1") | described("val/2"), ".", "1.png"),
+        (described("1") | {"masks/1.png": ""}, ".", "1.png"),
+        (described("train/1") | {"masks/1.png": ""}, ".", "train/1.png"),
+        (IN_FOLDERS | {"JPEGImages/thumbs/1.png": ""}, ".", "JPEGImages/1.png"),
+        (IN_FOLDERS | {"Annotations/thumbs/1.png": ""}, "Annotations", "JPEGImages/1.png"),
+        (IN_FOLDERS | {"Annotations/backup/1.xml": "no XML"}, ".", "JPEGImages/1.png"),
+        (described("Annotations/1") | {"data/b.bin": "", "images/b.bin": ""}, ".", "Annotations/1.png"),
+        (described("Annotations/1") | {"data/b.png": ""}, ".", "Annotations/1.png"),
+        (described("Annotations/1") | {"data/b.png": ""}, "Annotations", "Annotations/1.png"),
+        ({"Annotations/1.xml": xml(_PANLABEL, "1.png"), "images/b.bin": "", "data/1.png": ""}, ".", "data/1.png"),
+        (described("1") | {"labels/1.xml": "no XML"}, ".", "1.png"),
+        (described("1") | {"labels/1.txt": ROWS, "ImageSets/Main/a.txt": "1\n"}, "ImageSets/Main/a.txt", "1.png"),
+        (
+            {"labels/1.xml": xml(_PANLABEL, "1.png"), "data/1.png": "", "ImageSets/Main/a.txt": "1\n"},
+            "ImageSets/Main/a.txt",
+            "data/1.png",
+        ),
+    ],
+)
+@pytest.mark.parametrize("unannotated", ["error", "empty"])
+def test_other_folders_beside_or_below_those_of_voc(
+    tmp_path: Path, files: dict[str, str], given: str, image: str, unannotated: Literal["error", "empty"]
+) -> None:
+    write(tmp_path, files)
+    dataset = custom(tmp_path / given, voc_origin=0, unannotated=unannotated)
+    assert [dataset.file(i) for i in range(len(dataset))] == [tmp_path / image]
+    assert found(dataset) == OBJECTS
 
 
 def test_masks_in_sub_folders(tmp_path: Path) -> None:
