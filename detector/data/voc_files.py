@@ -19,7 +19,7 @@ LAYOUT = (
 )
 
 ANNOTATIONS = ("Annotations", "annotations", "labels")
-"""Names of folders of XML files: VOC's own, others', and FiftyOne's."""
+"""Names of folders of XML files: VOC's own, others', and FiftyOne's, which may also be of other formats."""
 
 IMAGES = ("JPEGImages", "images", "data")
 """Names of folders of images beside them."""
@@ -40,7 +40,7 @@ class VocList:
     images: Path
     """folder of the images, which may be the same"""
     names: Path | None = None
-    """a text file of the images' names, without suffix, one on each line; None: all in the folders and below"""
+    """a text file of the images' names, without suffix, one on each line; None: all that `list_stems` finds"""
 
     @property
     def source(self) -> Path:
@@ -54,7 +54,8 @@ def voc_list(path: Path, images: Path | None = None) -> VocList:
     Args:
         path: a list of a VOC folder, `FOLDER/ImageSets/Main/NAME.txt`, a VOC folder without lists, or a folder of XML
             files, beside which the images may lie.
-        images: the folder of the images; None: one of `IMAGES` beside the folder of the XML files, else that folder.
+        images: the folder of the images; None: one of `IMAGES` beside a folder of XML files that is named as in
+            `ANNOTATIONS`, else that of the XML files.
 
     Raises:
         FileNotFoundError: there is no such file or folder, or it holds no XML file.
@@ -63,17 +64,39 @@ def voc_list(path: Path, images: Path | None = None) -> VocList:
         folder, names = path.absolute().parent.parent.parent, path
     else:
         folder, names = path, None
-    below = [folder / name for name in ANNOTATIONS]
-    annotations = next((place for place in below if place.is_dir() and (names or xml_files(place))), folder)
+    annotations = _annotations(folder, names)
     if not annotations.is_dir():
         raise FileNotFoundError(f"{annotations}: no such folder. {LAYOUT}; or a folder of images and XML files")
     if names is None and not xml_files(annotations):
         raise FileNotFoundError(f"{annotations}: the folder holds no XML file{_others(folder)}. {LAYOUT}")
     if images is None:
-        beside = (annotations.parent / name for name in IMAGES)
-        own = annotations == folder and (annotations.name not in ANNOTATIONS or _has_images(annotations))
-        images = annotations if own else next((place for place in beside if place.is_dir()), annotations)
+        images = folder if annotations == folder and folder.name not in ANNOTATIONS else _images(annotations, folder)
     return VocList(annotations, images, names)
+
+
+def _annotations(folder: Path, names: Path | None) -> Path:
+    """Choose the folder of the XML files; one of another name than VOC's only if XML files lie nowhere else."""
+    own, *others = (folder / name for name in ANNOTATIONS)
+    if own.is_dir() and (names is not None or xml_files(own)):
+        return own
+    if _visible(folder, folder.glob("*.xml")):
+        return folder
+    return next((place for place in others if xml_files(place)), folder)
+
+
+def _images(annotations: Path, folder: Path) -> Path:
+    """Choose the folder of the images: VOC's own, or where images are, of which some are beside the XML files."""
+    own, images, data = (annotations.parent / name for name in IMAGES)
+    with_xml = any(images_among(place.iterdir()) for place in {path.parent for path in xml_files(annotations)})
+    if annotations == folder and with_xml:  # the user names it
+        return annotations
+    if own.is_dir():
+        return own
+    if _has_images(images):
+        return images
+    if not with_xml and _has_images(data):
+        return data
+    return images if images.is_dir() and not with_xml else annotations
 
 
 def _others(folder: Path) -> str:
@@ -87,8 +110,15 @@ def _has_images(folder: Path) -> bool:
 
 
 def xml_files(folder: Path) -> list[Path]:
-    """List the XML files in a folder and below it, sorted; hidden ones are left out."""
-    found = sorted(folder.rglob("*.xml"))
+    """List the XML files in a folder, or if there are none, those below it, sorted; hidden ones are left out.
+
+    What lies below others is often a copy, or another split.
+    """
+    return _visible(folder, folder.glob("*.xml")) or _visible(folder, folder.rglob("*.xml"))
+
+
+def _visible(folder: Path, paths: Iterable[Path]) -> list[Path]:
+    found = sorted(paths)
     return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
 
@@ -108,16 +138,16 @@ def list_folder(folder: Path) -> Listing:
 
 
 def list_stems(part: VocList, listing: Listing) -> list[str]:
-    """List the images by their paths without suffix: those of the list, or all in the folders and below."""
+    """List the images by their paths without suffix: those of the list, or all in the folders of XML files.
+
+    Images in other folders, such as masks and thumbnails, do not count.
+    """
     if part.names is not None:
         return _listed(part.names, part.annotations)
     described = {path.relative_to(part.annotations).with_suffix("").as_posix() for path in xml_files(part.annotations)}
-    others = {os.path.splitext(path.as_posix())[0] for path in images_among(_paths(listing))}
-    return sorted(described | others)
-
-
-def _paths(listing: Listing) -> Iterable[Path]:
-    return (Path(name) for names in listing.values() for name in names)
+    folders = {os.path.dirname(stem) for stem in described}
+    beside = (Path(name) for stem, names in listing.items() if os.path.dirname(stem) in folders for name in names)
+    return sorted(described | {os.path.splitext(path.as_posix())[0] for path in images_among(beside)})
 
 
 def _listed(path: Path, annotations: Path) -> list[str]:

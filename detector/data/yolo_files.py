@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,8 +13,7 @@ import yaml
 
 from detector.data.image_files import images_among
 from detector.data.text import read_lines
-
-log = logging.getLogger(__name__)
+from detector.data.yolo_labels import labels_beside, most_labels, say_shared, usual_labels
 
 LAYOUT = (
     "YOLO's layout is a data.yaml with `train`, `val` and `names`, images in FOLDER/images/train and their labels in "
@@ -71,12 +69,18 @@ def find_files(path: Path, split: str = "train", images: Path | None = None) -> 
         FileNotFoundError: a file or folder does not exist.
         ValueError: a file is malformed; the message names it.
     """
+    files = _find(path, split, images)
+    say_shared(files.images, files.labels)
+    return files
+
+
+def _find(path: Path, split: str, images: Path | None) -> YoloFiles:
     settings = _settings(path)
     classes = _classes(settings, path)
     own = any(settings.get(key) for keys in SPLITS.values() for key in keys)
     if images is None and own:
         found = list(_images(settings, path, split))
-        return YoloFiles(classes, found, [label_file(image) for image in found])
+        return YoloFiles(classes, found, usual_labels(found, path))
     home = path.absolute().parent
     beside = home / "images"
     folder = images.absolute() if images is not None else beside if beside.is_dir() else home
@@ -85,38 +89,10 @@ def find_files(path: Path, split: str = "train", images: Path | None = None) -> 
             f"{folder}: the folder holds no image, and {path} names none; give their folder, dataset.images=FOLDER"
         )
     found = _folder(folder, path)
-    labels = [label_file(image) for image in found]
+    labels = usual_labels(found, path)
     if not own:
-        labels = max([labels, *_labels_beside(home / "labels", folder, found)], key=_present)
-        _say_unused(found, labels)
+        labels = most_labels([labels, *labels_beside(home / "labels", folder, found)], found)
     return YoloFiles(classes, found, labels)
-
-
-def label_file(image: Path) -> Path:
-    """Return the text file of an image's labels: the last folder `images` of its path becomes `labels`."""
-    head, found, tail = image.as_posix().rpartition("/images/")
-    return Path(f"{head}/labels/{tail}" if found else tail).with_suffix(".txt")
-
-
-def _labels_beside(labels: Path, folder: Path, images: list[Path]) -> Iterator[list[Path]]:
-    """Yield where the text files of images may be that lie elsewhere: by path or name in `labels`, or beside them."""
-    yield [labels / image.relative_to(folder).with_suffix(".txt") for image in images]
-    stems = [image.stem for image in images]
-    if len(set(stems)) == len(stems):
-        yield [labels / f"{stem}.txt" for stem in stems]
-    yield [image.with_suffix(".txt") for image in images]
-
-
-def _present(paths: list[Path]) -> int:
-    return sum(path.is_file() for path in paths)
-
-
-def _say_unused(images: list[Path], labels: list[Path]) -> None:
-    """Log a warning if there are text files that belong to no image in folders of labels alone."""
-    folders = {label.parent for label in labels} - {image.parent for image in images}
-    unused = sorted({path for folder in folders for path in folder.glob("*.txt")} - set(labels))
-    if unused:
-        log.warning("%d text files of labels belong to no image, such as %s", len(unused), unused[0])
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -146,7 +122,7 @@ def _darknet(path: Path) -> dict[str, Any]:
         settings[key] = value
     count = str(settings.pop("classes", ""))
     if "names" in settings:
-        tried = [root / name for root in _roots(settings, path) for name in _spellings(str(settings["names"]))]
+        tried = _tried(str(settings["names"]), settings, path)
         place = next((p for p in tried if p.is_file()), None)
         if place is None:
             raise FileNotFoundError(f"{tried[0]}: no such file of class names, but {path} names it")
@@ -196,12 +172,31 @@ def _classes(settings: Mapping[str, Any], path: Path) -> dict[int, str]:
     return classes
 
 
-def _roots(settings: Mapping[str, Any], path: Path) -> list[Path]:
-    """List the folders that paths may be relative to; `path` is often that of another machine."""
-    home = path.absolute().parent
-    if path.suffix == ".data":
-        return [home, home.parent]  # Darknet runs in the folder above `data`
-    return [home / str(settings["path"]), home] if settings.get("path") else [home]
+def _tried(
+    name: str, settings: Mapping[str, Any], path: Path, *, of_list: Path | None = None, above: bool = True
+) -> list[Path]:
+    """List where a path may lead that stands in `path`, or in the list `of_list` that this names.
+
+    Darknet runs in the folder above that of an obj.data, whose other folders may be of other datasets: they count, if
+    `above` is true, where nothing is found in the obj.data's own. `path` of a data.yaml is often of another machine.
+    """
+    listed = [of_list.parent] if of_list else []
+    if path.suffix != ".data":
+        home = path.absolute().parent
+        roots = [*listed, *([home / str(settings["path"])] if settings.get("path") else []), home]
+        return [root / spelling for spelling in _spellings(name) for root in roots]
+    home = _home(path)
+    tried = [root / spelling for spelling in _spellings(name) for root in (*listed, home)]
+    outer = home.parent / name.replace("\\", "/")
+    return [outer, *tried] if _names_home(name, home) else [*tried, outer] if above else tried
+
+
+def _home(path: Path) -> Path:
+    return Path(os.path.abspath(path)).parent
+
+
+def _names_home(name: str, home: Path) -> bool:
+    return Path(name.replace("\\", "/")).parts[:1] == (home.name,)
 
 
 def _spellings(name: str) -> list[str]:
@@ -220,13 +215,12 @@ def _images(settings: Mapping[str, Any], path: Path, split: str) -> Iterator[Pat
         raise ValueError(
             f"{path}: `{split}` must be a folder, a list of images, or several, not {value!r}; it has {known}{way_out}"
         )
-    roots = _roots(settings, path)
     for entry in values:
-        tried = [root / name for name in _spellings(entry) for root in roots]
+        tried = _tried(entry, settings, path)
         place = next((Path(os.path.normpath(p)) for p in tried if p.exists()), None)
         if place is None:
             raise FileNotFoundError(f"{tried[0]}: no such folder or list of images, but {path} names it. {LAYOUT}")
-        yield from _folder(place, path) if place.is_dir() else _listed(place, roots)
+        yield from _folder(place, path) if place.is_dir() else _listed(place, entry, settings, path)
 
 
 def _folder(place: Path, path: Path) -> list[Path]:
@@ -236,10 +230,13 @@ def _folder(place: Path, path: Path) -> list[Path]:
     return found
 
 
-def _listed(path: Path, roots: list[Path]) -> Iterator[Path]:
-    for name in _lines(path):
-        tried = [root / n for n in _spellings(name) for root in (path.parent, *roots)]
+def _listed(place: Path, entry: str, settings: Mapping[str, Any], path: Path) -> Iterator[Path]:
+    """Find the images of the list `place`, which stands as `entry` in `path`."""
+    # If the list is the folder's own but is not named from above, it has been moved, and its images with it.
+    above = _names_home(entry, _home(path)) or not place.is_relative_to(_home(path))
+    for name in _lines(place):
+        tried = _tried(name, settings, path, of_list=place, above=above)
         image = next((p for p in tried if p.is_file()), None)
         if image is None:
-            raise FileNotFoundError(f"{tried[0]}: no such image, but {path} lists it")
+            raise FileNotFoundError(f"{tried[0]}: no such image, but {place} lists it")
         yield Path(os.path.normpath(image))

@@ -7,7 +7,7 @@ and datumaro 1.13.12, which also writes what CVAT exports; Roboflow's after its 
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -117,6 +117,46 @@ def test_voc(tmp_path: Path, text: str, where: str, image: str, given: str) -> N
     assert found(dataset) == OBJECTS
     assert list(dataset.annotations.image_ids) == ["sub/a" if "sub" in where else "a"]
     assert dataset.file(0) == tmp_path / image
+
+
+def described(name: str) -> dict[str, str]:
+    """Make an image beside its XML file, without suffix."""
+    return {f"{name}.xml": xml(_PANLABEL, f"{Path(name).name}.png"), f"{name}.png": ""}
+
+
+IN_FOLDERS = {"Annotations/1.xml": xml(_PANLABEL, "1.png"), "JPEGImages/1.png": ""}
+
+
+@pytest.mark.parametrize(
+    ("files", "given", "image"),
+    [
+        (described("1") | described("val/2"), ".", "1.png"),
+        (described("1") | {"masks/1.png": ""}, ".", "1.png"),
+        (described("train/1") | {"masks/1.png": ""}, ".", "train/1.png"),
+        (IN_FOLDERS | {"JPEGImages/thumbs/1.png": ""}, ".", "JPEGImages/1.png"),
+        (IN_FOLDERS | {"Annotations/thumbs/1.png": ""}, "Annotations", "JPEGImages/1.png"),
+        (IN_FOLDERS | {"Annotations/backup/1.xml": "no XML"}, ".", "JPEGImages/1.png"),
+        (described("Annotations/1") | {"data/b.bin": "", "images/b.bin": ""}, ".", "Annotations/1.png"),
+        (described("Annotations/1") | {"data/b.png": ""}, ".", "Annotations/1.png"),
+        (described("Annotations/1") | {"data/b.png": ""}, "Annotations", "Annotations/1.png"),
+        ({"Annotations/1.xml": xml(_PANLABEL, "1.png"), "images/b.bin": "", "data/1.png": ""}, ".", "data/1.png"),
+        (described("1") | {"labels/1.xml": "no XML"}, ".", "1.png"),
+        (described("1") | {"labels/1.txt": ROWS, "ImageSets/Main/a.txt": "1\n"}, "ImageSets/Main/a.txt", "1.png"),
+        (
+            {"labels/1.xml": xml(_PANLABEL, "1.png"), "data/1.png": "", "ImageSets/Main/a.txt": "1\n"},
+            "ImageSets/Main/a.txt",
+            "data/1.png",
+        ),
+    ],
+)
+@pytest.mark.parametrize("unannotated", ["error", "empty"])
+def test_other_folders_beside_or_below_those_of_voc(
+    tmp_path: Path, files: dict[str, str], given: str, image: str, unannotated: Literal["error", "empty"]
+) -> None:
+    write(tmp_path, files)
+    dataset = custom(tmp_path / given, voc_origin=0, unannotated=unannotated)
+    assert [dataset.file(i) for i in range(len(dataset))] == [tmp_path / image]
+    assert found(dataset) == OBJECTS
 
 
 def test_masks_in_sub_folders(tmp_path: Path) -> None:
@@ -253,6 +293,74 @@ def test_images_that_lie_elsewhere(tmp_path: Path, images: str, caplog: pytest.L
     (tmp_path / images).unlink()
     with pytest.raises(FileNotFoundError, match=r"holds no image, and .*classes\.txt names none; .*dataset\.images="):
         custom(tmp_path / "classes.txt")
+
+
+def darknet(folder: str, names: str, rows: str) -> dict[str, str]:
+    """Make CVAT's files, whose paths begin with `data`, in a folder of any name."""
+    files = {
+        "obj.data": "train = data/train.txt\nnames = data/obj.names\n",
+        "obj.names": names,
+        "train.txt": "data/obj_train_data/1.png\n",
+        "obj_train_data/1.png": "",
+        "obj_train_data/1.txt": rows,
+    }
+    return {f"{folder}/{name}": text for name, text in files.items()}
+
+
+def test_an_obj_data_beside_a_folder_data(tmp_path: Path) -> None:
+    """It reads its own list, names and images, not those of the other."""
+    write(tmp_path, darknet("data", "cat\n", "0 0.5 0.5 0.2 0.2\n") | darknet("export", "apple\npear\n", ROWS))
+    for folder in ("export", "data"):
+        dataset = custom(tmp_path / folder / "obj.data")
+        assert dataset.file(0) == tmp_path / folder / "obj_train_data/1.png"
+        assert dataset.stated_in(0) == tmp_path / folder / "obj_train_data/1.txt"
+        assert dataset.classes == (["apple", "pear"] if folder == "export" else ["cat"])
+    (tmp_path / "export/obj_train_data/1.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no such image, but .*export/train\.txt lists it"):
+        custom(tmp_path / "export/obj.data")
+
+
+def test_darknet_runs_in_the_folder_above(tmp_path: Path) -> None:
+    images = {"pictures/1.png": "", "pictures/1.txt": ROWS}
+    of_data = {"data/obj.data": "train = data/train.txt\nnames = data/obj.names\n", "data/obj.names": "apple\npear\n"}
+    write(tmp_path, images | of_data | {"data/train.txt": "pictures/1.png\n"})
+    write(tmp_path, {"cfg/obj.data": of_data["data/obj.data"]})
+    for folder in ("data", "cfg"):
+        dataset = custom(tmp_path / folder / "obj.data")
+        assert (dataset.file(0), sorted(found(dataset))) == (tmp_path / "pictures/1.png", ["apple", "pear"])
+
+
+@pytest.mark.parametrize("labels", ["obj_train_data/1.txt", "images/1.txt", "labels/1.txt"])
+def test_an_obj_data_below_a_folder_images(tmp_path: Path, labels: str) -> None:
+    image = "obj_train_data/1.png" if "obj" in labels else "images/1.png"
+    files = {"obj.data": "train = train.txt\nnames = obj.names\n", "obj.names": "apple\npear\n", "train.txt": image}
+    write(tmp_path / "images/set", files | {image: "", labels: ROWS})
+    dataset = custom(tmp_path / "images/set/obj.data")
+    assert dataset.stated_in(0) == tmp_path / "images/set" / labels
+    assert sorted(found(dataset)) == ["apple", "pear"]
+
+
+def test_labels_in_two_places(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = {"classes.txt": "apple\npear\n", "1.png": "", "2.png": "", "3.png": ""}
+    write(tmp_path, files | {"labels/1.txt": ROWS, "2.txt": ROWS, "3.txt": ROWS})
+    with caplog.at_level(logging.WARNING):
+        dataset = custom(tmp_path / "classes.txt")
+    assert [len(dataset[i].target.boxes) for i in range(3)] == [0, 2, 2]
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith(f"{tmp_path}/labels/1.txt is not used")
+    assert f"1 images such as {tmp_path}/1.png are read as without objects" in said
+
+
+def test_images_that_share_a_text_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, {"classes.txt": "apple\npear\n", "images/1.png": "", "labels/1.txt": ROWS})
+    custom(tmp_path / "classes.txt")
+    assert not caplog.records
+    Image.new("RGB", (60, 40)).save(tmp_path / "images/1.jpg")
+    with caplog.at_level(logging.WARNING):
+        custom(tmp_path / "classes.txt")
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith(f"{tmp_path}/labels/1.txt holds the labels of several images")
+    assert f"{tmp_path}/images/1.jpg, {tmp_path}/images/1.png" in said
 
 
 @pytest.mark.parametrize(

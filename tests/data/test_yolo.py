@@ -13,7 +13,7 @@ from detector.data.custom import custom
 from detector.data.faults import collect
 from detector.data.image import ImageReader
 from detector.data.yolo import read_yolo
-from detector.data.yolo_files import label_file
+from detector.data.yolo_labels import label_file
 
 BOX = "1 0.5 0.25 0.2 0.1"  # in 30 x 20 pixels: (12, 4) to (18, 6)
 TRIANGLE = "0 0.1 0.1 0.5 0.1 0.5 0.6"  # (3, 2), (15, 2), (15, 12)
