@@ -458,6 +458,6 @@ def test_file_names_with_the_folders_of_another_place(tmp_path: Path) -> None:
     """As labelme2coco writes them, relative to where it ran."""
     images = [{"id": 0, "file_name": "runs/src/a.png", "width": 60, "height": 40}]
     write(tmp_path, {"runs/dataset.json": json.dumps(coco(images=images)), "runs/src/a.png": ""})
-    with pytest.raises(FileNotFoundError, match=r"\(a\.png is there, without the folders of its file_name\)$"):
+    with pytest.raises(FileNotFoundError, match=r"missing; a\.png is there, without the folders of its file_name\); "):
         custom(tmp_path / "runs/dataset.json", tmp_path / "runs/src")
     assert found(custom(tmp_path / "runs/dataset.json", tmp_path)) == OBJECTS
