@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from detector.data.image_files import SUFFIXES, images_among
 from detector.data.text import read_lines
 from detector.data.voc_xml import Description
 from detector.data.yolo_files import is_yolo
+
+log = logging.getLogger(__name__)
 
 LAYOUT = (
     "VOC's layout is <data_dir>/VOCdevkit/VOC2007 with the folders JPEGImages/*.jpg, Annotations/*.xml and "
@@ -85,7 +88,7 @@ def _annotations(folder: Path, names: Path | None) -> Path:
 
 
 def _images(annotations: Path, folder: Path) -> Path:
-    """Choose the folder of the images: VOC's own, or where images are, of which some are beside the XML files."""
+    """Choose the folder of the images: VOC's own, or the first that holds images; `data` comes after the XML files'."""
     own, images, data = (annotations.parent / name for name in IMAGES)
     with_xml = any(images_among(place.iterdir()) for place in {path.parent for path in xml_files(annotations)})
     if annotations == folder and with_xml:  # the user names it
@@ -144,10 +147,25 @@ def list_stems(part: VocList, listing: Listing) -> list[str]:
     """
     if part.names is not None:
         return _listed(part.names, part.annotations)
-    described = {path.relative_to(part.annotations).with_suffix("").as_posix() for path in xml_files(part.annotations)}
+    used = xml_files(part.annotations)
+    _say_unused(part.annotations, used)
+    described = {path.relative_to(part.annotations).with_suffix("").as_posix() for path in used}
     folders = {os.path.dirname(stem) for stem in described}
     beside = (Path(name) for stem, names in listing.items() if os.path.dirname(stem) in folders for name in names)
     return sorted(described | {os.path.splitext(path.as_posix())[0] for path in images_among(beside)})
+
+
+def _say_unused(folder: Path, used: list[Path]) -> None:
+    """Log a warning if there are further XML files below a folder."""
+    unused = sorted(set(_visible(folder, folder.rglob("*.xml"))) - set(used))
+    if unused:
+        log.warning(
+            "%s holds XML files itself, so %d in folders below it are not read, such as %s; to read them, too, give a "
+            "list of folders",
+            folder,
+            len(unused),
+            unused[0],
+        )
 
 
 def _listed(path: Path, annotations: Path) -> list[str]:

@@ -159,6 +159,18 @@ def test_other_folders_beside_or_below_those_of_voc(
     assert found(dataset) == OBJECTS
 
 
+def test_xml_files_below_others_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, described("1"))
+    custom(tmp_path, voc_origin=0)
+    assert not caplog.records
+    write(tmp_path, described("val/2") | described("val/3") | {".hidden/1.xml": ""})
+    with caplog.at_level(logging.WARNING):
+        custom(tmp_path, voc_origin=0)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert f"{tmp_path} holds XML files itself, so 2 in folders below it are not read, such as" in said
+    assert len(custom([tmp_path, tmp_path / "val"], voc_origin=0)) == 3
+
+
 def test_masks_in_sub_folders(tmp_path: Path) -> None:
     """datumaro, and with it CVAT."""
     write(
