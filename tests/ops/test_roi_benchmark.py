@@ -52,7 +52,7 @@ def test_timings_take_turns():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--rounds", "0"], "--rounds and --threads must be at least 1"),
+        (["--rounds", "0"], "--rounds, --threads and other counts must be at least 1"),
         (["--device", "tpu"], "--device tpu is not available"),
     ],
 )
