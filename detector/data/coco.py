@@ -130,7 +130,7 @@ def from_ground_truth(dataset: DetectionDataset) -> Annotations:
     truth, source = dataset.ground_truth(), Path(type(dataset).__name__)
     columns = Columns(source)
     columns.add(truth["annotations"])
-    return _table(source, truth["images"], truth["categories"], columns, "regions")
+    return replace(_table(source, truth["images"], truth["categories"], columns, "regions"), extra={})
 
 
 def _table(path: Path, images: Sequence[Any], classes: Sequence[Any], columns: Columns, crowds: Crowds) -> Annotations:
@@ -160,7 +160,7 @@ def _table(path: Path, images: Sequence[Any], classes: Sequence[Any], columns: C
         difficult=columns.difficult[order],
         segmentations=None if segmentations is None else segmentations.select(order),
         categories=categories,
-        extra={"place": columns.places()[order]} if collecting() else {},  # by which `check` finds the file's own words
+        extra={"place": columns.places()[order]},  # by which what else the file says of an object is found again
     )
 
 

@@ -15,9 +15,9 @@ from typing import Any, Literal
 import numpy as np
 
 from detector.data.annotations import Annotations
+from detector.data.check.clean import to_coco
 from detector.data.doubts import mask_and_box_areas
 from detector.data.image import ImageReader
-from detector.data.packed import Ids
 
 Placing = Literal["copy", "link", "none"]
 
@@ -37,7 +37,8 @@ class Split:
 def write_coco(splits: Sequence[Split], folder: Path, placing: Placing = "copy") -> list[str]:
     """Write `annotations/instances_NAME.json` for each split, and its images under `NAME/`.
 
-    Ids of images that are not numbers are numbered anew; areas that are not given are those of masks or boxes.
+    Ids of images that are not numbers are numbered anew; areas that are not given are those of masks or boxes. What
+    else COCO's JSONs say of images and objects is kept, and VOC's flags are keys of the objects.
 
     Args:
         splits: the parts of the dataset.
@@ -45,7 +46,7 @@ def write_coco(splits: Sequence[Split], folder: Path, placing: Placing = "copy")
         placing: of the images: "copy", symbolic "link", or "none".
 
     Returns:
-        sentences about what the format cannot hold.
+        no sentence: the format holds all that is read.
 
     Raises:
         FileExistsError: there are files in the folder.
@@ -58,16 +59,18 @@ def write_coco(splits: Sequence[Split], folder: Path, placing: Placing = "copy")
             path = place / "annotations" / f"instances_{split.name}.json"
             path.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
             place_images(split, place / split.name, names[split.name], placing)
-    truncated = sum(int(s.annotations.extra["truncated"].sum()) for s in splits if "truncated" in s.annotations.extra)
-    return [f"COCO has no flag for truncated objects: {truncated} are written without"] if truncated else []
+    return []
 
 
 def _document(table: Annotations, names: Sequence[str]) -> dict[str, Any]:
-    numbers = table.image_ids
-    if not all(isinstance(number, int) for number in numbers):
-        numbers = Ids.pack(list(range(1, len(table) + 1)))
     areas = np.where(np.isnan(table.areas), mask_and_box_areas(table), table.areas)
-    document = replace(table, image_ids=numbers, areas=areas).to_coco()
+    document = to_coco(replace(table, areas=areas))
+    if not all(isinstance(number, int) for number in table.image_ids):
+        numbers = {number: i for i, number in enumerate(table.image_ids, 1)}
+        for entry in document["annotations"]:
+            entry["image_id"] = numbers[entry["image_id"]]
+        for image in document["images"]:
+            image["id"] = numbers[image["id"]]
     for image, name in zip(document["images"], names, strict=True):
         image["file_name"] = name
     return document

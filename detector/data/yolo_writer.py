@@ -32,6 +32,7 @@ class _Lost:
 
     crowds: int = 0
     difficult: int = 0
+    truncated: int = 0
     rectangles: int = 0
     moved: int = 0
     farthest: float = 0.0
@@ -43,6 +44,7 @@ class _Lost:
         kinds = (
             (self.crowds, "YOLO has no crowds: {} are left out, and their regions become background"),
             (self.difficult, "YOLO has no difficult objects: {} are written as objects like others"),
+            (self.truncated, "YOLO has no flag for truncated objects: {} are written without"),
             (self.rectangles, "{} objects have no mask, among others that have; their boxes are written as polygons"),
             (
                 self.moved,
@@ -140,6 +142,7 @@ def _rows(table: Annotations, image: int, polygons: bool, lost: _Lost) -> list[s
             lost.crowds += 1
             continue
         lost.difficult += int(table.difficult[i])
+        lost.truncated += int("truncated" in table.extra and table.extra["truncated"][i])
         x1, y1, x2, y2 = box
         shape = None if table.segmentations is None else table.segmentations.get(i, size)
         if not polygons:

@@ -1,5 +1,6 @@
 """Settings that are suggested for generated distributions of objects."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ from torchvision.ops import box_iou
 
 from detector.data.page.numbers import Numbers
 from detector.data.suggest.anchors import AnchorSet, Boxes, best_ious, recalls, weighted_quantiles
-from detector.data.suggest.fit import ENOUGH, Coverage, fit
+from detector.data.suggest.fit import ENOUGH, Coverage, better, fit
 from detector.data.suggest.rules import suggest
 from detector.data.suggest.settings import Present, Suggestion
 from detector.data.suggest.sizes import InputSize, choose_size, class_weights
@@ -323,6 +324,41 @@ def test_reasons_state_the_recalls_before_and_after() -> None:
 def test_a_training_set_without_objects_is_refused() -> None:
     with pytest.raises(ValueError, match=r"dataset\.train has no objects"):
         suggest(numbers(np.zeros(0), np.zeros(0)), PRESENT)
+
+
+def test_a_rare_class_counts_in_the_sample_as_in_the_score() -> None:
+    """Uniformly drawn, none of its 50 objects would be among the 2000 that anchors are fitted to."""
+    sides = np.random.default_rng(0).uniform(18, 24, (100_050, 2))
+    tall = np.random.default_rng(1).uniform(60, 150, 50)
+    sides[:50] = np.stack((tall / 2, tall * 2), 1)
+    labels = np.r_[np.ones(50, np.int64), np.zeros(100_000, np.int64)]
+    order = np.random.default_rng(2).permutation(len(sides))
+    objects = numbers(sides[order, 0], sides[order, 1], per_image=100, labels=labels[order])
+    boxes = InputSize(480, 800).resize(objects, 32)
+    few = boxes.sample(2000)
+    rare = few.weights == few.weights.max()
+    assert rare.sum() == 50
+    assert few.weights[rare].sum() == pytest.approx(0.5)
+    assert len(few.weights) == 2000
+    ious = best_ious(boxes, fit(few, FPN))
+    assert (ious[boxes.weights == boxes.weights.max()] >= 0.5).mean() > 0.95
+    assert recalls(ious, boxes.weights)[0] > 0.97
+
+
+def test_present_anchors_stay_where_more_boxes_show_others_to_be_worse() -> None:
+    boxes = InputSize(480, 800).resize(numbers(*spread(12, 200)), 32)
+    tiny = FPN.spread((4, 5, 6, 7, 8))
+    assert better(boxes, FPN, tiny) is FPN
+    assert better(boxes, tiny, FPN) is FPN
+
+
+def test_objects_longer_than_half_a_tile_are_named() -> None:
+    cars, stadiums = spread(10, 14, 2000), spread(1200, 1600, 20)
+    objects = numbers(*(np.r_[few, many] for few, many in zip(stadiums, cars, strict=True)), (8000, 6000), 20)
+    advice, large = suggest(objects, WITHOUT_RPN)[1]
+    tile, overlap = (int(number) for number in re.findall(r"of (\d+) px that overlap by (\d+) px", advice)[0])
+    assert 14 <= overlap <= tile / 2
+    assert "1% are longer than half such a tile" in large
 
 
 def test_a_large_set_is_measured_on_a_sample() -> None:

@@ -307,7 +307,29 @@ def test_truncated_objects_are_told(tmp_path):
     _, voc = read_voc_back(tmp_path / "voc")
     assert voc.extra["truncated"].tolist() == [True, False, False, False, True]
     said = write_coco([Split("train", voc, tmp_path / "voc/JPEGImages")], tmp_path / "coco")
-    assert said == ["COCO has no flag for truncated objects: 2 are written without"]
+    assert said == []
+    written = json.loads((tmp_path / "coco" / "annotations" / "instances_train.json").read_text())
+    assert [a["truncated"] for a in written["annotations"]] == [1, 0, 0, 0, 1]
+    told = write_yolo([Split("train", table, tmp_path / "in")], tmp_path / "yolo", "none")
+    assert "YOLO has no flag for truncated objects: 2 are written without" in told
+
+
+def test_coco_keeps_what_no_reader_knows(tmp_path):
+    path = coco_set(tmp_path / "set")
+    content = json.loads(path.read_text())
+    content |= {"info": {"year": 2026}, "licenses": [{"id": 4, "name": "CC0"}]}
+    content["images"][1]["license"] = 4
+    content["annotations"][2] |= {"attributes": {"stained": True}, "score": 0.5}
+    content["annotations"].reverse()
+    path.write_text(json.dumps(content))
+    write_coco([Split("train", read_coco(path), path.parent)], tmp_path / "again", "none")
+    written = json.loads((tmp_path / "again" / "annotations" / "instances_train.json").read_text())
+    assert written["info"] == {"year": 2026}
+    assert written["licenses"] == [{"id": 4, "name": "CC0"}]
+    assert [image.get("license") for image in written["images"]] == [None, 4, None]
+    marked = {a["id"]: a["attributes"] for a in written["annotations"] if "attributes" in a}
+    assert marked == {3: {"stained": True}}
+    assert [a["score"] for a in written["annotations"] if "score" in a] == [0.5]
 
 
 def test_decimals():

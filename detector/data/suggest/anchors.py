@@ -26,12 +26,23 @@ class Boxes:
     """how much each counts, [M]; their sum is 1"""
 
     def sample(self, count: int, seed: int = 0) -> Boxes:
-        """Return at most `count` boxes, drawn at random without repetition, in their order."""
+        """Return about `count` boxes, drawn at random without repetition, in their order.
+
+        Boxes of one weight, such as those of a class, are drawn alike, and weigh together what they weighed: a rare
+        class, whose objects weigh much, keeps as many of them as there are, up to an equal share.
+        """
         if len(self.corners) <= count:
             return self
-        chosen = np.sort(np.random.default_rng(seed).choice(len(self.corners), count, replace=False))
-        weights = self.weights[chosen]
-        return Boxes(self.corners[chosen], self.image_sizes[chosen], weights / weights.sum())
+        generator = np.random.default_rng(seed)
+        groups = sorted((np.flatnonzero(self.weights == weight) for weight in np.unique(self.weights)), key=len)
+        weights = np.zeros_like(self.weights)
+        left = count
+        for number, members in enumerate(groups):
+            share = min(len(members), max(left // (len(groups) - number), 1))
+            weights[generator.choice(members, share, replace=False)] = self.weights[members].sum() / share
+            left -= share
+        chosen = np.flatnonzero(weights)
+        return Boxes(self.corners[chosen], self.image_sizes[chosen], weights[chosen])
 
     @property
     def sides(self) -> Floats:

@@ -44,7 +44,17 @@ def fit(boxes: Boxes, present: AnchorSet) -> AnchorSet:
     """
     coverage = Coverage(boxes, present.strides, present.offset)
     fitted = [_fit(coverage, present, sizes, ratios) for sizes, ratios in SHAPES]
-    return max((present, *fitted), key=lambda anchors: coverage.score(anchors) - ENOUGH * anchors.per_cell)
+    return _best(coverage, present, *fitted)
+
+
+def better(boxes: Boxes, present: AnchorSet, fitted: AnchorSet) -> AnchorSet:
+    """Return the anchors with the higher score, by more boxes than they were fitted to."""
+    return _best(Coverage(boxes, present.strides, present.offset), present, fitted)
+
+
+def _best(coverage: Coverage, *candidates: AnchorSet) -> AnchorSet:
+    """Return the anchors with the highest score, less what each anchor of a cell must bring."""
+    return max(candidates, key=lambda anchors: coverage.score(anchors) - ENOUGH * anchors.per_cell)
 
 
 class Coverage:

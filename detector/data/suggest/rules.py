@@ -9,7 +9,7 @@ import numpy as np
 
 from detector.data.page.numbers import Numbers
 from detector.data.suggest.anchors import AnchorSet, best_ious, recalls, weighted_quantiles
-from detector.data.suggest.fit import fit
+from detector.data.suggest.fit import better, fit
 from detector.data.suggest.settings import Present, Suggestion, Value
 from detector.data.suggest.sizes import ENLARGED, LONGEST, STEP, InputSize, choose_size, class_weights, wanted_sides
 
@@ -108,7 +108,7 @@ def _alike(
 
 def _anchors(numbers: Numbers, size: InputSize, present: AnchorSet, divisibility: int) -> Iterator[Suggestion]:
     boxes = size.resize(numbers, divisibility).sample(MEASURED)
-    chosen = fit(boxes.sample(SEARCHED), present)
+    chosen = better(boxes, present, fit(boxes.sample(SEARCHED), present))
     before, after = (
         " and ".join(f"{share:.0%}" for share in recalls(best_ious(boxes, anchors), boxes.weights))
         for anchors in (present, chosen)
@@ -265,11 +265,20 @@ def _tiles(numbers: Numbers, size: InputSize, present: Present) -> Iterator[str]
     low = weighted_quantiles(size.sides(numbers), weights, (0.1,))[0]
     wanted = wanted_sides(present.strides[0])[0]
     stored = weighted_quantiles(numbers.sides, weights, (0.1,))[0]
-    overlap = math.ceil(round(weighted_quantiles(numbers.box_sides.max(1), weights, (0.99,))[0], 3))
     tile = int(LONGEST / min(ENLARGED, wanted / stored)) // STEP * STEP
     if low < wanted and tile < np.median(np.maximum(numbers.widths, numbers.heights)):
+        lengths = numbers.box_sides.max(1)
+        fits = lengths <= tile / 2
+        overlap = math.ceil(round(weighted_quantiles(lengths[fits], weights[fits], (0.99,))[0], 3))
+        cut = weights[~fits].sum() / weights.sum()
+        which = f"99 % of the objects{' up to half a tile' if cut else ''}"
         yield (
             f"tiles: 10 % of the objects are below {low:.0f} px even so, and {wanted} px would be better. Cut the "
-            f"images, also those to predict, into tiles of {tile} px that overlap by {overlap} px, which 99 % of the "
-            "objects do not exceed; then suggest again. No key does this"
+            f"images, also those to predict, into tiles of {tile} px that overlap by {overlap} px, which {which} do "
+            "not exceed; then suggest again. No key does this"
         )
+        if cut:
+            yield (
+                f"large objects: {cut:.0%} are longer than half such a tile, and would be cut. Train a second detector "
+                "on whole images for them"
+            )
