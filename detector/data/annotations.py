@@ -106,6 +106,10 @@ class Annotations:
         """Select objects, bool [M]; all images stay."""
         return replace(self._objects(np.flatnonzero(keep)), starts=starts_of(self.counts(keep)))
 
+    def order_objects(self, order: Integers, starts: Integers) -> Annotations:
+        """Put the objects in another order, [M], in which those of each image begin at `starts`, [N + 1]."""
+        return replace(self._objects(order), starts=starts)
+
     def _objects(self, keep: Integers) -> Annotations:
         return replace(
             self,

@@ -1,4 +1,4 @@
-"""Arrange annotations: choose and join classes, join files, split by image."""
+"""Arrange annotations: choose and join classes, join files and images, split by image."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from typing import Any, Literal
 import numpy as np
 
 from detector.data.annotations import Annotations
+from detector.data.coco_entries import DIFFER
+from detector.data.faults import Effect, note, refusing
 from detector.data.packed import Ids, Integers, Strings, starts_of
 from detector.data.segmentations import Segmentations
 
@@ -163,6 +165,50 @@ def join(tables: Sequence[Annotations]) -> Annotations:
             },
         },
     )
+
+
+def join_images(table: Annotations, files: Sequence[str]) -> Annotations:
+    """Join entries of one image file, under the id of the first; else the objects of each are background for others.
+
+    Args:
+        table: the annotations of N images.
+        files: of each image, equal where they are the same, [N].
+
+    Raises:
+        ValueError: two entries of one file state different sizes.
+    """
+    first: dict[str, int] = {}
+    target = np.array([first.setdefault(file, place) for place, file in enumerate(files)], np.int64)
+    joined = np.flatnonzero(target != np.arange(len(table)))
+    if not len(joined):
+        return table
+    pairs = [(int(target[place]), place) for place in joined.tolist()]
+    for one, other in pairs:
+        with refusing("image entries that cannot be read"):
+            if table.size(one) != table.size(other):
+                ids = table.image_ids[one], table.image_ids[other]
+                raise ValueError(f"{table.source}: {DIFFER.format(*ids, table.files[one])}")
+    note(
+        "images that are listed more than once",
+        Effect.CORRECTED,
+        (
+            f"{table.source}: {table.files[other]} has the ids {table.image_ids[one]!r} and {table.image_ids[other]!r}"
+            for one, other in pairs
+        ),
+    )
+    one, other = pairs[0]
+    log.warning(
+        "%s: %d images are listed more than once, such as %s (id %r); their objects are joined under the first id",
+        table.source,
+        len({one for one, _ in pairs}),
+        table.files[other],
+        table.image_ids[one],
+    )
+    owners = target[table.images()]
+    several = np.isin(owners, target[joined])
+    order = np.lexsort((np.where(several, table.ids, 0), owners))  # those of one image as the file numbers them
+    starts = starts_of(np.bincount(owners, minlength=len(table)))
+    return table.order_objects(order, starts).select(np.unique(target))
 
 
 def _sources(tables: Sequence[Annotations]) -> str:

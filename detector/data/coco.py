@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.data.annotations import AnnotatedDataset, Annotations
-from detector.data.arrange import ClassChoice, Others, choose_classes
+from detector.data.arrange import ClassChoice, Others, choose_classes, join_images
 from detector.data.coco_columns import Columns
 from detector.data.coco_entries import (
     Record,
-    join_entries,
     plain_id,
     read_categories,
     read_images,
@@ -97,8 +96,8 @@ def read_coco(
 
     Labels 0..C-1 are in the order of the category ids; categories that share a name have their id appended to it. Boxes
     without area or outside the image are skipped, polygons of fewer than three points and masks without a pixel are
-    left out, two entries for one image file are joined, annotation ids that repeat or are missing are numbered anew;
-    each is logged with its number, and so is what looks like a mistake (see `detector.data.doubts`).
+    left out, annotation ids that repeat or are missing are numbered anew; each is logged with its number, and so is
+    what looks like a mistake (see `detector.data.doubts`).
 
     Args:
         path: the JSON file.
@@ -136,9 +135,8 @@ def from_ground_truth(dataset: DetectionDataset) -> Annotations:
 def _table(path: Path, images: Sequence[Any], classes: Sequence[Any], columns: Columns, crowds: Crowds) -> Annotations:
     """Put the annotations in the order of the images, under labels."""
     categories = read_categories(classes, path)
-    entries = read_images(images, path)
-    image, label = _references(columns, entries, categories)
-    image, records = join_entries(image, entries, path)
+    records = read_images(images, path)
+    image, label = _references(columns, records, categories)
     categories, label = without_parents(categories, label, path)
     categories = with_distinct_names(categories, path)
     order = np.argsort(image, kind="stable")
@@ -252,10 +250,11 @@ def find_images(table: Annotations, folder: Path) -> Annotations:
     """Find the image files in a folder; a back-slash in a name may separate folders.
 
     Returns:
-        the annotations with the names of the files that are there.
+        the annotations with the names of the files that are there; entries that name one file are joined.
 
     Raises:
         FileNotFoundError: the folder or an image does not exist.
+        ValueError: two entries name one file, but state different sizes.
     """
     if not folder.is_dir():
         beside = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
@@ -284,4 +283,7 @@ def find_images(table: Annotations, folder: Path) -> Annotations:
             f"{folder / name}: no such image ({len(missing)} of {len(names)} images of {table.source} are "
             f"missing{there}); complete the folder, or {IMAGES_KEY}"
         )
-    return replace(table, files=Strings.pack(names))
+    root = os.path.abspath(folder)
+    return join_images(
+        replace(table, files=Strings.pack(names)), [os.path.normpath(os.path.join(root, name)) for name in names]
+    )

@@ -18,8 +18,12 @@ from detector.data.segmentations import Segmentations
 
 log = logging.getLogger(__name__)
 
-FLAGS = {0: False, 1: True, "0": False, "1": True, None: False}
-"""What a flag may be; true, false and 1.0 are equal to 1 and 0."""
+FLAGS: dict[Any, bool] = {
+    **dict.fromkeys((0, None, "0", "false", "False", "", "unspecified"), False),
+    **dict.fromkeys((1, "1", "true", "True"), True),
+}
+"""What a flag may be; true, false and 1.0 are equal to 1 and 0, texts may be in capitals, and "Unspecified" is VOC's
+word for the unknown."""
 
 
 class Columns:
@@ -66,8 +70,10 @@ class Columns:
         self.image_ids.extend(values_of(batch, "image_id"))
         self.category_ids.extend(values_of(batch, "category_id"))
         self._boxes.append(self._column(values_of(batch, "bbox"), begin, (4,), self._box).reshape(-1, 4))
-        areas = self._column([a.get("area", 0.0) for a in batch], begin, (), self._area)
-        self._areas.append(np.where(["area" in a for a in batch], areas, np.nan))
+        areas = values_of(batch, "area")
+        absent = [area is None for area in areas]
+        areas = [0.0 if area is None else area for area in areas] if any(absent) else areas
+        self._areas.append(np.where(absent, np.nan, self._column(areas, begin, (), self._area)))
         crowd = self._crowd(values_of(batch, "iscrowd"), begin)
         difficult = [
             self._difficult(a, begin + i) if "attributes" in a or "difficult" in a or "ignore" in a else False
@@ -107,7 +113,7 @@ class Columns:
 
     def _flag(self, key: str, value: Any, position: int) -> bool:
         try:
-            return FLAGS[value]
+            return FLAGS[value.strip().lower() if isinstance(value, str) else value]
         except (KeyError, TypeError):  # a TypeError for a list
             raise ValueError(f"{self.name(position)}: `{key}` must be 0 or 1, not {value!r}") from None
 

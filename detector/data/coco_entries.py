@@ -22,6 +22,11 @@ Record = dict[str, Any]
 LARGEST = 2**31 - 1
 """Pixels of an image at most: pycocotools counts them in 32 bits."""
 
+DIFFER = "images {!r} and {!r} name one file, {}, but differ in size; correct one of them"
+
+SIDES = ("width", "height")
+"""Of an image, in pixels."""
+
 
 def plain_id(value: Any) -> Any:
     """Return an id as an int or a text; whole floats become ints."""
@@ -82,10 +87,16 @@ def without_parents(categories: list[Record], label: Integers, path: Path) -> tu
 def read_images(entries: Sequence[Any], path: Path) -> list[Record]:
     """Check the entries of the images."""
     records: dict[Any, Record] = {}
+    first: dict[str, Record] = {}
     for position, image in enumerate(entries):
+        image = _with_whole_sides(image)
         fault = _image_fault(image)
         if fault is None and image["id"] in records:
             fault = f"({image['file_name']}): the id {image['id']!r} is taken by another image"
+        if fault is None:
+            one = first.setdefault(os.path.normpath(image["file_name"]), image)
+            if any(one[side] != image[side] for side in SIDES):
+                fault = f"({image['file_name']}): {DIFFER.format(one['id'], image['id'], one['file_name'])}"
         if fault is None:
             records[image["id"]] = image
         else:
@@ -94,12 +105,19 @@ def read_images(entries: Sequence[Any], path: Path) -> list[Record]:
     return list(records.values())
 
 
+def _with_whole_sides(image: Any) -> Any:
+    """Make ints of sides that are whole floats."""
+    sides = {side: image.get(side) for side in SIDES} if isinstance(image, dict) else {}
+    whole = {side: int(value) for side, value in sides.items() if isinstance(value, float) and value.is_integer()}
+    return {**image, **whole} if whole else image
+
+
 def _image_fault(image: Any) -> str | None:
     """Say what is wrong with the entry of an image."""
     if not isinstance(image, dict) or not _is_id(image.get("id")) or not isinstance(image.get("file_name"), str):
         return f"needs an `id` and a `file_name`, not {str(image)[:120]}"
-    for side in ("width", "height"):
-        if not isinstance(image.get(side), int) or image[side] <= 0:
+    for side in SIDES:
+        if type(image.get(side)) is not int or image[side] <= 0:
             return f"({image['file_name']}): `{side}` must be a positive int, not {image.get(side)!r}"
     if image["width"] * image["height"] > LARGEST:
         return (
@@ -155,41 +173,3 @@ def _find_ints(values: Sequence[Any], ids: Sequence[Hashable]) -> Integers | Non
     order = np.argsort(known_ints)
     found = order[np.searchsorted(known_ints, wanted, sorter=order).clip(max=len(known) - 1)]
     return found if bool((known_ints[found] == wanted).all()) else None
-
-
-def join_entries(image: Integers, entries: list[Record], path: Path) -> tuple[Integers, list[Record]]:
-    """Join entries that name the same file; else the objects of each would be background for the others."""
-    first: dict[str, int] = {}
-    target = np.array(
-        [first.setdefault(os.path.normpath(r["file_name"]), place) for place, r in enumerate(entries)], np.int64
-    )
-    joined = np.flatnonzero(target != np.arange(len(entries)))
-    if not len(joined):
-        return image, entries
-    for place in joined.tolist():
-        one, other = entries[target[place]], entries[place]
-        with refusing("image entries that cannot be read"):
-            if (one["width"], one["height"]) != (other["width"], other["height"]):
-                raise ValueError(
-                    f"{path}: images {one['id']!r} and {other['id']!r} name one file, {one['file_name']}, but differ "
-                    "in size; correct one of them"
-                )
-    note(
-        "images that are listed more than once",
-        Effect.CORRECTED,
-        (
-            f"{path}: {entries[place]['file_name']} has the ids {entries[target[place]]['id']!r} and "
-            f"{entries[place]['id']!r}"
-            for place in joined
-        ),
-    )
-    example = entries[joined[0]]
-    log.warning(
-        "%s: %d images are listed more than once, such as %s (id %r); their objects are joined under the first id",
-        path,
-        len(set(target[joined].tolist())),
-        example["file_name"],
-        entries[target[joined[0]]]["id"],
-    )
-    kept = np.unique(target)
-    return np.searchsorted(kept, target[image]), [entries[place] for place in kept.tolist()]

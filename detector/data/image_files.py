@@ -7,11 +7,19 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from PIL import Image
+
 from detector.data.image import ImageReader
 from detector.types import Size
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-"""By which a folder tells its images from other files, in small letters."""
+UNREADABLE = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PCD", "WMF"})
+"""Formats that Pillow tells but cannot decode without further programs, and PhotoCD's: `*.pcd` are clouds of points."""
+
+Image.init()  # registers all formats
+SUFFIXES = frozenset(
+    suffix.lower() for suffix, kind in Image.EXTENSION.items() if kind in Image.OPEN and kind not in UNREADABLE
+)
+"""By which a folder tells its images from other files, in small letters: those of all formats that Pillow reads."""
 
 
 def images_among(paths: Iterable[Path]) -> list[Path]:
@@ -37,6 +45,19 @@ def header_sizes(paths: Sequence[Path], reader: ImageReader | None = None) -> li
     """
     with ThreadPoolExecutor(4) as pool:
         return list(pool.map((reader or ImageReader()).size, paths))
+
+
+def file_read(folder: str, name: str) -> str:
+    """Return the path of the file that a JSON's name of an image means, however the name is spelt.
+
+    Args:
+        folder: of the images, an absolute path.
+        name: a path relative to it, or an absolute one; back-slashes separate folders if no file has them in its name.
+    """
+    path = os.path.normpath(os.path.join(folder, name))
+    if "\\" in name and not os.path.isfile(path):
+        return os.path.normpath(os.path.join(folder, name.replace("\\", "/")))
+    return path
 
 
 def relative_to(path: Path, root: Path) -> str:

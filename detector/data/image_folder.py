@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from detector.data.image_files import file_read, relative_to
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +57,12 @@ class Folders:
             where = f"neither {own / absent} nor {self.shared / absent_too} exists"
             raise FileNotFoundError(f"{annotations}: {where}; give the folder of its images, {KEY}")
         known = [o for o in self.others if o.is_file() and o.resolve() != annotations.resolve()]
+        files = _files(self.shared, names) if known else set()
         for other in known:
-            if twice := sorted(set(names) & set(file_names(other))):
+            if twice := sorted(files & _files(self.shared, file_names(other))):
+                first = relative_to(Path(twice[0]), self.shared)
                 raise ValueError(
-                    f"{annotations} and {other} both name {twice[0]} ({len(twice)} files in both), so in {self.shared} "
+                    f"{annotations} and {other} both name {first} ({len(twice)} files in both), so in {self.shared} "
                     f"it may be another picture than the one meant: give the folder of {annotations}, {KEY}; it is "
                     f"dataset.val.images={self.shared} if the pictures are the same"
                 )
@@ -68,12 +73,19 @@ class Folders:
 
 
 def file_names(annotations: Path) -> list[str]:
-    """Return the names of the images in a COCO JSON, without parsing the objects, which are most of it."""
+    """Return the names of the images in a COCO JSON as it writes them, without parsing the objects, most of it."""
     if annotations.suffix != ".json":
         return []
-    names = (json.loads(match) for match in _FILE_NAME.findall(annotations.read_bytes()))
-    return [str(name).replace("\\", "/") for name in names]
+    return [str(json.loads(match)) for match in _FILE_NAME.findall(annotations.read_bytes())]
+
+
+def _files(folder: Path, names: Sequence[str]) -> set[str]:
+    """Return the paths of the files that names mean, so that one in several spellings is the same."""
+    root = os.path.abspath(folder)
+    return {file_read(root, name) for name in names}
 
 
 def _first_absent(folder: Path, names: Sequence[str]) -> str | None:
-    return next((name for name in (n.replace("\\", "/") for n in names) if not (folder / name).is_file()), None)
+    root = os.path.abspath(folder)
+    absent = (name for name in names if not os.path.isfile(file_read(root, name)))
+    return next((name.replace("\\", "/") for name in absent), None)

@@ -100,13 +100,14 @@ def _child(element: ElementTree.Element, tag: str, path: Path) -> str:
 
 
 def _flag(element: ElementTree.Element, tag: str, path: Path) -> bool:
-    """Read a flag, which is set by any number but 0, such as a share that is truncated.
+    """Read a flag, which is set by "true" or any number but 0, such as a share that is truncated.
 
-    It is not set where the tag is missing, empty (as of pylabel 0.1.55) or "Unspecified", VOC's word for the unknown.
+    It is not set where the tag is missing, "false", empty (as of pylabel 0.1.55) or "Unspecified", VOC's word for the
+    unknown.
     """
     text = (element.findtext(tag) or "").strip()
-    if text.lower() in ("", "unspecified"):
-        return False
+    if text.lower() in ("", "unspecified", "false", "true"):
+        return text.lower() == "true"
     try:
         return _number(text, float, path) != 0
     except ValueError as error:

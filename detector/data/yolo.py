@@ -22,6 +22,7 @@ from detector.data.packed import Ids, Integers, Strings, starts_of
 from detector.data.segmentations import Segmentations, usable
 from detector.data.text import read_lines
 from detector.data.yolo_files import LAYOUT, find_files
+from detector.data.yolo_points import PointShape, box_of, fitting_points, way_out
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ class _Rows:
     """of the image's width and height: x, y of the centre, width, height; or x, y, x, y, ... of a polygon"""
     places: list[tuple[Path, int]] = field(default_factory=list)
     """file and line, from 1"""
+    posed: int = 0
+    """objects with key points, which are not read"""
 
     def name(self, index: int) -> str:
         """Name an object for messages."""
@@ -57,6 +60,7 @@ def read_yolo(
     """Read the annotations of a split.
 
     A row of five numbers is a box, one of seven or more, in odd number, a polygon, whose bounding box becomes the box.
+    If a data.yaml has `kpt_shape`, rows are boxes, and key points that are not read; a warning says if it may lack it.
     Images without a text file have no objects. Sizes are those of the images as the reader turns them. Image ids are
     file names without suffix, or where these repeat, paths without it, or with it; category ids are YOLO's class
     numbers, from 0. Areas are those of polygons and boxes. Boxes without area or outside the image are skipped,
@@ -97,8 +101,9 @@ def read_yolo(
     for source in sources:
         before = len(rows.labels)
         with refusing("text files that cannot be read"):
-            _read_labels(source, classes, path, rows)
+            _read_labels(source, classes, path, rows, files.points)
         counts.append(len(rows.labels) - before)
+    _say_points(rows, path, files.points)
     owners = np.repeat(np.arange(len(found)), counts)
     boxes, shapes = _shapes(rows, sizes[owners].astype(np.int64))
     places = [relative_to(image, path.absolute().parent) for image in found]
@@ -135,7 +140,25 @@ def _readable(images: list[Path], reader: ImageReader | None) -> list[Path]:
     return kept
 
 
-def _read_labels(source: Path, classes: Mapping[int, str], path: Path, rows: _Rows) -> None:
+def _say_points(rows: _Rows, path: Path, points: PointShape | None) -> None:
+    """Log a warning for key points that are not read, and for polygons that may be boxes and key points."""
+    if points is not None:
+        if rows.posed:
+            log.warning("%s: the key points of %d objects are not read, their boxes are", path, rows.posed)
+        return
+    fitting = fitting_points(rows.shares)
+    if fitting is not None:
+        doubt = (
+            f"all {len(rows.shares)} objects are read as polygons, but may be boxes with {fitting.count} key points in "
+            f"them, such as that of {rows.name(0)}; if they are, add `{fitting}` to the data.yaml"
+        )
+        note("doubts about a whole file", Effect.LEARNT, [f"{path}: {doubt}"])
+        log.warning("%s: %s", path, doubt)
+
+
+def _read_labels(
+    source: Path, classes: Mapping[int, str], path: Path, rows: _Rows, points: PointShape | None = None
+) -> None:
     """Add the objects of a text file, if there is one."""
     if not source.is_file():
         return
@@ -149,10 +172,13 @@ def _read_labels(source: Path, classes: Mapping[int, str], path: Path, rows: _Ro
                 label, *shares = map(float, line.split())
             except ValueError:
                 raise ValueError(f"{where}: {line.strip()[:80]!r} are not numbers") from None
-            if len(shares) != 4 and (len(shares) < 6 or len(shares) % 2):
+            whole = shares
+            if points is not None:
+                shares = box_of(shares, points, where)
+            elif len(shares) != 4 and (len(shares) < 6 or len(shares) % 2):
                 raise ValueError(
                     f"{where}: {1 + len(shares)} numbers; a box has 5 (class, x, y, width, height), a polygon an odd "
-                    "number of at least 7 (class, x, y, x, y, ...)"
+                    "number of at least 7 (class, x, y, x, y, ...)" + way_out(shares)
                 )
             if label not in places:
                 raise ValueError(
@@ -164,11 +190,12 @@ def _read_labels(source: Path, classes: Mapping[int, str], path: Path, rows: _Ro
             if not -FARTHEST <= worst <= 1 + FARTHEST:
                 raise ValueError(
                     f"{where}: {worst:g} is no share of the image's width or height, which are 0..1; divide pixels "
-                    "by them"
+                    f"by them{'' if points else way_out(shares)}"
                 )
             rows.labels.append(places[label])
             rows.shares.append(shares)
             rows.places.append((source, number))
+            rows.posed += len(whole) > len(shares)
 
 
 def _numbers(classes: Mapping[int, str]) -> str:

@@ -13,7 +13,8 @@ import yaml
 
 from detector.data.image_files import images_among
 from detector.data.text import read_lines
-from detector.data.yolo_labels import labels_beside, most_labels, say_shared, usual_labels
+from detector.data.yolo_labels import labels_beside, most_labels, say_shared, say_unused, usual_labels
+from detector.data.yolo_points import PointShape, point_shape
 
 LAYOUT = (
     "YOLO's layout is a data.yaml with `train`, `val` and `names`, images in FOLDER/images/train and their labels in "
@@ -34,6 +35,8 @@ class YoloFiles:
     """in the order of the list or the folder; one may be there again"""
     labels: list[Path]
     """the text file of each image, which need not exist"""
+    points: PointShape | None = None
+    """how many numbers of key points follow each box; None: none"""
 
 
 def is_yolo(path: Path) -> bool:
@@ -71,16 +74,17 @@ def find_files(path: Path, split: str = "train", images: Path | None = None) -> 
     """
     files = _find(path, split, images)
     say_shared(files.images, files.labels)
+    say_unused(files.images, files.labels)
     return files
 
 
 def _find(path: Path, split: str, images: Path | None) -> YoloFiles:
     settings = _settings(path)
-    classes = _classes(settings, path)
+    classes, points = _classes(settings, path), point_shape(settings, path)
     own = any(settings.get(key) for keys in SPLITS.values() for key in keys)
     if images is None and own:
         found = list(_images(settings, path, split))
-        return YoloFiles(classes, found, usual_labels(found, path))
+        return YoloFiles(classes, found, usual_labels(found, path), points)
     home = path.absolute().parent
     beside = home / "images"
     folder = images.absolute() if images is not None else beside if beside.is_dir() else home
@@ -92,7 +96,7 @@ def _find(path: Path, split: str, images: Path | None) -> YoloFiles:
     labels = usual_labels(found, path)
     if not own:
         labels = most_labels([labels, *labels_beside(home / "labels", folder, found)], found)
-    return YoloFiles(classes, found, labels)
+    return YoloFiles(classes, found, labels, points)
 
 
 def _settings(path: Path) -> dict[str, Any]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+
+from detector.data.faults import Effect, note
+from detector.data.image_files import images_among
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +51,6 @@ def most_labels(places: list[list[Path]], images: list[Path]) -> list[Path]:
     """Choose of several places the one with the most text files, and log what is then unused."""
     labels = max(places, key=_present)
     _say_elsewhere(images, labels, places)
-    _say_unused(images, labels)
     return labels
 
 
@@ -86,9 +89,51 @@ def say_shared(images: list[Path], labels: list[Path]) -> None:
         )
 
 
-def _say_unused(images: list[Path], labels: list[Path]) -> None:
-    """Log a warning if there are text files that belong to no image in folders of labels alone."""
-    folders = {label.parent for label in labels} - {image.parent for image in images}
-    unused = sorted({path for folder in folders for path in folder.glob("*.txt")} - set(labels))
-    if unused:
-        log.warning("%d text files of labels belong to no image, such as %s", len(unused), unused[0])
+def say_unused(images: list[Path], labels: list[Path]) -> None:
+    """Log a warning if text files of labels have no image, as where it is of a format that is not read.
+
+    Those below folders of labels count, and those beside images that begin as labels do. Images of another split count
+    as images, listed or not.
+    """
+    sources: dict[Path, set[Path]] = {}
+    for image, label in zip(images, labels, strict=True):
+        sources.setdefault(label.parent, set()).add(image.parent)
+    beside = set().union(*sources.values())
+    used, lost = set(labels), list[tuple[Path, list[Path]]]()
+    for place in sorted(sources):
+        if place in beside:
+            found = [text for text in place.glob("*.txt") if text not in used and _is_label(text)]
+        elif sources.keys() & set(place.parents) - beside:
+            continue  # found from above
+        else:
+            found = [text for text in place.rglob("*.txt") if text not in used and text.name != "classes.txt"]
+        stems: dict[Path, set[str]] = {}
+        for text in sorted(found):
+            if text.parent not in stems:
+                folders = [source / text.parent.relative_to(place) for source in sorted(sources[place])]
+                folders = [folder for folder in folders if folder.is_dir()]
+                stems[text.parent] = {image.stem for f in folders for image in images_among(f.iterdir())}
+            if text.stem not in stems[text.parent]:
+                lost.append((text, folders))
+    if not lost:
+        return
+    note("labels without an image", Effect.SKIPPED, (str(text) for text, _ in lost))
+    text, folders = lost[0]
+    named = (p for f in folders for p in sorted(f.glob(f"{glob.escape(text.stem)}.*")) if p.suffix != ".txt")
+    other = next(named, None)
+    log.warning(
+        "%d text files of labels belong to no image, such as %s%s",
+        len(lost),
+        text,
+        "" if other is None else f"; {other} is of no format that is read here: write it as PNG or JPEG",
+    )
+
+
+def _is_label(path: Path) -> bool:
+    """Return whether a text file begins with five numbers or more."""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        words = file.readline(1000).split()
+    try:
+        return len(list(map(float, words))) >= 5
+    except ValueError:
+        return False

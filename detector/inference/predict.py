@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from detector.data.image import ImageReader
-from detector.data.image_files import SUFFIXES, images_among
+from detector.data.image_files import images_among
 from detector.inference.detector import Detector
 from detector.types import Objects, Output, Size
 from detector.visualize import draw
@@ -33,7 +33,7 @@ def image_files(path: Path) -> list[Path]:
         raise FileNotFoundError(f"input {str(path)!r}: no such file or folder")
     images = images_among(path.iterdir())
     if not images:
-        raise ValueError(f"input {str(path)!r}: the folder has no images ({' '.join(sorted(SUFFIXES))} .npy)")
+        raise ValueError(f"input {str(path)!r}: the folder has no images, such as *.jpg, *.png, *.tif or *.npy")
     return images
 
 

@@ -281,7 +281,6 @@ def test_only_the_first_images(tmp_path):
     ("key", "value", "words"),
     [
         ("area", "12", "area must be a number, not '12'"),
-        ("area", None, "area must be a number, not None"),
         ("area", float("nan"), "area must be a number"),
         ("segmentation", [[1, 2, 3]], "at least three points"),
         ("segmentation", {"counts": [1, 2], "size": [3, 3]}, "its mask has size"),

@@ -84,10 +84,35 @@ def test_without_another_folder_it_is_that_of_the_json(tmp_path: Path) -> None:
 def test_names_are_read_as_json_writes_them(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"images": [{"file_name": 'ü"\\x.png'}], "info": "file_name"}, ensure_ascii=True))
-    assert file_names(path) == ['ü"/x.png']
+    assert file_names(path) == ['ü"\\x.png']
     assert file_names(tmp_path / "list.txt") == []
 
 
 def test_a_dataset_without_training_data_composes() -> None:
     config = compose_config("dataset=custom", "dataset.val.annotations=v.json", name="evaluate")
     assert (config.dataset.val.shared_images, config.dataset.val.shared_annotations) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("in_train", "in_val"),
+    [
+        ("sub\\0.png", "sub\\0.png"),
+        ("sub/0.png", "sub\\0.png"),
+        ("./sub/0.png", "sub//0.png"),
+        ("{folder}/sub/0.png", "sub/0.png"),
+    ],
+)
+def test_names_of_training_images_are_refused_in_any_spelling(tmp_path: Path, in_train: str, in_val: str) -> None:
+    make(tmp_path / "images.json", "sub/0.png", folder=tmp_path / "train", value=10)
+    make(tmp_path / "images.json", "sub/0.png", folder=tmp_path / "val", value=20)
+    make(tmp_path / "train.json", in_train.format(folder=tmp_path / "train"))
+    val = make(tmp_path / "elsewhere/val.json", in_val)
+    with pytest.raises(ValueError, match=r"both name sub/0\.png \(1 files in both\).*dataset\.val\.images="):
+        opened(tmp_path, val)
+
+
+def test_a_back_slash_may_be_part_of_a_name(tmp_path: Path) -> None:
+    """Where a file has it, that file is read, and it is another than the one in a folder."""
+    make(tmp_path / "train.json", "sub/0.png", folder=tmp_path / "train", value=10)
+    val = make(tmp_path / "elsewhere/val.json", "sub\\0.png", folder=tmp_path / "train", value=20)
+    assert opened(tmp_path, val) == 20

@@ -78,6 +78,8 @@ def test_ground_truth_in_cocos_format(tmp_path):
         ("unspecified", False),
         ("", False),
         (" ", False),
+        ("False", False),
+        ("true", True),
         ("0.0", False),
         ("0.06", True),
         ("1", True),
