@@ -26,6 +26,9 @@ CSRC = Path(__file__).resolve().parent / "csrc"
 TARGET_VERSION = "0x020a000000000000"
 """The oldest torch that can load the library, by the stable ABI: 2.10."""
 
+COMPILE = "ALIGNED_RCNN_COMPILE"
+"""Environment variable; 0 loads what is in the cache folder and compiles nothing."""
+
 _COMMON = ["-std=c++20", "-fPIC", "-fvisibility=hidden", "-DNDEBUG", f"-DTORCH_TARGET_VERSION={TARGET_VERSION}"]
 # Coordinates must be equal on every processor, so multiply-adds are fused in the kernels only.
 _HOST = ["-O2", "-ffp-contract=off"]
@@ -170,10 +173,12 @@ def compiled(library: Path, instructions: str, purpose: str) -> Path:
         purpose: what it is built for, shown to the user.
 
     Raises:
-        BuildError: ninja fails, or the cache folder cannot be written.
+        BuildError: ninja fails, the cache folder cannot be written, or `ALIGNED_RCNN_COMPILE` is 0.
     """
     if library.exists():
         return library
+    if os.environ.get(COMPILE) == "0":
+        raise BuildError(f"they are not compiled yet, and {COMPILE}=0 forbids it")
     try:
         library.parent.mkdir(parents=True, exist_ok=True)
         with _locked(library.with_suffix(".lock")):

@@ -82,7 +82,12 @@ def architecture_flags(architectures: Sequence[str]) -> list[str]:
     return flags
 
 
-def _check_versions(nvcc: str) -> None:
+def check_versions(nvcc: str) -> None:
+    """Check that nvcc is of the CUDA version that torch was built for.
+
+    Raises:
+        BuildError: it is of another one.
+    """
     version = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=False).stdout
     match = re.search(r"release (\d+)\.(\d+)", version)
     mine, built = match and match[1], str(torch.version.cuda).split(".")[0]
@@ -111,7 +116,7 @@ def build_cuda(architectures: Sequence[str] | None = None) -> Path:
         raise BuildError("no GPU is present, and TORCH_CUDA_ARCH_LIST names no architecture")
     flags = architecture_flags(chosen)
     home = cuda_home(nvcc)
-    _check_versions(nvcc)
+    check_versions(nvcc)
     host = [*host_command(compiler), "-O2", "-DUSE_CUDA", "-isystem", str(home / "include")]
     kernels = [nvcc, "-ccbin", compiler, *_KERNELS, *flags]
     objects = [

@@ -14,6 +14,7 @@ ROOMS = {
     "evaluation": set(),
     "weights": {"models", "data"},
     "config": {"models", "data", "evaluation", "weights"},
+    "doctor": {"data", "config"},
     "inference": {"models", "data", "config"},
     "training": {"models", "data", "evaluation", "weights", "config"},
     "alignment": {"data", "evaluation", "config", "training"},

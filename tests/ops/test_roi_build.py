@@ -65,6 +65,19 @@ def stub_compiler(folder: Path, then: str = "") -> tuple[str, Path]:
     return str(script), log
 
 
+def test_nothing_is_compiled_where_the_user_forbids_it(tmp_path):
+    compiler, log = stub_compiler(tmp_path)
+    cache = {"CXX": compiler, "ALIGNED_RCNN_CACHE": str(tmp_path / "cache")}
+    code, _, error = run(BUILD, ALIGNED_RCNN_COMPILE="0", **cache)
+    assert code == 1
+    assert "BuildError: they are not compiled yet, and ALIGNED_RCNN_COMPILE=0 forbids it" in error
+    assert not log.exists()
+    assert not (tmp_path / "cache").exists()
+    code, library, error = run(BUILD, **cache)
+    assert code == 0, error
+    assert run(BUILD, ALIGNED_RCNN_COMPILE="0", **cache)[:2] == (0, library)
+
+
 def test_two_processes_build_once(tmp_path):
     compiler, log = stub_compiler(tmp_path)
     cache = str(tmp_path / "cache")

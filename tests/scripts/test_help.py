@@ -21,7 +21,7 @@ CONFIGURED = [*NAMES, *(f"data_{action}" for action in ACTIONS)]
 HEAVY = ("torch", "lightning", "hydra", "omegaconf", "numpy", "rich", "matplotlib")
 
 
-@pytest.mark.parametrize("name", [*NAMES, "benchmark", *(f"data {action}" for action in ACTIONS)])
+@pytest.mark.parametrize("name", [*NAMES, "benchmark", "doctor", *(f"data {action}" for action in ACTIONS)])
 @pytest.mark.parametrize("option", ["--help", "-h"])
 def test_help_is_answered_before_anything_heavy_is_imported(name: str, option: str, tmp_path: Path) -> None:
     script, *action = name.split()
@@ -91,4 +91,4 @@ def test_the_examples_compose(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "scripts").glob("*.py")), ids=lambda path: path.stem)
 def test_each_script_has_help(path: Path) -> None:
-    assert path.stem in (*NAMES, "benchmark")
+    assert path.stem in (*NAMES, "benchmark", "doctor")
