@@ -46,6 +46,11 @@ AUTO = "auto"
 """`resume=auto` resumes the run in the run's folder if there is one; `trainer.precision=auto` follows the device."""
 MOVABLE_KEYS = ("data_dir", "workers", "trainer", "logger", "resume", "trust", "hydra")
 """Keys that a resumed run may change, since they do not change what is computed."""
+EXTENDING_KEYS = tuple(
+    f"schedule.{name}"
+    for name in ("steps", "validate_every", "checkpoint_every", "keep_every", "patience", "skip_bad_steps")
+)
+"""Further keys that `resume=CHECKPOINT` may change: how long the run goes on, and what is saved meanwhile."""
 FIXED_TRAINER_KEYS = ("precision", "accumulate_grad_batches")
 """Keys of `trainer` that change what is computed, and that a resumed run therefore keeps."""
 MACHINE_TRAINER_KEYS = ("accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar", "log_every_n_steps")
@@ -197,15 +202,23 @@ def _trained_config(
 
 def _resumed_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """Return the configuration in the checkpoint of `resume=`, with the overrides that may change."""
-    final = checkpoint_config(read_checkpoint(config.resume))
+    content = read_checkpoint(config.resume)
+    final = checkpoint_config(content)
     overrides = [o for o in overrides if key_of(o) != "resume"]
     keys = [key_of(o) for o in overrides]
     refused = {f"trainer.{name}" for name in FIXED_TRAINER_KEYS}
     fixed = [
-        o for o, key in zip(overrides, keys, strict=True) if key.split(".")[0] not in MOVABLE_KEYS or key in refused
+        o
+        for o, key in zip(overrides, keys, strict=True)
+        if (key.split(".")[0] not in MOVABLE_KEYS and key not in EXTENDING_KEYS) or key in refused
     ]
     if fixed:
-        raise ValueError(f"resume takes the run's own configuration; leave out {' '.join(fixed)}")
+        raise ValueError(
+            f"resume takes the run's own configuration; leave out {' '.join(fixed)}. To train on with other settings, "
+            f"begin a new run from these weights: weights={config.resume} in place of resume="
+        )
+    if "schedule.steps" in keys:
+        _extend(final, config.schedule.steps, int(content["global_step"]))
     given = any(re.split(r"[./]", key)[0] == "logger" for key in keys)
     final.logger = config.logger if given else recorded_logger(Path(config.resume).absolute().parents[1], config.logger)
     if "trainer" in keys:
@@ -214,6 +227,25 @@ def _resumed_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
         if key != "trainer" and not key.startswith("hydra"):
             OmegaConf.update(final, key, OmegaConf.select(config, key), force_add=True)
     return final
+
+
+def _extend(final: DictConfig, steps: Any, done: int) -> None:
+    """Give a resumed run another number of steps, in place; its learning rate follows the schedule of that length.
+
+    Args:
+        final: the run's configuration.
+        steps: the new number.
+        done: steps that the checkpoint has done.
+
+    Raises:
+        ValueError: the run has done as many.
+    """
+    if isinstance(steps, int) and steps <= done:  # other mistakes: `check_numbers`
+        raise ValueError(f"schedule.steps={steps}: the run has done {done} steps; give more, or leave it out")
+    before = final.schedule.steps
+    for key, value in final.schedule.scheduler.items():
+        if key == "steps" and value == before:
+            final.schedule.scheduler[key] = steps
 
 
 def recorded_logger(run: Path, default: Any) -> Any:
@@ -295,6 +327,10 @@ def check_numbers(config: Any) -> None:
     ):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+    for name, least in (("keep_every", 1), ("patience", 1), ("skip_bad_steps", 0)):
+        value = schedule.get(name)
+        if value is not None and (not isinstance(value, int) or value < least):
+            raise ValueError(f"schedule.{name} must be null or a whole number of at least {least}, not {value!r}")
     if schedule.get("monitor_mode") not in ("max", "min"):
         raise ValueError(f"schedule.monitor_mode must be max or min, not {schedule.get('monitor_mode')!r}")
     if trainer.get("gradient_clip_algorithm") not in (None, "norm"):

@@ -1,21 +1,18 @@
-"""Loggers and callbacks of a run: metrics.csv, progress bar, RoIs by level, elapsed time, Ctrl-C."""
+"""Loggers and callbacks of a run: metrics.csv, progress bar, RoIs by level, elapsed time."""
 
 from __future__ import annotations
 
 import csv
 import logging
-import signal
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
 
 from detector.models.pooler import Pooler
 
@@ -40,8 +37,10 @@ class CsvLogger(Logger):
         self.written = 0  # number of complete rows in the file, and the position of their end
         self.end = 0
         if start and self.path.is_file():
-            with self.path.open(newline="") as file:
-                self.rows = {int(row["step"]): row for row in csv.DictReader(file) if int(row["step"]) < start}
+            lines = self.path.read_text().splitlines(keepends=True)
+            if lines and not lines[-1].endswith("\n"):
+                del lines[-1]  # the run was killed while it wrote this row
+            self.rows = {int(row["step"]): row for row in csv.DictReader(lines) if int(row["step"]) < start}
 
     @property
     def name(self) -> str:
@@ -90,6 +89,28 @@ class CsvLogger(Logger):
 class Progress(RichProgressBar):
     """Show one progress bar for the whole run, with short names of the losses."""
 
+    @property
+    def total_train_batches(self) -> int | float:
+        """Return the batches of the whole run; Lightning counts those that are left to a resumed one."""
+        return self.trainer.num_training_batches
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin where a resumed run goes on."""
+        super().on_train_epoch_start(trainer, pl_module)
+        self._go_on(trainer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the bar; Lightning leaves out `on_train_epoch_start` where a run resumes."""
+        super().on_train_start(trainer, pl_module)
+        if self.progress is not None and self.train_progress_bar_id is None:
+            self._initialize_train_progress_bar_id()
+        self._go_on(trainer)
+
+    def _go_on(self, trainer: Trainer) -> None:
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        if self.progress is not None and self.train_progress_bar_id is not None:
+            self.progress.reset(self.train_progress_bar_id, total=self.total_train_batches, completed=int(done))
+
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
@@ -100,6 +121,18 @@ class Progress(RichProgressBar):
     def _get_train_description(self, current_epoch: int) -> str:
         del current_epoch  # for Lightning, the whole run is one epoch
         return "Training"
+
+
+class KeptCheckpoints(ModelCheckpoint):
+    """Save a checkpoint every so many steps, and keep all; of a class of its own, by which Lightning tells them apart.
+
+    Args:
+        folder: where they are written, as `step=STEP.ckpt`.
+        every: steps.
+    """
+
+    def __init__(self, folder: Path, every: int) -> None:
+        super().__init__(folder, "step={step}", auto_insert_metric_name=False, every_n_train_steps=every, save_top_k=-1)
 
 
 class RoILevels(Callback):
@@ -152,49 +185,3 @@ class Clock(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the elapsed seconds from the resumed checkpoint."""
         self.before = float(state_dict["seconds"])
-
-
-class Interruption(Callback):
-    """Handle Ctrl-C: finish the current step, save a checkpoint and stop; a second Ctrl-C stops at once."""
-
-    def __init__(self, checkpoint: Path, console: Console) -> None:
-        self.checkpoint, self.console = checkpoint, console
-        self.interrupted = False
-        self.before: Any = None
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Install the handler of Ctrl-C."""
-        if threading.current_thread() is threading.main_thread():
-            self.before = signal.signal(signal.SIGINT, self._ask)
-
-    def _ask(self, *_: Any) -> None:
-        self.interrupted = True
-        signal.signal(signal.SIGINT, self.before)
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Save and stop after Ctrl-C."""
-        if self.interrupted:
-            self._stop(trainer)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save and stop after Ctrl-C in the last validation; else restore the previous handler."""
-        if self.interrupted:
-            self._stop(trainer)
-        elif self.before is not None:
-            signal.signal(signal.SIGINT, self.before)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Restore the previous handler; after Ctrl-C the error that it led to counts as the interruption."""
-        if signal.getsignal(signal.SIGINT) == self._ask:
-            signal.signal(signal.SIGINT, self.before)
-        if self.interrupted:
-            self.interrupted = False
-            raise KeyboardInterrupt from exception
-
-    def _stop(self, trainer: Trainer) -> None:
-        self.interrupted = False
-        trainer.save_checkpoint(self.checkpoint, weights_only=False)
-        self.console.print(
-            f"Stopped at step {trainer.global_step}. Resume with: resume={self.checkpoint}", markup=False
-        )
-        raise KeyboardInterrupt

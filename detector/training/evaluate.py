@@ -27,6 +27,7 @@ from detector.data.collate import collate
 from detector.data.datamodule import DetectionDataModule
 from detector.evaluation import Collector, Metric, render
 from detector.training.callbacks import Progress
+from detector.training.saving import Checkpoints, write_text
 from detector.training.task import DetectionTask
 from detector.types import DetectionDataset, Objects, Target
 from detector.visualize import contact_sheet
@@ -137,6 +138,7 @@ def make_trainer(options: DictConfig, folder: Path, callbacks: Sequence[Callback
             use_distributed_sampler=False,  # the batch sampler divides its batches among the processes
             enable_model_summary=False,
             callbacks=[*bar, *callbacks],
+            plugins=[Checkpoints()],
             **given,
             **kwargs,
         )
@@ -208,4 +210,4 @@ def describe_environment(device: torch.device) -> dict[str, str]:
 
 def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
     """Write `metrics.json` in a run's folder."""
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1, sort_keys=True) + "\n")
+    write_text(folder / "metrics.json", json.dumps(metrics, indent=1, sort_keys=True) + "\n")

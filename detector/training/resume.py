@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from detector.config.resolve import MACHINE_TRAINER_KEYS, MOVABLE_KEYS
+from detector.config.resolve import EXTENDING_KEYS, MACHINE_TRAINER_KEYS, MOVABLE_KEYS
 from detector.training.folder import is_finished, read_config
 
 
@@ -49,6 +49,11 @@ def checkpoint_to_resume(folder: Path, config: Any, console: Console) -> tuple[b
             known = {key for key, _ in _leaves(held)}
             older = last.is_file() and not any(key in known for key in changed)
             way = f". An older version, without these keys, made it: resume={last} goes on with it" if older else ""
+            if all(key in (*EXTENDING_KEYS, "schedule.scheduler.steps") for key in changed):
+                given = " ".join(
+                    f"{k}={OmegaConf.select(OmegaConf.create(config), k)}" for k in changed if k in EXTENDING_KEYS
+                )
+                way = f". To go on with that one, give resume={last} {given} alone"
             raise ValueError(
                 f"{folder} holds a run with other values of {', '.join(changed[:5])}: give another folder "
                 f"(hydra.run.dir=...), or remove that one{way}"
@@ -67,11 +72,10 @@ def checkpoint_to_resume(folder: Path, config: Any, console: Console) -> tuple[b
 def differences(one: Any, other: Any) -> set[str]:
     """Return the keys, such as `schedule.steps`, that differ between two resolved configurations and affect results.
 
-    Initial weights that one does not name are left out: a resumed run's configuration has none.
+    A key that one does not have is null: what newer versions add is off by default. Initial weights that one does not name are left out: a resumed run's configuration has none.
     """
     pairs = [dict(_leaves(_computed(config))) for config in (one, other)]
-    missing = object()
-    changed = {k for k in pairs[0].keys() | pairs[1].keys() if pairs[0].get(k, missing) != pairs[1].get(k, missing)}
+    changed = {k for k in pairs[0].keys() | pairs[1].keys() if pairs[0].get(k) != pairs[1].get(k)}
     initial = [
         [v for k, v in pair.items() if k == "weights" or (k.startswith("backbone.") and k.endswith(".weights"))]
         for pair in pairs
@@ -79,7 +83,7 @@ def differences(one: Any, other: Any) -> set[str]:
 
     def dropped(key: str) -> bool:
         """Whether one configuration names initial weights here and the other, of a resumed run, does not."""
-        values = [pair.get(key, missing) for pair in pairs]
+        values = [pair.get(key) for pair in pairs]
         named = any(value is not None and value in own for value, own in zip(values, initial, strict=True))
         return key.rpartition(".")[2] == "weights" and None in values and named
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -19,11 +19,14 @@ from detector.config.build import build_collector, build_metrics, build_mixing, 
 from detector.config.compose import command_overrides
 from detector.config.resolve import AUTO, Resolved, resolve
 from detector.data.datamodule import DetectionDataModule
-from detector.training.callbacks import Clock, CsvLogger, Interruption, RoILevels
+from detector.training.callbacks import Clock, CsvLogger, KeptCheckpoints, RoILevels
 from detector.training.evaluate import available_metrics, evaluate, make_trainer, write_metrics
+from detector.training.failures import explained
 from detector.training.folder import COMMAND, train_command
+from detector.training.interruption import Interruption
 from detector.training.normalisation import check_smallest_image, watch_batch_norms
 from detector.training.resume import checkpoint_to_resume, run_folder_of
+from detector.training.saving import Checkpoints, copy_file, write_text
 from detector.training.task import DetectionTask
 from detector.weights import changed_settings
 from detector.weights.checkpoints import load_checkpoint, read_checkpoint
@@ -121,12 +124,19 @@ def fit(
         metrics=metrics,
         config=resolved.portable,
         seed=config.seed,
+        skip_bad_steps=config.schedule.get("skip_bad_steps") or 0,
     )
     start = 0
     if resume is not None:
         content = read_checkpoint(resume)
         load_checkpoint(model, content, str(resume))
         start = content["global_step"]
+        if start >= config.schedule.steps:
+            console.print(
+                f"{folder} has done its {start} steps, and is evaluated again; schedule.steps=MORE goes on with it",
+                markup=False,
+                soft_wrap=True,
+            )
     else:
         initial = resolved.initial
         changed = [] if initial is None or initial.config is None else changed_settings(config, initial.config)
@@ -155,6 +165,10 @@ def fit(
         best,
         ModelCheckpoint(last.parent, "last", every_n_train_steps=every, enable_version_counter=False),
     ]
+    if (kept := config.schedule.get("keep_every")) is not None:
+        callbacks.append(KeptCheckpoints(last.parent, kept))
+    if (patience := config.schedule.get("patience")) is not None:
+        callbacks.append(EarlyStopping(config.schedule.monitor, patience=patience, mode=best.mode, check_finite=False))
     loggers = [instantiate(node, save_dir=str(folder)) for node in config.logger.values()] if config.logger else []
     trainer = make_trainer(
         config.trainer,
@@ -171,10 +185,11 @@ def fit(
     images = config.schedule.batch_size // trainer.world_size
     check_smallest_image(model.backbone, resolved.datasets["train"], data.train_augment, images, data.stride)
     if trainer.is_global_zero:
-        OmegaConf.save(config, folder / "config.yaml", resolve=True)
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
         if command is not None:
-            (folder / COMMAND).write_text(command + "\n", encoding="utf-8")
-    trainer.fit(task, data, ckpt_path=resume, weights_only=True)
+            write_text(folder / COMMAND, command + "\n")
+    with explained(task, last):
+        trainer.fit(task, data, ckpt_path=resume, weights_only=True)
     trainer.save_checkpoint(last, weights_only=False)
     trained = time.perf_counter()
     result = evaluate(resolved, data, folder, console, task, trainer)
@@ -200,9 +215,14 @@ def _check_monitor(monitor: str, available: Sequence[str]) -> None:
 
 
 def keep_best(best: ModelCheckpoint, last: Path, metrics: Mapping[str, float], trainer: Trainer) -> None:
-    """Copy the last checkpoint to `best.ckpt` if the final evaluation is the best one."""
+    """Copy the last checkpoint to `best.ckpt` if the final evaluation is the best one, and record its score in both."""
     before, now = best.best_model_score, metrics.get(str(best.monitor))
     if not trainer.is_global_zero or now is None:
         return
     if before is None or (now < float(before) if best.mode == "min" else now > float(before)):
-        shutil.copyfile(last, last.with_name("best.ckpt"))
+        path = last.with_name("best.ckpt")
+        content = torch.load(last, weights_only=True)
+        state = {"best_model_score": torch.tensor(now), "best_model_path": str(path)}
+        content["callbacks"][best.state_key] |= state  # so that the run, if it goes on, keeps only what is better
+        Checkpoints().save_checkpoint(content, last)
+        copy_file(last, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from detector.evaluation import Collector, Metric
 from detector.models.rcnn import RCNN
@@ -21,7 +22,9 @@ from detector.weights.checkpoints import FORMAT
 
 ADVICE = "lower schedule.optimizer.lr or raise schedule.scheduler.warmup, and train again"
 CHECK_EVERY = 20
-"""Steps between checks that the loss is finite; each check waits for the device."""
+"""Steps between checks that the loss is finite, on a GPU, for which a check waits."""
+
+log = logging.getLogger(__name__)
 
 
 class DetectionTask(LightningModule):
@@ -35,6 +38,7 @@ class DetectionTask(LightningModule):
         metrics: metrics that read the collector.
         config: the configuration to store in checkpoints, plain data.
         seed: seeds the random draws of each step together with its number, so that a resumed run draws the same.
+        skip_bad_steps: so many steps may have gradients that are not finite: they change nothing, and are counted.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class DetectionTask(LightningModule):
         metrics: Sequence[Metric] = (),
         config: Mapping[str, Any] | None = None,
         seed: int = 0,
+        skip_bad_steps: int = 0,
     ) -> None:
         super().__init__()
         self.model, self.collector, self.metrics = model, collector, list(metrics)
@@ -53,6 +58,11 @@ class DetectionTask(LightningModule):
         self.config, self.seed = dict(config or {}), seed
         self.results: dict[str, float] = {}
         self.measured_at: int | None = None
+        self.validated_at: int | None = None
+        self.skip_bad_steps, self.skipped = skip_bad_steps, 0
+        self._batch: Batch | None = None
+        self._losses: dict[str, Tensor] = {}
+        self._statistics: list[Tensor] = []
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build the optimiser and its schedule."""
@@ -64,14 +74,45 @@ class DetectionTask(LightningModule):
             "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"},
         }
 
+    def on_train_start(self) -> None:
+        """Set the learning rate of a resumed run, and do the validation during which it was stopped.
+
+        The checkpoint holds the last step's rate; where the run was given more steps, the schedule has another one.
+        """
+        trainer = self.trainer
+        step = trainer.global_step
+        for schedule in (held.scheduler for held in trainer.lr_scheduler_configs):
+            if isinstance(schedule, LambdaLR):
+                groups = zip(schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True)
+                for group, base, factor in groups:
+                    group["lr"] = base * factor(schedule.last_epoch)
+        every = trainer.val_check_interval
+        due = isinstance(every, int) and step * trainer.accumulate_grad_batches % every == 0
+        if step and due and self.validated_at != step:
+            trainer.validating = True
+            trainer.fit_loop.epoch_loop.val_loop.run()
+            trainer.training = True
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the sum of the detector's losses; each is logged under `loss/`."""
+        """Return the sum of the detector's losses; each is logged under `loss/`.
+
+        Raises:
+            ValueError: the loss is not finite, and `skip_bad_steps` is 0.
+        """
         torch.manual_seed((self.seed * 1_000_003 + batch_idx) * 4096 + self.global_rank)
+        self._batch, self._losses = batch, {}
+        if self.skip_bad_steps and batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self._statistics = [buffer.clone() for buffer in self._averages()]
         losses = self.model.loss(batch)
         total = torch.stack(list(losses.values())).sum()
-        if self.global_step % CHECK_EVERY == 0 and not bool(total.isfinite()):
-            raise ValueError(f"the loss is {float(total)} at step {self.global_step}: {ADVICE}")
-        logged = {f"loss/{name}": value.detach() for name, value in losses.items()}
+        self._losses = {name: value.detach() for name, value in losses.items()}
+        check = self.device.type == "cpu" or self.global_step % CHECK_EVERY == 0
+        if check and not self.skip_bad_steps and not bool(total.isfinite()):
+            raise ValueError(
+                f"the loss is {float(total.detach())} in {self.doing()}: {ADVICE}; or "
+                "schedule.skip_bad_steps=10 leaves such steps out"
+            )
+        logged = {f"loss/{name}": value for name, value in self._losses.items()}
         self.log_dict({"loss": total.detach(), **logged}, prog_bar=True, batch_size=len(batch))
         return total
 
@@ -81,10 +122,58 @@ class DetectionTask(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip gradients by norm; Lightning's own method refuses fused optimisers under bf16, although they work."""
+        """Clip gradients by norm, and leave out steps whose gradients are not finite, as many as may be.
+
+        Lightning's own method refuses fused optimisers under bf16, although they work.
+
+        Raises:
+            ValueError: there are more such steps.
+        """
         del optimizer, gradient_clip_algorithm
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        scaled = (
+            getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        )  # which leaves out such steps itself
+        if self.skip_bad_steps and not scaled and not bool(norm.isfinite()):
+            self._skip()
+            return
         if gradient_clip_val:
-            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+            torch.nn.utils.clip_grads_with_norm_(self.parameters(), gradient_clip_val, norm)
+        self.log("gradient_norm", norm)
+
+    def _skip(self) -> None:
+        """Leave out the present step: drop the gradients, which all processes share, and what norms have averaged."""
+        self.skipped += 1
+        if self.skipped > self.skip_bad_steps:
+            raise ValueError(
+                f"the gradients are not finite in {self.doing()}, after {self.skipped - 1} such steps "
+                f"(schedule.skip_bad_steps={self.skip_bad_steps}): {ADVICE}"
+            )
+        if self.trainer.is_global_zero:
+            log.warning(
+                "%s is left out (%d of %d): its gradients are not finite",
+                self.doing(),
+                self.skipped,
+                self.skip_bad_steps,
+            )
+        for parameter in self.parameters():
+            parameter.grad = None
+        for buffer, before in zip(self._averages(), self._statistics, strict=True):
+            buffer.copy_(before)
+
+    def _averages(self) -> list[Tensor]:
+        """Return the running averages of the norms."""
+        return [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
+
+    def doing(self) -> str:
+        """Describe the present step and its batch, for messages."""
+        step = f"step {self.trainer.global_step}"
+        if self._batch is None:
+            return step
+        shape = " x ".join(map(str, self._batch.images.shape))
+        losses = ", ".join(f"{name} {float(value):.3g}" for name, value in self._losses.items())
+        return f"{step} (images {self._batch.ids}, batch {shape}{', losses: ' if losses else ''}{losses})"
 
     def on_validation_epoch_start(self) -> None:
         """Reset the collector."""
@@ -107,6 +196,7 @@ class DetectionTask(LightningModule):
         for metric in self.metrics:
             results |= metric.results()
         self.results, self.measured_at = results, self.trainer.global_step
+        self.validated_at = self.measured_at
         self.log_dict({name: value for name, value in results.items() if name.count("/") == 1}, sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -117,4 +207,28 @@ class DetectionTask(LightningModule):
         """
         if not all(bool(v.isfinite().all()) for v in self.model.state_dict().values() if v.is_floating_point()):
             raise ValueError(f"the weights are no longer finite at step {self.global_step}: {ADVICE}")
-        checkpoint["aligned_rcnn"] = {"format": FORMAT, "config": self.config}
+        own = {"format": FORMAT, "config": self.config, "validated_at": self.validated_at, "skipped": self.skipped}
+        checkpoint["aligned_rcnn"] = own
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore what the run has counted, and the place of a finished run that goes on to more steps."""
+        own = checkpoint["aligned_rcnn"]
+        self.skipped = own.get("skipped", 0)
+        self.validated_at = own.get("validated_at", checkpoint["global_step"])
+        if checkpoint["global_step"] < self.trainer.max_steps:
+            _reopen(checkpoint["loops"]["fit_loop"])
+
+
+def _reopen(loops: dict[str, Any]) -> None:
+    """Let a finished run go on, in place: for Lightning its only epoch is over, and the next one would begin anew.
+
+    The counters become those of a checkpoint in the middle of a run, which Lightning (2.6) saves before it counts the
+    last batch as completed.
+    """
+    batches = loops["epoch_loop.batch_progress"]
+    if batches["is_last_batch"]:
+        batches["is_last_batch"] = False
+        loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+        for part in ("total", "current"):
+            batches[part]["completed"] = batches[part]["processed"] - 1
+            loops["epoch_progress"][part] |= {"processed": 0, "completed": 0}

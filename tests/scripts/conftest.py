@@ -60,16 +60,21 @@ def _execute(command: list[str], cwd: Path, streams: list[str], path: Path | Non
     runpy.run_path(command[0], run_name="__main__")
 
 
-def run_script(name: str, *arguments: str, cwd: Path, path: Path | None = None) -> "subprocess.CompletedProcess[str]":
+def run_script(
+    name: str, *arguments: str, cwd: Path, path: Path | None = None, kill_after: float | None = None
+) -> "subprocess.CompletedProcess[str]":
     """Run `scripts/NAME.py` in a fork of a process that has imported the libraries, which dominates a short run.
 
-    With `path`, packages are imported from there too.
+    With `path`, packages are imported from there too; it is killed after `kill_after` seconds, if it still runs.
     """
     command = _command(name, arguments)[1:]
     with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as err:
         process = _fork.Process(target=_execute, args=(command, cwd, [out.name, err.name], path))
         process.start()
-        process.join()
+        process.join(kill_after)
+        if kill_after is not None:
+            process.kill()
+            process.join()
         assert process.exitcode is not None
         return subprocess.CompletedProcess(command, process.exitcode, out.read(), err.read())
 

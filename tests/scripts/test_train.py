@@ -251,6 +251,7 @@ def test_resume_auto_resumes_unfinished_runs_and_keeps_finished_ones(tmp_path: P
         other = run_script("train", *arguments, change, cwd=tmp_path)
         assert other.returncode == 1
         assert change.strip("+").split("=")[0] in other.stderr
+        assert (f"give resume={checkpoint} {change} alone" in other.stderr) == (change == "schedule.steps=8")
     trained = checkpoint.stat().st_mtime_ns
     metrics.unlink()
     assert measured()[1] == first  # evaluated again

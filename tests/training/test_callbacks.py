@@ -1,12 +1,7 @@
 import csv
-import os
-import signal
 from pathlib import Path
 
-import pytest
-from rich.console import Console
-
-from detector.training.callbacks import CsvLogger, Interruption
+from detector.training.callbacks import CsvLogger
 
 
 def read(folder: Path) -> list[dict[str, str]]:
@@ -42,42 +37,17 @@ def test_csv_drops_rows_after_the_resumed_step(tmp_path: Path) -> None:
     assert losses == [0, 1, 2, 3, *range(104, 112)]
 
 
-class Saver:
-    """Stand in for the trainer that `Interruption` uses."""
-
-    global_step = 6
-
-    def __init__(self) -> None:
-        self.saved: list[Path] = []
-
-    def save_checkpoint(self, path: Path, weights_only: bool) -> None:
-        assert not weights_only
-        self.saved.append(path)
-
-
-def test_ctrl_c_during_the_last_validation_stops_too(tmp_path: Path) -> None:
-    trainer = Saver()
-    interruption = Interruption(tmp_path / "last.ckpt", Console(quiet=True))
-    before = signal.getsignal(signal.SIGINT)
-    interruption.on_train_start(trainer, None)
-    os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
-    with pytest.raises(KeyboardInterrupt):
-        interruption.on_train_end(trainer, None)
-    assert trainer.saved == [tmp_path / "last.ckpt"]
-    interruption.on_train_end(trainer, None)
-    assert len(trainer.saved) == 1
-
-
-def test_an_error_that_ctrl_c_led_to_is_the_interruption(tmp_path: Path) -> None:
-    trainer = Saver()
-    interruption = Interruption(tmp_path / "last.ckpt", Console(quiet=True))
-    before = signal.getsignal(signal.SIGINT)
-    interruption.on_train_start(trainer, None)
-    interruption.on_exception(trainer, None, RuntimeError("a worker failed"))  # by itself: only the handler goes
-    assert signal.getsignal(signal.SIGINT) is before
-    interruption.on_train_start(trainer, None)
-    os.kill(os.getpid(), signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        interruption.on_exception(trainer, None, RuntimeError("a worker was ended by Ctrl-C"))
-    assert signal.getsignal(signal.SIGINT) is before
+def test_csv_drops_a_row_that_was_cut_off(tmp_path: Path) -> None:
+    first = CsvLogger(tmp_path)
+    for step in range(13):
+        first.log_metrics({"loss": float(step)}, step)
+        first.save()
+    text = first.path.read_text()
+    first.path.write_text(text[: text.index("12,") + 1])  # "1", of step 12
+    second = CsvLogger(tmp_path, start=13)
+    second.log_metrics({"loss": 0.5}, 13)
+    second.save()
+    assert [(row["step"], row["loss"]) for row in read(tmp_path)] == [
+        *((str(step), repr(float(step))) for step in range(12)),
+        ("13", "0.5"),
+    ]

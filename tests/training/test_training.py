@@ -13,14 +13,19 @@ from detector.training.run import keep_best
 
 @pytest.mark.parametrize(("final", "kept"), [(0.4, "best"), (0.5, "best"), (0.6, "last")])
 def test_the_last_checkpoint_can_become_the_best(tmp_path: Path, final: float, kept: str) -> None:
-    for name in ("best", "last"):
-        (tmp_path / f"{name}.ckpt").write_text(name)
     best = ModelCheckpoint(tmp_path, "best", monitor="box/AP", mode="max")
+    for name in ("best", "last"):
+        torch.save({"name": name, "callbacks": {best.state_key: best.state_dict()}}, tmp_path / f"{name}.ckpt")
     best.best_model_score = torch.tensor(0.5, dtype=torch.float64)
     trainer: Any = SimpleNamespace(is_global_zero=True)
     keep_best(best, tmp_path / "last.ckpt", {"box/AP": final}, trainer)
     keep_best(best, tmp_path / "none.ckpt", {}, trainer)
-    assert (tmp_path / "best.ckpt").read_text() == kept
+    content = torch.load(tmp_path / "best.ckpt", weights_only=True)
+    assert content["name"] == kept
+    if kept == "last":  # a run that goes on keeps only what is better
+        for name in ("best", "last"):
+            state = torch.load(tmp_path / f"{name}.ckpt", weights_only=True)["callbacks"][best.state_key]
+            assert float(state["best_model_score"]) == pytest.approx(final)
 
 
 def test_mps_is_never_used(monkeypatch: pytest.MonkeyPatch) -> None:

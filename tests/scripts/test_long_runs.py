@@ -1,0 +1,150 @@
+"""Runs that are extended, stopped, killed and go on."""
+
+import csv
+import json
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.scripts.conftest import SMALL, Run, run_script, start_script
+
+
+def state(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def options(run: Run, **given: object) -> list[str]:
+    """Return the arguments of a small run on that run's images; `given` are keys of `schedule`."""
+    keys = {f"schedule.{name}": str(value) for name, value in given.items()}
+    kept = [option for option in SMALL if option.split("=")[0] not in keys]
+    return [f"data_dir={run.folder.parent / 'data'}", *kept, *(f"{key}={value}" for key, value in keys.items())]
+
+
+FLAT = {"scheduler.warmup": 0, "scheduler.final": 1.0}
+"""A learning rate that does not depend on the length of the run."""
+
+
+def test_an_extended_run_equals_a_long_one(tmp_path: Path, run: Run) -> None:
+    flat = [
+        f"+schedule.{name}={value}" if name.endswith("final") else f"schedule.{name}={value}"
+        for name, value in FLAT.items()
+    ]
+    for steps, folder in ((3, "short"), (6, "long")):
+        done = run_script(
+            "train", *options(run, steps=steps), *flat, "schedule.keep_every=2", f"hydra.run.dir={folder}", cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+    checkpoint = tmp_path / "short" / "checkpoints" / "last.ckpt"
+    again = run_script("train", f"resume={checkpoint}", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "has done its 3 steps, and is evaluated again; schedule.steps=MORE goes on with it" in again.stdout
+    assert "AP50" in again.stdout
+    for steps in (4, 6):
+        more = run_script("train", f"resume={checkpoint}", f"schedule.steps={steps}", cwd=tmp_path)
+        assert more.returncode == 0, more.stderr
+        assert f"{steps}/{steps}" in more.stdout
+    assert equal(state(tmp_path / "short"), state(tmp_path / "long"))
+    losses = [
+        [(row["step"], row["loss"]) for row in rows(tmp_path / name) if row["loss"]] for name in ("short", "long")
+    ]
+    assert losses[0] == losses[1]
+    kept = [{p.name for p in (tmp_path / name / "checkpoints").iterdir()} for name in ("short", "long")]
+    assert kept[0] == kept[1] == {"last.ckpt", "best.ckpt", "step=2.ckpt", "step=4.ckpt", "step=6.ckpt"}
+    refused = run_script("train", f"resume={checkpoint}", "schedule.steps=5", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "schedule.steps=5: the run has done 6 steps; give more, or leave it out" in refused.stderr
+    other = run_script("train", f"resume={checkpoint}", "schedule.optimizer.lr=0.1", cwd=tmp_path)
+    assert other.returncode == 1
+    assert f"weights={checkpoint} in place of resume=" in other.stderr
+
+
+def test_an_extended_run_follows_the_schedule_of_its_new_length(tmp_path: Path, run: Run) -> None:
+    for steps, folder in ((3, "short"), (6, "long")):
+        done = run_script("train", *options(run, steps=steps), f"hydra.run.dir={folder}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    more = run_script("train", f"resume={tmp_path / 'short/checkpoints/last.ckpt'}", "schedule.steps=6", cwd=tmp_path)
+    assert more.returncode == 0, more.stderr
+    short, long = (
+        {row["step"]: row["lr-Muon/pg1"] for row in rows(tmp_path / name) if row["lr-Muon/pg1"]}
+        for name in ("short", "long")
+    )
+    assert short["1"] != long["1"]
+    assert {step: short[step] for step in "345"} == {step: long[step] for step in "345"}
+
+
+def test_patience_ends_a_run_early(tmp_path: Path, run: Run) -> None:
+    lazy = options(run, steps=40, validate_every=1, patience=2, **{"optimizer.lr": 1e-12})
+    done = run_script("train", *lazy, "hydra.run.dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"] < 10
+    assert "time/total" in json.loads((tmp_path / "run/metrics.json").read_text())
+
+
+def test_sigterm_saves_the_step_and_the_same_command_goes_on(tmp_path: Path, run: Run) -> None:
+    arguments = [o for o in options(run, steps=12, checkpoint_every=100, validate_every=6) if "workers" not in o]
+    whole = run_script("train", *arguments, "hydra.run.dir=whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    command = [*arguments, "workers=1", "hydra.run.dir=run", "resume=auto"]
+    process = start_script("train", *command, cwd=tmp_path)
+    _wait_for(process, lambda: (tmp_path / "run/metrics.csv").exists() and len(rows(tmp_path / "run")) > 1)
+    process.send_signal(signal.SIGTERM)
+    code = process.wait(60)
+    if code == 0:
+        pytest.skip("the run ended before it was asked to")
+    assert code == 143
+    assert 0 < torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"] <= 12
+    resumed = run_script("train", *command, cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert equal(state(tmp_path / "run"), state(tmp_path / "whole"))
+    measured = [[row["step"] for row in rows(tmp_path / name) if row["box/AP"]] for name in ("run", "whole")]
+    assert measured[0] == measured[1] == ["5", "11"]
+
+
+@pytest.mark.slow
+def test_ten_kills_change_no_bit(tmp_path: Path, run: Run) -> None:
+    """Killed at random moments, of which many fall into the writing of a checkpoint, one of which follows each step."""
+    arguments = [o for o in options(run, steps=60, checkpoint_every=1, validate_every=20) if "workers" not in o]
+    arguments += ["workers=1", "resume=auto"]
+    whole = run_script("train", *arguments, "hydra.run.dir=whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    generator, kills, steps = random.Random(0), 0, [0]
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    while kills < 10:
+        patience = generator.uniform(1.0, 3.0) if steps[-1] < 50 else generator.uniform(0.5, 1.0)
+        done = run_script("train", *arguments, "hydra.run.dir=run", cwd=tmp_path, kill_after=patience)
+        kills += done.returncode == -signal.SIGKILL
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        assert "starts over" not in done.stdout  # no checkpoint was cut off
+        if last.exists():
+            steps.append(torch.load(last, weights_only=True)["global_step"])
+    assert steps == sorted(steps)
+    done = run_script("train", *arguments, "hydra.run.dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert equal(state(tmp_path / "run"), state(tmp_path / "whole"))
+    for column in ("loss", "box/AP"):
+        found = [[(r["step"], r[column]) for r in rows(tmp_path / n) if r[column]] for n in ("run", "whole")]
+        assert found[0] == found[1]
+    print(f"{kills} kills, after steps {steps}")
+
+
+def _wait_for(process: "subprocess.Popen[bytes]", condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
