@@ -242,7 +242,7 @@ def _refuse_negative(table: Annotations) -> None:
     elif len(negative):
         raise ValueError(
             f"{table.name(int(negative[0]))} has the area {table.areas[negative[0]]:g} ({len(negative)} are "
-            "negative); correct it, or take those of masks and boxes: areas=measured"
+            "negative); correct it, or take those of masks and boxes: dataset.areas=measured"
         )
 
 

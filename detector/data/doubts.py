@@ -67,13 +67,13 @@ def doubts(table: Annotations, *, crowds_kept: bool = True, stated: bool = True)
             found.append(
                 f"{int(wrong.sum())} of {total} areas cannot be those of the object's mask or box, such as "
                 f"{table.areas[i]:g} px² for {_example(table, wrong)}; they decide which objects are small, medium or "
-                "large: areas=measured takes those of masks and boxes"
+                "large: dataset.areas=measured takes those of masks and boxes"
             )
     known = np.zeros(total, bool) if table.segmentations is None else table.segmentations.known
     if crowds_kept and known.any() and table.crowd[known].mean() >= MOST:
         found.append(
             f"{int(table.crowd[known].sum())} of {int(known.sum())} objects with a mask are marked as crowds, which "
-            "are neither learnt nor measured; if your tool marks objects so, crowds=objects reads them as objects"
+            "are neither learnt nor measured; if your tool marks objects so, dataset.crowds=objects reads them so"
         )
     return found
 

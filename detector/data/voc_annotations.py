@@ -77,6 +77,11 @@ def read_voc(
                 f"({len(absent)} of {len(paths)} images have none); dataset.unannotated=empty reads them as images "
                 f"without objects. {LAYOUT}"
             )
+    if not chosen and classes is None:
+        raise ValueError(
+            f"{lists[0].annotations}: none of the {len(found)} XML files has an object; where the tool "
+            "drew polygons, write COCO instead, since VOC's XML holds boxes"
+        )
     if not chosen or len(set(chosen)) < len(chosen):
         raise ValueError(f"{root}: the classes {chosen} are empty, or repeat")
     images, kept = [], []

@@ -59,7 +59,8 @@ def read_yolo(
 ) -> Annotations:
     """Read the annotations of a split.
 
-    A row of five numbers is a box, one of seven or more, in odd number, a polygon, whose bounding box becomes the box.
+    A row of five numbers is a box, one of seven or more, in odd number, a polygon, whose bounding box becomes the box;
+    a file has only one of these kinds, as ultralytics (8.4.190) demands.
     If a data.yaml has `kpt_shape`, rows are boxes, and key points that are not read; a warning says if it may lack it.
     Images without a text file have no objects. Sizes are those of the images as the reader turns them. Image ids are
     file names without suffix, or where these repeat, paths without it, or with it; category ids are YOLO's class
@@ -163,7 +164,9 @@ def _read_labels(
     if not source.is_file():
         return
     places: dict[float, int] = {number: place for place, number in enumerate(classes)}
-    for number, line in enumerate(read_lines(source), 1):
+    lines = list(enumerate(read_lines(source), 1))
+    polygon = 0 if points else next((number for number, line in lines if len(line.split()) > 6), 0)
+    for number, line in lines:
         if not line.strip():
             continue
         with refusing("lines that cannot be read"):
@@ -179,6 +182,11 @@ def _read_labels(
                 raise ValueError(
                     f"{where}: {1 + len(shares)} numbers; a box has 5 (class, x, y, width, height), a polygon an odd "
                     "number of at least 7 (class, x, y, x, y, ...)" + way_out(shares)
+                )
+            if polygon and len(shares) == 4:
+                raise ValueError(
+                    f"{where}: five numbers are a box, but line {polygon} of the file is a polygon; if these are two "
+                    "points of a tiny object, as FiftyOne writes them, remove the line, else write one kind only"
                 )
             if label not in places:
                 raise ValueError(

@@ -72,7 +72,8 @@ def checkpoint_to_resume(folder: Path, config: Any, console: Console) -> tuple[b
 def differences(one: Any, other: Any) -> set[str]:
     """Return the keys, such as `schedule.steps`, that differ between two resolved configurations and affect results.
 
-    A key that one does not have is null: what newer versions add is off by default. Initial weights that one does not name are left out: a resumed run's configuration has none.
+    A key that one does not have is null: what newer versions add is off by default. Initial weights that one does not
+    name are left out: a resumed run's configuration has none.
     """
     pairs = [dict(_leaves(_computed(config))) for config in (one, other)]
     changed = {k for k in pairs[0].keys() | pairs[1].keys() if pairs[0].get(k) != pairs[1].get(k)}

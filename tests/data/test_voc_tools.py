@@ -293,3 +293,11 @@ def test_objects_are_counted_as_in_the_file(tmp_path):
     assert [table.name(i) for i in range(2)] == [f"{folder / 'a.xml'}: object {number}" for number in (2, 3)]
     cats = table.select_objects(table.labels == 0)
     assert cats.name(0) == f"{folder / 'a.xml'}: object 3"
+
+
+def test_files_without_any_object_are_named(tmp_path):
+    """Label Studio (2.1.2) writes nothing of its polygons into VOC's XML."""
+    folder = flat(tmp_path, {"a": xml(), "b": xml()})
+    with pytest.raises(ValueError, match=rf"^{tmp_path}: none of the 2 XML files has an object; .* write COCO instead"):
+        read(folder)
+    assert len(read(folder, classes=["dog"])) == 2

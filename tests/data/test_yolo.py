@@ -34,13 +34,13 @@ def make(root: Path, labels: dict[str, str | None], yaml: str = "names: [dog, ca
 
 
 def test_boxes_and_polygons(tmp_path):
-    path = make(tmp_path, {"train/a": f"{BOX}\n\n{TRIANGLE}\n", "train/b": "", "train/c": None})
+    path = make(tmp_path, {"train/a": f"\n{BOX}\n", "train/b": "", "train/c": f"{TRIANGLE}\n", "train/d": None})
     table = read_yolo(path)
     assert (table.classes, table.category_ids) == (["dog", "cat"], [0, 1])
-    assert list(table.files) == [f"images/train/{name}.png" for name in "abc"]
-    assert list(table.image_ids) == ["a", "b", "c"]
-    assert table.sizes.tolist() == [[20, 30]] * 3
-    assert (table.starts.tolist(), table.labels.tolist(), table.ids.tolist()) == ([0, 2, 2, 2], [1, 0], [1, 2])
+    assert list(table.files) == [f"images/train/{name}.png" for name in "abcd"]
+    assert list(table.image_ids) == ["a", "b", "c", "d"]
+    assert table.sizes.tolist() == [[20, 30]] * 4
+    assert (table.starts.tolist(), table.labels.tolist(), table.ids.tolist()) == ([0, 1, 1, 2, 2], [1, 0], [1, 2])
     np.testing.assert_allclose(table.boxes, [[12, 4, 6, 2], [3, 2, 12, 10]], atol=1e-9)
     np.testing.assert_allclose(table.areas, [12, 60], atol=1e-9)
     assert table.segmentations is not None
@@ -48,7 +48,7 @@ def test_boxes_and_polygons(tmp_path):
     np.testing.assert_allclose(table.segmentations.get(1, (20, 30)), [[3, 2, 15, 2, 15, 12]], atol=1e-9)
     assert not table.crowd.any()
     assert not table.difficult.any()
-    assert table.name(1) == f"{tmp_path / 'labels/train/a.txt'}:3"
+    assert table.name(0) == f"{tmp_path / 'labels/train/a.txt'}:2"
     boxes = make(tmp_path / "boxes", {"train/a": BOX})
     dataset = AnnotatedDataset(read_yolo(boxes), boxes.parent)
     assert not dataset.has_masks
@@ -247,27 +247,38 @@ def test_images_over_the_limit_of_pixels(tmp_path, monkeypatch):
     ],
 )
 def test_a_malformed_row_is_named(tmp_path, line, message):
-    path = make(tmp_path, {"train/a": f"{BOX}\n{line}\n"})
+    path = make(tmp_path, {"train/a": f"\n{line}\n"})
     with pytest.raises(ValueError, match=rf"labels/train/a\.txt:2: {message}"):
         read_yolo(path)
 
 
+@pytest.mark.parametrize("rows", [(TRIANGLE, "0 0.7 0.8 0.75 0.82"), ("0 0.7 0.8 0.75 0.82", TRIANGLE)])
+def test_five_numbers_among_polygons_are_refused(tmp_path, rows):
+    """FiftyOne (1.22.1) writes tiny masks as two points, which read as a box may span the whole image."""
+    path = make(tmp_path, {"train/a": "\n".join(rows)})
+    box = 1 + rows.index("0 0.7 0.8 0.75 0.82")
+    with pytest.raises(ValueError, match=rf"a\.txt:{box}: five numbers are a box, but line {3 - box} of the file is a"):
+        read_yolo(path)
+
+
 def test_what_cannot_be_learnt_is_skipped_with_a_line(tmp_path, caplog):
-    lines = ["0 0.5 0.5 0 0.1", "0 1.005 0.5 0.2 0.1", "0 0.1 0.1 0.1001 0.1 0.1001 0.1001", BOX, TRIANGLE]
-    path = make(tmp_path, {"train/a": "\n".join(lines)})
+    boxes, polygons = ["0 0.5 0.5 0 0.1", "0 1.005 0.5 0.2 0.1"], ["0 0.1 0.1 0.1001 0.1 0.1001 0.1001", TRIANGLE]
+    path = make(tmp_path, {"train/a": "\n".join(boxes), "train/b": "\n".join(polygons)})
     with caplog.at_level(logging.WARNING):
         table = read_yolo(path)
     said = [r.getMessage() for r in caplog.records]
     assert [text.split(": ", 1)[1] for text in said] == [
         "1.005 is out of 0..1, as 1 numbers are; what reaches out of the image is cut",
         "the polygon has no pixel within its image, as 1 have; they are left out",
-        "skipped 1 of 5 boxes: 1 without area",
+        "skipped 1 of 4 boxes: 1 without area",
     ]
     assert said[0].startswith(f"{tmp_path / 'labels/train/a.txt'}:2: ")
     np.testing.assert_allclose(table.corners()[0], [27.15, 9, 30, 11])
-    assert [table.name(i) for i in range(4)] == [f"{tmp_path / 'labels/train/a.txt'}:{line}" for line in (2, 3, 4, 5)]
+    assert [table.name(i) for i in range(3)] == [
+        f"{tmp_path}/labels/train/{line}" for line in ("a.txt:2", "b.txt:1", "b.txt:2")
+    ]
     assert table.segmentations is not None
-    assert table.segmentations.known.tolist() == [False, False, False, True]
+    assert table.segmentations.known.tolist() == [False, False, True]
 
 
 def test_missing_parts_are_named(tmp_path):
