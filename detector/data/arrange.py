@@ -108,6 +108,7 @@ def join(tables: Sequence[Annotations]) -> Annotations:
     """Join the annotations of several files into one.
 
     Classes are the same where their names are; where their ids differ, or one id has two names, they are numbered anew.
+    Further keys of a class, such as `supercategory`, are those of the first file that has them.
     So are objects, whose former ids are the column `annotation` of `extra`, and images whose ids occur in more than one
     file: theirs become `FILE:ID`, by the name of the file or, where files share it, by its path.
 
@@ -120,6 +121,10 @@ def join(tables: Sequence[Annotations]) -> Annotations:
     if len(tables) == 1:
         return tables[0]
     names = list(dict.fromkeys(name for table in tables for name in table.classes))
+    entries: dict[str, Mapping[str, Any]] = {}  # of the categories, by name; what the first file says counts
+    for table in tables:
+        for name, entry in zip(table.classes, table.categories, strict=False):  # some tables have no entries
+            entries[name] = {**entry, **entries.get(name, {})}
     pairs = {pair for table in tables for pair in zip(table.classes, table.category_ids, strict=True)}
     unique = len(pairs) == len(names) == len({number for _, number in pairs})
     numbers = dict(pairs) if unique else {name: number for number, name in enumerate(names, 1)}
@@ -141,7 +146,7 @@ def join(tables: Sequence[Annotations]) -> Annotations:
         source=Path(_sources(tables)),  # for messages; `sources` has that of each image
         classes=names,
         category_ids=[numbers[name] for name in names],
-        categories=[{"id": numbers[name], "name": name} for name in names],
+        categories=[{**entries.get(name, {}), "id": numbers[name], "name": name} for name in names],
         image_ids=Ids.pack(ids),
         files=files,
         sizes=np.concatenate([t.sizes for t in tables]),
