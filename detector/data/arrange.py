@@ -13,13 +13,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from detector.data.annotations import Annotations
+from detector.data.annotations import Annotations, Floats
 from detector.data.coco_entries import DIFFER
 from detector.data.faults import Effect, note, refusing
 from detector.data.packed import Ids, Integers, Strings, starts_of
 from detector.data.segmentations import Segmentations
 
 log = logging.getLogger(__name__)
+
+MISSED = 0.02
+"""Of all images, by which a part of a split may miss its share without a warning."""
 
 Others = Literal["background", "ignore"]
 ClassChoice = Sequence[str | Mapping[str, str | Sequence[str]]]
@@ -110,6 +113,7 @@ def join(tables: Sequence[Annotations]) -> Annotations:
     """Join the annotations of several files into one.
 
     Classes are the same where their names are; where their ids differ, or one id has two names, they are numbered anew.
+    Further keys of a class, such as `supercategory`, are those of the first file that has them.
     So are objects, whose former ids are the column `annotation` of `extra`, and images whose ids occur in more than one
     file: theirs become `FILE:ID`, by the name of the file or, where files share it, by its path.
 
@@ -122,6 +126,10 @@ def join(tables: Sequence[Annotations]) -> Annotations:
     if len(tables) == 1:
         return tables[0]
     names = list(dict.fromkeys(name for table in tables for name in table.classes))
+    entries: dict[str, Mapping[str, Any]] = {}  # of the categories, by name; what the first file says counts
+    for table in tables:
+        for name, entry in zip(table.classes, table.categories, strict=False):  # some tables have no entries
+            entries[name] = {**entry, **entries.get(name, {})}
     pairs = {pair for table in tables for pair in zip(table.classes, table.category_ids, strict=True)}
     unique = len(pairs) == len(names) == len({number for _, number in pairs})
     numbers = dict(pairs) if unique else {name: number for number, name in enumerate(names, 1)}
@@ -143,7 +151,7 @@ def join(tables: Sequence[Annotations]) -> Annotations:
         source=Path(_sources(tables)),  # for messages; `sources` has that of each image
         classes=names,
         category_ids=[numbers[name] for name in names],
-        categories=[{"id": numbers[name], "name": name} for name in names],
+        categories=[{**entries.get(name, {}), "id": numbers[name], "name": name} for name in names],
         image_ids=Ids.pack(ids),
         files=files,
         sizes=np.concatenate([t.sizes for t in tables]),
@@ -234,6 +242,8 @@ def split_images(
 
     Images are ordered by the rarest of their classes, at random among those of one class, and each goes to the part
     that lacks most of its share, so that each part has its share of each class as nearly as whole images allow.
+    Groups of images that stay together go first, those of more images before those of fewer (by powers of two), and
+    the rest is divided by what each part then lacks. Where a share is missed by far, a warning says so.
 
     Args:
         table: the annotations of N images.
@@ -250,7 +260,8 @@ def split_images(
     if len(shares) < 2 or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
         raise ValueError(f"split must be shares above 0 that sum to 1, such as [0.8, 0.2], not {list(shares)}")
     together = np.arange(len(table)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    count = int(together.max(initial=-1)) + 1
+    sizes = np.bincount(together)
+    count = len(sizes)
     owner = together[table.images()]
     present = np.zeros((count, len(table.classes) + 1), bool)
     inside = table.labels >= 0
@@ -259,14 +270,62 @@ def split_images(
     frequency = present.sum(0)
     frequency[-1] = count + 1
     rarest = np.where(present, frequency, count + 2).argmin(1)
-    order = np.lexsort((np.random.default_rng(seed).random(count), rarest, frequency[rarest]))
+    octaves = np.frexp(sizes)[1]
+    draw = np.random.default_rng(seed)
+    order = np.lexsort((draw.random(count), rarest, frequency[rarest]))
     part = np.empty(count, np.int64)
-    missing = np.zeros(len(shares))  # what each part lacks of its share so far
-    for place in order.tolist():
-        missing += shares
-        part[place] = missing.argmax()
-        missing[part[place]] -= 1
+    wanted, reached = np.array(shares) * len(table), np.zeros(len(shares))
+    of_class = np.zeros((len(frequency), len(shares)))  # what each part lacks of a class so far
+    for octave in np.unique(octaves)[::-1].tolist():
+        lacking = (wanted - reached).clip(0)
+        own, places = np.array(shares), order[octaves[order] == octave]
+        most = 0.0
+        if reached.any():
+            # Each round begins with the first part, which should not have the rarest class each time.
+            own, places = lacking / lacking.sum(), np.roll(places, draw.integers(len(places)))
+            most = 2.0**octave if octave > 1 else 0.0  # the last round, of single images, meets the shares
+        missing = np.zeros(len(shares))  # what each part lacks of its share so far
+        for place in places.tolist():
+            due = own * sizes[place]
+            missing += due
+            of_class[rarest[place]] += due
+            chosen = (missing + of_class[rarest[place]].clip(-most, most)).argmax()
+            part[place] = chosen
+            for lacks in (missing, of_class[rarest[place]]):
+                lacks[chosen] -= sizes[place]
+            reached[chosen] += sizes[place]
+    _fill(part, sizes, wanted)
     parts = [np.flatnonzero(part[together] == number) for number in range(len(shares))]
-    if empty := [share for share, images in zip(shares, parts, strict=True) if not len(images)]:
-        raise ValueError(f"{table.source}: split: a share of {empty[0]:g} of {count} images is none; give more")
+    _compare(table.source, parts, shares, sizes)
     return parts
+
+
+def _fill(part: Integers, sizes: Integers, wanted: Floats) -> None:
+    """Give each part that is due at least one image and has none the group of the size nearest to its share."""
+    for empty in np.setdiff1d(np.flatnonzero(wanted.round() >= 1), part).tolist():
+        spare = np.flatnonzero(np.bincount(part, minlength=len(wanted))[part] > 1)  # leaves none without a group
+        if len(spare):
+            part[spare[np.abs(sizes[spare] - wanted[empty]).argmin()]] = empty
+
+
+def _compare(source: Path, parts: Sequence[Integers], shares: Sequence[float], sizes: Integers) -> None:
+    """Refuse a split with an empty part, and warn of one that groups of images keep from its shares."""
+    images, groups = int(sizes.sum()), len(sizes)
+    alike = f", of which {int(sizes[sizes > 1].sum())} look like others and stay together" if groups < images else ""
+    way = "divide them yourself, dataset.train.annotations=FILE and dataset.val.annotations=FILE"
+    if empty := [share for share, part in zip(shares, parts, strict=True) if not len(part)]:
+        what = f"{images} images{alike}: {groups} groups" if alike else f"{images} images"
+        raise ValueError(f"{source}: split: a share of {empty[0]:g} of {what} is none; give more, or {way}")
+    reached = [len(part) for part in parts]
+    off = max(abs(number - share * images) for number, share in zip(reached, shares, strict=True))
+    if alike and off > max(1.0, MISSED * images):
+        log.warning(
+            "%s: the parts have %s images for shares of %s of %d images%s, up to %d in a group; otherwise %s",
+            source,
+            " and ".join(map(str, reached)),
+            " and ".join(f"{share:g}" for share in shares),
+            images,
+            alike,
+            int(sizes.max()),
+            way,
+        )

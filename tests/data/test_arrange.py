@@ -1,6 +1,7 @@
 """Choose and join classes, join files, split by image."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,66 @@ def test_a_split_keeps_shares_of_each_class_and_is_seeded(tmp_path):
     grouped = split_images(table, [0.8, 0.2], groups=groups)[1]
     assert len(grouped) == 40
     assert len(set((grouped // 4).tolist())) == 10
+
+
+def inside(objects: dict[int, list[int]]) -> dict[str, Any]:
+    """Such a set with all boxes in one place."""
+    made = content(objects)
+    for annotation in made["annotations"]:
+        annotation["bbox"] = [1, 1, 4, 5]
+    return made
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_shares_are_those_of_images_not_of_groups(tmp_path, seed, caplog):
+    table = read_coco(write(tmp_path, inside({i: [3, 9] if i % 10 == 0 else [9] for i in range(1, 101)})))
+    groups = np.concatenate([np.zeros(60, int), np.arange(1, 41)])  # a camera's frames, and other images
+    train, val = split_images(table, [0.8, 0.2], seed, groups)
+    assert (len(train), len(val)) == (80, 20)
+    assert len({part for part, images in enumerate((train, val)) for i in images.tolist() if i < 60}) == 1
+    assert "look like others" not in caplog.text
+    cars = [sum((i + 1) % 10 == 0 and i >= 60 for i in part.tolist()) for part in (train, val)]
+    assert min(cars) >= 1  # 20 of the other images for each part
+
+
+def test_groups_of_many_sizes_keep_shares_and_classes(tmp_path):
+    draw = np.random.default_rng(0)
+    groups = np.repeat(np.arange(300), draw.integers(1, 30, 300))
+    rare = draw.random(300) < 0.2
+    table = read_coco(write(tmp_path, inside({i: [3] if rare[g] else [9] for i, g in enumerate(groups.tolist(), 1)})))
+    for seed in range(5):
+        parts = split_images(table, [0.7, 0.2, 0.1], seed, groups)
+        assert np.abs(np.array([len(part) for part in parts]) / len(groups) - [0.7, 0.2, 0.1]).max() < 0.002
+        cars = np.array([rare[groups[part]].sum() for part in parts])
+        assert np.abs(cars / cars.sum() - [0.7, 0.2, 0.1]).max() < 0.02
+        assert not set(groups[parts[0]].tolist()) & set(groups[parts[1]].tolist())
+
+
+def test_shares_that_groups_miss_are_said(tmp_path, caplog):
+    table = read_coco(write(tmp_path, content({i: [9] for i in range(1, 61)})))
+    parts = split_images(table, [0.8, 0.2], 0, np.arange(60) // 30)  # both parts have one group
+    assert [len(part) for part in parts] == [30, 30]
+    said = r"set\.json: the parts have 30 and 30 images for shares of 0\.8 and 0\.2 of 60 images, of which 60 "
+    assert re.search(said, caplog.text)
+    said = (
+        r"a share of 0\.2 of 60 images, of which 60 look like others and stay together: 1 groups is none; give more, "
+    )
+    with pytest.raises(
+        ValueError, match=said + r"or .* dataset\.train\.annotations=FILE and dataset\.val\.annotations="
+    ):
+        split_images(table, [0.8, 0.2], 0, np.zeros(60, int))
+
+
+def test_categories_keep_their_keys_where_files_are_joined(tmp_path):
+    first, second = content({1: [3]}), content({2: [1, 2]}, names={1: "person", 2: "dog"})
+    first["categories"][3] |= {"keypoints": ["nose"], "supercategory": "body"}  # person
+    second["categories"][0] |= {"supercategory": "other", "color": "red"}
+    second["categories"][1] |= {"color": "blue"}
+    table = join([read_coco(write(tmp_path / "a", first)), read_coco(write(tmp_path / "b", second))])
+    assert table.to_coco()["categories"][3:] == [
+        {"id": 4, "name": "person", "keypoints": ["nose"], "supercategory": "body", "color": "red"},
+        {"id": 5, "name": "dog", "supercategory": "thing", "color": "blue"},
+    ]
 
 
 def test_images_that_look_the_same_stay_together(tmp_path, monkeypatch):

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-import torch
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from rich.console import Console
@@ -20,8 +19,7 @@ from detector.config.convert import convert
 from detector.config.show_data import show_data
 from detector.config.stats import stats
 from detector.config.summary import print_summary
-from detector.data.check.near import near_hashes
-from detector.data.check.pictures import near_pairs, picture, repeats, thumbnail
+from detector.data.check.pictures import thumbnail
 from detector.data.coco import CocoDataset
 from detector.data.datamodule import DetectionDataModule
 from detector.data.faults import Effect
@@ -589,41 +587,16 @@ def test_thumbnails_are_means() -> None:
     assert (thumbnail(np.full((5, 7, 1), 9, np.uint8)) == 9).all()  # smaller than a thumbnail
 
 
-def test_near_images_are_found_among_many_and_flat_ones_are_not() -> None:
-    pixels = [torch.from_numpy(texture(seed)).permute(2, 0, 1) for seed in range(60)]
-    pixels += [pixels[7] + 1, pixels[7].clone(), torch.full((3, 9, 9), 5, dtype=torch.uint8)]
-    pixels += [torch.full((3, 9, 9), 6, dtype=torch.uint8)]
-    pictures = [picture(image) for image in pixels]
-    assert list(repeats(pictures)) == [(7, 61)]
-    assert near_pairs(pictures) == [(7, 60), (60, 61)]
-
-
-@pytest.mark.parametrize("bits", [0, 3, 6, 7])
-def test_near_hashes_are_those_of_all_pairs(bits: int) -> None:
-    generator = np.random.default_rng(bits)
-    keys = generator.integers(0, 2**64, 40, dtype=np.uint64)
-    flips = [(generator.permutation(64) < generator.integers(0, 9)) for _ in range(600)]
-    noise = np.packbits(np.stack(flips), axis=1).view(np.uint64)[:, 0]
-    keys = np.concatenate([keys, keys[generator.integers(0, 40, 600)] ^ noise])[generator.permutation(640)]
-    wanted = np.argwhere(np.triu(np.bitwise_count(keys[:, None] ^ keys[None]) <= bits, 1))
-    assert len(wanted) > 3
-    assert np.array_equal(near_hashes(keys, bits), wanted)
-
-
-def test_few_pairs_of_many_hashes_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    keys = np.random.default_rng(0).integers(0, 2**64, 20_000, dtype=np.uint64)
-    compared = 0
-
-    def counted(values: np.ndarray) -> np.ndarray:
-        nonlocal compared
-        compared += values.size
-        return count(values)
-
-    count = np.bitwise_count
-    monkeypatch.setattr(np, "bitwise_count", counted)
-    assert len(near_hashes(keys, 6)) == 0
-    assert compared < 20_000**2 / 2 / 1000
-
-
-def test_no_hash_is_near_another_in_a_set_of_none_or_one() -> None:
-    assert near_hashes(np.zeros(0, np.uint64), 6).shape == near_hashes(np.zeros(1, np.uint64), 6).shape == (0, 2)
+def test_images_that_look_the_same_take_a_line_each(files: Files, composed: DictConfig) -> None:
+    for i in range(2, 9):  # eight frames of a camera
+        Image.fromarray(texture(1).clip(i) - i).save(files.image(f"train{i}.png"))
+    jpeg("train3.png", "val2.png")(files)
+    printed, message = run(files, composed)
+    assert message is None
+    lines = printed.splitlines()
+    begin = lines.index("nearly equal images: 7 (learnt and measured as it is)")
+    assert lines[begin + 1] == "  train: train2.png looks like train: train1.png and 6 others"
+    assert lines[begin + 7] == "  train: train8.png looks like train: train1.png and 6 others"
+    begin = lines.index("nearly equal images in train and val: 1 (learnt and measured as it is)")
+    assert lines[begin + 1].startswith("  val: val2.png looks like train: train")
+    assert lines[begin + 1].endswith(".png and 7 others")

@@ -92,22 +92,68 @@ def misfits(table: Annotations) -> tuple[Flags, Flags]:
 
 
 def repeated_objects(table: Annotations) -> Iterator[tuple[int, int, float]]:
-    """Yield pairs of objects of an image and class that have nearly the same box, by number, and their IoU."""
-    corners = table.corners()
-    for image in np.flatnonzero(np.diff(table.starts) > 1).tolist():
-        objects = np.array([i for i in table.objects(image) if not table.crowd[i]], np.int64)
-        if len(objects) < 2:
-            continue
-        boxes, labels = corners[objects], table.labels[objects]
-        low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
-        high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-        common = (high - low).clip(0).prod(2)
-        area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-        iou = common / np.maximum(area[:, None] + area[None] - common, 1e-9)
-        same = np.triu((iou > SAME) & (labels[:, None] == labels[None]), 1)
-        seconds, firsts = np.nonzero(same.T)
-        for second, first in dict(zip(seconds.tolist()[::-1], firsts.tolist()[::-1], strict=True)).items():
-            yield int(objects[first]), int(objects[second]), float(iou[first, second])
+    """Yield pairs of objects of an image and class that have nearly the same box, by number, and their IoU.
+
+    Each object is told once, with the first one that it repeats. Boxes are sorted by their left edge, or by their upper
+    one where fewer boxes then are near each other; those further apart than the IoU allows are not compared.
+    """
+    objects = np.flatnonzero(~table.crowd)
+    images, corners = table.images(), table.corners()
+    group = np.unique(images[objects] * (len(table.classes) + 1) + table.labels[objects], return_inverse=True)[1]
+    boxes = corners[objects]
+    upper = _within_reach(group, boxes[:, 1], boxes[:, 3]) < _within_reach(group, boxes[:, 0], boxes[:, 2])
+    boxes = np.where(upper[group][:, None], boxes[:, [1, 0, 3, 2]], boxes)
+    order = np.lexsort((*boxes.T[::-1], group))  # stable: equal boxes by their numbers
+    group, boxes, objects = group[order], boxes[order], objects[order]
+    new = np.ones(len(boxes), bool)
+    new[1:] = (boxes[1:] != boxes[:-1]).any(1) | (group[1:] != group[:-1])
+    which = np.cumsum(new) - 1  # equal boxes count as one, the first
+    group, boxes, lowest = group[new], boxes[new], objects[new]
+    left, reach = boxes[:, 0].copy(), _reach(boxes[:, 0], boxes[:, 2])
+    first = np.arange(len(boxes))
+    repeated = np.where(_ious(boxes, boxes) > SAME, lowest, len(table.ids))
+    step = 0
+    while len(first):
+        step += 1
+        first = first[: np.searchsorted(first, len(boxes) - step)]
+        # Sorted: what is out of reach here is so further on, too.
+        first = first[(group[first] == group[first + step]) & (left[first + step] <= reach[first])]
+        high = np.minimum(boxes[first, 3], boxes[first + step, 3]) - np.maximum(boxes[first, 1], boxes[first + step, 1])
+        near = first[high > 0]
+        near = near[_ious(boxes[near], boxes[near + step]) > SAME]
+        repeated[near + step] = np.minimum(repeated[near + step], lowest[near])
+        repeated[near] = np.minimum(repeated[near], lowest[near + step])
+    firsts = repeated[which]
+    again = np.flatnonzero(firsts < objects)
+    firsts, seconds = firsts[again], objects[again]
+    ious = _ious(corners[firsts], corners[seconds])
+    for i in np.lexsort((-seconds, images[seconds])).tolist():
+        yield int(firsts[i]), int(seconds[i]), float(ious[i])
+
+
+def _reach(low: Floats, high: Floats) -> Floats:
+    """Return how far the lower edges of boxes with an IoU above `SAME` may lie: the union else is too long, [K]."""
+    reach: Floats = low + (high - low) * (1 - SAME) / SAME + 1e-6
+    return reach
+
+
+def _within_reach(group: Integers, low: Floats, high: Floats) -> Integers:
+    """Count the pairs of a group that are compared if boxes are sorted along an axis, by group."""
+    limit = float(max(1.0, high.max(initial=1.0))) * 2
+    order = np.lexsort((low, group))
+    places = group[order] + low[order] / limit  # those of a group between its number and the next
+    ends = group[order] + _reach(low, high)[order] / limit
+    counts = np.searchsorted(places, ends, side="right") - np.arange(len(order))
+    return np.bincount(group[order], counts).astype(np.int64)
+
+
+def _ious(one: Floats, other: Floats) -> Floats:
+    """Compute the IoU of each box with the other of its place, [K]; 0 without area."""
+    low, high = np.maximum(one[:, :2], other[:, :2]), np.minimum(one[:, 2:], other[:, 2:])
+    common = (high - low).clip(0).prod(1)
+    area, others = ((boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (one, other))
+    ious: Floats = common / np.maximum(area + others - common, 1e-9)
+    return ious
 
 
 def _whole(table: Annotations, masked: Flags) -> Iterator[Fault]:

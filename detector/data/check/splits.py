@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 from detector.data.annotations import AnnotatedDataset, Annotations
 from detector.data.arrange import with_classes_of
 from detector.data.check.objects import object_faults
-from detector.data.check.pictures import Picture, near_pairs, read_pictures, repeats
+from detector.data.check.pictures import Picture, near_across, near_repeats, read_pictures, repeats, similar_groups
 from detector.data.coco import from_ground_truth
 from detector.data.faults import Effect, Fault
 from detector.data.value_range import Beyond, beyond, parse_range
@@ -119,12 +120,27 @@ def _outside(split: Split, found: Sequence[object]) -> Iterator[Fault]:
 
 def _twice(usable: list[tuple[str, str, Picture]]) -> Iterator[Fault]:
     """Tell which images are there twice, in one split or in both."""
-    pictures = [item for _, _, item in usable]
-    for word, pairs in (("equal", repeats(pictures)), ("nearly equal", near_pairs(pictures))):
-        for a, b in pairs:
-            (own, first, _), (other, second, _) = usable[a], usable[b]
-            kind = f"{word} images" if own == other else f"{word} images in {own} and {other}"
-            yield Fault(kind, Effect.LEARNT, f"{second} shows what {first} shows")
+    for a, b in repeats([item for _, _, item in usable]):
+        (own, first, _), (other, second, _) = usable[a], usable[b]
+        kind = "equal images" if own == other else f"equal images in {own} and {other}"
+        yield Fault(kind, Effect.LEARNT, f"{second} shows what {first} shows")
+    groups = similar_groups([item for _, _, item in usable])
+    numbers = {name: np.array([i for i, entry in enumerate(usable) if entry[0] == name]) for name, _, _ in usable}
+    files = {name: [usable[i][1] for i in some.tolist()] for name, some in numbers.items()}
+    pictures = {name: [usable[i][2] for i in some.tolist()] for name, some in numbers.items()}
+    for name, some in numbers.items():
+        for a, b, count in near_repeats(pictures[name], groups[some]):
+            where = f"{files[name][b]} looks like {files[name][a]}{_others(count - 2)}"
+            yield Fault("nearly equal images", Effect.LEARNT, where)
+    for name, other in combinations(numbers, 2):
+        both = groups[np.concatenate((numbers[name], numbers[other]))]
+        for a, b, count, _ in near_across(pictures[name], pictures[other], both):
+            where = f"{files[other][b]} looks like {files[name][a]}{_others(count - 1)}"
+            yield Fault(f"nearly equal images in {name} and {other}", Effect.LEARNT, where)
+
+
+def _others(count: int) -> str:
+    return f" and {count} other{'s' if count > 1 else ''}" if count else ""
 
 
 def class_faults(tables: Mapping[str, Annotations]) -> Iterator[Fault]:
