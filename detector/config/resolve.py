@@ -238,9 +238,9 @@ def _extend(final: DictConfig, steps: Any, done: int) -> None:
         done: steps that the checkpoint has done.
 
     Raises:
-        ValueError: the run has done as many.
+        ValueError: the run has done more.
     """
-    if isinstance(steps, int) and steps <= done:  # other mistakes: `check_numbers`
+    if isinstance(steps, int) and steps < done:  # other mistakes: `check_numbers`
         raise ValueError(f"schedule.steps={steps}: the run has done {done} steps; give more, or leave it out")
     before = final.schedule.steps
     for key, value in final.schedule.scheduler.items():
@@ -337,5 +337,10 @@ def check_numbers(config: Any) -> None:
         raise ValueError("trainer.gradient_clip_algorithm: gradients are always clipped by norm; leave it out")
     if trainer["precision"] == "16-mixed" and schedule["optimizer"].get("fused"):
         raise ValueError("trainer.precision=16-mixed needs schedule.optimizer.fused=false; or use bf16-mixed")
+    if trainer["precision"] == "16-mixed" and schedule.get("skip_bad_steps"):
+        raise ValueError(
+            "trainer.precision=16-mixed leaves out steps whose gradients overflow itself; leave out "
+            "schedule.skip_bad_steps, or use bf16-mixed"
+        )
     if Path(config["data_dir"]).is_file():
         raise ValueError(f"data_dir={config['data_dir']} is a file; give the folder of the datasets")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -123,8 +123,35 @@ class Progress(RichProgressBar):
         return "Training"
 
 
-class KeptCheckpoints(ModelCheckpoint):
-    """Save a checkpoint every so many steps, and keep all; of a class of its own, by which Lightning tells them apart.
+class LastCheckpoint(ModelCheckpoint):
+    """Save a checkpoint every so many steps, each in place of the one before.
+
+    It is saved when all batches of a step are done: where a run resumes, Lightning (2.6) saves its step again after the
+    first batch of the next one.
+
+    Args:
+        folder: where it is written, as `last.ckpt`.
+        every: steps.
+    """
+
+    def __init__(self, folder: Path, every: int, name: str = "last", **options: Any) -> None:
+        super().__init__(folder, name, every_n_train_steps=every, enable_version_counter=False, **options)
+
+    @property
+    def state_key(self) -> str:
+        """Return the name of its state in a checkpoint: that of Lightning's class, as in earlier checkpoints."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save after the last batch of a step."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+
+class KeptCheckpoints(LastCheckpoint):
+    """Save a checkpoint every so many steps, and keep all.
 
     Args:
         folder: where they are written, as `step=STEP.ckpt`.
@@ -132,7 +159,39 @@ class KeptCheckpoints(ModelCheckpoint):
     """
 
     def __init__(self, folder: Path, every: int) -> None:
-        super().__init__(folder, "step={step}", auto_insert_metric_name=False, every_n_train_steps=every, save_top_k=-1)
+        super().__init__(folder, every, "step={step}", auto_insert_metric_name=False, save_top_k=-1)
+
+    @property
+    def state_key(self) -> str:
+        """Return a name that differs from that of `LastCheckpoint`, which may save as often."""
+        return f"{type(self).__qualname__}({self._every_n_train_steps})"
+
+
+class Patience(EarlyStopping):
+    """Stop after so many validations without a better metric, also where a run that was stopped so is resumed.
+
+    Args:
+        monitor: the metric.
+        patience: validations; a resumed run may have another number.
+        mode: "max" or "min".
+    """
+
+    def __init__(self, monitor: str, patience: int, mode: str) -> None:
+        super().__init__(monitor, patience=patience, mode=mode, check_finite=False)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the best score and the count, but not the number."""
+        super().load_state_dict({**state_dict, "patience": self.patience})
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop a run that was stopped before."""
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
+            log.warning(
+                "the run was stopped at step %d by schedule.patience=%d; a larger one, or null, goes on with it",
+                trainer.global_step,
+                self.patience,
+            )
 
 
 class RoILevels(Callback):

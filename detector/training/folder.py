@@ -15,6 +15,8 @@ from detector.weights.trust import DATA_DIR, check_targets
 
 COMMAND = "command.txt"
 """Name of the file with the command of a run, in its folder."""
+METRICS = "metrics.json"
+"""Name of the file with the results of a finished run, likewise."""
 
 
 def train_command(overrides: Sequence[str]) -> str:
@@ -40,7 +42,7 @@ def short_names(folders: Sequence[Path]) -> list[str]:
 def is_finished(folder: Path) -> bool:
     """Return whether the run in a folder is finished: its `metrics.json`, which is written last, is complete."""
     try:
-        return "time/total" in json.loads((folder / "metrics.json").read_text())
+        return "time/total" in json.loads((folder / METRICS).read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return False
 

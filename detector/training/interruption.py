@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from pathlib import Path
@@ -11,15 +12,18 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 
+log = logging.getLogger(__name__)
+
 TERMINATED = 128 + signal.SIGTERM
 """Exit code after SIGTERM (143), as shells and schedulers know it: the job did not end by itself, and can go on."""
 
 
 class Interruption(Callback):
-    """Handle Ctrl-C and SIGTERM: finish the current step, save a checkpoint and stop; a second one stops at once.
+    """Handle Ctrl-C and SIGTERM: finish the current step, save a checkpoint and stop; a second Ctrl-C stops at once.
 
-    SLURM, Kubernetes and torchrun send SIGTERM, and kill the job some 30 seconds later. Of several processes, all stop
-    after the same step as soon as one was asked. In a validation the run stops at once: the checkpoint is of its start.
+    SLURM, Kubernetes and torchrun send SIGTERM, often more than once, and kill the job some 30 seconds later. All of
+    several processes stop after the same step as soon as one was asked. SIGTERM stops a validation at once: the
+    checkpoint is of its start.
 
     Args:
         checkpoint: the file to save.
@@ -38,11 +42,7 @@ class Interruption(Callback):
 
     def _ask(self, number: int, _: FrameType | None) -> None:
         self.asked = number
-        signal.signal(number, self._previous(number))
-
-    def _previous(self, number: int) -> Any:
-        """Return what a second signal does; that of SIGTERM is Lightning's, in place of which the system's ends all."""
-        return self.before[number] if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, self.before[number] if number == signal.SIGINT else signal.SIG_IGN)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -67,7 +67,7 @@ class Interruption(Callback):
     ) -> None:
         """Stop after SIGTERM."""
         if self.before and trainer.world_size == 1 and self.asked == signal.SIGTERM:
-            self._leave(trainer)
+            self._leave(trainer, self.asked)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save and stop after a signal in the last validation; else restore the previous handlers."""
@@ -78,8 +78,9 @@ class Interruption(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Restore the previous handlers; after a signal the error that it led to counts as the interruption."""
         self._restore()
-        if self.asked is not None and not isinstance(exception, KeyboardInterrupt | SystemExit):
-            raise self._ending() from exception
+        if self.asked is not None:
+            log.warning("Stopped without a new checkpoint: %s", exception)
+            raise _ending(self.asked) from exception
 
     def _is_asked(self, trainer: Trainer) -> bool:
         """Whether this process was asked to stop, or another one that trains with it."""
@@ -88,25 +89,28 @@ class Interruption(Callback):
             asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
         return asked
 
-    def _ending(self) -> BaseException:
-        """Return what ends this process; one that stops for another's sake was not asked itself."""
-        return KeyboardInterrupt() if self.asked == signal.SIGINT else SystemExit(TERMINATED)
-
     def _stop(self, trainer: Trainer) -> None:
+        number, self.asked = self.asked, None  # from here on, an error is one of saving
         trainer.save_checkpoint(self.checkpoint, weights_only=False)
-        self._leave(trainer)
+        self._leave(trainer, number)
 
-    def _leave(self, trainer: Trainer) -> None:
+    def _leave(self, trainer: Trainer, number: int | None) -> None:
+        self.asked = None
         if trainer.is_global_zero:
             self.console.print(
                 f"Stopped at step {trainer.global_step}. Resume with: resume={self.checkpoint}",
                 markup=False,
                 soft_wrap=True,
             )
-        raise self._ending()
+        raise _ending(number)
 
     def _restore(self) -> None:
         for number, before in self.before.items():
-            if signal.getsignal(number) == self._ask:
+            if signal.getsignal(number) in (self._ask, signal.SIG_IGN):
                 signal.signal(number, before)
         self.before = {}
+
+
+def _ending(number: int | None) -> BaseException:
+    """Return what ends a process after a signal; None: one that stops since another was asked."""
+    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(TERMINATED)

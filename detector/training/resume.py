@@ -50,9 +50,10 @@ def checkpoint_to_resume(folder: Path, config: Any, console: Console) -> tuple[b
             older = last.is_file() and not any(key in known for key in changed)
             way = f". An older version, without these keys, made it: resume={last} goes on with it" if older else ""
             if all(key in (*EXTENDING_KEYS, "schedule.scheduler.steps") for key in changed):
-                given = " ".join(
-                    f"{k}={OmegaConf.select(OmegaConf.create(config), k)}" for k in changed if k in EXTENDING_KEYS
-                )
+                values = {
+                    key: OmegaConf.select(OmegaConf.create(config), key) for key in changed if key in EXTENDING_KEYS
+                }
+                given = " ".join(f"{key}={'null' if value is None else value}" for key, value in values.items())
                 way = f". To go on with that one, give resume={last} {given} alone"
             raise ValueError(
                 f"{folder} holds a run with other values of {', '.join(changed[:5])}: give another folder "

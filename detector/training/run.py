@@ -10,7 +10,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -19,10 +19,10 @@ from detector.config.build import build_collector, build_metrics, build_mixing, 
 from detector.config.compose import command_overrides
 from detector.config.resolve import AUTO, Resolved, resolve
 from detector.data.datamodule import DetectionDataModule
-from detector.training.callbacks import Clock, CsvLogger, KeptCheckpoints, RoILevels
+from detector.training.callbacks import Clock, CsvLogger, KeptCheckpoints, LastCheckpoint, Patience, RoILevels
 from detector.training.evaluate import available_metrics, evaluate, make_trainer, write_metrics
 from detector.training.failures import explained
-from detector.training.folder import COMMAND, train_command
+from detector.training.folder import COMMAND, METRICS, is_finished, train_command
 from detector.training.interruption import Interruption
 from detector.training.normalisation import check_smallest_image, watch_batch_norms
 from detector.training.resume import checkpoint_to_resume, run_folder_of
@@ -163,12 +163,12 @@ def fit(
         RoILevels(after=min(50, config.schedule.steps)),
         LearningRateMonitor("step"),
         best,
-        ModelCheckpoint(last.parent, "last", every_n_train_steps=every, enable_version_counter=False),
+        LastCheckpoint(last.parent, every),
     ]
     if (kept := config.schedule.get("keep_every")) is not None:
         callbacks.append(KeptCheckpoints(last.parent, kept))
     if (patience := config.schedule.get("patience")) is not None:
-        callbacks.append(EarlyStopping(config.schedule.monitor, patience=patience, mode=best.mode, check_finite=False))
+        callbacks.append(Patience(config.schedule.monitor, patience, config.schedule.monitor_mode))
     loggers = [instantiate(node, save_dir=str(folder)) for node in config.logger.values()] if config.logger else []
     trainer = make_trainer(
         config.trainer,
@@ -185,6 +185,8 @@ def fit(
     images = config.schedule.batch_size // trainer.world_size
     check_smallest_image(model.backbone, resolved.datasets["train"], data.train_augment, images, data.stride)
     if trainer.is_global_zero:
+        if 0 < start < config.schedule.steps and is_finished(folder):
+            (folder / METRICS).replace(folder / f"metrics_of_step_{start}.json")  # it is not finished any more
         write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
         if command is not None:
             write_text(folder / COMMAND, command + "\n")
@@ -221,8 +223,15 @@ def keep_best(best: ModelCheckpoint, last: Path, metrics: Mapping[str, float], t
         return
     if before is None or (now < float(before) if best.mode == "min" else now > float(before)):
         path = last.with_name("best.ckpt")
-        content = torch.load(last, weights_only=True)
-        state = {"best_model_score": torch.tensor(now), "best_model_path": str(path)}
-        content["callbacks"][best.state_key] |= state  # so that the run, if it goes on, keeps only what is better
+        content = torch.load(last, map_location="cpu", weights_only=True)
+        score, name = torch.tensor(now), str(path)
+        # So that the run, if it goes on, keeps only what is better.
+        content["callbacks"][best.state_key] |= {
+            "best_model_score": score,
+            "best_model_path": name,
+            "kth_best_model_path": name,
+            "kth_value": score,
+            "best_k_models": {name: score},
+        }
         Checkpoints().save_checkpoint(content, last)
         copy_file(last, path)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,11 +37,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the renaming itself
-    finally:
-        os.close(folder)
+    with suppress(OSError):  # not all systems let a folder, and so the renaming, be written to the disk
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -87,10 +89,11 @@ class Checkpoints(TorchCheckpointIO):
 
 def _failed(path: Path, size: int, error: OSError) -> str:
     """Say that a checkpoint of `size` bytes could not be written, and what is left of the one before."""
-    status = os.statvfs(path.parent)
-    free = status.f_bavail * status.f_frsize
+    free = shutil.disk_usage(path.parent).free
     kept = "the one before is kept; " if path.is_file() else ""
+    last = path.with_name("last.ckpt")
+    way = f", then go on with resume={last}" if last.is_file() else ""
     return (
         f"the checkpoint {path} of {size / 1e6:.0f} MB cannot be written: {error.strerror or error} "
-        f"({free / 1e6:.0f} MB are free there); {kept}make room, then go on with resume={path.with_name('last.ckpt')}"
+        f"({free / 1e6:.0f} MB are free there); {kept}make room{way}"
     )

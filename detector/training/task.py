@@ -89,8 +89,10 @@ class DetectionTask(LightningModule):
         every = trainer.val_check_interval
         due = isinstance(every, int) and step * trainer.accumulate_grad_batches % every == 0
         if step and due and self.validated_at != step:
+            validation = trainer.fit_loop.epoch_loop.val_loop
+            validation.restarting = False  # the checkpoint's counters are those of the validation before
             trainer.validating = True
-            trainer.fit_loop.epoch_loop.val_loop.run()
+            validation.run()
             trainer.training = True
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -216,19 +218,19 @@ class DetectionTask(LightningModule):
         self.skipped = own.get("skipped", 0)
         self.validated_at = own.get("validated_at", checkpoint["global_step"])
         if checkpoint["global_step"] < self.trainer.max_steps:
-            _reopen(checkpoint["loops"]["fit_loop"])
+            _reopen(checkpoint["loops"]["fit_loop"], checkpoint["global_step"])
 
 
-def _reopen(loops: dict[str, Any]) -> None:
-    """Let a finished run go on, in place: for Lightning its only epoch is over, and the next one would begin anew.
+def _reopen(loops: dict[str, Any], step: int) -> None:
+    """Let a run that has ended go on, in place: for Lightning its only epoch is over, and the next would begin anew.
 
     The counters become those of a checkpoint in the middle of a run, which Lightning (2.6) saves before it counts the
     last batch as completed.
     """
-    batches = loops["epoch_loop.batch_progress"]
-    if batches["is_last_batch"]:
+    batches, epoch = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
+    if batches["is_last_batch"] or epoch["current"]["processed"]:
         batches["is_last_batch"] = False
-        loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+        loops["epoch_loop.state_dict"]["_batches_that_stepped"] = step - 1
         for part in ("total", "current"):
             batches[part]["completed"] = batches[part]["processed"] - 1
-            loops["epoch_progress"][part] |= {"processed": 0, "completed": 0}
+            epoch[part] |= {"processed": 0, "completed": 0}

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,20 +63,27 @@ def _execute(command: list[str], cwd: Path, streams: list[str], path: Path | Non
 
 
 def run_script(
-    name: str, *arguments: str, cwd: Path, path: Path | None = None, kill_after: float | None = None
+    name: str,
+    *arguments: str,
+    cwd: Path,
+    path: Path | None = None,
+    kill_at: Callable[[], bool] | None = None,
+    delay: float = 0.0,
 ) -> "subprocess.CompletedProcess[str]":
     """Run `scripts/NAME.py` in a fork of a process that has imported the libraries, which dominates a short run.
 
-    With `path`, packages are imported from there too; it is killed after `kill_after` seconds, if it still runs.
+    With `path`, packages are imported from there too. It is killed `delay` seconds after `kill_at` becomes true.
     """
     command = _command(name, arguments)[1:]
     with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as err:
         process = _fork.Process(target=_execute, args=(command, cwd, [out.name, err.name], path))
         process.start()
-        process.join(kill_after)
-        if kill_after is not None:
+        while kill_at is not None and process.is_alive() and not kill_at():
+            time.sleep(0.01)
+        if kill_at is not None:
+            time.sleep(delay)
             process.kill()
-            process.join()
+        process.join()
         assert process.exitcode is not None
         return subprocess.CompletedProcess(command, process.exitcode, out.read(), err.read())
 

@@ -89,6 +89,20 @@ def test_all_processes_stop_when_one_is_asked(begun):
     interruption.on_exception(asked, None, KeyboardInterrupt())
 
 
+def test_a_checkpoint_that_cannot_be_saved_is_an_error(begun):
+    class Full(Saver):
+        def save_checkpoint(self, path: Path, weights_only: bool) -> None:
+            raise ValueError("the disk is full")
+
+    trainer = Full()
+    interruption = begun(trainer)
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)  # as torchrun's, after the scheduler's
+    with pytest.raises(ValueError, match="the disk is full") as caught:
+        interruption.on_train_batch_end(trainer, None, None, None, 1)
+    interruption.on_exception(trainer, None, caught.value)  # lets it pass
+
+
 def test_an_error_that_ctrl_c_led_to_is_the_interruption(begun):
     trainer = Saver()
     before = signal.getsignal(signal.SIGINT)

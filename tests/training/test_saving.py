@@ -28,7 +28,8 @@ for delay in (0.0, 0.004, 0.011, 0.023, 0.05):  # writing takes some 20 ms
             content = {"number": number, "weights": torch.full((2_000_000,), float(number))}
             Checkpoints().save_checkpoint(content, path)
             os.write(told, b".")
-    os.read(done, 1)
+    os.close(told)  # so that the end of a writer that fails is seen
+    assert os.read(done, 1)
     time.sleep(delay)
     os.kill(writer, signal.SIGKILL)
     os.waitpid(writer, 0)
@@ -63,7 +64,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_process_killed_while_it_writes_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", KILL, str(tmp_path / "last.ckpt")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
 
 

@@ -17,7 +17,8 @@ def test_the_last_checkpoint_can_become_the_best(tmp_path: Path, final: float, k
     for name in ("best", "last"):
         torch.save({"name": name, "callbacks": {best.state_key: best.state_dict()}}, tmp_path / f"{name}.ckpt")
     best.best_model_score = torch.tensor(0.5, dtype=torch.float64)
-    trainer: Any = SimpleNamespace(is_global_zero=True)
+    strategy = SimpleNamespace(reduce_boolean_decision=lambda decision: decision)
+    trainer: Any = SimpleNamespace(is_global_zero=True, strategy=strategy)
     keep_best(best, tmp_path / "last.ckpt", {"box/AP": final}, trainer)
     keep_best(best, tmp_path / "none.ckpt", {}, trainer)
     content = torch.load(tmp_path / "best.ckpt", weights_only=True)
@@ -25,7 +26,11 @@ def test_the_last_checkpoint_can_become_the_best(tmp_path: Path, final: float, k
     if kept == "last":  # a run that goes on keeps only what is better
         for name in ("best", "last"):
             state = torch.load(tmp_path / f"{name}.ckpt", weights_only=True)["callbacks"][best.state_key]
-            assert float(state["best_model_score"]) == pytest.approx(final)
+            again = ModelCheckpoint(tmp_path, "best", monitor="box/AP", mode="max")
+            again.load_state_dict(state)
+            assert float(again.best_model_score) == pytest.approx(final)
+            scores = [again.check_monitor_top_k(trainer, torch.tensor(score)) for score in (0.55, 0.65)]
+            assert [bool(score) for score in scores] == [False, True]
 
 
 def test_mps_is_never_used(monkeypatch: pytest.MonkeyPatch) -> None:
