@@ -118,7 +118,12 @@ def custom(
 def _similar(files: tuple[str, ...], reader: ImageReader) -> NDArray[np.int64] | None:
     """Group images that look the same; None in a set that is too large to read it for this. The result is kept."""
     if len(files) > WHOLE:
-        log.info("%d images are split without looking for nearly equal ones", len(files))
+        log.warning(
+            "%d images are more than %d, and are split without looking for equal ones, which may then be in both "
+            "parts: scripts/data.py check finds them",
+            len(files),
+            WHOLE,
+        )
         return None
     found = read_pictures(lambda i: reader.read(Path(files[i])), len(files), lambda: None)
     pictures = [picture for picture in found if isinstance(picture, Picture)]

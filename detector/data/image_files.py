@@ -18,8 +18,11 @@ UNREADABLE = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PCD", "W
 Image.init()  # registers all formats
 SUFFIXES = frozenset(
     suffix.lower() for suffix, kind in Image.EXTENSION.items() if kind in Image.OPEN and kind not in UNREADABLE
-)
+) | {".mpo"}  # opened as JPEG
 """By which a folder tells its images from other files, in small letters: those of all formats that Pillow reads."""
+
+NO_IMAGES = (".xml", ".txt", ".json", ".csv")
+"""Suffixes of files beside images."""
 
 
 def images_among(paths: Iterable[Path]) -> list[Path]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from detector.data.image_files import SUFFIXES, images_among
+from detector.data.image_files import NO_IMAGES, SUFFIXES, images_among
 from detector.data.text import read_lines
 from detector.data.voc_xml import Description
 from detector.data.yolo_files import is_yolo
@@ -27,8 +27,6 @@ ANNOTATIONS = ("Annotations", "annotations", "labels")
 IMAGES = ("JPEGImages", "images", "data")
 """Names of folders of images beside them."""
 
-NO_IMAGES = (".xml", ".txt", ".json", ".csv")
-"""Suffixes of files beside images."""
 
 Listing = dict[str, list[str]]
 """The files in a folder and below, relative to it, by their paths without suffix."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from detector.data.faults import Effect, note
-from detector.data.image_files import images_among
+from detector.data.image_files import NO_IMAGES, images_among
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def say_unused(images: list[Path], labels: list[Path]) -> None:
     used, lost = set(labels), list[tuple[Path, list[Path]]]()
     for place in sorted(sources):
         if place in beside:
-            found = [text for text in place.glob("*.txt") if text not in used and _is_label(text)]
+            found = [text for text in place.glob("*.txt") if text not in used]
         elif sources.keys() & set(place.parents) - beside:
             continue  # found from above
         else:
@@ -113,13 +113,14 @@ def say_unused(images: list[Path], labels: list[Path]) -> None:
                 folders = [source / text.parent.relative_to(place) for source in sorted(sources[place])]
                 folders = [folder for folder in folders if folder.is_dir()]
                 stems[text.parent] = {image.stem for f in folders for image in images_among(f.iterdir())}
-            if text.stem not in stems[text.parent]:
+            if text.stem not in stems[text.parent] and text.is_file() and (place not in beside or _is_label(text)):
                 lost.append((text, folders))
     if not lost:
         return
     note("labels without an image", Effect.SKIPPED, (str(text) for text, _ in lost))
     text, folders = lost[0]
-    named = (p for f in folders for p in sorted(f.glob(f"{glob.escape(text.stem)}.*")) if p.suffix != ".txt")
+    beside_it = (p for f in folders for p in sorted(f.glob(f"{glob.escape(text.stem)}.*")))
+    named = (p for p in beside_it if p.suffix.lower() not in NO_IMAGES)
     other = next(named, None)
     log.warning(
         "%d text files of labels belong to no image, such as %s%s",

@@ -110,7 +110,7 @@ def check_cores(visible: int, allowed: int, quota: float | None, environment: Ma
     threads = int(chosen) if chosen.isdecimal() and int(chosen) else allowed
     if threads > usable:
         mend = f"export OMP_NUM_THREADS={usable}, and workers={max(usable - 1, 0)} on the command line"
-        return warning("cores", f"{found}; torch starts {threads} threads, which wait for each other", mend)
+        return warning("cores", f"{found}; torch may start {threads} threads, which wait for each other", mend)
     return Finding("cores", found)
 
 

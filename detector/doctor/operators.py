@@ -62,10 +62,13 @@ def check_gpus(torch: Torch, present: Sequence[str]) -> Finding:
         found = f"{', '.join(present)}; torch {torch.version} sees none"
         if torch.cuda is None:
             return error("GPU", f"{found}: it was built without CUDA", _other_torch("a torch built for CUDA"))
-        if (hidden := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if hidden is not None and hidden.strip() in ("", "-1"):
             return warning("GPU", f"{found}: CUDA_VISIBLE_DEVICES={hidden!r}", "unset CUDA_VISIBLE_DEVICES to use it")
         driver = f"a driver for CUDA {torch.cuda} (nvidia-smi shows its version), or {_other_torch('an older torch')}"
         mend = f"{driver}; in a container: docker run --gpus all"
+        if hidden is not None:
+            found += f" (CUDA_VISIBLE_DEVICES={hidden!r})"
         return error("GPU", f"{found}: {torch.failure or 'it gives no reason'}", mend)
     described = [f"{gpu['name']} ({_dotted(gpu)}, {gpu['memory'] / GIB:.0f} GiB)" for gpu in torch.gpus]
     found = f"{', '.join(described)}; torch is built for CUDA {torch.cuda}"
@@ -130,6 +133,9 @@ def check_operators(operators: Operators, build: bool = False) -> Finding:
         later = "the first use does it, or python scripts/doctor.py --build"
         if operators.backend == "cpu":
             return Finding("operators", f"{known}not compiled yet for the GPU: {later}")
+        if os.environ.get("ALIGNED_RCNN_COMPILE") == "0":
+            mend = "unset ALIGNED_RCNN_COMPILE, which forbids it, or run python scripts/doctor.py --build"
+            return warning("operators", "not compiled yet", mend)
         return Finding("operators", f"not compiled yet: {later}")
     found = f"{operators.backend}: {reason}"
     if operators.backend == "torch" or "pure PyTorch" in reason:

@@ -103,8 +103,7 @@ def probe(build: bool = False, seconds: float = 600.0) -> Facts:
     """
     environment = {**os.environ, "NO_ALBUMENTATIONS_UPDATE": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    if not build:
-        environment["ALIGNED_RCNN_COMPILE"] = "0"
+    environment["ALIGNED_RCNN_COMPILE"] = "1" if build else "0"
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "facts"
         file.touch()

@@ -86,7 +86,19 @@ def test_labels_without_an_image_of_a_data_yaml(tmp_path: Path, caplog: pytest.L
         ("labels without an image", Effect.SKIPPED, str(place)) for place in lost
     ]
     lost[0].unlink()
+    (tmp_path / "labels/train/folder.txt").mkdir()
+    text(tmp_path / "images/train/z.json")  # describes an image, and is none
     assert warnings(caplog, path) == [f"2 text files of labels belong to no image, such as {lost[1]}"]
+
+
+def test_photographs_of_several_pictures_are_images(tmp_path: Path) -> None:
+    """Pillow tells MPO, as cameras write, by its content alone."""
+    frames = [Image.new("RGB", (30, 20), colour) for colour in ("red", "blue")]
+    (tmp_path / "images").mkdir()
+    frames[0].save(tmp_path / "images/a.mpo", save_all=True, append_images=frames[1:])
+    text(tmp_path / "labels/a.txt")
+    path = text(tmp_path / "data.yaml", "names: [dog]\ntrain: images\n")
+    assert list(read_yolo(path, reader=ImageReader()).files) == ["images/a.mpo"]
 
 
 def test_images_of_another_list_are_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

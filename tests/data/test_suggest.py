@@ -345,6 +345,20 @@ def test_a_rare_class_counts_in_the_sample_as_in_the_score() -> None:
     assert recalls(ious, boxes.weights)[0] > 0.97
 
 
+def test_large_classes_count_alike_in_the_sample() -> None:
+    """Twice sampled, classes whose weights have become nearly equal would be drawn as one."""
+    generator = np.random.default_rng(0)
+    counts = [300, 310, 320, 330, 340, 20_000, 25_000, 31_000, 47_000, 90_000]
+    labels = np.repeat(np.arange(10), counts)
+    sides = 10 * 1.3 ** labels[:, None] * generator.uniform(0.9, 1.1, (len(labels), 2))
+    order = generator.permutation(len(labels))
+    objects = numbers(sides[order, 0], sides[order, 1], per_image=100, labels=labels[order])
+    drawn = InputSize(480, 800).resize(objects, 32).sample(2000)
+    assert np.unique(drawn.weights.round(9)).tolist() == [0.0005]
+    settings = by_key(suggest(objects, PRESENT)[0])
+    assert settings["dataset.anchor_sizes"].reason.startswith("recall at IoU 0.5 and 0.7: 100%")
+
+
 def test_present_anchors_stay_where_more_boxes_show_others_to_be_worse() -> None:
     boxes = InputSize(480, 800).resize(numbers(*spread(12, 200)), 32)
     tiny = FPN.spread((4, 5, 6, 7, 8))

@@ -235,11 +235,11 @@ def test_what_was_learnt_before_a_crash_is_kept(monkeypatch: pytest.MonkeyPatch,
     assert probe(seconds=0.1) == Facts(ended="no answer in 0 s")
 
 
-@pytest.mark.parametrize(("build", "compiles"), [(False, "0"), (True, "")])
+@pytest.mark.parametrize(("build", "compiles"), [(False, "0"), (True, "1")])
 def test_nothing_is_compiled_unasked(
     build: bool, compiles: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.delenv("ALIGNED_RCNN_COMPILE", raising=False)
+    monkeypatch.setenv("ALIGNED_RCNN_COMPILE", "0")
     line = '{\\"what\\": \\"import\\", \\"name\\": \\"x\\", \\"error\\": \\"$ALIGNED_RCNN_COMPILE\\"}'
     monkeypatch.setattr(sys, "executable", program(tmp_path / "python", f'echo "{line}" > $3'))
     assert probe(build).imports == {"x": compiles}
@@ -288,6 +288,7 @@ def test_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (torch_says(cuda=None), ["H200"], None, ERROR, "built without CUDA"),
         (torch_says(), ["H200"], "", WARNING, "CUDA_VISIBLE_DEVICES=''"),
         (torch_says(failure="RuntimeError: driver too old"), ["H200"], None, ERROR, "driver too old"),
+        (torch_says(failure="RuntimeError: driver too old"), ["H200"], "0", ERROR, "driver too old"),
         (torch_says(gpus=[GPU], architectures=["sm_80", "sm_100"]), ["H200"], None, ERROR, "for sm_80 sm_100 only"),
     ],
 )
@@ -367,6 +368,13 @@ def test_operators(backend: str, reason: str, build: bool, verdict: Verdict, say
     finding = operators.check_operators(operators_say(backend=backend, reason=reason), build)
     assert finding.verdict is verdict
     assert says in finding.found
+
+
+def test_compiling_that_the_user_forbids_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGNED_RCNN_COMPILE", "0")
+    finding = operators.check_operators(operators_say(backend="torch", reason=UNASKED))
+    assert finding.verdict is WARNING
+    assert "unset ALIGNED_RCNN_COMPILE" in finding.mend
 
 
 def test_processor(monkeypatch: pytest.MonkeyPatch) -> None:

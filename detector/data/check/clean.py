@@ -13,8 +13,11 @@ import numpy as np
 from detector.data.annotations import Annotations
 from detector.data.coco_entries import plain_id, read_images
 from detector.data.faults import collect
+from detector.data.json_stream import uncollected
 
 LISTS = ("images", "annotations", "categories")
+
+NOTHING: dict[str, Any] = {}
 
 READ = ("id", "image_id", "category_id", "bbox", "area", "segmentation", "iscrowd", "difficult", "ignore")
 """Keys of annotations that are read, and written as they were understood."""
@@ -49,11 +52,15 @@ def to_coco(table: Annotations) -> dict[str, Any]:
     if "place" not in table.extra:
         return written
     sources = list(table.sources) if table.sources is not None else [str(table.source)] * len(table)
-    contents = {source: _read(Path(source)) for source in dict.fromkeys(sources)}
-    images = {source: _images(content["images"], Path(source)) for source, content in contents.items()}
+    images, objects = dict[str, dict[str, dict[str, Any]]](), dict[str, list[dict[str, Any]]]()
     others: dict[str, Any] = {}
-    for content in contents.values():
+    for source in dict.fromkeys(sources):
+        with uncollected():
+            content = _read(Path(source))
+            images[source] = _images(content["images"], Path(source))
+            objects[source] = [_unread(entry) for entry in content["annotations"]]
         others = {key: value for key, value in content.items() if key not in LISTS} | others
+        del content
     for entry, source in zip(written["images"], sources, strict=True):
         number = str(entry["id"])
         # As `arrange.join` names images whose ids occur in several files.
@@ -66,11 +73,16 @@ def to_coco(table: Annotations) -> dict[str, Any]:
     for annotation in written["annotations"]:
         i = numbers.get(annotation["id"])  # copies of an ignored object follow on it
         if i is not None:
-            original = contents[sources[owners[i]]]["annotations"][int(table.extra["place"][i])]
+            original = objects[sources[owners[i]]][int(table.extra["place"][i])]
         for key, value in original.items():
-            if key not in READ:
-                annotation.setdefault(key, value)
+            annotation.setdefault(key, value)
     return others | written
+
+
+def _unread(entry: Any) -> dict[str, Any]:
+    """Return what no reader knows of an annotation; nothing, most often, which all then share."""
+    found = {key: value for key, value in entry.items() if key not in READ} if isinstance(entry, dict) else None
+    return found or NOTHING
 
 
 def _read(path: Path) -> dict[str, Any]:

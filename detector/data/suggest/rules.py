@@ -107,8 +107,9 @@ def _alike(
 
 
 def _anchors(numbers: Numbers, size: InputSize, present: AnchorSet, divisibility: int) -> Iterator[Suggestion]:
-    boxes = size.resize(numbers, divisibility).sample(MEASURED)
-    chosen = better(boxes, present, fit(boxes.sample(SEARCHED), present))
+    whole = size.resize(numbers, divisibility)
+    boxes = whole.sample(MEASURED)
+    chosen = better(boxes, present, fit(whole.sample(SEARCHED), present))
     before, after = (
         " and ".join(f"{share:.0%}" for share in recalls(best_ious(boxes, anchors), boxes.weights))
         for anchors in (present, chosen)
