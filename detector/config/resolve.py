@@ -242,10 +242,8 @@ def _extend(final: DictConfig, steps: Any, done: int) -> None:
     """
     if isinstance(steps, int) and steps < done:  # other mistakes: `check_numbers`
         raise ValueError(f"schedule.steps={steps}: the run has done {done} steps; give more, or leave it out")
-    before = final.schedule.steps
-    for key, value in final.schedule.scheduler.items():
-        if key == "steps" and value == before:
-            final.schedule.scheduler[key] = steps
+    if final.schedule.scheduler.get("steps") == final.schedule.steps:
+        final.schedule.scheduler.steps = steps
 
 
 def recorded_logger(run: Path, default: Any) -> Any:

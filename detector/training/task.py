@@ -134,10 +134,7 @@ class DetectionTask(LightningModule):
         del optimizer, gradient_clip_algorithm
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        scaled = (
-            getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        )  # which leaves out such steps itself
-        if self.skip_bad_steps and not scaled and not bool(norm.isfinite()):
+        if self.skip_bad_steps and not bool(norm.isfinite()):
             self._skip()
             return
         if gradient_clip_val:
