@@ -329,6 +329,9 @@ def check_numbers(config: Any) -> None:
         value = schedule.get(name)
         if value is not None and (not isinstance(value, int) or value < least):
             raise ValueError(f"schedule.{name} must be null or a whole number of at least {least}, not {value!r}")
+    decay = schedule.get("ema")
+    if decay is not None and not (isinstance(decay, float) and 0 < decay < 1):
+        raise ValueError(f"schedule.ema must be null or a number between 0 and 1, such as 0.999, not {decay!r}")
     if schedule.get("monitor_mode") not in ("max", "min"):
         raise ValueError(f"schedule.monitor_mode must be max or min, not {schedule.get('monitor_mode')!r}")
     if trainer.get("gradient_clip_algorithm") not in (None, "norm"):

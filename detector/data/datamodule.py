@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import lightning
@@ -28,6 +29,12 @@ class TrainLoader(DataLoader[Sample]):
         super().__init__(data, batch_sampler=stream, **options)
         self.stream = stream
         self.trainer = trainer
+        self.waited = 0.0
+        """Seconds for which batches were waited for."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        """Iterate over the batches, and measure how long each is waited for."""
+        return _Timed(super().__iter__(), self)
 
     def state_dict(self) -> dict[str, int]:
         """Return {"position": batches trained on}; called by Lightning when it saves a checkpoint."""
@@ -39,6 +46,23 @@ class TrainLoader(DataLoader[Sample]):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Start after the batches trained on; called by Lightning before it asks for the first batch."""
         self.stream.start = state["position"]
+
+
+class _Timed:
+    """Add to a loader's `waited` what each batch of its iterator takes to come."""
+
+    def __init__(self, batches: Iterator[Any], loader: TrainLoader) -> None:
+        self.batches, self.loader = batches, loader
+
+    def __iter__(self) -> _Timed:
+        return self
+
+    def __next__(self) -> Any:
+        began = time.perf_counter()
+        try:
+            return next(self.batches)
+        finally:
+            self.loader.waited += time.perf_counter() - began
 
 
 class DetectionDataModule(lightning.LightningDataModule):

@@ -19,6 +19,7 @@ from detector.config.build import build_collector, build_metrics, build_mixing, 
 from detector.config.compose import command_overrides
 from detector.config.resolve import AUTO, Resolved, resolve
 from detector.data.datamodule import DetectionDataModule
+from detector.training.averaging import WeightAverage
 from detector.training.callbacks import Clock, CsvLogger, KeptCheckpoints, LastCheckpoint, Patience, RoILevels
 from detector.training.evaluate import available_metrics, evaluate, make_trainer, write_metrics
 from detector.training.failures import explained
@@ -28,6 +29,7 @@ from detector.training.normalisation import check_smallest_image, watch_batch_no
 from detector.training.resume import checkpoint_to_resume, run_folder_of
 from detector.training.saving import Checkpoints, copy_file, write_text
 from detector.training.task import DetectionTask
+from detector.training.throughput import Throughput
 from detector.weights import changed_settings
 from detector.weights.checkpoints import load_checkpoint, read_checkpoint
 from detector.weights.initial import load_initial
@@ -160,6 +162,7 @@ def fit(
     callbacks: list[Callback] = [
         clock,
         Interruption(last, console),
+        Throughput(),
         RoILevels(after=min(50, config.schedule.steps)),
         LearningRateMonitor("step"),
         best,
@@ -169,6 +172,9 @@ def fit(
         callbacks.append(KeptCheckpoints(last.parent, kept))
     if (patience := config.schedule.get("patience")) is not None:
         callbacks.append(Patience(config.schedule.monitor, patience, config.schedule.monitor_mode))
+    average = None if (decay := config.schedule.get("ema")) is None else WeightAverage(decay)
+    if average is not None:
+        callbacks.append(average)
     loggers = [instantiate(node, save_dir=str(folder)) for node in config.logger.values()] if config.logger else []
     trainer = make_trainer(
         config.trainer,
@@ -193,6 +199,8 @@ def fit(
     with explained(task, last):
         trainer.fit(task, data, ckpt_path=resume, weights_only=True)
     trainer.save_checkpoint(last, weights_only=False)
+    if average is not None:
+        average.swap(task)  # what is evaluated below
     trained = time.perf_counter()
     result = evaluate(resolved, data, folder, console, task, trainer)
     keep_best(best, last, result, trainer)

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from detector.training.averaging import TRAINED
 from tests.scripts.conftest import SMALL, Run, run_script, start_script
 
 
-def state(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
-    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
+def state(folder: Path, kept: str = "state_dict") -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)[kept]
 
 
 def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -52,9 +53,8 @@ def test_an_extended_run_equals_a_long_one(tmp_path: Path, run: Run) -> None:
         for name, value in FLAT.items()
     ]
     for steps, folder in ((3, "short"), (6, "long")):
-        done = run_script(
-            "train", *options(run, steps=steps), *flat, "schedule.keep_every=2", f"hydra.run.dir={folder}", cwd=tmp_path
-        )
+        arguments = options(run, steps=steps, keep_every=2, ema=0.5)
+        done = run_script("train", *arguments, *flat, f"hydra.run.dir={folder}", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     checkpoint = tmp_path / "short" / "checkpoints" / "last.ckpt"
     again = run_script("train", f"resume={checkpoint}", cwd=tmp_path)
@@ -65,7 +65,8 @@ def test_an_extended_run_equals_a_long_one(tmp_path: Path, run: Run) -> None:
         more = run_script("train", f"resume={checkpoint}", f"schedule.steps={steps}", cwd=tmp_path)
         assert more.returncode == 0, more.stderr
         assert f"{steps}/{steps}" in more.stdout
-    assert equal(state(tmp_path / "short"), state(tmp_path / "long"))
+    for name in ("state_dict", TRAINED):
+        assert equal(state(tmp_path / "short", kept=name), state(tmp_path / "long", kept=name))
     losses = [
         [(row["step"], row["loss"]) for row in rows(tmp_path / name) if row["loss"]] for name in ("short", "long")
     ]
