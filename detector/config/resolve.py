@@ -46,10 +46,8 @@ AUTO = "auto"
 """`resume=auto` resumes the run in the run's folder if there is one; `trainer.precision=auto` follows the device."""
 MOVABLE_KEYS = ("data_dir", "workers", "trainer", "logger", "resume", "trust", "hydra")
 """Keys that a resumed run may change, since they do not change what is computed."""
-EXTENDING_KEYS = tuple(
-    f"schedule.{name}"
-    for name in ("steps", "validate_every", "checkpoint_every", "keep_every", "patience", "skip_bad_steps")
-)
+_EXTENDING = "steps validate_every checkpoint_every keep_every patience skip_bad_steps validation_loss"
+EXTENDING_KEYS = tuple(f"schedule.{name}" for name in _EXTENDING.split())
 """Further keys that `resume=CHECKPOINT` may change: how long the run goes on, and what is saved meanwhile."""
 FIXED_TRAINER_KEYS = ("precision", "accumulate_grad_batches")
 """Keys of `trainer` that change what is computed, and that a resumed run therefore keeps."""
@@ -329,6 +327,8 @@ def check_numbers(config: Any) -> None:
         value = schedule.get(name)
         if value is not None and (not isinstance(value, int) or value < least):
             raise ValueError(f"schedule.{name} must be null or a whole number of at least {least}, not {value!r}")
+    if not isinstance(schedule.get("validation_loss", False), bool):
+        raise ValueError(f"schedule.validation_loss must be true or false, not {schedule['validation_loss']!r}")
     decay = schedule.get("ema")
     if decay is not None and not (isinstance(decay, float) and 0 < decay < 1):
         raise ValueError(f"schedule.ema must be null or a number between 0 and 1, such as 0.999, not {decay!r}")

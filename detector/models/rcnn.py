@@ -85,13 +85,22 @@ class RCNN(nn.Module):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the losses by name, scalars; their sum is minimised."""
-        features = self.features(batch)
-        losses, proposals = self.proposer.loss(features, batch)
-        return losses | self.heads.loss(features, proposals, batch.sizes, batch.targets)
+        return self._losses(self.features(batch), batch)
 
     def forward(self, batch: Batch) -> list[Objects]:
         """Detect the objects of each image, best first, in pixels of the original image."""
+        return self._detect(self.features(batch), batch)
+
+    def detect_and_loss(self, batch: Batch) -> tuple[list[Objects], dict[str, Tensor]]:
+        """Compute what `forward` and `loss` do, from the same features."""
         features = self.features(batch)
+        return self._detect(features, batch), self._losses(features, batch)
+
+    def _losses(self, features: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+        losses, proposals = self.proposer.loss(features, batch)
+        return losses | self.heads.loss(features, proposals, batch.sizes, batch.targets)
+
+    def _detect(self, features: list[Tensor], batch: Batch) -> list[Objects]:
         objects: list[Objects] = self.heads(features, self.proposer(features, batch), batch.sizes)
         return [
             _rescale(found, size, original)

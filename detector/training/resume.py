@@ -96,7 +96,8 @@ def _computed(config: Mapping[str, Any]) -> dict[str, Any]:
     """Drop the keys of a configuration that say where a run runs, not what it computes."""
     kept = {key: value for key, value in config.items() if key not in MOVABLE_KEYS or key == "data_dir"}
     return kept | {
-        "trainer": {name: value for name, value in config["trainer"].items() if name not in MACHINE_TRAINER_KEYS}
+        "trainer": {name: value for name, value in config["trainer"].items() if name not in MACHINE_TRAINER_KEYS},
+        "schedule": {name: value for name, value in config["schedule"].items() if name != "validation_loss"},
     }
 
 

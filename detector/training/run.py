@@ -127,6 +127,7 @@ def fit(
         config=resolved.portable,
         seed=config.seed,
         skip_bad_steps=config.schedule.get("skip_bad_steps") or 0,
+        validation_loss=config.schedule.get("validation_loss", False),
     )
     start = 0
     if resume is not None:

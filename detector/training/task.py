@@ -39,6 +39,7 @@ class DetectionTask(LightningModule):
         config: the configuration to store in checkpoints, plain data.
         seed: seeds the random draws of each step together with its number, so that a resumed run draws the same.
         skip_bad_steps: so many steps may have gradients that are not finite: they change nothing, and are counted.
+        validation_loss: log the losses of the validation batches as `val_loss`, too.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class DetectionTask(LightningModule):
         config: Mapping[str, Any] | None = None,
         seed: int = 0,
         skip_bad_steps: int = 0,
+        validation_loss: bool = False,
     ) -> None:
         super().__init__()
         self.model, self.collector, self.metrics = model, collector, list(metrics)
@@ -60,6 +62,7 @@ class DetectionTask(LightningModule):
         self.measured_at: int | None = None
         self.validated_at: int | None = None
         self.skip_bad_steps, self.skipped = skip_bad_steps, 0
+        self.validation_loss = validation_loss
         self._batch: Batch | None = None
         self._losses: dict[str, Tensor] = {}
         self._statistics: list[Tensor] = []
@@ -180,9 +183,17 @@ class DetectionTask(LightningModule):
             self.collector.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Collect the detections of a batch."""
+        """Collect the detections of a batch; during training, log its losses too, with the same draws each time."""
         assert self.collector is not None
-        self.collector.update(batch.ids, [found.to("cpu") for found in self.model(batch)], batch.original_sizes)
+        if self.validation_loss and self.trainer.state.fn == "fit":
+            torch.manual_seed(self.seed * 1_000_003 + batch_idx)
+            detections, losses = self.model.detect_and_loss(batch)
+            total = torch.stack(list(losses.values())).sum()
+            logged = {"val_loss": total, **{f"val_loss/{name}": value for name, value in losses.items()}}
+            self.log_dict(logged, batch_size=len(batch), sync_dist=True)
+        else:
+            detections = self.model(batch)
+        self.collector.update(batch.ids, [found.to("cpu") for found in detections], batch.original_sizes)
 
     def on_validation_epoch_end(self) -> None:
         """Gather the detections of all ranks, compute the metrics, and log the same values on every rank."""

@@ -168,7 +168,7 @@ def mistake(*overrides: str, name: str = "train") -> str:
         ("xyzzy=1", "unknown key 'xyzzy'; the configuration has"),
         ("schedule.steps.x=1", "schedule has steps,"),
         ("pooler=roialing", "pooler=roialing: did you mean roialign? Choices: crop_and_resize, roialign,"),
-        ("logger=foo", "logger=foo: Choices: none, tensorboard"),
+        ("logger=foo", "logger=foo: Choices: csv, mlflow, none, tensorboard, wandb"),
         ("model/proposer=givn", "model/proposer=givn: did you mean given? Choices: given, rpn"),
         ("experiment=[coco_1y,dry]", "experiment=coco_1y: did you mean coco_1x? Choices: bccd,"),
         ("hydra/launcher=slurm", "hydra/launcher=slurm: Choices: basic, joblib"),
