@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from detector.data.annotations import Annotations, Floats
+from detector.data.annotations import Annotations, Flags, Floats
 from detector.data.coco_entries import DIFFER
 from detector.data.faults import Effect, note, refusing
 from detector.data.packed import Ids, Integers, Strings, starts_of
@@ -212,11 +212,25 @@ def join_images(table: Annotations, files: Sequence[str]) -> Annotations:
         table.files[other],
         table.image_ids[one],
     )
+    if (again := _held_by_both(table, target, joined)).any():
+        log.warning("%s: %d objects that several of these entries hold count once", table.source, int(again.sum()))
+        table = table.select_objects(~again)
     owners = target[table.images()]
     several = np.isin(owners, target[joined])
     order = np.lexsort((np.where(several, table.ids, 0), owners))  # those of one image as the file numbers them
     starts = starts_of(np.bincount(owners, minlength=len(table)))
     return table.order_objects(order, starts).select(np.unique(target))
+
+
+def _held_by_both(table: Annotations, target: Integers, joined: Integers) -> Flags:
+    """Find the objects of joined entries that an entry before holds, too: of the same class, box and flags."""
+    images = table.images()
+    again = np.zeros(len(images), bool)
+    held: dict[tuple[object, ...], int] = {}
+    for i in np.flatnonzero(np.isin(target[images], target[joined])).tolist():
+        key = (int(target[images[i]]), int(table.labels[i]), *table.boxes[i].tolist(), bool(table.crowd[i]))
+        again[i] = held.setdefault(key, int(images[i])) != images[i]
+    return again
 
 
 def _sources(tables: Sequence[Annotations]) -> str:

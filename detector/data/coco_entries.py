@@ -158,6 +158,8 @@ def resolve_ids(
         if found[i] is None:
             verb = "belongs to image_id" if key == "image_id" else f"has {key}"
             shown = f"{len(ids)} {of}" if key == "image_id" else f"file's {of} {list(ids)}"
+            if isinstance(values[i], str) and not any(isinstance(one, str) for one in ids):
+                shown += ", whose ids are numbers and not texts"
             way = "the annotation or add the image" if key == "image_id" else "it, add the category or correct it"
             raise ValueError(f"{name(i)} {verb} {values[i]!r}, which is not among the {shown}; remove {way}")
     return np.array(found, np.int64)

@@ -84,7 +84,9 @@ class Shapes:
 
     def _without_stubs(self, polygons: list[Any], name: Callable[[], str]) -> list[Any]:
         """Leave out polygons of fewer than three points."""
-        kept = [p for p in polygons if not isinstance(p, list) or len(p) >= 6 or len(p) % 2]
+        kept = [
+            p for p in polygons if not isinstance(p, list) or len(p) >= 6 or len(p) % 2 or not all(map(is_number, p))
+        ]
         if len(kept) < len(polygons):
             self._stubs += len(polygons) - len(kept)
             note("polygons of fewer than three points", Effect.SKIPPED, [name()])

@@ -43,7 +43,7 @@ def doubts(table: Annotations, *, crowds_kept: bool = True, stated: bool = True)
     found = []
     x, y, w, h = table.boxes.T
     height, width = table.sizes[table.images()].T.astype(np.float64)
-    shares = (np.maximum(x + w, y + h) <= 1.001) & (np.minimum(x, y) >= 0)
+    shares = (table.boxes.max(1) <= 1.001) & (np.minimum(x, y) >= 0)  # whether w and h are sizes or further corners
     over = ((x + w > width + SLACK) | (y + h > height + SLACK)) & (x < width) & (y < height)
     corners = (w > x) & (h > y) & (w <= width + SLACK) & (h <= height + SLACK)
     if shares.mean() >= MOST:
@@ -70,10 +70,11 @@ def doubts(table: Annotations, *, crowds_kept: bool = True, stated: bool = True)
                 "large: dataset.areas=measured takes those of masks and boxes"
             )
     known = np.zeros(total, bool) if table.segmentations is None else table.segmentations.known
-    if crowds_kept and known.any() and table.crowd[known].mean() >= MOST:
+    which, of = (known, "objects with a mask") if known.any() else (np.ones(total, bool), "objects")
+    if crowds_kept and table.crowd[which].mean() >= MOST:
         found.append(
-            f"{int(table.crowd[known].sum())} of {int(known.sum())} objects with a mask are marked as crowds, which "
-            "are neither learnt nor measured; if your tool marks objects so, dataset.crowds=objects reads them so"
+            f"{int(table.crowd[which].sum())} of {int(which.sum())} {of} are marked as crowds, which are neither "
+            "learnt nor measured; if your tool marks objects so, dataset.crowds=objects reads them so"
         )
     return found
 

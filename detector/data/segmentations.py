@@ -207,7 +207,8 @@ def _polygons_usable(shapes: Segmentations, sizes: Integers, name: Callable[[int
         )
     inside = np.minimum(bounds[:, 2:], limit) - np.maximum(bounds[:, :2], 0)
     whole = (inside == bounds[:, 2:] - bounds[:, :2]).all(1)
-    sure = whole & (shapes.polygon_areas() >= (bounds[:, 2:] - bounds[:, :2]).sum(1))  # neither cut nor thin
+    areas = shapes.polygon_areas()
+    sure = whole & (areas > 0) & (areas >= (bounds[:, 2:] - bounds[:, :2]).sum(1))  # neither cut nor thin
     found[owner[sure]] = True
     for i in np.unique(owner[~sure & (inside > 0).all(1)]).tolist():
         if not found[i]:

@@ -144,7 +144,7 @@ def list_stems(part: VocList, listing: Listing) -> list[str]:
     Images in other folders, such as masks and thumbnails, do not count.
     """
     if part.names is not None:
-        return _listed(part.names, part.annotations)
+        return _listed(part.names, part.annotations, listing)
     used = xml_files(part.annotations)
     _say_unused(part.annotations, used)
     described = {path.relative_to(part.annotations).with_suffix("").as_posix() for path in used}
@@ -166,16 +166,19 @@ def _say_unused(folder: Path, used: list[Path]) -> None:
         )
 
 
-def _listed(path: Path, annotations: Path) -> list[str]:
-    """Read the image names of a list, one on each line; lists of one class have a flag, -1, 0 or 1, behind the name."""
+def _listed(path: Path, annotations: Path, listing: Listing) -> list[str]:
+    """Read the image names of a list, one on each line; lists of one class have a flag, -1, 0 or 1, behind the name.
+
+    The whole line is the name where an XML or an image has it.
+    """
     if not path.is_file():
         present = sorted(p.stem for p in path.parent.glob("*.txt") if "_" not in p.stem)
         raise FileNotFoundError(f"{path}: no such list of images; there are {present or 'none'} beside it. {LAYOUT}")
     names = []
-    for line in read_lines(path):
-        name, *flag = line.strip().rsplit(maxsplit=1)[:2] if line.strip() else [""]
-        if flag and (flag[0] not in ("-1", "0", "1") or (annotations / f"{line.strip()}.xml").is_file()):
-            name = line.strip()
+    for line in map(str.strip, read_lines(path)):
+        name, *flag = line.rsplit(maxsplit=1) if line else [""]
+        if flag and (flag[0] not in ("-1", "0", "1") or line in listing or (annotations / f"{line}.xml").is_file()):
+            name = line
         names += [name] if name else []
     return names
 

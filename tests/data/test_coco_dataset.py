@@ -319,6 +319,11 @@ def test_ids_as_text_or_float_are_matched(tmp_path, key, value, caplog):
     assert (f"id 11) has {key} {value!r} for" in caplog.text) == said
 
 
+def test_ids_as_another_text_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="'007', which is not among the 2 images of the file, whose ids are numbers"):
+        CocoDataset(*write(tmp_path, change("annotations.0.image_id", "007")))
+
+
 def test_an_image_listed_twice_is_joined(tmp_path, caplog):
     data = content()
     data["images"][1]["file_name"] = "a.png"
@@ -389,6 +394,10 @@ def test_when_nearly_all_objects_are_crowds_it_is_said_and_a_key_reads_them_as_o
     assert not caplog.records
     with pytest.raises(ValueError, match="crowds must be regions or objects, not 'none'"):
         CocoDataset(*files, crowds="none")
+    for annotation in data["annotations"]:
+        del annotation["segmentation"]
+    CocoDataset(*write(tmp_path, data))
+    assert "3 of 3 objects are marked as crowds" in caplog.text
 
 
 def test_boxes_that_are_shares_or_corners_are_remarked_on(tmp_path, caplog):
@@ -396,6 +405,11 @@ def test_boxes_that_are_shares_or_corners_are_remarked_on(tmp_path, caplog):
     for annotation in data["annotations"]:
         annotation["bbox"] = [0.1, 0.2, 0.3, 0.4]
         del annotation["segmentation"], annotation["area"]
+    CocoDataset(*write(tmp_path, data))
+    assert "3 of 3 boxes are smaller than a pixel" in caplog.text
+    caplog.clear()
+    for annotation in data["annotations"]:
+        annotation["bbox"] = [0.5, 0.4, 0.9, 0.95]  # corners, as shares
     CocoDataset(*write(tmp_path, data))
     assert "3 of 3 boxes are smaller than a pixel" in caplog.text
     caplog.clear()
@@ -441,12 +455,19 @@ def test_polygons_of_fewer_than_three_points_are_left_out(tmp_path, caplog):
     assert "left out 3 polygons of fewer than three points" in caplog.text
 
 
+def test_polygons_of_pairs_are_refused(tmp_path):
+    data = change("annotations.0.segmentation", [[[5, 5], [9, 5], [9, 9], [5, 9]]])
+    with pytest.raises(ValueError, match=r"id 11\): a polygon must be x, y, x, y, .* not \[\[5, 5\], \[9, 5\]"):
+        CocoDataset(*write(tmp_path, data))
+
+
 @pytest.mark.parametrize(
     "shape",
     [
         [[-9, 3, -3, 3, -3, 9, -9, 9]],
         [[31, 3, 35, 3, 35, 9]],
         [[5, 5, 5.2, 5, 5.1, 5.2]],
+        [[5, 5, 5, 5, 5, 5, 5, 5]],
         {"size": [20, 30], "counts": [600]},
     ],
 )

@@ -70,6 +70,15 @@ def test_an_image_listed_in_two_spellings_is_joined(
     assert "has the ids 7 and 9" in fault.where
 
 
+def test_objects_that_two_entries_of_an_image_hold_count_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images = [{"id": 7, "file_name": "a.png"}, {"id": 9, "file_name": "a.png"}, {"id": 8, "file_name": "sub/a.png"}]
+    objects = [{"image_id": i, "bbox": [2, 3, 4, y]} for i, y in ((7, 6), (7, 6), (9, 6), (9, 7), (8, 6), (8, 6))]
+    dataset = CocoDataset(*write(tmp_path, images, *objects))
+    assert dataset[0].target.boxes.tolist() == [[2, 3, 6, 9], [2, 3, 6, 9], [2, 3, 6, 10]]
+    assert dataset[1].target.boxes.tolist() == [[2, 3, 6, 9]] * 2
+    assert "1 objects that several of these entries hold count once" in caplog.text
+
+
 def test_an_image_listed_in_two_spellings_and_sizes_is_refused(tmp_path: Path) -> None:
     files = write(tmp_path, [{"id": 7, "file_name": "sub/a.png"}, {"id": 9, "file_name": "sub\\a.png", "width": 31}])
     with pytest.raises(ValueError, match=r"images 7 and 9 name one file, sub/a\.png, but differ in size"):

@@ -107,6 +107,9 @@ def test_names_with_spaces_and_lists_of_one_class(tmp_path):
         return [s.id for s in samples]
 
     assert read("\n".join(names) + "\n\n") == names
+    Image.new("RGB", (30, 20)).save(tmp_path / "VOC2007" / "JPEGImages" / "img -1.jpg")
+    with pytest.raises(FileNotFoundError, match=r"img -1\.xml: no such"):
+        read("img -1\n")  # a picture without an XML, and not `img`
     assert read("img  1\nimg (2) -1\n a  b\t0 \nphoto 1\nphoto 0\n") == ["img", "img (2)", "a  b", "photo 1", "photo"]
     for line, name in (("img 2", "img 2"), ("other (2)", r"other \(2\)"), ("nothing -1", "nothing")):
         path.write_text(f"{line}\n")
