@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -34,13 +36,22 @@ Compose = Callable[..., DictConfig]
 
 
 @cache
-def _composed(name: str, overrides: tuple[str, ...]) -> DictConfig:
+def _composed(name: str, groups: tuple[str, ...]) -> DictConfig:
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        return compose(name, overrides=list(overrides))
+        return compose(name, overrides=list(groups))
+
+
+def _chooses(override: str) -> bool:
+    """Whether an override chooses a file of a group, rather than a value."""
+    return (ROOT / "configs" / override.partition("=")[0].strip("+~").partition("@")[0]).is_dir()
 
 
 def compose_config(*overrides: str, name: str = "train") -> DictConfig:
-    return _composed(name, overrides).copy()
+    """Compose as Hydra does: once for each choice of groups, into which the values are set."""
+    config = _composed(name, tuple(filter(_chooses, overrides))).copy()
+    values = [override for override in overrides if not _chooses(override)]
+    ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides(values), config)
+    return config
 
 
 def small_model(*overrides: str, seed: int = 0) -> RCNN:

@@ -8,7 +8,6 @@ from itertools import combinations, product
 import omegaconf
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
@@ -17,7 +16,7 @@ from detector.config.resolve import with_classes
 from detector.evaluation import CocoMetric, Collector
 from detector.models import resnet
 from detector.types import Batch
-from tests.conftest import CLASSES, ROOT, random_batch
+from tests.conftest import CLASSES, ROOT, compose_config, random_batch
 
 GROUPS = ("model", "backbone", "pooler", "mask_loss", "mask_head", "box_loss", "norm")
 CHOICES = {group: sorted(p.stem for p in (ROOT / "configs" / group).glob("*.yaml")) for group in GROUPS}
@@ -37,33 +36,25 @@ def refusal(choice: dict[str, str]) -> str | None:
     return None
 
 
-class Table:
-    """Compose configurations group by group, which works as the groups are independent of each other."""
-
-    def __init__(self) -> None:
-        self.nodes = {}
-        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-            self.base = compose("train")
-            for i in range(max(len(names) for names in CHOICES.values())):
-                choice = {group: names[i % len(names)] for group, names in CHOICES.items()}
-                composed = compose("train", overrides=[f"{group}={name}" for group, name in choice.items()])
-                self.nodes |= {(group, name): composed[group] for group, name in choice.items()}
-
-    def config(self, choice: dict[str, str]) -> DictConfig:
-        config = self.base.copy()
-        self.choose(config, choice)
-        return with_classes(config, CLASSES)
-
-    def choose(self, config: DictConfig, choice: dict[str, str]) -> None:
-        """Replace the nodes of groups by copies of others."""
-        with open_dict(config):
-            for group, name in choice.items():
-                config[group] = self.nodes[group, name]
+@cache
+def node(group: str, name: str) -> DictConfig:
+    """Take a choice of one group from a composition of choices of all: the groups are independent of each other."""
+    place = CHOICES[group].index(name)
+    node: DictConfig = compose_config(*(f"{g}={names[place % len(names)]}" for g, names in CHOICES.items()))[group]
+    return node
 
 
-@pytest.fixture(scope="module")
-def table() -> Table:
-    return Table()
+def choose(config: DictConfig, choice: dict[str, str]) -> None:
+    """Replace the nodes of groups by copies of others."""
+    with open_dict(config):
+        for group, name in choice.items():
+            config[group] = node(group, name)
+
+
+def combined(choice: dict[str, str]) -> DictConfig:
+    config = compose_config()
+    choose(config, choice)
+    return with_classes(config, CLASSES)
 
 
 def given_proposals(batch: Batch) -> Batch:
@@ -77,12 +68,11 @@ def given_proposals(batch: Batch) -> Batch:
     return batch
 
 
-def test_groups_are_independent(table: Table) -> None:
+def test_groups_are_independent() -> None:
     choice = {"model": "cascade_mask_rcnn", "backbone": "vgg16", "pooler": "roiwarp", "mask_loss": "softmax"}
     choice |= {"mask_head": "mlp", "box_loss": "giou", "norm": "group"}
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        composed = compose("train", overrides=[f"{group}={name}" for group, name in choice.items()])
-    assert table.config(choice) == with_classes(composed, CLASSES)
+    composed = compose_config(*(f"{group}={name}" for group, name in choice.items()))
+    assert combined(choice) == with_classes(composed, CLASSES)
 
 
 @pytest.fixture
@@ -104,16 +94,16 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("model", CHOICES["model"])
-def test_all_combinations_build_or_are_refused(table: Table, model: str) -> None:
+def test_all_combinations_build_or_are_refused(model: str) -> None:
     losses = CHOICES["mask_loss"] if model in MASKS else ["sigmoid"]
     count = refused = 0
     results: dict[str, str | None] = {}
     for pooler in CHOICES["pooler"]:
-        config = table.config({"model": model, "pooler": pooler})
+        config = combined({"model": model, "pooler": pooler})
         # Each backbone is built by test_configs; here it would be the same hundred times.
         config.model.backbone = OmegaConf.create({"_target_": "torch.nn.Identity"})
         for backbone, mask_loss in product(CHOICES["backbone"], losses):
-            table.choose(config, {"backbone": backbone, "mask_loss": mask_loss})
+            choose(config, {"backbone": backbone, "mask_loss": mask_loss})
             count += 1
             message = refusal({"model": model, "backbone": backbone, "pooler": pooler})
             refused += message is not None
@@ -159,12 +149,12 @@ def covering() -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_pairwise_combinations_train_and_evaluate(table: Table) -> None:
+def test_pairwise_combinations_train_and_evaluate() -> None:
     rows = covering()
     assert {(row["model"], row["backbone"]) for row in rows} >= {("rfcn", "vgg16"), ("fast_mask_rcnn", "resnet18_c4")}
     batch = given_proposals(random_batch(3, 1, size=(64, 96)))
     for row in rows:
-        config = table.config(row)
+        config = combined(row)
         with open_dict(config):
             if row["norm"] == "group":
                 config.norm.groups = 8  # of which all layers have a multiple

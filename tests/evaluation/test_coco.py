@@ -265,15 +265,25 @@ def sample() -> Truth:
     return loaded
 
 
-@pytest.mark.parametrize("kind", ["box", "mask"])
-def test_equal_to_pycocotools_on_real_annotations(sample: Truth, tmp_path: Path, kind: str) -> None:
+@pytest.fixture(scope="module")
+def measured(sample: Truth, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, float], Path]:
+    """Results on the sample, and the folder of the detections that they are of."""
+    folder = tmp_path_factory.mktemp("measured")
     ids = [c["id"] for c in sample["categories"]]
     before = copy.deepcopy(sample)
     collector = filled(sample, jittered(sample, ids, seed=3), ids=ids)
-    collector.write(tmp_path)
+    collector.write(folder)
     results = CocoMetric(collector).results()
     assert sample == before  # the truth is not written to
-    expected = by_pycocotools(sample, json.loads((tmp_path / f"predictions/{kind}.json").read_text()), kind)
+    return results, folder / "predictions"
+
+
+@pytest.mark.parametrize("kind", ["box", "mask"])
+def test_equal_to_pycocotools_on_real_annotations(
+    sample: Truth, measured: tuple[dict[str, float], Path], kind: str
+) -> None:
+    results, folder = measured
+    expected = by_pycocotools(sample, json.loads((folder / f"{kind}.json").read_text()), kind)
     assert {name: results[name] for name in expected} == expected  # to the last digit
     assert 0.05 < expected[f"{kind}/AP"] < 0.95
     assert all(0 <= value <= 1 for value in results.values())

@@ -104,7 +104,8 @@ def test_norms_that_cannot_be() -> None:
 )
 def test_a_detector_on_it_learns_everywhere_and_finds_what_it_finds(choice: str) -> None:
     width = [] if choice.endswith("c4") else ["backbone.width=32"]
-    config = compose_config(f"backbone={choice}", "model=mask_rcnn", *width)
+    few = ["dataset.rois=16", "dataset.rpn.test.post_nms_topk=40"]
+    config = compose_config(f"backbone={choice}", "model=mask_rcnn", *width, *few)
     model = build.build_model(with_classes(config, CLASSES))
     torch.stack(list(model.loss(random_batch(2, 1)).values())).sum().backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []

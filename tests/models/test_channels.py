@@ -47,20 +47,20 @@ def test_pretrained_stems_are_adapted_and_that_is_said(
 ) -> None:
     name = "vgg16" if kind == "vgg" else "resnet18"
     state = torch.nn.Module.state_dict(torchvision_model(name))
-    if kind == "resnet":
-        state = {k: v for k, v in state.items() if not k.startswith("fc.")}
+    if kind != "extracted":
+        state = {k: v for k, v in state.items() if not k.startswith(("fc.", "classifier."))}
     torch.save(state, file := tmp_path / "weights.pth")
     first = state["features.0.weight" if kind == "vgg" else "conv1.weight"]
+    adapted = {}
     with caplog.at_level(logging.INFO):
         for channels in (1, 3, 5):
             caplog.clear()
-            adapted = body(kind, channels, str(file))
-            assert torch.equal(adapted.state_dict()[STEMS[kind]], adapt_stem(first, channels))
+            adapted[channels] = body(kind, channels, str(file))
+            assert torch.equal(adapted[channels].state_dict()[STEMS[kind]], adapt_stem(first, channels))
             how = {1: "summed", 3: "", 5: "repeated and scaled by 3/5"}[channels]
             assert how in caplog.text if how else not caplog.text
     grey = torch.rand(1, 1, 64, 64)
-    one, three = (body(kind, channels, str(file)).eval() for channels in (1, 3))
-    for a, b in zip(one(grey), three(grey.expand(-1, 3, -1, -1)), strict=True):
+    for a, b in zip(adapted[1].eval()(grey), adapted[3].eval()(grey.expand(-1, 3, -1, -1)), strict=True):
         assert torch.allclose(a, b, atol=1e-4)
 
 

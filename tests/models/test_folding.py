@@ -42,9 +42,10 @@ def test_a_norm_that_is_always_the_same_goes_into_the_convolution(kind: str, bia
     ids=lambda choices: " ".join(choices),
 )
 def test_a_folded_model_finds_the_same_and_the_model_stays_as_it_was(choices: list[str]) -> None:
-    sizes = {"backbone.channels=32": "fpn", "backbone.width=64": "fpn"}
-    single = any("c4" in choice for choice in choices)
-    model = confident(small_model(*choices, *(["backbone.width=512", "backbone.channels=256"] if single else sizes)))
+    sizes = ["backbone.channels=32", "backbone.width=64"]
+    if "backbone=resnet18_c4" in choices:
+        sizes = ["backbone.width=512", "backbone.channels=256", "backbone.box_size=4"]
+    model = confident(small_model(*choices, *sizes))
     batch = random_batch(3, 1)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     ready = fold(model)

@@ -18,7 +18,10 @@ from detector.models.roi_heads import StandardHeads
 from detector.types import Batch, Objects, Output, Size
 from tests.conftest import compose_config, confident, random_batch, small_model
 
-NARROW = {"resnet18_c4": ["backbone.box_size=4", "dataset.rois=16"], "resnet18_small_fpn": []}
+NARROW = {
+    "resnet18_c4": ["backbone.box_size=4", "dataset.rois=16"],
+    "resnet18_small_fpn": ["dataset.rois=32", "dataset.rpn.test.post_nms_topk=40"],
+}
 KINDS = [
     ("faster_rcnn", "resnet18_small_fpn", StandardHeads),
     ("cascade_rcnn", "resnet18_small_fpn", CascadeHeads),

@@ -1,5 +1,6 @@
 """ResNets as bodies: the same numbers as torchvision's, and where theirs are not wanted, those worked out otherwise."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,11 @@ def worn(net: nn.Module) -> nn.Module:
             nn.init.uniform_(module.weight, 0.3, 0.8, generator=generator)
             nn.init.normal_(module.bias, 0, 0.1, generator=generator)
     return net.eval()
+
+
+@cache
+def network(name: str) -> nn.Module:
+    return worn(torchvision.models.get_model(name))
 
 
 def theirs(net: nn.Module, image: Tensor) -> list[Tensor]:
@@ -65,7 +71,7 @@ def test_resnet10_is_resnet18_with_one_block_a_stage(tmp_path: Path) -> None:
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.SyncBatchNorm, frozen_batch_norm])
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d"])
 def test_weights_from_a_file_give_torchvisions_features(name: str, norm: Norm, tmp_path: Path) -> None:
-    net = worn(torchvision.models.get_model(name))
+    net = network(name)
     torch.save(net.state_dict(), tmp_path / "weights.pth")
     body = ResNet(name, norm=norm, weights=str(tmp_path / "weights.pth")).eval()
     image = torch.randn(1, 3, 64, 96)
@@ -79,7 +85,7 @@ def test_weights_from_a_file_give_torchvisions_features(name: str, norm: Norm, t
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d, frozen_batch_norm])
 def test_c4_and_the_fifth_stage_make_the_whole(name: str, norm: Norm, tmp_path: Path) -> None:
-    net = worn(torchvision.models.get_model(name))
+    net = network(name)
     torch.save(net.state_dict(), tmp_path / "weights.pth")
     arguments = {"name": name, "norm": norm, "weights": str(tmp_path / "weights.pth")}
     body, stage = ResNet(**arguments, depth=3).eval(), ResNetStage(**arguments).eval()
