@@ -14,7 +14,7 @@ from tests.scripts.conftest import SMALL, run_script
 BANDS = ["dataset=custom", "dataset.channels=5", "dataset.range=[0,4095]", "dataset.train.images=images"]
 BANDS += [f"dataset.{split}.annotations={split}.json" for split in ("train", "val")]
 BANDS += ["dataset.val_augment.short_sizes=[64]", "dataset.val_augment.max_size=96", "dataset.canonical_size=24"]
-BANDS += ["dataset.anchor_sizes=[8,16,32,64,128]", "dataset.train_augment.colour=0.3", "logger=none"]
+BANDS += ["dataset.anchor_sizes=[8,16,32,64,128]", "dataset.train_augment.colour=0.3"]
 SHORT = [key for key in SMALL if not key.startswith("dataset.")]
 
 
