@@ -206,7 +206,7 @@ def unlogged(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
 def test_resuming_on_another_machine_gives_equal_results(tmp_path: Path, unlogged: Path) -> None:
     checkpoint = shutil.copytree(unlogged, tmp_path / "run") / "checkpoints" / "last.ckpt"
     for change in ("trainer=cpu", "trainer.log_every_n_steps=7"):
-        done = run_script("train", f"resume={checkpoint}", change, cwd=tmp_path)
+        done = run_script("train", f"resume={checkpoint}", change, "workers=0", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         trainer = OmegaConf.load(tmp_path / "run" / "config.yaml").trainer
         key, value = change.split("=")
@@ -218,7 +218,7 @@ def test_resuming_keeps_the_logger_unless_another_is_given(tmp_path: Path, unlog
     shutil.copytree(unlogged, tmp_path / "run")
     checkpoint, config = tmp_path / "run" / "checkpoints" / "last.ckpt", tmp_path / "run" / "config.yaml"
     for change, logger in (((), {}), (("logger=tensorboard",), {"tensorboard"}), ((), {"tensorboard"})):
-        done = run_script("train", f"resume={checkpoint}", *change, cwd=tmp_path)
+        done = run_script("train", f"resume={checkpoint}", *change, "workers=0", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert set(OmegaConf.load(config).logger or {}) == set(logger)
     config.write_text(config.read_text().replace("lightning.pytorch.loggers.TensorBoardLogger", "os.system"))
@@ -336,6 +336,7 @@ def test_the_progress_bar_can_be_left_out(tmp_path: Path, run: Run) -> None:
     again = run_script("train", *arguments, "resume=auto", cwd=tmp_path)  # not another run, since it computes the same
     assert again.returncode == 0, again.stderr
     assert "done before" in again.stdout
-    measured = run_script("evaluate", f"checkpoint={run.checkpoint}", quiet, "hydra.run.dir=again", cwd=tmp_path)
+    evaluation = [f"checkpoint={run.checkpoint}", "workers=0", "hydra.run.dir=again"]
+    measured = run_script("evaluate", *evaluation, quiet, cwd=tmp_path)
     assert measured.returncode == 0, measured.stderr
     assert "Validation" not in measured.stdout
