@@ -1,16 +1,20 @@
 """What several tests share: composed configurations, small models, random batches."""
 
+import atexit
+import gc
+import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from detector.config import build
@@ -119,6 +123,30 @@ def random_batch(
     sizes = [size] * len(counts)
     given = None if proposals is None else [random_target(size, proposals, generator).boxes for _ in counts]
     return Batch(torch.stack(images), sizes, sizes, list(range(len(counts))), targets, given)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the imports made out of later garbage collections, which would look through all of it."""
+    gc.collect()
+    gc.freeze()
+    atexit.register(gc.unfreeze)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _yaml_parsed_once() -> Iterator[None]:
+    """Parse each YAML text once: Hydra reads thirty files for a configuration, mostly the same ones."""
+    load = OmegaConf.load
+
+    @cache
+    def parsed(text: str) -> Any:
+        return OmegaConf.to_container(load(io.StringIO(text)))
+
+    def load_once(file: Any) -> Any:
+        return OmegaConf.create(parsed(file.read())) if hasattr(file, "read") else load(file)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OmegaConf, "load", load_once)
+        yield
 
 
 @pytest.fixture(autouse=True)

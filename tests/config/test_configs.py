@@ -1,5 +1,6 @@
 """Every YAML file composes, and its objects can be built."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,9 +53,10 @@ def test_models_and_poolers(model: str, pooler: str) -> None:
 @pytest.mark.parametrize("backbone", choices("backbone"))
 def test_backbones(backbone: str) -> None:
     config = complete(f"backbone={backbone}")
-    detector = build.build_model(config).eval()
-    with torch.inference_mode():
-        features = detector.features(random_batch(1, size=(64, 96)))
+    batch = random_batch(1, size=(64, 96))
+    with torch.device("meta"), torch.inference_mode():
+        detector = build.build_model(config).eval()
+        features = detector.features(replace(batch, images=batch.images.to("meta")))
     assert [f.shape[1] for f in features] == [config.backbone.channels] * len(config.backbone.strides)
     for feature, stride in zip(features, config.backbone.strides, strict=True):
         assert feature.shape[-2:] == (-(-64 // stride), -(-96 // stride))
@@ -126,7 +128,8 @@ def test_trainers_and_loggers(trainer: str, logger: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("experiment", choices("experiment"))
 def test_experiments(experiment: str) -> None:
-    build.build_model(complete(f"experiment={experiment}", "backbone.weights=null"))  # no download
+    with torch.device("meta"):
+        build.build_model(complete(f"experiment={experiment}", "backbone.weights=null"))  # no download
 
 
 @pytest.mark.parametrize("name", ["evaluate", "predict", "proposals"])
@@ -147,11 +150,13 @@ def test_the_pooler_applies_to_both_heads() -> None:
 
 @pytest.mark.parametrize("pooler", choices("pooler"))
 def test_level_rules(pooler: str) -> None:
+    config = compose_config(f"pooler={pooler}")
     for word, rounding in (("fpn", "floor"), ("keras", "round")):
-        config = complete(f"pooler={pooler}", f"pooler.levels={word}")
-        assert config.model.heads.box_pooler.assign.rounding == rounding
+        config.pooler.levels = word
+        assert with_classes(config, CLASSES).model.heads.box_pooler.assign.rounding == rounding
+    config.pooler.levels = "paper"
     with pytest.raises(ValueError, match=r"pooler\.levels must be one of fpn, keras, not 'paper'"):
-        complete(f"pooler={pooler}", "pooler.levels=paper")
+        with_classes(config, CLASSES)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the sample data are not beside the repository")

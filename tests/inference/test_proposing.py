@@ -48,7 +48,9 @@ def adopt(config: DictConfig) -> tuple[DictConfig, Any]:
 
 
 def adopted(source: Path, *overrides: str) -> tuple[RCNN, DictConfig]:
-    config, state = adopt(compose_config("model=fast_rcnn", f"proposals={source}", *SMALL, *overrides))
+    config = compose_config("model=fast_rcnn", *SMALL, *overrides)
+    config.proposals = str(source)
+    config, state = adopt(config)
     assert state is not None
     config = with_classes(config, ["other", "classes"])
     model = build.build_model(config)

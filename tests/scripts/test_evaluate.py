@@ -30,7 +30,7 @@ def test_metrics_equal_those_of_the_run(tmp_path: Path, run: Run) -> None:
 def test_batches_of_one(tmp_path: Path, run: Run) -> None:
     data = f"data_dir={run.folder.parent / 'data'}"
     done = run_script(
-        "evaluate", f"checkpoint={run.checkpoint}", data, "batch_size=1", "hydra.run.dir=one", cwd=tmp_path
+        "evaluate", f"checkpoint={run.checkpoint}", data, "batch_size=1", "workers=0", "hydra.run.dir=one", cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
     assert "6/6" in done.stdout
@@ -38,7 +38,7 @@ def test_batches_of_one(tmp_path: Path, run: Run) -> None:
 
 
 def test_another_dataset(tmp_path: Path, run: Run) -> None:
-    small = ["dataset=shapes_voc", "dataset.train.train=2", "dataset.train.val=3", "data_dir=data"]
+    small = ["dataset=shapes_voc", "dataset.train.train=2", "dataset.train.val=3", "data_dir=data", "workers=0"]
     done = run_script("evaluate", f"checkpoint={run.checkpoint}", *small, "hydra.run.dir=other", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "box/AP" in metrics(tmp_path / "other")
@@ -49,7 +49,7 @@ def test_another_dataset(tmp_path: Path, run: Run) -> None:
 
 def test_keys_of_the_dataset_alone_change_that_of_the_training(tmp_path: Path, run: Run) -> None:
     arguments = [f"checkpoint={run.checkpoint}", f"data_dir={run.folder.parent / 'data'}", "hydra.run.dir=other"]
-    done = run_script("evaluate", *arguments, "dataset.metrics=[voc]", cwd=tmp_path)
+    done = run_script("evaluate", *arguments, "dataset.metrics=[voc]", "workers=0", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert 'dataset.metrics=["voc"] (there ["coco"])' in done.stdout
     measured = metrics(tmp_path / "other")

@@ -94,7 +94,7 @@ def test_an_interrupted_run_resumes_only_with_trust(tmp_path: Path) -> None:
     refused = run_script("train", f"resume={checkpoint}", cwd=tmp_path, path=PACKAGE)
     assert refused.returncode == 1
     assert "trust=[microscopy]" in refused.stderr
-    done = run_script("train", f"resume={checkpoint}", "trust=microscopy", cwd=tmp_path, path=PACKAGE)
+    done = run_script("train", f"resume={checkpoint}", "trust=microscopy", "workers=0", cwd=tmp_path, path=PACKAGE)
     assert done.returncode == 0, done.stderr
     assert torch.load(checkpoint, weights_only=True)["global_step"] == 4
     assert "radius/error" in json.loads((tmp_path / "run" / "metrics.json").read_text())

@@ -89,7 +89,7 @@ def test_frozen_rpn(tmp_path: Path, run: Run) -> None:
     assert {name for name in after if name.startswith("model.proposer.")} == lent.keys()
     assert all(torch.equal(after[name], before[own]) for name, own in lent.items())
     same_again(tmp_path / "run", run)
-    done = run_script("train", f"resume={checkpoint}", cwd=tmp_path)
+    done = run_script("train", f"resume={checkpoint}", "workers=0", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     images = run.dataset / "val"
     done = run_script("predict", f"checkpoint={checkpoint}", f"input={images}", "output=out", cwd=tmp_path)
@@ -103,7 +103,14 @@ def test_frozen_rpn(tmp_path: Path, run: Run) -> None:
 
 def test_proposals_as_json_of_one_split_of_another_dataset(tmp_path: Path, run: Run) -> None:
     small = ["dataset=shapes_voc", "dataset.train.train=2", "dataset.train.val=3", "data_dir=data", "splits=[val]"]
-    arguments = [f"checkpoint={run.checkpoint}", *small, "post_nms_topk=7", "batch_size=2", "output=deep/p.json"]
+    arguments = [
+        f"checkpoint={run.checkpoint}",
+        *small,
+        "post_nms_topk=7",
+        "batch_size=2",
+        "workers=0",
+        "output=deep/p.json",
+    ]
     done = run_script("proposals", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "deep" / "p.json").read_text())
