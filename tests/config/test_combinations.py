@@ -164,8 +164,8 @@ def test_pairwise_combinations_train_and_evaluate() -> None:
                 config.backbone.width = 32
             if row["mask_head"] == "mlp":
                 config.mask_head.width = 32
-            config.dataset.detections = 20
-            config.dataset.rpn.train.post_nms_topk = config.dataset.rpn.test.post_nms_topk = config.dataset.rois = 40
+            config.dataset.detections = 10
+            config.dataset.rpn.train.post_nms_topk = config.dataset.rpn.test.post_nms_topk = config.dataset.rois = 16
         torch.manual_seed(0)
         model = build.build_model(config)
         optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 1e-3)
