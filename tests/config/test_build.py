@@ -203,15 +203,16 @@ def test_datasets_within_a_model_are_refused() -> None:
         check_targets({"model": {"x": inside}}, "x.ckpt")
 
 
-def torchvision_file(folder: Path) -> str:
+@pytest.fixture(scope="module")
+def torchvision_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("torchvision")
     model = torchvision.models.get_model("fasterrcnn_resnet50_fpn", weights=None, weights_backbone=None)
     torch.save(model.state_dict(), folder / "weights.pth")
     return f"torchvision:fasterrcnn_resnet50_fpn:{folder / 'weights.pth'}"
 
 
-def test_overrides_take_precedence_over_conventions_of_weights(tmp_path: Path) -> None:
-    source = torchvision_file(tmp_path)
-    overrides = [f"weights={source}", "experiment=nuclei", "norm.eps=0.5", "dataset.rois=7"]
+def test_overrides_take_precedence_over_conventions_of_weights(torchvision_file: str) -> None:
+    overrides = [f"weights={torchvision_file}", "experiment=nuclei", "norm.eps=0.5", "dataset.rois=7"]
     config = apply_conventions(compose_config(*overrides), overrides)[0]
     assert config.dataset.name == "nuclei"
     assert config.dataset.canonical_size == 54
@@ -219,13 +220,13 @@ def test_overrides_take_precedence_over_conventions_of_weights(tmp_path: Path) -
     assert config.norm["_target_"].endswith("frozen_batch_norm")
     assert config.pooler.aligned is False
     assert config.model.proposer.anchors.measured is True
-    overrides = [f"weights={source}", "backbone=vgg17"]
+    overrides = [f"weights={torchvision_file}", "backbone=vgg17"]
     with pytest.raises(ValueError, match="needs experiment=torchvision_fasterrcnn_resnet50_fpn"):
         apply_conventions(compose_config(overrides[0]), overrides)
 
 
-def test_torchvision_weights_do_not_depend_on_the_dataset(tmp_path: Path) -> None:
-    trained = open_checkpoint(torchvision_file(tmp_path))
+def test_torchvision_weights_do_not_depend_on_the_dataset(tmp_path: Path, torchvision_file: str) -> None:
+    trained = open_checkpoint(torchvision_file)
     trained.config.dataset = compose_config("dataset=custom").dataset
     anchors = trained.config.model.proposer.anchors
     assert list(anchors.sizes) == [32, 64, 128, 256, 512]
@@ -233,7 +234,7 @@ def test_torchvision_weights_do_not_depend_on_the_dataset(tmp_path: Path) -> Non
     assert not trained.own
     assert trained.named
     assert trained.config.norm.eps == 1e-5
-    assert open_checkpoint(torchvision_file(tmp_path), norm_eps=0.0).config.norm.eps == 0.0
+    assert open_checkpoint(torchvision_file, norm_eps=0.0).config.norm.eps == 0.0
     with pytest.raises(ValueError, match=r"norm_eps=0\.1: checkpoint .* leave it out"):
         open_checkpoint("last.ckpt", norm_eps=0.1)
     torch.save({"aligned_rcnn": {"format": FORMAT, "config": {}}, "state_dict": {}}, tmp_path / "own.pth")

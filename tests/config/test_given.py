@@ -144,11 +144,18 @@ def test_keys_below_dataset_alone_may_come_with_the_checkpoint() -> None:
     assert allow_new_keys([*given, "dataset=coco"]) == [*given, "dataset=coco"]
 
 
-@pytest.mark.parametrize("mark", ["", "++"])
-def test_weights_of_torchvision_keep_their_scale(tmp_path: Path, mark: str) -> None:
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> DictConfig:
+    """The configuration of a file of torchvision's weights."""
+    path = tmp_path_factory.mktemp("torchvision") / "weights.pth"
     model = torchvision.models.get_model("fasterrcnn_resnet50_fpn", weights=None, weights_backbone=None)
-    torch.save(model.state_dict(), tmp_path / "weights.pth")
-    before = open_checkpoint(f"torchvision:fasterrcnn_resnet50_fpn:{tmp_path / 'weights.pth'}").config
+    torch.save(model.state_dict(), path)
+    return open_checkpoint(f"torchvision:fasterrcnn_resnet50_fpn:{path}").config
+
+
+@pytest.mark.parametrize("mark", ["", "++"])
+def test_weights_of_torchvision_keep_their_scale(published: DictConfig, mark: str) -> None:
+    before = published.copy()
     for name in ("custom", "voc07"):
         more = ["dataset.val.annotations=x.json"] if name == "custom" else []
         for own, sizes in (([f"{mark}dataset.val_augment.short_sizes=[96]"], [96]), ([], [800])):
