@@ -52,6 +52,7 @@ def run_alone(name: str, *arguments: str, cwd: Path) -> "subprocess.CompletedPro
 
 
 def _execute(command: list[str], cwd: Path, streams: list[str], path: Path | None) -> None:
+    multiprocessing.set_start_method(None, force=True)  # of loaders: a script's default, and not the server's
     os.chdir(cwd)
     if path is not None:
         sys.path.insert(0, str(path))
