@@ -43,7 +43,7 @@ def lively(model: nn.Module) -> nn.Module:
                 value.normal_(0, 0.1, generator=generator)
             elif name.endswith("running_var"):
                 value.uniform_(0.7, 1.3, generator=generator)
-    images = [torch.rand(3, 96, 128, generator=generator)]
+    images = [torch.rand(3, 160, 192, generator=generator)]
     keep_sizes(model)
     for end, spread in SPREAD.items():  # in the order in which one feeds the other
         for layer in [layer for name, layer in model.named_modules() if name.endswith(end)]:
@@ -67,18 +67,18 @@ def pair(name: str, folder: Path) -> tuple[nn.Module, RCNN]:
     proposals, for speed.
     """
     torch.manual_seed(1)
-    few = {"rpn_pre_nms_top_n_test": 200, "rpn_post_nms_top_n_test": 80, "rpn_post_nms_top_n_train": 60}
-    few["box_detections_per_img"] = 30
+    few = {"rpn_pre_nms_top_n_test": 200, "rpn_post_nms_top_n_test": 150, "rpn_post_nms_top_n_train": 100}
+    few["box_detections_per_img"] = 40
     theirs = lively(torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=91, **few))
     file = folder / "weights.pth"
     torch.save(theirs.state_dict(), file)
     pretrained = weights.read_weights(f"torchvision:{name}:{file}")
     assert pretrained.classes is not None
-    proposals = ("test.pre_nms_topk=200", "test.post_nms_topk=80", "train.post_nms_topk=60")
+    proposals = ("test.pre_nms_topk=200", "test.post_nms_topk=150", "train.post_nms_topk=100")
     overrides = [
         *pretrained.conventions,
         *(f"dataset.rpn.{number}" for number in proposals),
-        *("dataset.rois=32", "dataset.detections=30"),
+        *("dataset.rois=64", "dataset.detections=40"),
     ]
     config = with_classes(compose_config(overrides), pretrained.classes)
     ours = build.build_model(config)
@@ -109,13 +109,13 @@ def real_samples() -> list[Sample]:
     samples = []
     for i in (0, 3):
         sample = data[i]
-        # Both sides are given a quarter of each side, by leaving pixels out: neither resizes anything.
-        image = sample.image[:, ::4, ::4].contiguous()
+        # Both sides are given a third of each side, by leaving pixels out: neither resizes anything.
+        image = sample.image[:, ::3, ::3].contiguous()
         target = sample.target.select(~sample.target.crowd)
         assert target.masks is not None
         size = (image.shape[1], image.shape[2])
-        thin = Masks.from_dense(dense(target.masks)[:, ::4, ::4], size)
-        target = Target(target.boxes / 4, target.labels, target.crowd, target.difficult, thin)
+        thin = Masks.from_dense(dense(target.masks)[:, ::3, ::3], size)
+        target = Target(target.boxes / 3, target.labels, target.crowd, target.difficult, thin)
         samples.append(Sample(image, target, sample.id, size))
     return samples
 
@@ -136,7 +136,7 @@ def test_the_same_objects(models: tuple[nn.Module, RCNN], make: object) -> None:
         expected = theirs(give(samples))
         found = ours(collate(samples, 32))
     for i, (a, b) in enumerate(zip(found, expected, strict=True)):
-        assert len(a) == 30
+        assert len(a) == 40
         assert len(a.labels.unique()) > 5
         assert torch.equal(a.labels + 1, b["labels"])
         torch.testing.assert_close(a.boxes, b["boxes"].to(a.boxes.dtype), rtol=1e-5, atol=1e-4)
@@ -175,8 +175,8 @@ def test_the_same_losses(models: tuple[nn.Module, RCNN], monkeypatch: pytest.Mon
 
     monkeypatch.setattr(theirs.rpn, "fg_bg_sampler", their_sampler(256, 0.5))
     monkeypatch.setattr(ours.proposer, "sampler", sampler(256, 0.5))
-    monkeypatch.setattr(theirs.roi_heads, "fg_bg_sampler", their_sampler(32, 0.25))
-    monkeypatch.setattr(ours.heads, "sampler", sampler(32, 0.25))
+    monkeypatch.setattr(theirs.roi_heads, "fg_bg_sampler", their_sampler(64, 0.25))
+    monkeypatch.setattr(ours.heads, "sampler", sampler(64, 0.25))
     targets = [{"boxes": s.target.boxes.double(), "labels": s.target.labels + 1} for s in samples]
     for target, sample in zip(targets, samples, strict=True):
         assert sample.target.masks is not None
