@@ -223,7 +223,7 @@ def join_images(table: Annotations, files: Sequence[str]) -> Annotations:
 
 
 def _held_by_both(table: Annotations, target: Integers, joined: Integers) -> Flags:
-    """Find the objects of joined entries that an entry before holds, too: of the same class, box and flags."""
+    """Find the objects of joined entries that an entry before holds, too: of equal class, box and crowd flag."""
     images = table.images()
     again = np.zeros(len(images), bool)
     held: dict[tuple[object, ...], int] = {}

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from detector.training.against import peak_memory
@@ -44,15 +45,17 @@ class Throughput(Callback):
         computed = time.perf_counter() - self._began
         assert trainer.train_dataloader is not None
         before, self._waited = self._waited, trainer.train_dataloader.waited
+        values = {"memory": peak_memory(pl_module.device) / 2**20}
         if before:
             self.last.append((len(batch) * trainer.world_size, self._waited - before, computed))
             images, waited, computed = (sum(values) for values in zip(*self.last, strict=True))
             seconds = waited + computed
-            pl_module.log_dict({"images_per_second": images / seconds, "waiting": waited / seconds})
+            values |= {"images_per_second": images / seconds, "waiting": waited / seconds}
             self.images += self.last[-1][0]
             self.waited += self.last[-1][1]
             self.computed += self.last[-1][2]
-        pl_module.log("memory", peak_memory(pl_module.device) / 2**20)
+        # Tensors on the CPU: Lightning would copy a number to the GPU, and wait for it.
+        pl_module.log_dict({name: torch.tensor(value) for name, value in values.items()})
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say how fast it was."""
