@@ -77,6 +77,10 @@ class Sampled:
     """bool [S]: false for ignored boxes, which fill the sample where positives and negatives are too few"""
 
 
+Sampler = Callable[[Tensor, Tensor], Sampled]
+"""Sample boxes from two disjoint masks, of positives and of negatives, bool [N] each."""
+
+
 class BalancedSampler:
     """Sample random positives up to a fraction, then random negatives (Fast R-CNN, section 2.3).
 
@@ -114,6 +118,20 @@ class BalancedSampler:
 def take_all(positive: Tensor, negative: Tensor) -> Sampled:
     """Sample all boxes in their order, from two disjoint masks, bool [N] each (for hard example mining)."""
     return Sampled(torch.arange(len(positive), device=positive.device), positive, positive | negative)
+
+
+def sample(sampler: Sampler, matches: Matches, target: Target, choice: int) -> Sampled:
+    """Sample boxes that were matched with the ground truth of their image.
+
+    Where that has a seed, torch's generators begin anew with it, so that the sample depends neither on the process that
+    the image is in, nor on the other images of the batch but by their padded size.
+
+    Args:
+        choice: the number of this random choice for the image; others are drawn for another one.
+    """
+    if target.seed is not None:
+        torch.manual_seed(target.seed + choice)
+    return sampler(matches.positive, matches.negative)
 
 
 IGNORED = -100
@@ -156,7 +174,7 @@ def sample_rois(
     proposals: Sequence[Tensor],
     targets: Sequence[Target],
     matcher: Matcher,
-    sampler: Callable[[Tensor, Tensor], Sampled],
+    sampler: Sampler,
     background: int,
     proposal_append_gt: bool,
 ) -> list[Rois]:
@@ -171,7 +189,7 @@ def sample_rois(
         if proposal_append_gt:
             boxes = torch.cat((boxes, target.boxes[~target.crowd]))
         matches = matcher(boxes, target)
-        chosen = sampler(matches.positive, matches.negative)
+        chosen = sample(sampler, matches, target, 1)
         picked = Matches(matches.index[chosen.index], chosen.positive & chosen.valid, ~chosen.positive & chosen.valid)
         rois.append(label_rois(boxes[chosen.index], picked, target, background))
     return rois

@@ -130,6 +130,8 @@ class Target(_Movable):
     """at the size of the image; None if the dataset has none"""
     extra: dict[str, Tensor] = field(default_factory=dict)
     """by name, [G, ...]: annotations that further heads are trained on"""
+    seed: int | None = None
+    """seeds the random choices of training on this image; None: they are torch's next ones"""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -138,7 +140,8 @@ class Target(_Movable):
         """Select objects by `keep`: bool [G], or indices, int64."""
         masks = None if self.masks is None else self.masks.select(keep)
         extra = {name: value[keep] for name, value in self.extra.items()}
-        return Target(self.boxes[keep], self.labels[keep], self.crowd[keep], self.difficult[keep], masks, extra)
+        flags = self.crowd[keep], self.difficult[keep]
+        return Target(self.boxes[keep], self.labels[keep], *flags, masks, extra, self.seed)
 
     def get(self, name: str) -> Tensor | Masks | None:
         """Look up annotations by name: `masks`, or an entry of `extra`; None if there are none."""

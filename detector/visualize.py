@@ -266,13 +266,28 @@ def contact_sheet(
     threshold: float = 0.5,
     limit: int = 8,
 ) -> None:
-    """Write a PNG that shows each image with its ground truth (left) and its detections (right), two images per row.
+    """Write a PNG that shows images with ground truth and detections; arguments and errors as of `draw_sheet`.
+
+    Args:
+        path: the file to write; its folder is created.
+    """
+    sheet = draw_sheet(rows, classes, threshold, limit)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path, format="PNG", compress_level=1)  # the default takes three times as long
+
+
+def draw_sheet(
+    rows: Iterable[tuple[Tensor, Target, Objects]],
+    classes: Sequence[str],
+    threshold: float = 0.5,
+    limit: int = 8,
+) -> Image.Image:
+    """Draw each image with its ground truth (left) and its detections (right), two images per row.
 
     Args:
         rows: for each image, [D, H, W], its ground truth and its detections, boxes in its pixels. A generator
             needs to hold one at a time.
         classes: class names by label.
-        path: the file to write; its folder is created.
         threshold: detections with a lower score are not drawn.
         limit: the maximum number of images.
 
@@ -305,8 +320,7 @@ def contact_sheet(
                 pen.text((x, y), title, fill="black", font=font)
                 sheet.paste(picture, (x, y + 24))
         y += tall + GAP
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, format="PNG", compress_level=1)  # the default takes three times as long
+    return sheet
 
 
 def _fit(picture: Image.Image) -> Image.Image:

@@ -4,7 +4,7 @@
 detectors, `train` a training of Mask R-CNN. Others measure time and memory: `match` of matching anchors with objects,
 `data` of reading and augmenting images, `masks` of encoding and cropping masks, `selection` of keeping the best of many
 boxes; with `--against COMMIT` also those of that commit, in a git worktree of it. `annotations` loads a million objects
-beside pycocotools.
+beside pycocotools. `loop` times the steps of the first command's training beside a plain loop without Lightning.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def torchvision_pool(workload: benchmark.Workload, boxes: list[Tensor]) -> bench
 def main() -> int:
     """Parse the command line and print the table; returns 1 after a message if an argument is invalid."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["ops", "step", "train", "annotations", *WORKLOADS], help="what to time")
+    parser.add_argument(
+        "what", choices=["ops", "step", "train", "loop", "annotations", *WORKLOADS], help="what to time"
+    )
     parser.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
     rounds_help = "timed calls of each function (9), turns of training (5), or processes of each workload (3)"
     parser.add_argument("--rounds", type=int, help=rounds_help)
@@ -54,13 +56,13 @@ def main() -> int:
     train.add_argument("--images", type=int, default=2, help="in a batch (2)")
     train.add_argument("--rois", type=int, default=512, help="sampled of each image (512)")
     train.add_argument("--backbone", default="resnet50", help="torchvision's name of a ResNet (resnet50)")
-    train.add_argument("--steps", type=int, default=10, help="in each of the rounds (10)")
+    train.add_argument("--steps", type=int, default=10, help="in each of the rounds, of loop, too (10)")
     arguments = parser.parse_args()
 
     import torch
 
     from detector.config.cli import keep_memory
-    from detector.training import against, beside_pycocotools, beside_torchvision
+    from detector.training import against, beside_plain_loop, beside_pycocotools, beside_torchvision
     from detector.training import benchmark as steps
     from ops import benchmark
 
@@ -81,7 +83,7 @@ def main() -> int:
     if arguments.against is not None and arguments.what not in WORKLOADS:
         print(f"error: --against is for {', '.join(WORKLOADS)}, not for {arguments.what}", file=sys.stderr)
         return 1
-    if arguments.what in (*WORKLOADS, "train", "annotations"):
+    if arguments.what in (*WORKLOADS, "train", "loop", "annotations"):
         try:
             if arguments.what == "train":
                 training = beside_torchvision.Training(
@@ -93,6 +95,9 @@ def main() -> int:
                     steps=arguments.steps,
                 )
                 beside_torchvision.run(training, device, dtypes)
+            elif arguments.what == "loop":
+                print(f"{benchmark.describe(device)}\n")
+                beside_plain_loop.run(rounds, arguments.steps, device)
             elif arguments.what == "annotations":
                 print(f"{benchmark.describe(torch.device('cpu'))}; medians over {rounds} processes\n")
                 beside_pycocotools.run(arguments.objects, rounds)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from detector.matching import IGNORED, BalancedSampler, Matcher, hardest, take_all
+from detector.matching import IGNORED, BalancedSampler, Matcher, Matches, hardest, sample, take_all
 from detector.types import Target
 
 
@@ -109,3 +109,24 @@ def test_the_hardest_learn() -> None:
     assert torch.equal(hardest(labels, losses, 5), labels)
     assert torch.equal(hardest(labels, losses, 100), labels)
     assert hardest(labels[:0], losses[:0], 3).shape == (0,)
+
+
+def test_the_sample_of_an_image_depends_on_its_seed_alone() -> None:
+    image = target([])
+    matches = Matches(torch.zeros(100, dtype=torch.int64), torch.arange(100) < 40, torch.arange(100) >= 40)
+    sampler = BalancedSampler(16, 0.25)
+
+    def drawn(seed: int | None, choice: int = 0) -> list[int]:
+        image.seed = seed
+        return sample(sampler, matches, image, choice).index.tolist()
+
+    torch.manual_seed(0)
+    first, other, second = drawn(7), drawn(20), drawn(7, 1)
+    assert len({tuple(first), tuple(other), tuple(second)}) == 3
+    torch.manual_seed(5)
+    assert drawn(7) == first
+    torch.manual_seed(5)
+    free = drawn(None)
+    torch.manual_seed(5)
+    assert drawn(None) == free
+    assert drawn(None) != free

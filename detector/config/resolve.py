@@ -53,7 +53,7 @@ FIXED_TRAINER_KEYS = ("precision", "accumulate_grad_batches")
 """Keys of `trainer` that change what is computed, and that a resumed run therefore keeps."""
 MACHINE_TRAINER_KEYS = ("accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar", "log_every_n_steps")
 """Keys of `trainer` that describe the machine and the display, and do not change what is computed."""
-PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+PRECISIONS = {"32-true": None, "64-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """Autocast's dtype by Lightning's name of the precision; None: no autocast."""
 PRECISION_ALIASES = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 """Lightning's names of precisions by its short names."""
@@ -336,8 +336,6 @@ def check_numbers(config: Any) -> None:
         raise ValueError(f"schedule.monitor_mode must be max or min, not {schedule.get('monitor_mode')!r}")
     if trainer.get("gradient_clip_algorithm") not in (None, "norm"):
         raise ValueError("trainer.gradient_clip_algorithm: gradients are always clipped by norm; leave it out")
-    if trainer["precision"] == "16-mixed" and schedule["optimizer"].get("fused"):
-        raise ValueError("trainer.precision=16-mixed needs schedule.optimizer.fused=false; or use bf16-mixed")
     if trainer["precision"] == "16-mixed" and schedule.get("skip_bad_steps"):
         raise ValueError(
             "trainer.precision=16-mixed leaves out steps whose gradients overflow itself; leave out "

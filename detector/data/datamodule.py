@@ -140,7 +140,8 @@ class DetectionDataModule(lightning.LightningDataModule):
         """Make this process's training loader; when a run is resumed it starts at the next batch.
 
         Raises:
-            ValueError: there is no training set, or `batch_size` is not a multiple of the number of processes.
+            ValueError: there is no training set, `batch_size` is not a multiple of the number of processes, or there
+                are fewer validation images than processes.
         """
         if self.train is None or self.epochs is None:
             raise ValueError("there is no training set")
@@ -150,16 +151,31 @@ class DetectionDataModule(lightning.LightningDataModule):
                 f"batch_size {self.batch_size} counts the images of all processes and must be a multiple of their "
                 f"number, {world_size}"
             )
+        self._val_batches()
         stream = Stream(self.epochs, self.steps, self.batch_size, rank=rank, world_size=world_size)
         return TrainLoader(
             Augmented(self.train, self.train_augment, self.seed, self.mixing), stream, self.trainer, **self._options()
         )
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        """Make the loader of this process's part of the validation set; each image is in exactly one part."""
+        """Make the loader of this process's part of the validation batches; each image is in exactly one.
+
+        Raises:
+            ValueError: there are fewer images than processes.
+        """
+        return DataLoader(InOrder(self.val, self.val_augment), batch_sampler=self._val_batches(), **self._options())
+
+    def _val_batches(self) -> list[list[int]]:
+        """List this process's validation batches: those of a single process, dealt out, so that padding is the same.
+
+        They are smaller where some processes would have none.
+        """
         rank, world_size = self._place()
-        data = InOrder(self.val, self.val_augment, rank=rank, world_size=world_size)
-        return DataLoader(data, self.val_batch_size, **self._options())
+        images = range(len(self.val))
+        size = min(self.val_batch_size, len(images) // world_size)
+        if not size:
+            raise ValueError(f"{len(images)} validation images for {world_size} processes: use fewer devices")
+        return [list(images[k : k + size]) for k in range(0, len(images), size)][rank::world_size]
 
     def _place(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -50,7 +51,8 @@ class Stream(Sampler[list[Place]]):
 class Augmented(Dataset[Sample]):
     """Read, augment and mix the samples of a dataset by `Place`; all is seeded by (seed, epoch, index).
 
-    Repetitions of a sample within an epoch are seeded by their number, too.
+    So are the random choices of training on them. Repetitions of a sample within an epoch are seeded by their number,
+    too.
 
     Args:
         dataset: the training set.
@@ -70,30 +72,34 @@ class Augmented(Dataset[Sample]):
     def __getitem__(self, where: Place) -> Sample:
         key = (self.seed, where.epoch, where.index)
         repetition = (where.copy,) if where.copy else ()
-        own = np.random.SeedSequence(key, spawn_key=repetition)
-        sample = self.read(where.index, int(own.generate_state(1)[0]))
+        own, later = np.random.SeedSequence(key, spawn_key=repetition).generate_state(2)
+        sample = self.read(where.index, int(own))
         for number, mix in enumerate(self.mixing):
             sequence = np.random.SeedSequence(key, spawn_key=(where.copy, number))
             sample = mix(sample, self, np.random.default_rng(sequence))
-        return sample
+        return _seeded(sample, int(later))
 
     def read(self, index: int, seed: int) -> Sample:
         """Read and augment a sample."""
         return self.augment(self.dataset[index], seed)
 
 
-class InOrder(Dataset[Sample]):
-    """Read samples `rank`, `rank + world_size`, ..., in order, augmented with seed 0; for evaluation."""
+def _seeded(sample: Sample, seed: int) -> Sample:
+    """Seed the random choices of training on a sample."""
+    return replace(sample, target=replace(sample.target, seed=seed))
 
-    def __init__(self, dataset: DetectionDataset, augment: Augmentation, *, rank: int = 0, world_size: int = 1) -> None:
+
+class InOrder(Dataset[Sample]):
+    """Read samples in order, augmented with seed 0, for evaluation; the choices of a loss are seeded by their index."""
+
+    def __init__(self, dataset: DetectionDataset, augment: Augmentation) -> None:
         self.dataset, self.augment = dataset, augment
-        self.indices = range(rank, len(dataset), world_size)
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self.dataset)
 
     def __getitem__(self, index: int) -> Sample:
-        return self.augment(self.dataset[self.indices[index]], 0)
+        return _seeded(self.augment(self.dataset[index], 0), 2 * index)  # there are two choices an image
 
 
 def prepare_worker(_worker: int) -> None:

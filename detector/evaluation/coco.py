@@ -6,6 +6,7 @@ import contextlib
 import io
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from pycocotools.cocoeval import COCOeval
 
-from detector.evaluation.collector import BOX, ImageId
+from detector.evaluation.collector import BOX, Collector, ImageId
 from detector.evaluation.metric import Metric
 from detector.run_lengths import from_segmentation
 
@@ -82,6 +83,18 @@ class Comparison(COCOeval):  # type: ignore[misc]  # pycocotools has no types
         self._dts = defaultdict(list, detections)
 
 
+@dataclass(frozen=True)
+class Curves:
+    """The precision-recall curves of C classes at an IoU of 0.5, at the 101 recalls 0, 0.01, ..., 1."""
+
+    precision: NDArray[np.float64]
+    """[101, C]: interpolated, as COCO's AP averages it; 0 beyond the recall that is reached, -1 without objects"""
+    scores: NDArray[np.float64]
+    """[101, C]: the score from which on detections reach the recall"""
+    objects: NDArray[np.int64]
+    """[C]: objects that count, neither crowds nor ignored"""
+
+
 class CocoMetric(Metric):
     """Measure AP and AR over IoU 0.5:0.95, by object size and by class, of boxes and of masks.
 
@@ -92,7 +105,14 @@ class CocoMetric(Metric):
 
     In the mask metrics an object without a `segmentation` is ignored, as its mask is unknown: a detection of its box is
     neither a true nor a false positive.
+
+    Attributes:
+        curves: of the last `results`, under `box` and, where masks are measured, under the name of their output.
     """
+
+    def __init__(self, collector: Collector) -> None:
+        super().__init__(collector)
+        self.curves: dict[str, Curves] = {}
 
     def areas(self) -> dict[str, tuple[float, float]]:
         """Return the ranges of areas of all, small, medium and large objects, in square pixels."""
@@ -129,6 +149,7 @@ class CocoMetric(Metric):
         precision: NDArray[np.float64] = comparison.eval["precision"]  # [IoU, recall, class, area, most detections]
         recall: NDArray[np.float64] = comparison.eval["recall"]  # [IoU, class, area, most detections]
         thresholds = comparison.params.iouThrs
+        self.curves[prefix] = _curves(comparison, self.collector.category_ids)
         values = {
             "AP": mean(precision[..., 0, 2]),
             "AP50": mean(precision[thresholds == 0.5, ..., 0, 2]),
@@ -199,6 +220,18 @@ class CocoMetric(Metric):
                 record = {"id": number, "bbox": box, "score": score, "area": _area(rle, box), "segmentation": rle}
                 records[position, self.collector.category_ids[label]].append(record)
         return records
+
+
+def _curves(comparison: Comparison, category_ids: Sequence[int]) -> Curves:
+    """Take the curves of the classes in the order of `category_ids`; pycocotools has sorted them."""
+    half = int(np.flatnonzero(comparison.params.iouThrs == 0.5)[0])
+    places = [list(comparison.params.catIds).index(category) for category in category_ids]
+    precision, scores = (comparison.eval[name][half][:, places, 0, -1] for name in ("precision", "scores"))
+    objects = dict.fromkeys(category_ids, 0)
+    for (_, category), records in comparison.truths.items():
+        if category in objects:
+            objects[category] += sum(not record["ignore"] for record in records)
+    return Curves(precision, scores, np.array(list(objects.values()), np.int64))
 
 
 def _replace_areas(records: Records, images: list[ImageId], quantity: Quantity) -> None:

@@ -27,7 +27,7 @@ class Detector:
     Args:
         checkpoint: a checkpoint of this project, or a source for `detector.weights.read_weights`.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
-        precision: `32-true`, `bf16-mixed` or `16-mixed`; None: the precision of the training.
+        precision: `32-true`, `64-true`, `bf16-mixed` or `16-mixed`; None: the precision of the training.
         norm_eps: see `detector.config.trained.open_checkpoint`.
         trust: packages of which the checkpoint may build parts.
 
@@ -67,7 +67,7 @@ class Detector:
         self.device = usable_device(device)
         model = build_model(config)
         trained.load(model)
-        self.model = fold(model).to(self.device)
+        self.model = fold(model.double() if config.trainer.precision == "64-true" else model).to(self.device)
         node = config.dataset.get("reader")  # a dataset of the user's own may have none
         self.reader: ImageReader = ImageReader() if node is None else instantiate(node)
         self.augment: Callable[[Sample, int], Sample] = instantiate(config.dataset.val_augment)

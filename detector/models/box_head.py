@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from detector import boxes as box_ops
 from detector.boxes import BoxRegWeights
 from detector.matching import IGNORED
-from detector.models.losses import BoxLoss
+from detector.models.losses import BoxLoss, mean_count
 
 
 class FullyConnected(nn.Module):
@@ -166,7 +166,9 @@ class BoxHead(nn.Module):
 
     def loss(self, predicted: Prediction, boxes: Tensor, labels: Tensor, gt_boxes: Tensor) -> dict[str, Tensor]:
         """Compute the losses `class` and `box`; see `box_head_loss`."""
-        return box_head_loss(predicted, boxes, labels, gt_boxes, self.box_loss, self.bbox_reg_weights)
+        return box_head_loss(
+            predicted, boxes, labels, gt_boxes, self.box_loss, self.bbox_reg_weights, training=self.training
+        )
 
     def boxes(self, predicted: Prediction, boxes: Tensor) -> Tensor:
         """Regress the boxes of RoIs [K, 4]: [K, C, 4], or class-agnostic [K, 1, 4]."""
@@ -180,6 +182,7 @@ def box_head_loss(
     gt_boxes: Tensor,
     box_loss: BoxLoss,
     bbox_reg_weights: BoxRegWeights,
+    training: bool = False,
 ) -> dict[str, Tensor]:
     """Compute Fast R-CNN's losses (equation 1), `class` and `box`, averaged over the RoIs that are not ignored.
 
@@ -189,8 +192,9 @@ def box_head_loss(
         labels: int64 [K]: the class, C for the background, `IGNORED`.
         gt_boxes: [K, 4], the matched ground-truth boxes; read where the label is a class.
         box_loss, bbox_reg_weights: as of `BoxHead`.
+        training: average over the RoIs of all processes; see `mean_count`.
     """
-    count = (labels >= 0).sum().clamp(min=1)
+    count = mean_count((labels >= 0).sum(), predicted.logits, training)
     return {
         "class": F.cross_entropy(predicted.logits, labels, reduction="sum", ignore_index=IGNORED) / count,
         "box": _box_loss_by_roi(predicted, boxes, labels, gt_boxes, box_loss, bbox_reg_weights).sum() / count,

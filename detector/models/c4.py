@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from detector.matching import Matcher, Sampled
+from detector.matching import Matcher, Sampler
 from detector.models.box_head import AveragePool, BoxHead, Prediction
 from detector.models.heads import FurtherHead
 from detector.models.pooler import Pooler
@@ -50,7 +50,7 @@ class C4Heads(StandardHeads):
         box_head: BoxHead,
         select: Select,
         matcher: Matcher,
-        sampler: Callable[[Tensor, Tensor], Sampled],
+        sampler: Sampler,
         further: Mapping[str, FurtherHead] | None = None,
         proposal_append_gt: bool = True,
         rois_at_once: int | None = None,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from detector import boxes as box_ops
-from detector.matching import Matcher, Rois, Sampled, join_rois, label_rois
+from detector.matching import Matcher, Rois, Sampler, join_rois, label_rois
 from detector.models.box_head import BoxHead
 from detector.models.heads import FurtherHead
 from detector.models.pooler import Pooler
@@ -53,7 +53,7 @@ class CascadeHeads(StandardHeads):
         box_head: BoxHead,
         select: Select,
         matcher: Matcher,
-        sampler: Callable[[Tensor, Tensor], Sampled],
+        sampler: Sampler,
         later: Sequence[CascadeStage],
         further: Mapping[str, FurtherHead] | None = None,
         proposal_append_gt: bool = True,

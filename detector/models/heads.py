@@ -93,7 +93,9 @@ class FurtherHead(nn.Module, ABC):
     def loss(self, pooled: Tensor, positives: Positives) -> dict[str, Tensor]:
         """Compute the losses by name, scalars, from the pooled features [K, D, P, P] of the positive RoIs.
 
-        K may be 0; every parameter should then still get a (zero) gradient, as distributed training expects.
+        K may be 0; every parameter should then still get a (zero) gradient, as distributed training expects. With
+        `detector.models.losses.mean_count`, the losses do not depend on the number of processes. Their names are the
+        same for any K.
         """
 
     @abstractmethod

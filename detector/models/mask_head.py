@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from detector.boxes import precise
 from detector.models.box_head import FullyConnected, conv_block
 from detector.models.heads import FurtherHead, Positives
+from detector.models.losses import mean_count
 from detector.models.pooler import Pooler
 from detector.types import Masks, Objects, Output
 
@@ -189,7 +190,8 @@ class MaskHead(FurtherHead):
         images = zip(masks, matches, boxes, strict=True)
         targets = torch.cat([self.target(*image, side) for image in images])
         # A sum, so that every parameter gets a (zero) gradient when no RoI is positive, or no mask of one known.
-        return {"mask": self.mask_loss.loss(logits, labels, targets) / max(targets.numel(), 1)}
+        total = self.mask_loss.loss(logits, labels, targets)
+        return {"mask": total / mean_count(targets.numel(), logits, self.training)}
 
     def target(self, masks: Masks, match: Tensor, boxes: Tensor, side: int) -> Tensor:
         """Crop the matched ground-truth masks to the RoIs of one image.

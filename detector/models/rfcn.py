@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from detector import boxes as box_ops
 from detector.boxes import BoxRegWeights
-from detector.matching import Matcher, Sampled, hardest, join_rois, sample_rois, take_all
+from detector.matching import Matcher, Sampler, hardest, join_rois, sample_rois, take_all
 from detector.models.box_head import Prediction, box_head_loss, loss_by_roi
 from detector.models.heads import Heads
 from detector.models.losses import BoxLoss
@@ -89,7 +89,7 @@ class RFCNHeads(Heads):
         pooler: Pooler,
         select: Select,
         matcher: Matcher,
-        sampler: Callable[[Tensor, Tensor], Sampled],
+        sampler: Sampler,
         box_loss: BoxLoss,
         bbox_reg_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
         hard_examples: int | None = None,
@@ -125,7 +125,9 @@ class RFCNHeads(Heads):
                 losses = loss_by_roi(predicted, boxes, labels, gt_boxes, self.box_loss, self.bbox_reg_weights)
             by_image = zip(rois, torch.split(losses, [len(r.labels) for r in rois]), strict=True)
             labels = torch.cat([hardest(r.labels, part, self.hard_examples) for r, part in by_image])
-        return box_head_loss(predicted, boxes, labels, gt_boxes, self.box_loss, self.bbox_reg_weights)
+        return box_head_loss(
+            predicted, boxes, labels, gt_boxes, self.box_loss, self.bbox_reg_weights, training=self.training
+        )
 
     def forward(self, features: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]) -> list[Objects]:
         """Detect the objects of each image, best first; arguments as of `Heads.forward`."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 
-from detector.matching import Matcher, Rois, Sampled, join_rois, sample_rois
+from detector.matching import Matcher, Rois, Sampler, join_rois, sample_rois
 from detector.models.box_head import BoxHead, Prediction
 from detector.models.heads import FurtherHead, Heads, Positives
 from detector.models.pooler import Pooler
@@ -40,7 +40,7 @@ class StandardHeads(Heads):
         box_head: BoxHead,
         select: Select,
         matcher: Matcher,
-        sampler: Callable[[Tensor, Tensor], Sampled],
+        sampler: Sampler,
         further: Mapping[str, FurtherHead] | None = None,
         proposal_append_gt: bool = True,
         rois_at_once: int | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from detector import boxes as box_ops
 from detector.boxes import BoxRegWeights
-from detector.matching import Matcher, Sampled
+from detector.matching import Matcher, Sampler, sample
 from detector.models.anchors import Anchors
 from detector.models.heads import Proposer
 from detector.models.losses import BoxLoss
@@ -104,7 +104,7 @@ class RPN(Proposer):
         test: Limits,
         nms_thresh: float,
         matcher: Matcher,
-        sampler: Callable[[Tensor, Tensor], Sampled],
+        sampler: Sampler,
         box_loss: BoxLoss,
         bbox_reg_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
         min_size: float = 0.0,
@@ -145,7 +145,7 @@ class RPN(Proposer):
         objectness, box, count = logits.new_zeros(()), logits.new_zeros(()), 0
         for image, target in enumerate(targets):
             matches = self.matcher(anchors, target)
-            chosen = self.sampler(matches.positive, matches.negative)
+            chosen = sample(self.sampler, matches, target, 0)
             count += len(chosen.index)
             term = F.binary_cross_entropy_with_logits(
                 logits[image, chosen.index], chosen.positive.to(logits.dtype), reduction="none"

@@ -18,18 +18,17 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from torch import Tensor
 
 import ops
 from detector.config.build import build_collector, build_metrics, instantiate
 from detector.config.resolve import Resolved, resolve
-from detector.data.collate import collate
 from detector.data.datamodule import DetectionDataModule
 from detector.evaluation import Collector, Metric, render
 from detector.training.callbacks import Progress
+from detector.training.pictures import detect_some
 from detector.training.saving import Checkpoints, write_text
 from detector.training.task import DetectionTask
-from detector.types import DetectionDataset, Objects, Target
+from detector.types import DetectionDataset, Objects
 from detector.visualize import contact_sheet
 
 log = logging.getLogger(__name__)
@@ -111,7 +110,7 @@ def evaluate(
         console.print(render(task.results, tuple(config.dataset.size_bins)))
         task.to(trainer.strategy.root_device)  # Lightning has moved the model back to the CPU
         with trainer.precision_plugin.forward_context():
-            _picture(folder / "pictures" / "predictions.png", task, data)
+            contact_sheet(detect_some(task, data), data.val.classes, folder / "pictures" / "predictions.png")
         console.print(f"Written to {folder}: metrics.json, predictions/, pictures/predictions.png", markup=False)
     return metrics
 
@@ -169,24 +168,6 @@ def available_metrics(collector: Collector, metrics: Sequence[Metric], dataset: 
     names = [name for metric in metrics for name in metric.results()]
     collector.reset()
     return names
-
-
-def _picture(path: Path, task: DetectionTask, data: DetectionDataModule, count: int = 8) -> None:
-    """Draw detections beside the ground truth, on images evenly spaced in the validation split."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    count = min(count, len(data.val))
-    task.eval()
-    rows = (_detected(task, data, i * len(data.val) // count) for i in range(count))
-    contact_sheet(rows, data.val.classes, path)
-
-
-def _detected(task: DetectionTask, data: DetectionDataModule, index: int) -> tuple[Tensor, Target, Objects]:
-    """Read an image of the validation split with its ground truth, and detect its objects."""
-    sample = data.val[index]
-    batch = collate([data.val_augment(sample, 0)], data.stride)
-    with torch.inference_mode():
-        found = task.model(batch.to(task.device))[0].to("cpu")
-    return sample.image, sample.target, found
 
 
 def describe_environment(device: torch.device) -> dict[str, str]:

@@ -13,6 +13,7 @@ from detector.training.task import DetectionTask
 
 _NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
 _KILLED = re.compile(r"DataLoader worker .*(killed|exited unexpectedly)")
+_PEER = re.compile(r"gloo|NCCL|Connection (closed|reset) by peer")
 _IN_WORKER = re.compile(r"Caught (\w+) in DataLoader worker")
 
 
@@ -50,6 +51,9 @@ def _message(error: Exception, task: DetectionTask) -> str | None:
             f"a process that loads images was ended from outside after {task.doing()}, most often for want of memory: "
             "give fewer workers (workers=0: none), smaller images, or more shared memory (docker run --shm-size=1g)"
         )
+    if task.trainer.world_size > 1 and isinstance(error, RuntimeError) and _PEER.search(text):
+        first = text.strip().splitlines()[0]
+        return f"another process of the training has ended or failed, in {task.doing()}; its message says why ({first})"
     if _IN_WORKER.search(text):  # the message holds the worker's whole traceback
         return f"{text.strip().splitlines()[-1]} (after {task.doing()})"
     return f"{error} (after {task.doing()})" if isinstance(error, OSError) else None

@@ -12,7 +12,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from detector.data.stream import Augmentation
+from detector.models.sync_norm import SyncBatchNorm
 from detector.types import DetectionDataset
+
+SYNCHRONISED = (SyncBatchNorm, nn.SyncBatchNorm)
+"""Batch norms with the statistics of all processes."""
 
 LARGEST = 256
 """Images with a longer side than this have several cells at any stride."""
@@ -29,6 +33,11 @@ def watch_batch_norms(model: nn.Module) -> None:
             part.register_forward_pre_hook(partial(_refuse_single_value, name))
 
 
+def shares_statistics(model: nn.Module) -> bool:
+    """Return whether all batch norms of a model have the statistics of all processes."""
+    return all(isinstance(part, SYNCHRONISED) for part in model.modules() if isinstance(part, _BatchNorm))
+
+
 def check_smallest_image(
     backbone: nn.Module, train: DetectionDataset, augment: Augmentation, images: int, stride: int
 ) -> None:
@@ -38,7 +47,7 @@ def check_smallest_image(
         backbone: after `watch_batch_norms`.
         train: the training set.
         augment: its augmentation; where it has no `least_size`, only the batch norms themselves can tell, in training.
-        images: of a batch, in one process.
+        images: of a batch, in one process, or in all whose statistics are shared.
         stride: the padded height and width are multiples of it.
 
     Raises:
@@ -67,7 +76,7 @@ def check_smallest_image(
 
 def _refuse_single_value(name: str, norm: _BatchNorm, inputs: tuple[Any, ...]) -> None:
     values = inputs[0].numel() // inputs[0].shape[1]
-    together = isinstance(norm, nn.SyncBatchNorm) and dist.is_available() and dist.is_initialized()
+    together = isinstance(norm, SYNCHRONISED) and dist.is_available() and dist.is_initialized()
     if norm.training and values == 1 and not (together and dist.get_world_size() > 1):
         raise SingleValueError(
             f"the batch norm {name} is given a single value per channel, which has no variance: one image a batch, of "

@@ -25,7 +25,9 @@ from detector.training.evaluate import available_metrics, evaluate, make_trainer
 from detector.training.failures import explained
 from detector.training.folder import COMMAND, METRICS, is_finished, train_command
 from detector.training.interruption import Interruption
-from detector.training.normalisation import check_smallest_image, watch_batch_norms
+from detector.training.normalisation import check_smallest_image, shares_statistics, watch_batch_norms
+from detector.training.peers import Peers
+from detector.training.pictures import Pictures
 from detector.training.resume import checkpoint_to_resume, run_folder_of
 from detector.training.saving import Checkpoints, copy_file, write_text
 from detector.training.task import DetectionTask
@@ -163,6 +165,7 @@ def fit(
     callbacks: list[Callback] = [
         clock,
         Interruption(last, console),
+        Peers(),
         Throughput(),
         RoILevels(after=min(50, config.schedule.steps)),
         LearningRateMonitor("step"),
@@ -173,6 +176,8 @@ def fit(
         callbacks.append(KeptCheckpoints(last.parent, kept))
     if (patience := config.schedule.get("patience")) is not None:
         callbacks.append(Patience(config.schedule.monitor, patience, config.schedule.monitor_mode))
+    if config.logger and "tensorboard" in config.logger:
+        callbacks.append(Pictures(data))  # before the average is swapped back
     average = None if (decay := config.schedule.get("ema")) is None else WeightAverage(decay)
     if average is not None:
         callbacks.append(average)
@@ -189,7 +194,7 @@ def fit(
         callbacks=callbacks,
     )
     watch_batch_norms(model)
-    images = config.schedule.batch_size // trainer.world_size
+    images = config.schedule.batch_size // (1 if shares_statistics(model.backbone) else trainer.world_size)
     check_smallest_image(model.backbone, resolved.datasets["train"], data.train_augment, images, data.stride)
     if trainer.is_global_zero:
         if 0 < start < config.schedule.steps and is_finished(folder):

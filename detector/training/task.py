@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
+from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
@@ -25,6 +27,15 @@ CHECK_EVERY = 20
 """Steps between checks that the loss is finite, on a GPU, for which a check waits."""
 
 log = logging.getLogger(__name__)
+
+
+def is_logged(trainer: Trainer, step: int) -> bool:
+    """Return whether a step is among those whose numbers are logged, or the first, for the progress bar.
+
+    Lightning's `log` takes about a millisecond a number, also in the other steps.
+    """
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return step == 0 or (step + 1) % max(every, 1) == 0
 
 
 class DetectionTask(LightningModule):
@@ -65,7 +76,10 @@ class DetectionTask(LightningModule):
         self.validation_loss = validation_loss
         self._batch: Batch | None = None
         self._losses: dict[str, Tensor] = {}
+        self._step_losses: dict[str, Tensor] = {}
+        self._validation_losses: dict[str, Tensor] = {}
         self._statistics: list[Tensor] = []
+        self._cpus: Any = None  # the group of processes, for numbers on CPUs
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build the optimiser and its schedule."""
@@ -105,21 +119,59 @@ class DetectionTask(LightningModule):
             ValueError: the loss is not finite, and `skip_bad_steps` is 0.
         """
         torch.manual_seed((self.seed * 1_000_003 + batch_idx) * 4096 + self.global_rank)
+        batch = self._padded(batch)
         self._batch, self._losses = batch, {}
         if self.skip_bad_steps and batch_idx % self.trainer.accumulate_grad_batches == 0:
             self._statistics = [buffer.clone() for buffer in self._averages()]
         losses = self.model.loss(batch)
         total = torch.stack(list(losses.values())).sum()
         self._losses = {name: value.detach() for name, value in losses.items()}
+        values = self._of_all_processes(torch.stack([total.detach(), *self._losses.values()]))
         check = self.device.type == "cpu" or self.global_step % CHECK_EVERY == 0
-        if check and not self.skip_bad_steps and not bool(total.isfinite()):
+        if check and not self.skip_bad_steps and not bool(values[0].isfinite()):
+            if bool(total.isfinite()):
+                raise ValueError(f"the loss of another process is {float(values[0])} in step {self.global_step}")
             raise ValueError(
-                f"the loss is {float(total.detach())} in {self.doing()}: {ADVICE}; or "
-                "schedule.skip_bad_steps=10 leaves such steps out"
+                f"the loss is {float(total.detach())} in {self.doing()}: {ADVICE}; or schedule.skip_bad_steps=10 "
+                "leaves such steps out"
             )
-        logged = {f"loss/{name}": value for name, value in self._losses.items()}
-        self.log_dict({"loss": total.detach(), **logged}, prog_bar=True, batch_size=len(batch))
+        self._log_losses(values, batch_idx)
         return total
+
+    def _padded(self, batch: Batch) -> Batch:
+        """Pad a batch as one process would that had those of all: to the largest height and width."""
+        if self.trainer.world_size == 1:
+            return batch
+        if self._cpus is None:
+            self._cpus = dist.new_group(backend="gloo")  # NCCL has only tensors on GPUs, for which we would wait
+        height, width = batch.images.shape[-2:]
+        largest = torch.tensor([height, width])
+        dist.all_reduce(largest, dist.ReduceOp.MAX, group=self._cpus)
+        below, right = int(largest[0]) - height, int(largest[1]) - width
+        if not below and not right:
+            return batch
+        images = F.pad(batch.images, (0, right, 0, below)).contiguous(memory_format=torch.channels_last)
+        return replace(batch, images=images)
+
+    def _of_all_processes(self, values: Tensor) -> Tensor:
+        """Average over the processes, which have equally many images of a batch."""
+        if self.trainer.world_size > 1:
+            dist.all_reduce(values)
+            values /= self.trainer.world_size
+        return values
+
+    def _log_losses(self, values: Tensor, batch_idx: int) -> None:
+        """Log the losses of a step: their sum, then each; the mean over its batches, where gradients accumulate."""
+        batches = self.trainer.accumulate_grad_batches
+        number = batch_idx % batches
+        if not is_logged(self.trainer, self.global_step):
+            return
+        sums = self._step_losses if number else {}
+        for name, value in zip(["loss", *(f"loss/{name}" for name in self._losses)], values / batches, strict=True):
+            sums[name] = sums.get(name, 0.0) + value
+        self._step_losses = sums
+        if number == batches - 1:
+            self.log_dict(sums, prog_bar=True, batch_size=1)
 
     def configure_gradient_clipping(
         self,
@@ -129,12 +181,15 @@ class DetectionTask(LightningModule):
     ) -> None:
         """Clip gradients by norm, and leave out steps whose gradients are not finite, as many as may be.
 
-        Lightning's own method refuses fused optimisers under bf16, although they work.
+        Lightning's own method refuses fused optimisers under bf16, although they work, and under fp16.
 
         Raises:
             ValueError: there are more such steps.
         """
-        del optimizer, gradient_clip_algorithm
+        del gradient_clip_algorithm
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)  # of fp16
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            scaler.unscale_(optimizer)  # a fused one would do so in its step, after the clipping
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         if self.skip_bad_steps and not bool(norm.isfinite()):
@@ -142,7 +197,8 @@ class DetectionTask(LightningModule):
             return
         if gradient_clip_val:
             torch.nn.utils.clip_grads_with_norm_(self.parameters(), gradient_clip_val, norm)
-        self.log("gradient_norm", norm)
+        if is_logged(self.trainer, self.global_step):
+            self.log("gradient_norm", norm)
 
     def _skip(self) -> None:
         """Leave out the present step: drop the gradients, which all processes share, and what norms have averaged."""
@@ -178,36 +234,49 @@ class DetectionTask(LightningModule):
         return f"{step} (images {self._batch.ids}, batch {shape}{', losses: ' if losses else ''}{losses})"
 
     def on_validation_epoch_start(self) -> None:
-        """Reset the collector."""
+        """Reset what is collected."""
+        self._validation_losses = {}
         if self.collector is not None:
             self.collector.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Collect the detections of a batch; during training, log its losses too, with the same draws each time."""
+        """Collect the detections of a batch; during training, its losses too."""
+        del batch_idx
         assert self.collector is not None
         if self.validation_loss and self.trainer.state.fn == "fit":
-            torch.manual_seed(self.seed * 1_000_003 + batch_idx)
             detections, losses = self.model.detect_and_loss(batch)
-            total = torch.stack(list(losses.values())).sum()
-            logged = {"val_loss": total, **{f"val_loss/{name}": value for name, value in losses.items()}}
-            self.log_dict(logged, batch_size=len(batch), sync_dist=True)
+            for name, value in losses.items():
+                before = self._validation_losses.get(name, 0.0)
+                self._validation_losses[name] = before + len(batch) * value.double()
         else:
             detections = self.model(batch)
         self.collector.update(batch.ids, [found.to("cpu") for found in detections], batch.original_sizes)
 
     def on_validation_epoch_end(self) -> None:
-        """Gather the detections of all ranks, compute the metrics, and log the same values on every rank."""
+        """Gather the detections and losses of all ranks, and log the same values on every rank.
+
+        Lightning's own mean over ranks (2.6) divides by a number of images that it rounds down, half of an odd one.
+        """
         assert self.collector is not None
+        own = {name: float(value) for name, value in self._validation_losses.items()}
+        losses = [own]
         if dist.is_available() and dist.is_initialized():
             states: list[Any] = [None] * dist.get_world_size()
-            dist.all_gather_object(states, self.collector.state())
-            self.collector.merge(states)
+            dist.all_gather_object(states, (self.collector.state(), own))
+            self.collector.merge([state for state, _ in states])
+            losses = [sums for _, sums in states]
+        if own:
+            images = len(self.collector.images)
+            means = {name: sum(part[name] for part in losses) / images for name in own}
+            logged = {"val_loss": sum(means.values()), **{f"val_loss/{n}": v for n, v in means.items()}}
+            self.log_dict(logged, sync_dist=True, batch_size=1)
         results: dict[str, float] = {}
         for metric in self.metrics:
             results |= metric.results()
         self.results, self.measured_at = results, self.trainer.global_step
         self.validated_at = self.measured_at
-        self.log_dict({name: value for name, value in results.items() if name.count("/") == 1}, sync_dist=True)
+        logged = {name: value for name, value in results.items() if name.count("/") == 1}
+        self.log_dict(logged, sync_dist=True, batch_size=1)  # equal everywhere; without it Lightning warns
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the configuration to a checkpoint.

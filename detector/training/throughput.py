@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from detector.training.against import peak_memory
+from detector.training.task import is_logged
 from detector.types import Batch
 
 log = logging.getLogger(__name__)
@@ -45,15 +46,18 @@ class Throughput(Callback):
         computed = time.perf_counter() - self._began
         assert trainer.train_dataloader is not None
         before, self._waited = self._waited, trainer.train_dataloader.waited
-        values = {"memory": peak_memory(pl_module.device) / 2**20}
         if before:
             self.last.append((len(batch) * trainer.world_size, self._waited - before, computed))
-            images, waited, computed = (sum(values) for values in zip(*self.last, strict=True))
-            seconds = waited + computed
-            values |= {"images_per_second": images / seconds, "waiting": waited / seconds}
             self.images += self.last[-1][0]
             self.waited += self.last[-1][1]
             self.computed += self.last[-1][2]
+        if (batch_idx + 1) % trainer.accumulate_grad_batches or not is_logged(trainer, trainer.global_step - 1):
+            return
+        values = {"memory": peak_memory(pl_module.device) / 2**20}
+        if self.last:
+            images, waited, computed = (sum(values) for values in zip(*self.last, strict=True))
+            seconds = waited + computed
+            values |= {"images_per_second": images / seconds, "waiting": waited / seconds}
         # Tensors on the CPU: Lightning would copy a number to the GPU, and wait for it.
         pl_module.log_dict({name: torch.tensor(value) for name, value in values.items()})
 

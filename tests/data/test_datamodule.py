@@ -15,7 +15,7 @@ from detector.data.augment import Augment
 from detector.data.collate import collate
 from detector.data.datamodule import DetectionDataModule
 from detector.data.epochs import Epochs
-from detector.data.stream import InOrder, Stream, prepare_worker
+from detector.data.stream import Stream, prepare_worker
 from detector.types import Batch, Sample, Target
 
 
@@ -87,12 +87,30 @@ def test_processes_share_the_batches_of_one():
     assert [len(b) for part in parts for b in part] == [2] * 10
     for step, batch in enumerate(whole):
         assert sorted(map(repr, batch)) == sorted(repr(p) for part in parts for p in part[step])
-    shares = [InOrder(Numbers(), Augment(), rank=r, world_size=3) for r in range(3)]
-    assert sorted(share[i].id for share in shares for i in range(len(share))) == list(range(7))
     dealt = module(batch_size=3)
     dealt._place = lambda: (0, 2)  # type: ignore[method-assign]
     with pytest.raises(ValueError, match="multiple of their number, 2"):
         dealt.train_dataloader()
+
+
+@pytest.mark.parametrize(("size", "processes", "smaller"), [(1, 2, 1), (1, 3, 1), (2, 2, 2), (3, 2, 2), (4, 3, 1)])
+def test_processes_share_the_validation_batches_of_one(size, processes, smaller):
+    whole = [batch.ids for batch in module(val_batch_size=smaller).val_dataloader()]
+    parts = []
+    for rank in range(processes):
+        part = module(val_batch_size=size)
+        part._place = lambda rank=rank: (rank, processes)  # type: ignore[method-assign]
+        parts.append([batch.ids for batch in part.val_dataloader()])
+    assert all(parts)
+    assert [part[i] for i in range(len(parts[0])) for part in parts if i < len(part)] == whole
+
+
+def test_more_processes_than_validation_images_are_refused():
+    few = module(val_batch_size=2, batch_size=10)
+    few._place = lambda: (0, 5)  # type: ignore[method-assign]
+    for load in (few.train_dataloader, few.val_dataloader):
+        with pytest.raises(ValueError, match="4 validation images for 5 processes: use fewer devices"):
+            load()
 
 
 def test_workers_do_not_matter():

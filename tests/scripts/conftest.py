@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -89,10 +90,11 @@ def run_script(
         return subprocess.CompletedProcess(command, process.exitcode, out.read(), err.read())
 
 
-def start_script(name: str, *arguments: str, cwd: Path) -> "subprocess.Popen[bytes]":
+def start_script(
+    name: str, *arguments: str, cwd: Path, errors: int | IO[bytes] = subprocess.DEVNULL
+) -> "subprocess.Popen[bytes]":
     """Start `scripts/NAME.py` in the folder `cwd`, as from a terminal: a shell's background job ignores Ctrl-C."""
-    quiet = subprocess.DEVNULL
-    options = {"cwd": cwd, "env": _environment(), "stdout": quiet, "stderr": quiet}
+    options = {"cwd": cwd, "env": _environment(), "stdout": errors, "stderr": errors}
     return subprocess.Popen(_command(name, arguments), preexec_fn=_heed_ctrl_c, start_new_session=True, **options)
 
 

@@ -92,6 +92,7 @@ def train(clock: Time, reading: float, computing: float) -> list[dict[str, float
     trainer = lightning.Trainer(
         accelerator="cpu",
         max_steps=10,
+        log_every_n_steps=1,
         val_check_interval=3,
         limit_val_batches=1,
         callbacks=[Throughput(), logged],
