@@ -2,19 +2,17 @@
 
 import atexit
 import gc
-import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from detector.config import build
@@ -22,6 +20,9 @@ from detector.config.resolve import with_classes
 from detector.models.rcnn import RCNN
 from detector.training.optim import Muon
 from detector.types import Batch, Masks, Target
+from tests.composing import read_once
+
+read_once()
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -31,6 +32,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores
 def pytest_xdist_auto_num_workers() -> int:
     """One worker more than cores: some tests wait, for a script or for the end of a compilation."""
     return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that all processes end at about the same time."""
+
+    def minutes(item: pytest.Item) -> float:
+        mark = item.get_closest_marker("slow")
+        return mark.kwargs.get("minutes", 0) if mark else 0
+
+    items.sort(key=minutes, reverse=True)
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -130,23 +141,6 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     atexit.register(gc.unfreeze)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _yaml_parsed_once() -> Iterator[None]:
-    """Parse each YAML text once: Hydra reads thirty files for a configuration, mostly the same ones."""
-    load = OmegaConf.load
-
-    @cache
-    def parsed(text: str) -> Any:
-        return OmegaConf.to_container(load(io.StringIO(text)))
-
-    def load_once(file: Any) -> Any:
-        return OmegaConf.create(parsed(file.read())) if hasattr(file, "read") else load(file)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(OmegaConf, "load", load_once)
-        yield
 
 
 @pytest.fixture(autouse=True)

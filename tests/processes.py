@@ -1,7 +1,9 @@
-"""Run a function in several processes that are joined by gloo, as a distributed training's are."""
+"""Processes that tests start: forks of one that has imported the libraries, which would dominate a short run."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +11,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing
+
+fork = multiprocessing.get_context("forkserver")
+fork.set_forkserver_preload(["tests.scripts.preload"])
+os.environ["COLUMNS"] = "120"  # of tables; read by the server when it starts
 
 
 def _run(rank: int, count: int, folder: str, function: Callable[[int], Any]) -> None:
@@ -22,7 +27,12 @@ def _run(rank: int, count: int, folder: str, function: Callable[[int], Any]) -> 
 
 
 def in_processes(count: int, function: Callable[[int], Any]) -> list[Any]:
-    """Call `function(rank)` in `count` new processes; returns what each returned, tensors and plain data."""
+    """Call `function(rank)` in `count` processes joined by gloo; returns what each returned, tensors and plain data."""
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.start_processes(_run, (count, folder, function), count, start_method="spawn")
+        processes = [fork.Process(target=_run, args=(rank, count, folder, function)) for rank in range(count)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        assert [process.exitcode for process in processes] == [0] * count
         return [torch.load(Path(folder) / f"{rank}.pt") for rank in range(count)]

@@ -189,7 +189,7 @@ def test_machine_and_build_run_on_a_cpu(tmp_path: Path) -> None:
     assert "hydra-core" in (tmp_path / "machine.log").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=3)
 def test_tests_and_training_run_on_a_cpu(tmp_path: Path) -> None:
     run = script(str(tmp_path), "--device", "cpu", "--only", "tests", "train", "memcheck", "--minutes", "90")
     assert run.returncode == 0, run.stdout + run.stderr

@@ -60,7 +60,7 @@ def one_image(seed: int) -> Batch:
     return given_proposals(Batch(image[None], [(64, 96)], [(64, 96)], [0], [target]))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1)
 @pytest.mark.usefixtures("thin")
 @pytest.mark.parametrize("backbone", KINDS)
 @pytest.mark.parametrize("name", CHOICES["model"])

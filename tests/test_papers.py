@@ -79,7 +79,7 @@ def test_a_rehearsal_changes_neither_the_images_nor_the_model(experiment: str) -
     assert plain["proposer"] == other["proposer"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1)
 @pytest.mark.skipif(not (SHARED / "coco").is_dir(), reason="the sample data are not beside the repository")
 def test_table_2c_from_command_to_report(tmp_path: Path) -> None:
     """On smaller images and with fewer proposals, for the time's sake."""

@@ -91,7 +91,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resnet, "_network", network)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1)
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("model", CHOICES["model"])
 def test_all_combinations_build_or_are_refused(model: str) -> None:
@@ -148,7 +148,7 @@ def covering() -> list[dict[str, str]]:
     return chosen
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=2.5)
 def test_pairwise_combinations_train_and_evaluate() -> None:
     rows = covering()
     assert {(row["model"], row["backbone"]) for row in rows} >= {("rfcn", "vgg16"), ("fast_mask_rcnn", "resnet18_c4")}

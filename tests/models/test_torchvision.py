@@ -20,7 +20,10 @@ from detector.models.rcnn import RCNN
 from detector.types import Masks, Sample, Target
 from tests.conftest import ROOT, dense, random_target
 
-NAMES = weights.TORCHVISION
+NAMES = [
+    name if name == "fasterrcnn_resnet50_fpn" else pytest.param(name, marks=pytest.mark.slow)
+    for name in weights.TORCHVISION
+]
 COCO = ROOT.parent / "shared" / "data" / "coco"
 
 

@@ -33,6 +33,7 @@ def why_not() -> str | None:
     return None if compile_cuda.find_nvcc() else "there is no nvcc"
 
 
+@pytest.mark.slow(minutes=2)
 def test_all_sources_compile():
     if reason := why_not():
         pytest.skip(f"the CUDA sources were not compiled: {reason}")

@@ -51,7 +51,7 @@ print("whole")
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=3)
 @pytest.mark.skipif(sys.platform != "linux", reason="the sanitizer is preloaded as on Linux")
 def test_hostile_boxes(tmp_path):
     compiler = shutil.which("g++")

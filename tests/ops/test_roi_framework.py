@@ -21,9 +21,16 @@ def pyramid(memory_format: torch.memory_format = torch.contiguous_format, grad: 
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # opcheck's own
-@pytest.mark.parametrize("memory_format", FORMATS, ids=["nchw", "channels_last"])
-@pytest.mark.parametrize("with_levels", [False, True])
-def test_opcheck(memory_format, with_levels):
+@pytest.mark.parametrize(
+    ("with_levels", "memory_format"),
+    [
+        (False, FORMATS[0]),
+        (True, FORMATS[1]),
+        pytest.param(True, FORMATS[0], marks=pytest.mark.slow),
+        pytest.param(False, FORMATS[1], marks=pytest.mark.slow),
+    ],
+)
+def test_opcheck(with_levels, memory_format):
     operators = torch.ops.aligned_rcnn
     features = pyramid(memory_format, grad=True)
     boxes = random_boxes(9, 2, 32, 32, dtype=torch.float32)
@@ -64,8 +71,15 @@ class Head(nn.Module):
         return (pooled + ops.multiscale_roi_pool([first, second], boxes, 3, SCALES)).relu()
 
 
-@pytest.mark.parametrize("memory_format", FORMATS, ids=["nchw", "channels_last"])
-@pytest.mark.parametrize("mode", ["avg", "max"])
+@pytest.mark.parametrize(
+    ("mode", "memory_format"),
+    [
+        ("avg", FORMATS[0]),
+        ("max", FORMATS[1]),
+        pytest.param("max", FORMATS[0], marks=pytest.mark.slow),
+        pytest.param("avg", FORMATS[1], marks=pytest.mark.slow),
+    ],
+)
 def test_compile_whole_and_dynamic(mode, memory_format):
     torch.compiler.reset()
     head = Head(mode)
@@ -94,7 +108,9 @@ class Alone(nn.Module):
         return self.case.run(input, boxes, (3, 2), 0.5)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    "case", [case if case in SOME else pytest.param(case, marks=pytest.mark.slow) for case in CASES], ids=str
+)
 def test_every_operator_compiles_whole_and_exports(case: Case):
     torch.compiler.reset()
     module = Alone(case)

@@ -51,6 +51,7 @@ print("whole")
 """
 
 
+@pytest.mark.slow(minutes=2)
 @pytest.mark.skipif(sys.platform != "linux", reason="the sanitizer is preloaded as on Linux")
 def test_ten_thousand_hostile_boxes():
     compiler = shutil.which("g++")

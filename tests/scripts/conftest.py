@@ -17,6 +17,7 @@ from typing import IO
 import pytest
 
 from tests.conftest import ROOT
+from tests.processes import fork
 
 FEW = ["dataset.train.train=8", "dataset.train.val=6", "dataset.train.image_size=96", "dataset.size_bins=[16,30]"]
 SMALL = [
@@ -33,9 +34,6 @@ SMALL = [
 ]
 
 
-_fork = multiprocessing.get_context("forkserver")
-_fork.set_forkserver_preload(["tests.scripts.preload"])
-os.environ["COLUMNS"] = "120"  # of tables; read by the server when it starts
 
 
 def _command(name: str, arguments: tuple[str, ...]) -> list[str]:
@@ -78,7 +76,7 @@ def run_script(
     """
     command = _command(name, arguments)[1:]
     with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as err:
-        process = _fork.Process(target=_execute, args=(command, cwd, [out.name, err.name], path))
+        process = fork.Process(target=_execute, args=(command, cwd, [out.name, err.name], path))
         process.start()
         while kill_at is not None and process.is_alive() and not kill_at():
             time.sleep(0.01)

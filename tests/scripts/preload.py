@@ -15,8 +15,12 @@ import detector.models.roi_heads
 import detector.training.run  # noqa: F401
 from detector.config.resolve import with_classes
 from detector.weights.checkpoints import portable_config
-from tests.conftest import CLASSES, compose_config
+from tests.composing import compose_once
+from tests.conftest import CLASSES, ROOT, compose_config
 
+compose_once()
+for script in (ROOT / "configs").glob("*.yaml"):
+    compose_config(name=script.stem)
 portable_config(with_classes(compose_config("model=mask_rcnn"), CLASSES))
 gc.collect()
 gc.freeze()  # so that no fork looks through it all again

@@ -39,7 +39,7 @@ def done(folder: Path) -> dict[str, int]:
     return {str(p.parent.relative_to(folder)): p.stat().st_mtime_ns for p in finished}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=7)
 def test_a_study_is_interrupted_resumes_and_writes_its_report(tmp_path: Path, run: Run) -> None:
     arguments = [*STUDY, f"data_dir={run.folder.parent / 'data'}"]
     runs = tmp_path / "sweep" / "runs"

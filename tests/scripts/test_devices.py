@@ -108,6 +108,7 @@ def same(one: Path, other: Path) -> None:
     assert {name: other_metrics[name] for name in measured} == pytest.approx(measured, abs=1e-9, nan_ok=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [2], indirect=True, ids=["two sizes"])
 def test_two_processes_train_as_one_with_all_images(tmp_path: Path, options: list[str]) -> None:
     cascade = [*options, "model=cascade_mask_rcnn"]
@@ -116,6 +117,7 @@ def test_two_processes_train_as_one_with_all_images(tmp_path: Path, options: lis
     same(one, two)
 
 
+@pytest.mark.slow
 def test_accumulated_gradients_are_those_of_one_batch(tmp_path: Path, options: list[str]) -> None:
     grouped = [*options, "norm=group", "norm.groups=8"]
     one = train(tmp_path / "one", *grouped)

@@ -22,6 +22,7 @@ def train(tmp_path: Path, run: Run, *arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_mlflow(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("mlflow", "sqlalchemy", "alembic"):
         if find_spec(package) is None:
@@ -36,6 +37,7 @@ def test_mlflow(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> No
     assert {"loss/class", "images_per_second", "gradient_norm", "box/AP"} <= {key for key, _, _ in logged}
 
 
+@pytest.mark.slow
 def test_weights_and_biases(tmp_path: Path, run: Run) -> None:
     if find_spec("wandb") is None:
         pytest.skip("wandb is not installed")

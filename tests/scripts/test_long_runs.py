@@ -105,6 +105,7 @@ def test_patience_ends_a_run_early(tmp_path: Path, run: Run) -> None:
     assert "time/total" in json.loads((tmp_path / "run/metrics.json").read_text())
 
 
+@pytest.mark.slow
 def test_sigterm_saves_the_step_and_the_same_command_goes_on(tmp_path: Path, run: Run) -> None:
     arguments = [o for o in options(run, steps=12, checkpoint_every=100, validate_every=6) if "workers" not in o]
     whole = run_script("train", *arguments, "workers=0", "hydra.run.dir=whole", cwd=tmp_path)
@@ -135,7 +136,7 @@ def test_a_validation_that_was_missed_is_done_as_it_would_have_been(tmp_path: Pa
     assert {p.name for p in (tmp_path / "run/checkpoints").glob("step*")} == {f"step={i}.ckpt" for i in (2, 4, 6)}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1.5)
 def test_ten_kills_change_no_bit(tmp_path: Path, run: Run) -> None:
     """Killed at random moments, of which many fall into the writing of a checkpoint, one of which follows each step."""
     arguments = [o for o in options(run, steps=60, checkpoint_every=1, validate_every=20) if "workers" not in o]
