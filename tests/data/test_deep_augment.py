@@ -14,7 +14,7 @@ from detector.data.colour import jitter
 from detector.data.image import ImageReader
 from detector.data.shapes import ShapesDataset
 from detector.types import Sample, Target
-from tests.data.test_image import write_png
+from tests.data.image_cases import write_png
 
 ALL = {"short_sizes": [50, 70], "scale": [0.8, 1.2], "horizontal_flip": 0.5, "vertical_flip": 0.5}
 ALL |= {"quarter_turns": True, "crop": 0.6}

@@ -7,7 +7,6 @@ import albumentations as A
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from detector.config.build import build_mixing, pastes_masks
 from detector.data.augment import Augment
@@ -20,83 +19,7 @@ from detector.types import Masks, Sample, Target
 from detector.weights.checkpoints import portable_config
 from detector.weights.trust import check_targets
 from tests.conftest import compose_config, dense
-
-
-class Coloured:
-    """Images of several sizes with ellipses, each of a colour of its own, which is also its label plus one."""
-
-    classes = tuple(f"object {i}" for i in range(60))
-    category_ids = tuple(range(60))
-
-    def __init__(self, masked: bool = True, crowd: bool = False, channels: int = 3) -> None:
-        self.masked, self.crowd, self.channels = masked, crowd, channels
-        self.has_masks = masked
-
-    def __len__(self) -> int:
-        return 8
-
-    def __getitem__(self, index: int) -> Sample:
-        rng = np.random.default_rng(index)
-        size = (int(rng.integers(60, 100)), int(rng.integers(60, 100)))
-        y, x = np.mgrid[: size[0], : size[1]] + 0.5
-        image = np.zeros(size, np.uint8)
-        for k in range(5):
-            height, width = rng.uniform(12, 40, 2)
-            cy, cx = (rng.uniform(n / 2, s - n / 2) for n, s in zip((height, width), size, strict=True))
-            image[((y - cy) / height * 2) ** 2 + ((x - cx) / width * 2) ** 2 <= 1] = index * 5 + k + 1
-        labels = np.unique(image)[1:]
-        shapes = [torch.from_numpy(image == label) for label in labels]
-        boxes = torch.stack([bounds(shape) for shape in shapes]).float()
-        crowd = torch.zeros(len(labels), dtype=torch.bool)
-        crowd[0] = self.crowd
-        masks = Masks.from_dense(shapes, size) if self.masked else None
-        target = Target(
-            boxes, torch.from_numpy(labels.astype(np.int64)) - 1, crowd, torch.from_numpy(labels % 2 == 0), masks
-        )
-        return Sample(torch.from_numpy(image).expand(self.channels, *size).contiguous(), target, index, size)
-
-    def ground_truth(self) -> dict[str, Any]:
-        samples = [self[i] for i in range(len(self))]
-        annotations = [
-            {"image_id": s.id, "category_id": int(c), "iscrowd": int(o)}
-            for s in samples
-            for c, o in zip(s.target.labels, s.target.crowd, strict=True)
-        ]
-        return {"images": [{"id": s.id} for s in samples], "annotations": annotations, "categories": []}
-
-
-def bounds(mask: Tensor) -> Tensor:
-    rows, columns = torch.nonzero(mask.any(1))[:, 0], torch.nonzero(mask.any(0))[:, 0]
-    return torch.tensor([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
-
-
-FLIPS = Augment(horizontal_flip=0.5, vertical_flip=0.5, quarter_turns=True)
-FIXED = Augment(horizontal_flip=0.5, fixed_size=(70, 80))
-
-
-def mixed(mixing: list[Any], augment: Augment = FLIPS, epochs: int = 2, **options: Any) -> list[Sample]:
-    dataset = Coloured(**options)
-    for mix in mixing:
-        mix.prepare(dataset)
-    pool = Augmented(dataset, augment, 7, mixing)
-    return [pool[Place(e, i)] for e in range(epochs) for i in range(len(dataset))]
-
-
-def check(sample: Sample, least: float) -> None:
-    """Boxes, masks and labels are those of the colours in the image; what has no label is little."""
-    target = sample.target
-    assert target.masks is not None
-    assert target.masks.size == sample.size
-    for box, label, mask, hard in zip(target.boxes, target.labels, dense(target.masks), target.difficult, strict=True):
-        shown = sample.image[0] == label + 1
-        assert bool(mask.any())
-        assert bool(shown[mask].all())
-        assert (box - bounds(mask)).abs().max() <= 1
-        assert bool(hard) is bool((label + 1) % 2 == 0)
-    covered = dense(target.masks).sum(0)
-    assert int(covered.max()) <= 1  # nothing lies over anything
-    objects = (sample.image[0] > 0) & (sample.image[0] < 100)
-    assert int((objects & (covered == 0)).sum()) <= least * objects.sum()
+from tests.data.mixing_cases import FIXED, FLIPS, Coloured, bounds, check, mixed
 
 
 @pytest.mark.parametrize("augment", [FLIPS, Augment(fixed_size=(50, 66)), Augment(extra=[A.RandomCrop(50, 50, p=1.0)])])
@@ -174,109 +97,6 @@ def test_edges_move_only_where_something_is_hidden() -> None:
     region[4, 5] = True
     assert seen(crowded, (20, 30), region, (0, 0), 0.5).boxes[0].tolist() == [4.75, 4.25, 6.0, 5.0]
     assert len(seen(target, (20, 30), region, (0, 0), 0.5)) == 0
-
-
-def test_whole_boxes_are_pasted_without_masks() -> None:
-    pasted = 0
-    for sample, alone in zip(
-        mixed([CopyPaste(1.0, max_objects=1)], FIXED, masked=False), mixed([], FIXED, masked=False), strict=True
-    ):
-        assert sample.target.masks is None
-        new = set(sample.target.labels.tolist()) - set(alone.target.labels.tolist())
-        for box, label in zip(sample.target.boxes, sample.target.labels.tolist(), strict=True):
-            shown = sample.image[0] == label + 1
-            if label in new and shown.any():  # other objects may lie over it within its box
-                x1, y1, x2, y2 = bounds(shown).tolist()
-                assert box[0] <= x1 + 1
-                assert box[1] <= y1 + 1
-                assert box[2] >= x2 - 1
-                assert box[3] >= y2 - 1
-        pasted += bool(new)
-        changed = (sample.image != alone.image).any(0)
-        if changed.any() and new:
-            inside = torch.zeros_like(changed)
-            for x1, y1, x2, y2 in sample.target.boxes[[c in new for c in sample.target.labels.tolist()]].int().tolist():
-                inside[y1 : y2 + 1, x1 : x2 + 1] = True
-            assert bool((changed & ~inside).sum() <= 0.5 * changed.sum())
-    assert pasted > 6
-
-
-def test_only_small_objects_or_rare_classes_are_pasted() -> None:
-    dataset = Coloured()
-    for mixing, allowed in (
-        (CopyPaste(1.0, max_side=18), lambda t: (t.boxes[:, 2:] - t.boxes[:, :2]).prod(1).sqrt() <= 18.5),
-        (CopyPaste(1.0, rare_threshold=1.0), None),
-    ):
-        new = 0
-        for sample, alone in zip(mixed([mixing], FIXED), mixed([], FIXED), strict=True):
-            is_new = torch.tensor([c not in alone.target.labels.tolist() for c in sample.target.labels.tolist()])
-            if allowed is not None and is_new.any():
-                assert bool(allowed(sample.target.select(is_new)).all())
-            new += int(is_new.sum())
-        assert new > 5
-    once = CopyPaste(1.0, rare_threshold=0.2)
-    once.prepare(dataset)  # each label is in one image of eight
-    assert once.sources is not None
-    assert once.sources.tolist() == list(range(8))
-    with pytest.raises(ValueError, match=r"rare_threshold=0\.1 of the images; the rarest is in 0\.125"):
-        CopyPaste(1.0, rare_threshold=0.1).prepare(dataset)
-
-
-def test_rare_classes_come_from_the_images_that_have_them() -> None:
-    class OneRare(Coloured):
-        def __getitem__(self, index: int) -> Sample:
-            sample = super().__getitem__(index)
-            sample.target.labels[:] = 0
-            sample.target.labels[0] = int(index == 3)
-            return sample
-
-    mix = CopyPaste(1.0, rare_threshold=0.5)
-    mix.prepare(OneRare())
-    pool = Augmented(OneRare(), FIXED, 0, [mix])
-    for index in (0, 1, 2):
-        counts = [int((pool[Place(e, index)].target.labels == 1).sum()) for e in range(6)]
-        assert max(counts) == 1
-        assert sum(counts) >= 4
-
-
-def test_classes_to_paste_are_chosen_by_name() -> None:
-    class Two(Coloured):
-        def __init__(self) -> None:
-            super().__init__()
-            self.classes = ["person", "hard hat", *self.classes[2:]]
-
-        def __getitem__(self, index: int) -> Sample:
-            sample = super().__getitem__(index)
-            sample.target.labels[:] = 0
-            sample.target.labels[0] = int(index == 3)
-            return sample
-
-    mix = CopyPaste(1.0, classes=["hard hat"])
-    mix.prepare(Two())
-    pool = Augmented(Two(), FIXED, 0, [mix])
-    for index in (0, 1, 2):
-        own = int((Augmented(Two(), FIXED, 0)[Place(0, index)].target.labels == 0).sum())
-        for sample in (pool[Place(e, index)] for e in range(6)):
-            assert int((sample.target.labels == 0).sum()) <= own
-        assert sum(int((pool[Place(e, index)].target.labels == 1).sum()) for e in range(6)) >= 4
-    message = r"copy_paste: classes: there is no class 'hard hats' among \['person', .*; did you mean 'hard hat'\?"
-    with pytest.raises(ValueError, match=message):
-        CopyPaste(1.0, classes=["hard hats"]).prepare(Two())
-    with pytest.raises(ValueError, match=f"no image has an object of \\['{Two().classes[2]}'\\] to paste"):
-        CopyPaste(1.0, classes=[Two().classes[2]]).prepare(Two())
-    with pytest.raises(ValueError, match=r"rare_threshold=0\.5 of the images; the rarest is in 1"):
-        CopyPaste(1.0, classes=["person"], rare_threshold=0.5).prepare(Two())
-
-
-def test_crowds_are_not_pasted_and_stay_where_they_are() -> None:
-    kept = 0
-    for sample, alone in zip(mixed([CopyPaste(1.0)], FIXED, crowd=True), mixed([], FIXED, crowd=True), strict=True):
-        check(sample, 1.0)
-        own = set(alone.target.labels[alone.target.crowd].tolist())
-        for label in sample.target.labels[sample.target.crowd].tolist():
-            kept += label in own
-            assert label % 5 == 0 or label in own
-    assert kept > 5
 
 
 def test_proposals_move_with_a_mosaic() -> None:

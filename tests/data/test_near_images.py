@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from detector.data.check import pictures as looks
 from detector.data.check.near import near_clusters
 from detector.data.check.pictures import Picture, near_across, near_repeats, picture, similar_groups, thumbnail
-from tests.data.test_check import texture
+from tests.data.check_cases import texture
 
 Pairs = NDArray[np.int64]
 

@@ -34,8 +34,6 @@ SMALL = [
 ]
 
 
-
-
 def _command(name: str, arguments: tuple[str, ...]) -> list[str]:
     return [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *arguments]
 
