@@ -42,7 +42,8 @@ def conv2d(
 ) -> Tensor:
     """Apply a convolution as `torch.nn.functional.conv2d`, with `weight_gradient` where that is faster."""
     if (
-        weight.requires_grad
+        not torch.compiler.is_compiling()
+        and weight.requires_grad
         and torch.is_grad_enabled()
         and weight.shape[2:] == (3, 3)
         and (stride, padding, dilation, groups) == ((1, 1), (1, 1), (1, 1), 1)
@@ -51,7 +52,6 @@ def conv2d(
         and torch.backends.cpu.get_cpu_capability() == "AVX2"
         and not torch.is_autocast_enabled("cpu")
         and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        and not torch.compiler.is_compiling()
         and x.shape[0] * x.shape[2] * x.shape[3] * weight.shape[0] * weight.shape[1] >= LEAST_PRODUCTS
         and x.is_contiguous(memory_format=torch.channels_last)
     ):

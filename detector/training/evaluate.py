@@ -128,6 +128,7 @@ def make_trainer(options: DictConfig, folder: Path, callbacks: Sequence[Callback
         ValueError: Lightning refuses an option, or the operators do not run on the device.
     """
     given: dict[str, Any] = OmegaConf.to_container(options, resolve=True)  # type: ignore[assignment]
+    given.pop("compile", None)
     given["accelerator"] = accelerator(str(options.accelerator))
     bar = [Progress()] if given.get("enable_progress_bar", True) else []
     try:

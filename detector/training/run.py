@@ -21,6 +21,7 @@ from detector.config.resolve import AUTO, Resolved, resolve
 from detector.data.datamodule import DetectionDataModule
 from detector.training.averaging import WeightAverage
 from detector.training.callbacks import Clock, CsvLogger, KeptCheckpoints, LastCheckpoint, Patience, RoILevels
+from detector.training.compilation import Compilation
 from detector.training.evaluate import available_metrics, evaluate, make_trainer, write_metrics
 from detector.training.failures import explained
 from detector.training.folder import COMMAND, METRICS, is_finished, train_command
@@ -176,6 +177,8 @@ def fit(
         callbacks.append(KeptCheckpoints(last.parent, kept))
     if (patience := config.schedule.get("patience")) is not None:
         callbacks.append(Patience(config.schedule.monitor, patience, config.schedule.monitor_mode))
+    if config.trainer.get("compile"):
+        callbacks.append(Compilation())
     if config.logger and "tensorboard" in config.logger:
         callbacks.append(Pictures(data))  # before the average is swapped back
     average = None if (decay := config.schedule.get("ema")) is None else WeightAverage(decay)

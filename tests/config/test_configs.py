@@ -9,9 +9,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from detector.config import build
 from detector.config.resolve import with_classes
+from detector.types import Sample
 from detector.weights.checkpoints import portable_config
 from detector.weights.trust import check_targets
-from tests.conftest import CLASSES, ROOT, compose_config, random_batch
+from tests.conftest import CLASSES, ROOT, compose_config, random_batch, random_target
 
 CONFIGS = ROOT / "configs"
 SHARED = ROOT.parent / "shared" / "data"
@@ -130,6 +131,20 @@ def test_trainers_and_loggers(trainer: str, logger: str, tmp_path: Path) -> None
 def test_experiments(experiment: str) -> None:
     with torch.device("meta"):
         build.build_model(complete(f"experiment={experiment}", "backbone.weights=null"))  # no download
+
+
+def test_recipes_of_several_sizes() -> None:
+    longer, jitter = (compose_config(f"experiment={name}") for name in ("coco_3x", "coco_lsj"))
+    assert longer.dataset.train_augment.short_sizes == [640, 672, 704, 736, 768, 800]
+    assert longer.dataset.val_augment.short_sizes == [800]
+    assert (longer.schedule.steps, longer.backbone.freeze_at, longer.backbone.weights) == (270000, 2, "imagenet")
+    augment = build.instantiate(jitter.dataset.train_augment)
+    sample = Sample(
+        torch.zeros(3, 480, 640, dtype=torch.uint8), random_target((480, 640), 3, torch.Generator()), 1, (480, 640)
+    )
+    assert {augment(sample, seed).image.shape for seed in range(4)} == {(3, 1024, 1024)}
+    assert build.instantiate(jitter.norm)(8).momentum == 0.1
+    assert (jitter.schedule.steps, jitter.backbone.freeze_at) == (270000, 0)
 
 
 @pytest.mark.parametrize("name", ["evaluate", "predict", "proposals"])
