@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import tempfile
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ os.environ["COLUMNS"] = "120"  # of tables; read by the server when it starts
 
 def _run(rank: int, count: int, folder: str, function: Callable[[int], Any]) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=count)
+    store, limit = f"file://{folder}/store", timedelta(seconds=60)
+    dist.init_process_group("gloo", store, timeout=limit, rank=rank, world_size=count)
     try:
         torch.save(function(rank), f"{folder}/{rank}.pt")
     finally:
@@ -33,6 +35,8 @@ def in_processes(count: int, function: Callable[[int], Any]) -> list[Any]:
         for process in processes:
             process.start()
         for process in processes:
+            process.join(120)
+            process.kill()
             process.join()
         assert [process.exitcode for process in processes] == [0] * count
         return [torch.load(Path(folder) / f"{rank}.pt") for rank in range(count)]

@@ -49,10 +49,13 @@ MOVABLE_KEYS = ("data_dir", "workers", "trainer", "logger", "resume", "trust", "
 _EXTENDING = "steps validate_every checkpoint_every keep_every patience skip_bad_steps validation_loss"
 EXTENDING_KEYS = tuple(f"schedule.{name}" for name in _EXTENDING.split())
 """Further keys that `resume=CHECKPOINT` may change: how long the run goes on, and what is saved meanwhile."""
-FIXED_TRAINER_KEYS = ("precision", "accumulate_grad_batches", "compile")
+FIXED_TRAINER_KEYS = ("precision", "accumulate_grad_batches")
 """Keys of `trainer` that change what is computed, and that a resumed run therefore keeps."""
-MACHINE_TRAINER_KEYS = ("accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar", "log_every_n_steps")
-"""Keys of `trainer` that describe the machine and the display, and do not change what is computed."""
+MACHINE_TRAINER_KEYS = (
+    *("accelerator", "devices", "num_nodes", "strategy"),
+    *("compile", "enable_progress_bar", "log_every_n_steps"),
+)
+"""Keys of `trainer` that describe the machine and the display, and do not change what is computed, but for rounding."""
 PRECISIONS = {"32-true": None, "64-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """Autocast's dtype by Lightning's name of the precision; None: no autocast."""
 PRECISION_ALIASES = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
@@ -220,7 +223,7 @@ def _resumed_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     given = any(re.split(r"[./]", key)[0] == "logger" for key in keys)
     final.logger = config.logger if given else recorded_logger(Path(config.resume).absolute().parents[1], config.logger)
     if "trainer" in keys:
-        final.trainer = {**config.trainer, **{name: final.trainer.get(name) for name in FIXED_TRAINER_KEYS}}
+        final.trainer = {**config.trainer, **{name: final.trainer[name] for name in FIXED_TRAINER_KEYS}}
     for key in keys:
         if key != "trainer" and not key.startswith("hydra"):
             OmegaConf.update(final, key, OmegaConf.select(config, key), force_add=True)
@@ -336,8 +339,9 @@ def check_numbers(config: Any) -> None:
         raise ValueError(f"schedule.monitor_mode must be max or min, not {schedule.get('monitor_mode')!r}")
     if trainer.get("gradient_clip_algorithm") not in (None, "norm"):
         raise ValueError("trainer.gradient_clip_algorithm: gradients are always clipped by norm; leave it out")
-    if trainer.get("compile") not in (None, False, True):
-        raise ValueError(f"trainer.compile must be true or null, not {trainer['compile']!r}")
+    parts = trainer.get("compile", False)
+    if not isinstance(parts, bool) and not (isinstance(parts, list) and all(isinstance(part, str) for part in parts)):
+        raise ValueError(f"trainer.compile must be true, false or a list such as [backbone], not {parts!r}")
     if trainer["precision"] == "16-mixed" and schedule.get("skip_bad_steps"):
         raise ValueError(
             "trainer.precision=16-mixed leaves out steps whose gradients overflow itself; leave out "

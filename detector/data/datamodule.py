@@ -171,9 +171,10 @@ class DetectionDataModule(lightning.LightningDataModule):
         They are smaller where some processes would have none.
         """
         rank, world_size = self._place()
-        images = range(len(self.val))
-        size = min(self.val_batch_size, len(images) // world_size)
-        if not size:
+        images, size = range(len(self.val)), self.val_batch_size
+        if world_size > 1:
+            size = min(size, (len(images) - 1) // (world_size - 1))
+        if len(images) < world_size:
             raise ValueError(f"{len(images)} validation images for {world_size} processes: use fewer devices")
         return [list(images[k : k + size]) for k in range(0, len(images), size)][rank::world_size]
 

@@ -90,7 +90,7 @@ def _seeded(sample: Sample, seed: int) -> Sample:
 
 
 class InOrder(Dataset[Sample]):
-    """Read samples in order, augmented with seed 0, for evaluation; the choices of a loss are seeded by their index."""
+    """Read samples in order, augmented with seed 0, for evaluation; what a loss on one draws is seeded by its index."""
 
     def __init__(self, dataset: DetectionDataset, augment: Augmentation) -> None:
         self.dataset, self.augment = dataset, augment

@@ -29,8 +29,9 @@ class _Sum(torch.autograd.Function):
 class SyncBatchNorm(nn.BatchNorm2d):
     """Normalise by the statistics of the batches of all processes.
 
-    torch's own serves on GPUs; it refuses CPUs, as does `DistributedDataParallel` with it, hence not its subclass. In
-    evaluation mode, or with one process, it is batch normalisation.
+    torch's own, `nn.SyncBatchNorm`, computes it on GPUs. It refuses CPUs, and there `DistributedDataParallel` refuses
+    models with it, so that this is no subclass of it. In evaluation mode, or with one process, it is batch
+    normalisation.
     """
 
     process_group = None

@@ -67,7 +67,7 @@ def run(rounds: int, steps: int, device: torch.device) -> None:
 
 @contextmanager
 def _handed_out() -> Iterator[list[float]]:
-    """Collect the moments at which batches are asked for."""
+    """Collect the moments at which batches are handed out."""
     moments: list[float] = []
     original = TrainLoader.__iter__
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+import gc
 import logging
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 
+from detector.models.rfcn import PositionSensitiveMaps
 from detector.models.rpn import RPNHead
 from detector.types import Batch
 
@@ -23,53 +27,86 @@ ROUNDS = 5
 LEAST_GAIN = 1.05
 """How many times as fast a compiled part must be: compiling takes up to a minute, and noise is a few percent."""
 
+Context = Callable[[], AbstractContextManager[Any]]
+
 
 class Compilation(Callback):
     """Compile what gains by it, and say what it gained.
 
-    At the first batch each part of the detector that computes on whole maps or on RoIs is timed, forward and backward,
-    as it is and compiled. Those that are at least `LEAST_GAIN` times as fast are compiled for all sizes of images and
-    numbers of RoIs. A resumed run compiles the same parts.
+    At the first batch each part of the detector that computes a tensor from one tensor, as backbone and heads do, is
+    timed, forward and backward, as it is and compiled. Those that are at least `LEAST_GAIN` times as fast are compiled
+    for all sizes of images and numbers of RoIs. A resumed run compiles the same parts. Validation is not compiled, so
+    that a checkpoint is measured as `evaluate.py` measures it.
 
     Args:
+        parts: names of the parts to compile, such as `backbone`; None: those that gain.
         backend: of `torch.compile`.
     """
 
-    def __init__(self, backend: str = "inductor") -> None:
+    def __init__(self, parts: Sequence[str] | None = None, backend: str = "inductor") -> None:
         self.backend = backend
-        self.parts: list[str] | None = None
-        self._done = False
+        self.parts = None if parts is None else list(parts)
+        self._calls: dict[nn.Module, Any] | None = None  # what each compiled part calls
 
     def state_dict(self) -> dict[str, Any]:
         """Return the chosen parts, for the checkpoint."""
         return {"parts": self.parts}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the chosen parts of a checkpoint."""
-        self.parts = state_dict["parts"]
+        """Take the chosen parts of a checkpoint, unless others are given."""
+        self.parts = state_dict["parts"] if self.parts is None else self.parts
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
-        """Choose and compile the parts at the first batch."""
-        if self._done:
+        """Choose and compile the parts at the first batch.
+
+        Raises:
+            ValueError: a part has another name, or `torch.compile` does not work on this machine.
+        """
+        if self._calls is not None:
             return
         warnings.filterwarnings("ignore", message=".*grad attribute of a Tensor that is not a leaf.*")  # torch's own
+        torch._dynamo.config.optimize_ddp = False  # parts are compiled, not the step
         model: nn.Module = pl_module.model  # type: ignore[assignment]
         if self.parts is None:
-            with trainer.precision_plugin.train_step_context():
-                gains = measure(model, batch, self.backend)
+            gains = measure(model, batch, self.backend, trainer.precision_plugin.forward_context)
             gains = trainer.strategy.broadcast(gains)  # all processes compile the same
             self.parts = [name for name, (before, after) in gains.items() if before >= LEAST_GAIN * after]
             if trainer.is_global_zero:
                 log.info(describe(gains, self.parts))
+        modules = dict(model.named_modules())
+        if unknown := [name for name in self.parts if name not in modules]:
+            known = ", ".join(name for name, module in modules.items() if _is_part(name, module))
+            raise ValueError(f"trainer.compile: the detector has no {', '.join(unknown)}; its parts are {known}")
         for name in self.parts:
-            model.get_submodule(name).compile(dynamic=True, backend=self.backend)
-        self._done = True
+            modules[name].compile(dynamic=True, backend=self.backend)
+        self._calls = {modules[name]: modules[name]._compiled_call_impl for name in self.parts}
+
+    def _switch(self, on: bool) -> None:
+        for module, call in (self._calls or {}).items():
+            module._compiled_call_impl = call if on else None
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validate as it is."""
+        self._switch(False)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Train on, compiled."""
+        self._switch(trainer.state.fn == "fit")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the detector as it was."""
+        self._switch(False)
 
 
-def measure(model: nn.Module, batch: Batch, backend: str = "inductor") -> dict[str, tuple[float, float]]:
+def measure(
+    model: nn.Module, batch: Batch, backend: str = "inductor", context: Context = nullcontext
+) -> dict[str, tuple[float, float]]:
     """Time the forward and backward passes of a detector's parts on a batch, as they are and compiled.
 
     The model and the random numbers stay as they are.
+
+    Args:
+        context: around each forward pass, such as autocast.
 
     Returns:
         by the part's name, the seconds of the fastest of `ROUNDS` passes: as it is, and compiled.
@@ -77,20 +114,35 @@ def measure(model: nn.Module, batch: Batch, backend: str = "inductor") -> dict[s
     Raises:
         ValueError: `torch.compile` does not work here.
     """
-    model = copy.deepcopy(model)
+    device = batch.images.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        gains = _measured(copy.deepcopy(model), batch, backend, context)
+    torch.compiler.reset()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    return gains
+
+
+def _measured(model: nn.Module, batch: Batch, backend: str, context: Context) -> dict[str, tuple[float, float]]:
+    """Record what the parts of a model are given in a step, and time them."""
     calls: dict[str, list[Tensor]] = {}
     parts = {name: module for name, module in model.named_modules() if _is_part(name, module)}
     for name, module in parts.items():
-        module.register_forward_pre_hook(
-            lambda _, inputs, name=name: calls.setdefault(name, []).append(inputs[0].detach())
-        )
-    with torch.random.fork_rng(), torch.no_grad():
+
+        def record(_: nn.Module, inputs: tuple[Any, ...], named: Mapping[str, Any], name: str = name) -> None:
+            if len(inputs) == 1 and not named and isinstance(inputs[0], Tensor) and inputs[0].numel():
+                calls.setdefault(name, []).append(inputs[0].detach().clone())
+
+        module.register_forward_pre_hook(record, with_kwargs=True)
+    with torch.no_grad(), context():
         model.loss(batch)  # type: ignore[operator]
-    return {name: _time(parts[name], inputs, name != "backbone", backend) for name, inputs in calls.items()}
+    return {name: _time(parts[name], inputs, name != "backbone", backend, context) for name, inputs in calls.items()}
 
 
 def describe(gains: Mapping[str, tuple[float, float]], chosen: Sequence[str]) -> str:
-    """Say what was compiled, and what each part gains or would lose."""
+    """Say what is compiled, and what each part gains or would lose."""
     rows = [f"{name}: {1000 * a:.1f} -> {1000 * b:.1f} ms, {a / b:.2f} times as fast" for name, (a, b) in gains.items()]
     before = sum(a for a, _ in gains.values())
     after = sum(b if name in chosen else a for name, (a, b) in gains.items())
@@ -98,26 +150,42 @@ def describe(gains: Mapping[str, tuple[float, float]], chosen: Sequence[str]) ->
     return f"trainer.compile compiles {what} ({'; '.join(rows)})"
 
 
+def not_compiled(error: Exception) -> str:
+    """Say that `torch.compile` does not work here, and the way out."""
+    reason = next(line for line in str(error).splitlines() if line.strip())
+    return f"trainer.compile: torch.compile fails on this machine ({reason}); leave it out, also with resume="
+
+
 def _is_part(name: str, module: nn.Module) -> bool:
-    """Whether a module computes a tensor from one tensor, alone: without operators that choose or sample."""
-    return name == "backbone" or isinstance(module, RPNHead) or name.endswith((".trunk", ".stage", ".predictor"))
+    """Whether a module computes from one tensor alone, and learns."""
+    whole = name == "backbone" or isinstance(module, RPNHead | PositionSensitiveMaps)
+    whole = whole or name.endswith((".trunk", ".stage", ".predictor"))
+    return whole and any(parameter.requires_grad for parameter in module.parameters())
 
 
-def _time(part: nn.Module, inputs: list[Tensor], learns: bool, backend: str) -> tuple[float, float]:
-    """Time a part on all that it was given in a step; `learns`: what computes its input is trained, too."""
+def _time(
+    part: nn.Module, inputs: list[Tensor], input_needs_gradient: bool, backend: str, context: Context
+) -> tuple[float, float]:
+    """Time all that a part does in a step, as it is and compiled."""
     part._forward_pre_hooks.clear()
-    leaves = [value.requires_grad_(learns) for value in inputs]
+    part._forward_pre_hooks_with_kwargs.clear()
+    leaves = [value.requires_grad_(input_needs_gradient) for value in inputs]
     compiled = torch.compile(part, dynamic=True, backend=backend)
-    for warm in (part, compiled):
-        _pass(warm, leaves)
-    return min(_pass(part, leaves) for _ in range(ROUNDS)), min(_pass(compiled, leaves) for _ in range(ROUNDS))
+    _pass(part, leaves, context)
+    try:
+        _pass(compiled, leaves, context)
+    except TorchDynamoException as error:
+        raise ValueError(not_compiled(error)) from error
+    turns = [(_pass(part, leaves, context), _pass(compiled, leaves, context)) for _ in range(ROUNDS)]
+    return min(turn[0] for turn in turns), min(turn[1] for turn in turns)
 
 
-def _pass(part: Callable[[Tensor], Any], inputs: Sequence[Tensor]) -> float:
+def _pass(part: Callable[[Tensor], Any], inputs: Sequence[Tensor], context: Context) -> float:
     """Return the seconds of a forward and a backward pass."""
     _wait(inputs[0].device)
     began = time.perf_counter()
-    outputs = [tensor for value in inputs for tensor in _tensors(part(value))]
+    with context():
+        outputs = [tensor for value in inputs for tensor in _tensors(part(value)) if tensor.requires_grad]
     torch.autograd.backward(outputs, [torch.ones_like(tensor) for tensor in outputs])
     _wait(inputs[0].device)
     return time.perf_counter() - began

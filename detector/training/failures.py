@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch._dynamo.exc import TorchDynamoException
 
+from detector.training.compilation import not_compiled
 from detector.training.task import DetectionTask
 
 _NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
@@ -51,9 +53,11 @@ def _message(error: Exception, task: DetectionTask) -> str | None:
             f"a process that loads images was ended from outside after {task.doing()}, most often for want of memory: "
             "give fewer workers (workers=0: none), smaller images, or more shared memory (docker run --shm-size=1g)"
         )
-    if task.trainer.world_size > 1 and isinstance(error, RuntimeError) and _PEER.search(text):
+    if isinstance(error, RuntimeError) and _PEER.search(text) and task.trainer.world_size > 1:
         first = text.strip().splitlines()[0]
-        return f"another process of the training has ended or failed, in {task.doing()}; its message says why ({first})"
+        return f"another process of the training has ended or cannot be reached, in {task.doing()} ({first})"
+    if isinstance(error, TorchDynamoException):
+        return not_compiled(error)
     if _IN_WORKER.search(text):  # the message holds the worker's whole traceback
         return f"{text.strip().splitlines()[-1]} (after {task.doing()})"
     return f"{error} (after {task.doing()})" if isinstance(error, OSError) else None

@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Sequence
 
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from detector.training.interruption import TERMINATED
@@ -22,6 +23,9 @@ PATIENCE = 2.0
 GRACE = 10.0
 """Seconds for a process to end by itself, as gloo's communication fails at once, before it is ended; NCCL's waits."""
 
+STARTER = "ALIGNED_RCNN_STARTER"
+"""Variable with the process that has started this one."""
+
 log = logging.getLogger(__name__)
 
 
@@ -34,15 +38,18 @@ class Peers(Callback):
 
     def __init__(self) -> None:
         self.ended = threading.Event()
+        # Lightning starts the others after this, with this process's environment.
+        self.started = os.environ.get(STARTER) == str(os.getppid())
+        os.environ[STARTER] = str(os.getpid())
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin to watch, in a thread."""
-        environment = getattr(trainer.strategy, "cluster_environment", None)
-        if stage != "fit" or trainer.world_size == 1 or environment is None or environment.creates_processes_externally:
+        if not isinstance(getattr(trainer.strategy, "cluster_environment", None), LightningEnvironment):
             return
+        self.ended = threading.Event()  # training and the evaluation after it are watched one after the other
         if processes := getattr(trainer.strategy.launcher, "procs", None):
             self._start(watch_children, processes)
-        elif trainer.local_rank > 0:
+        elif trainer.local_rank > 0 and self.started:
             self._start(watch_parent, os.getppid())
 
     def _start(self, watch: object, *arguments: object) -> None:

@@ -80,7 +80,9 @@ def at_thresholds(curves: Curves, place: int) -> tuple[NDArray[np.float64], NDAr
     """Compute what TensorBoard shows of a class's curve, for the detections of at least each of `THRESHOLDS` scores.
 
     Returns:
-        counts: [4, THRESHOLDS]: of true and false positives, true negatives (none are known) and missed objects.
+        counts: [4, THRESHOLDS]: of true and false positives, true negatives (none are known) and missed objects, as far
+            as COCO's interpolated curve tells: it leaves out false positives before the first true one and after the
+            last.
         precision, recall: [THRESHOLDS].
     """
     precision, scores = curves.precision[:, place], curves.scores[:, place]

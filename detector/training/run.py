@@ -177,10 +177,10 @@ def fit(
         callbacks.append(KeptCheckpoints(last.parent, kept))
     if (patience := config.schedule.get("patience")) is not None:
         callbacks.append(Patience(config.schedule.monitor, patience, config.schedule.monitor_mode))
-    if config.trainer.get("compile"):
-        callbacks.append(Compilation())
     if config.logger and "tensorboard" in config.logger:
         callbacks.append(Pictures(data))  # before the average is swapped back
+    if parts := config.trainer.get("compile"):
+        callbacks.append(Compilation(None if parts is True else list(parts)))
     average = None if (decay := config.schedule.get("ema")) is None else WeightAverage(decay)
     if average is not None:
         callbacks.append(average)

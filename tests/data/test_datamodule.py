@@ -93,7 +93,7 @@ def test_processes_share_the_batches_of_one():
         dealt.train_dataloader()
 
 
-@pytest.mark.parametrize(("size", "processes", "smaller"), [(1, 2, 1), (1, 3, 1), (2, 2, 2), (3, 2, 2), (4, 3, 1)])
+@pytest.mark.parametrize(("size", "processes", "smaller"), [(1, 2, 1), (1, 3, 1), (2, 2, 2), (3, 2, 3), (4, 3, 1)])
 def test_processes_share_the_validation_batches_of_one(size, processes, smaller):
     whole = [batch.ids for batch in module(val_batch_size=smaller).val_dataloader()]
     parts = []

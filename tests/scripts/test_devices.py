@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -145,12 +146,13 @@ def test_a_process_that_dies_ends_the_others_with_a_message(tmp_path: Path, opti
         assert process.wait(60) != 0
         wait_for(lambda: not running(other), 60)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     message = (tmp_path / "errors").read_text()
     if dies == "other":  # gloo's communication may fail before the other is missed
         assert "process 1 of the training has ended by SIGKILL" in message or "another process of the" in message
     else:
-        assert "another process of the training has ended or failed" in message or "the main process of" in message
+        assert "another process of the training has ended or cannot" in message or "the main process of" in message
     assert torch.load(checkpoint, weights_only=True)["global_step"] >= 1  # it is whole
 
 

@@ -136,6 +136,28 @@ def test_a_validation_that_was_missed_is_done_as_it_would_have_been(tmp_path: Pa
     assert {p.name for p in (tmp_path / "run/checkpoints").glob("step*")} == {f"step={i}.ckpt" for i in (2, 4, 6)}
 
 
+@pytest.mark.slow(minutes=2)
+@pytest.mark.parametrize("processes", [[], ["trainer.devices=2", "+trainer.strategy=ddp"]], ids=["one", "two"])
+def test_a_compiled_run_validates_resumes_and_is_evaluated_as_it_was(
+    tmp_path: Path, run: Run, processes: list[str]
+) -> None:
+    arguments = [*options(run, steps=4, validate_every=2, checkpoint_every=2), "trainer.compile=[backbone]"]
+    arguments += ["schedule.ema=0.9", *processes]
+    done = run_script("train", *arguments, "hydra.run.dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    longer = run_script("train", f"resume={last}", "schedule.steps=6", "workers=0", cwd=tmp_path)
+    assert longer.returncode == 0, longer.stderr
+    again = run_script("evaluate", f"checkpoint={last}", "workers=0", "hydra.run.dir=again", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    for name in ("predictions/box.json", "metrics.json"):
+        first, second = (json.loads((tmp_path / folder / name).read_text()) for folder in ("run", "again"))
+        if isinstance(first, dict):
+            first, second = ({k: v for k, v in part.items() if "/AP" in k} for part in (first, second))
+        assert first
+        assert first == second
+
+
 @pytest.mark.slow(minutes=1.5)
 def test_ten_kills_change_no_bit(tmp_path: Path, run: Run) -> None:
     """Killed at random moments, of which many fall into the writing of a checkpoint, one of which follows each step."""

@@ -1,6 +1,7 @@
 """`trainer.compile`: which parts of a detector are compiled, and that they compute the same."""
 
 import copy
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,12 +27,20 @@ def model() -> RCNN:
     return small_model("model=mask_rcnn", "dataset.rois=16").train()
 
 
-def start(callback: Compilation, model: RCNN, size: tuple[int, int] = (96, 128)) -> None:
-    """Begin a training with the callback."""
+def start(callback: Compilation, model: RCNN) -> tuple[Any, Any]:
+    """Begin a training with the callback; returns trainer and module."""
     strategy = SimpleNamespace(broadcast=lambda value: value)
-    plugin = SimpleNamespace(train_step_context=torch.enable_grad)
-    trainer: Any = SimpleNamespace(strategy=strategy, precision_plugin=plugin, is_global_zero=True)
-    callback.on_train_batch_start(trainer, SimpleNamespace(model=model), random_batch(3, 2, size=size), 0)  # type: ignore[arg-type]
+    plugin = SimpleNamespace(forward_context=nullcontext)
+    trainer = SimpleNamespace(
+        strategy=strategy, precision_plugin=plugin, is_global_zero=True, state=SimpleNamespace(fn="fit")
+    )
+    module: Any = SimpleNamespace(model=model)
+    callback.on_train_batch_start(trainer, module, random_batch(3, 2, size=(96, 128)), 0)  # type: ignore[arg-type]
+    return trainer, module
+
+
+def compiled(model: RCNN) -> list[str]:
+    return [name for name, module in model.named_modules() if module._compiled_call_impl is not None]
 
 
 def test_each_part_is_timed_and_nothing_changes() -> None:
@@ -50,7 +59,7 @@ def test_what_gains_is_compiled_once_for_all_sizes(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(compilation, "measure", lambda *_: gains)
     detector, plain = model(), model()
     counter = CompileCounterWithBackend("aot_eager")
-    callback = Compilation(counter)  # type: ignore[arg-type]
+    callback = Compilation(backend=counter)  # type: ignore[arg-type]
     start(callback, detector)
     assert callback.state_dict() == {"parts": [PARTS[0], PARTS[3]]}
     graphs = []
@@ -67,12 +76,61 @@ def test_what_gains_is_compiled_once_for_all_sizes(monkeypatch: pytest.MonkeyPat
     assert len(set(graphs)) == 1
 
 
-def test_a_resumed_run_compiles_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_compiles_the_same_in_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compilation, "measure", lambda *_: pytest.fail("it is measured again"))
-    callback, detector = Compilation("eager"), model()
+    callback, detector = Compilation(backend="eager"), model()
+    callback.load_state_dict({"parts": [PARTS[1]]})
+    trainer, module = start(callback, detector)
+    assert compiled(detector) == [PARTS[1]]
+    callback.on_validation_start(trainer, module)
+    assert compiled(detector) == []
+    callback.on_validation_end(trainer, module)
+    assert compiled(detector) == [PARTS[1]]
+    callback.on_train_end(trainer, module)
+    assert compiled(detector) == []
+
+
+def test_given_parts_are_compiled() -> None:
+    callback, detector = Compilation([PARTS[2]], backend="eager"), model()
     callback.load_state_dict({"parts": [PARTS[1]]})
     start(callback, detector)
-    assert [n for n, m in detector.named_modules() if m._compiled_call_impl is not None] == [PARTS[1]]
+    assert compiled(detector) == [PARTS[2]]
+    parts = ", ".join(PARTS)
+    with pytest.raises(ValueError, match=f"the detector has no neck, head; its parts are {parts}$"):
+        start(Compilation(["neck", PARTS[0], "head"]), model())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["model=rfcn"], ["backbone", "proposer.head", "heads.maps"]),
+        (["model=cascade_rcnn"], [*PARTS[:3], "heads.later.0.box_head.trunk", "heads.later.1.box_head.trunk"]),
+        (
+            ["backbone=resnet18_c4", "backbone.channels=256", "backbone.width=512"],
+            ["backbone", "proposer.head", "heads.box_head.trunk.stage"],
+        ),
+        (
+            ["backbone=resnet18_c4", "backbone.channels=256", "backbone.width=512", "backbone.freeze_at=4"],
+            ["proposer.head", "heads.box_head.trunk.stage"],
+        ),
+        (["backbone=vgg16", "backbone.channels=512"], PARTS[:3]),  # its trunk drops out at random
+    ],
+)
+def test_parts_of_other_detectors(overrides: list[str], parts: list[str]) -> None:
+    state = torch.get_rng_state()
+    detector = small_model(*overrides, "dataset.rois=8").train()
+    torch.set_rng_state(state)
+    assert list(measure(detector, random_batch(2, size=(64, 96)), backend="eager")) == parts
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_where_nothing_compiles() -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no compiler was found")
+
+    with pytest.raises(ValueError, match=r"torch\.compile fails on this machine \(.*; leave it out, also with resume="):
+        measure(model(), random_batch(1, size=(64, 64)), backend=broken)  # type: ignore[arg-type]
 
 
 def test_gains_are_said() -> None:

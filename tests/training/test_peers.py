@@ -1,14 +1,18 @@
 """Processes of a training that watch each other."""
 
 import logging
+import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 
 from detector.training import peers
 from tests.conftest import ROOT
@@ -80,6 +84,42 @@ def test_nothing_is_said_where_this_process_ends_itself(caplog: pytest.LogCaptur
     threading.Timer(0.06, ended.set).start()
     peers.watch_children([dead], ended)
     assert not caplog.text
+
+
+@pytest.mark.parametrize("stage", ["fit", "validate"])
+def test_the_main_process_watches_what_lightning_has_started(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "0")  # as Lightning sets it when it has started the others
+    callback, dead = peers.Peers(), start("raise SystemExit(3)")
+    trainer = trainer_of(LightningEnvironment(), [dead])
+    with caplog.at_level(logging.ERROR):
+        callback.setup(trainer, None, "fit")  # type: ignore[arg-type]
+        callback.teardown(trainer, None, "fit")  # type: ignore[arg-type]
+        assert not caplog.text
+        callback.setup(trainer, None, stage)  # type: ignore[arg-type]
+        wait_for(lambda: "process 1 of the training has ended with code 3" in caplog.text)
+
+
+@pytest.mark.parametrize("starter", ["this test's own parent", "another"])
+def test_other_processes_watch_the_one_that_has_started_them(monkeypatch: pytest.MonkeyPatch, starter: str) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv(peers.STARTER, str(os.getppid() if starter != "another" else 1))
+    watched = []
+    monkeypatch.setattr(peers, "watch_parent", lambda parent, _: watched.append(parent))
+    callback = peers.Peers()
+    callback.setup(trainer_of(LightningEnvironment(), []), None, "fit")  # type: ignore[arg-type]
+    assert os.environ[peers.STARTER] == str(os.getpid())
+    if starter != "another":
+        wait_for(lambda: watched == [os.getppid()])
+    callback.setup(trainer_of(TorchElasticEnvironment(), []), None, "fit")  # type: ignore[arg-type]
+    time.sleep(0.05)
+    assert len(watched) == (starter != "another")
+
+
+def trainer_of(environment: object, processes: list["subprocess.Popen[bytes]"]) -> Any:
+    strategy = SimpleNamespace(cluster_environment=environment, launcher=SimpleNamespace(procs=processes))
+    return SimpleNamespace(strategy=strategy, local_rank=int(os.environ["LOCAL_RANK"]))
 
 
 def test_a_child_ends_after_its_parent(tmp_path: Path) -> None:
