@@ -49,6 +49,8 @@ def _histograms(axes: Axes, values: Mapping[str, Floats], title: str, *, log: bo
     else:
         step = max(1.0, np.ceil((high - low + 1) / 40))
         edges = np.arange(low - 0.5, high + step, step)
+        if low == high:  # one bar, between round numbers
+            axes.set_xlim(0.8 * low - 1, 1.2 * high + 1)
     for colour, (name, found) in zip(COLOURS, values.items(), strict=False):
         weights = np.full(len(found), 100 / max(len(found), 1))
         axes.hist(found, edges.tolist(), weights=weights, histtype="step", linewidth=1.6, color=colour, label=name)
