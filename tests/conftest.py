@@ -30,8 +30,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One worker more than cores: some tests wait, for a script or for the end of a compilation."""
-    return (os.cpu_count() or 1) + 1
+    """Two workers more than cores: tests wait for scripts, for the disk, and for the end of a compilation."""
+    return (os.cpu_count() or 1) + 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

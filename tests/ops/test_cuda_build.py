@@ -141,6 +141,7 @@ def test_without_cuda_operators_pure_pytorch_runs():
     assert warning.endswith("; using the slower pure PyTorch ones.")
 
 
+@pytest.mark.slow
 def test_the_library_is_loaded_under_the_compiler_too():
     if reason := why_not():
         pytest.skip(f"the CUDA sources were not compiled: {reason}")
