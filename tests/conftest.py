@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from detector.config import build
 from detector.config.resolve import with_classes
+from detector.models import vgg
 from detector.models.rcnn import RCNN
 from detector.training.optim import Muon
 from detector.types import Batch, Masks, Target
@@ -146,6 +148,15 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def thin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bodies of a quarter of the channels, residual stages of one block."""
+    stage = torchvision.models.ResNet._make_layer
+    narrow = lambda self, block, planes, _, **options: stage(self, block, planes // 4, 1, **options)  # noqa: E731
+    monkeypatch.setattr(torchvision.models.ResNet, "_make_layer", narrow)
+    monkeypatch.setattr(vgg, "STAGES", [(width // 4, count) for width, count in vgg.STAGES])
 
 
 def learn(model: RCNN, batch: Batch, rate: float, steps: int) -> list[float]:

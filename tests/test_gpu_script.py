@@ -154,7 +154,7 @@ def test_tables_are_summed_up(gpu: ModuleType) -> None:
 def script(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(SCRIPT), *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False)
 
 
 def test_the_parts_are_listed_and_fit_the_time(gpu: ModuleType) -> None:

