@@ -32,8 +32,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two workers more than cores: tests wait for scripts, for the disk, and for the end of a compilation."""
-    return (os.cpu_count() or 1) + 2
+    """One worker more than cores: some tests wait, for a script or for the end of a compilation."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -142,6 +142,7 @@ def pytest_collection_finish() -> None:
     """Leave what the imports made out of later garbage collections, which would look through all of it."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
     atexit.register(gc.unfreeze)
 
 

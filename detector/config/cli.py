@@ -112,6 +112,7 @@ class Command:
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*lower value for log_every_n_steps.*")
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # a frozen RPN
+        warnings.filterwarnings("ignore", message=".*Please add the following callbacks: .'Compilation'.*")
         warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*", category=FutureWarning)
         logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
         keep_memory()

@@ -223,7 +223,8 @@ def _resumed_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     given = any(re.split(r"[./]", key)[0] == "logger" for key in keys)
     final.logger = config.logger if given else recorded_logger(Path(config.resume).absolute().parents[1], config.logger)
     if "trainer" in keys:
-        final.trainer = {**config.trainer, **{name: final.trainer[name] for name in FIXED_TRAINER_KEYS}}
+        kept = {name: final.trainer[name] for name in FIXED_TRAINER_KEYS}
+        final.trainer = {**config.trainer, **kept, "compile": final.trainer.get("compile", False)}
     for key in keys:
         if key != "trainer" and not key.startswith("hydra"):
             OmegaConf.update(final, key, OmegaConf.select(config, key), force_add=True)

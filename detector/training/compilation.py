@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+import torch._inductor.config
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
@@ -45,16 +46,16 @@ class Compilation(Callback):
 
     def __init__(self, parts: Sequence[str] | None = None, backend: str = "inductor") -> None:
         self.backend = backend
-        self.parts = None if parts is None else list(parts)
+        self.parts = self.given = None if parts is None else list(parts)
         self._calls: dict[nn.Module, Any] | None = None  # what each compiled part calls
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the chosen parts, for the checkpoint."""
-        return {"parts": self.parts}
+        """Return the parts that gained, for the checkpoint."""
+        return {"parts": self.parts if self.given is None else None}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the chosen parts of a checkpoint, unless others are given."""
-        self.parts = state_dict["parts"] if self.parts is None else self.parts
+        """Take the parts that gained before, unless parts are given."""
+        self.parts = state_dict["parts"] if self.given is None else self.given
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Choose and compile the parts at the first batch.
@@ -66,6 +67,8 @@ class Compilation(Callback):
             return
         warnings.filterwarnings("ignore", message=".*grad attribute of a Tensor that is not a leaf.*")  # torch's own
         torch._dynamo.config.optimize_ddp = False  # parts are compiled, not the step
+        torch._dynamo.config.recompile_limit = 64  # which all parts share; sides and numbers of 0 and 1 count anew
+        torch._inductor.config.fallback_random = True  # dropout draws what it draws as it is
         model: nn.Module = pl_module.model  # type: ignore[assignment]
         if self.parts is None:
             gains = measure(model, batch, self.backend, trainer.precision_plugin.forward_context)
@@ -73,13 +76,12 @@ class Compilation(Callback):
             self.parts = [name for name, (before, after) in gains.items() if before >= LEAST_GAIN * after]
             if trainer.is_global_zero:
                 log.info(describe(gains, self.parts))
-        modules = dict(model.named_modules())
-        if unknown := [name for name in self.parts if name not in modules]:
-            known = ", ".join(name for name, module in modules.items() if _is_part(name, module))
-            raise ValueError(f"trainer.compile: the detector has no {', '.join(unknown)}; its parts are {known}")
+        parts = {name: module for name, module in model.named_modules() if _is_part(name, module)}
+        if unknown := [name for name in self.parts if name not in parts]:
+            raise ValueError(f"trainer.compile: {', '.join(unknown)} is not a part; the parts are {', '.join(parts)}")
         for name in self.parts:
-            modules[name].compile(dynamic=True, backend=self.backend)
-        self._calls = {modules[name]: modules[name]._compiled_call_impl for name in self.parts}
+            parts[name].compile(dynamic=True, backend=self.backend)
+        self._calls = {parts[name]: parts[name]._compiled_call_impl for name in self.parts}
 
     def _switch(self, on: bool) -> None:
         for module, call in (self._calls or {}).items():
@@ -152,8 +154,9 @@ def describe(gains: Mapping[str, tuple[float, float]], chosen: Sequence[str]) ->
 
 def not_compiled(error: Exception) -> str:
     """Say that `torch.compile` does not work here, and the way out."""
-    reason = next(line for line in str(error).splitlines() if line.strip())
-    return f"trainer.compile: torch.compile fails on this machine ({reason}); leave it out, also with resume="
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("backend=")]
+    reason = lines[0] if lines else type(error).__name__
+    return f"torch.compile fails on this machine ({reason}): give trainer.compile=false, also with resume="
 
 
 def _is_part(name: str, module: nn.Module) -> bool:

@@ -39,7 +39,8 @@ class Peers(Callback):
     def __init__(self) -> None:
         self.ended = threading.Event()
         # Lightning starts the others after this, with this process's environment.
-        self.started = os.environ.get(STARTER) == str(os.getppid())
+        self.parent = os.getppid()
+        self.started = os.environ.get(STARTER) == str(self.parent)
         os.environ[STARTER] = str(os.getpid())
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -50,7 +51,7 @@ class Peers(Callback):
         if processes := getattr(trainer.strategy.launcher, "procs", None):
             self._start(watch_children, processes)
         elif trainer.local_rank > 0 and self.started:
-            self._start(watch_parent, os.getppid())
+            self._start(watch_parent, self.parent)
 
     def _start(self, watch: object, *arguments: object) -> None:
         threading.Thread(target=watch, args=(*arguments, self.ended), name="peers", daemon=True).start()  # type: ignore[arg-type]

@@ -96,8 +96,8 @@ def test_given_parts_are_compiled() -> None:
     start(callback, detector)
     assert compiled(detector) == [PARTS[2]]
     parts = ", ".join(PARTS)
-    with pytest.raises(ValueError, match=f"the detector has no neck, head; its parts are {parts}$"):
-        start(Compilation(["neck", PARTS[0], "head"]), model())
+    with pytest.raises(ValueError, match=f"trainer.compile: neck, heads is not a part; the parts are {parts}$"):
+        start(Compilation(["neck", PARTS[0], "heads"]), model())
 
 
 @pytest.mark.slow
@@ -129,7 +129,9 @@ def test_where_nothing_compiles() -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("no compiler was found")
 
-    with pytest.raises(ValueError, match=r"torch\.compile fails on this machine \(.*; leave it out, also with resume="):
+    with pytest.raises(
+        ValueError, match=r"fails on this machine \(.*no compiler was found\): give trainer\.compile=false"
+    ):
         measure(model(), random_batch(1, size=(64, 64)), backend=broken)  # type: ignore[arg-type]
 
 
