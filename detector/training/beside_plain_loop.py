@@ -20,7 +20,7 @@ from rich.console import Console
 
 from detector.config.build import build_mixing, instantiate
 from detector.config.compose import compose_config
-from detector.config.resolve import Resolved, resolve
+from detector.config.resolve import PRECISIONS, Resolved, resolve
 from detector.data.datamodule import DetectionDataModule, TrainLoader
 from detector.training.callbacks import Clock
 from detector.training.optim import parameter_groups
@@ -107,7 +107,7 @@ def _plain(resolved: Resolved, folder: Path) -> None:
     model = instantiate(config.model).to(device).train()
     optimizer = instantiate(config.schedule.optimizer)(parameter_groups(model))
     schedule = instantiate(config.schedule.scheduler)(optimizer)
-    half = {"bf16-mixed": torch.bfloat16}.get(config.trainer.precision)
+    half = PRECISIONS[config.trainer.precision]
     for batch in data.train_dataloader():
         batch = batch.to(device, non_blocking=True)
         with torch.autocast(device.type, half, enabled=half is not None):
