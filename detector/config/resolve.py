@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -122,6 +123,9 @@ def resolve(
     OmegaConf.set_struct(final, False)
     key = "precision" if "precision" in config else "trainer.precision"
     final.trainer.precision = resolve_precision(str(final.trainer.precision), str(final.trainer.accelerator), key)
+    if final.trainer.precision == "16-mixed" and not _on_gpu(str(final.trainer.accelerator)):
+        asked = trained is None or OmegaConf.select(config, key) is not None
+        final.trainer.precision = _without_gpu(key, asked)
     final.workers = default_workers() if final.workers is None else final.workers
     final.trust = trusted
     final.dataset.metrics = metric_nodes(final.dataset.metrics)
@@ -276,11 +280,31 @@ def resolve_precision(name: str, accelerator: str, key: str = "trainer.precision
         return name
     if name != AUTO:
         raise ValueError(f"{key} must be one of auto, {', '.join((*PRECISIONS, *PRECISION_ALIASES))}, not {name!r}")
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+    if _on_gpu(accelerator):
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         fast = accelerator in ("auto", "cpu") and torch.cpu._is_amx_tile_supported()
     return "bf16-mixed" if fast else "32-true"
+
+
+def _on_gpu(accelerator: str) -> bool:
+    return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+
+
+def _without_gpu(key: str, asked: bool) -> str:
+    """Return what a detector that was trained in 16-mixed is run in without a GPU.
+
+    Args:
+        key: of the precision.
+        asked: whether 16-mixed was asked for.
+
+    Raises:
+        ValueError: it was.
+    """
+    if asked:
+        raise ValueError(f"{key}=16-mixed needs a GPU, and there is none here: give bf16-mixed or 32-true")
+    log.info("%s=bf16-mixed, since 16-mixed, in which the detector was trained, needs a GPU", key)
+    return "bf16-mixed"
 
 
 def with_classes(config: DictConfig, classes: Sequence[str]) -> DictConfig:
@@ -318,21 +342,28 @@ def check_numbers(config: Any) -> None:
         ValueError: a number is out of range.
     """
     seed, trainer, schedule = config["seed"], config["trainer"], config["schedule"]
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+    if type(seed) is not int or not 0 <= seed < 2**32:
         raise ValueError(f"seed must be a whole number from 0 to 2^32 - 1, not {seed!r}")
     counts = ("steps", "batch_size", "val_batch_size", "validate_every", "checkpoint_every")
     for name, value in (
         *((f"schedule.{name}", schedule[name]) for name in counts),
         ("trainer.accumulate_grad_batches", trainer.get("accumulate_grad_batches")),
+        ("trainer.log_every_n_steps", trainer.get("log_every_n_steps", 1)),
     ):
-        if not isinstance(value, int) or value < 1:
+        if type(value) is not int or value < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
     for name, least in (("keep_every", 1), ("patience", 1), ("skip_bad_steps", 0)):
         value = schedule.get(name)
-        if value is not None and (not isinstance(value, int) or value < least):
+        if value is not None and (type(value) is not int or value < least):
             raise ValueError(f"schedule.{name} must be null or a whole number of at least {least}, not {value!r}")
     if not isinstance(schedule.get("validation_loss", False), bool):
         raise ValueError(f"schedule.validation_loss must be true or false, not {schedule['validation_loss']!r}")
+    clip = schedule.get("clip")
+    if clip is not None and (isinstance(clip, bool) or not isinstance(clip, int | float) or not 0 < clip < math.inf):
+        raise ValueError(f"schedule.clip must be null or a norm above 0, such as 10.0, not {clip!r}")
+    for name, key in (("max_steps", "schedule.steps"), ("gradient_clip_val", "schedule.clip")):
+        if name in trainer:
+            raise ValueError(f"trainer.{name} is set by {key}: give that")
     decay = schedule.get("ema")
     if decay is not None and not (isinstance(decay, float) and 0 < decay < 1):
         raise ValueError(f"schedule.ema must be null or a number between 0 and 1, such as 0.999, not {decay!r}")

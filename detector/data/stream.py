@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from types import FrameType
 
 import numpy as np
 import torch
@@ -17,6 +19,9 @@ from torch.utils.data import Dataset, Sampler
 from detector.data.epochs import Epochs, Place
 from detector.data.mixing import Mixing
 from detector.types import DetectionDataset, Sample
+
+GRACE = 20.0
+"""Seconds that a loader's worker goes on after SIGTERM."""
 
 Augmentation = Callable[[Sample, int], Sample]
 
@@ -103,13 +108,20 @@ class InOrder(Dataset[Sample]):
 
 
 def prepare_worker(_worker: int) -> None:
-    """Limit a loader's worker to one thread, since there are several, and let Ctrl-C pass: the main process handles it.
+    """Limit a loader's worker to one thread, since there are several, and leave signals to the main process.
 
-    A terminal sends Ctrl-C to all processes of a command. If it ended the workers, the training could not finish its
-    step; they end with the main process.
+    A terminal sends Ctrl-C to all processes of a command, torchrun and SLURM send SIGTERM likewise. If it ended the
+    workers, the training could not finish its step; they end with the main process, or `GRACE` seconds later.
     """
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_later)
+
+
+def _end_later(number: int, _: FrameType | None) -> None:
+    timer = threading.Timer(GRACE, os._exit, (128 + number,))
+    timer.daemon = True
+    timer.start()
 
 
 def default_workers() -> int:

@@ -123,6 +123,34 @@ class Progress(RichProgressBar):
         return "Training"
 
 
+class BestCheckpoint(ModelCheckpoint):
+    """Save the checkpoint of the best validation, also of a run whose folder was moved, copied or renamed.
+
+    Lightning (2.6) forgets the best score where the folder has another name, and the next validation replaces the file.
+
+    Args:
+        folder: where it is written, as `best.ckpt`.
+        monitor: the metric.
+        mode: "max" or "min".
+    """
+
+    def __init__(self, folder: Path, monitor: str, mode: str) -> None:
+        super().__init__(folder, "best", monitor=monitor, mode=mode, enable_version_counter=False)
+
+    @property
+    def state_key(self) -> str:
+        """Return the name of its state in a checkpoint: that of Lightning's class, as in earlier checkpoints."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the best score, unless the file that it is of is gone."""
+        best = Path(str(self.dirpath)) / Path(state_dict["best_model_path"]).name
+        if state_dict["best_model_path"] and best.is_file():
+            name, score = str(best), state_dict["best_model_score"]
+            own = {"best_model_path": name, "kth_best_model_path": name, "best_k_models": {name: score}}
+            super().load_state_dict(state_dict | own | {"dirpath": self.dirpath, "last_model_path": ""})
+
+
 class LastCheckpoint(ModelCheckpoint):
     """Save a checkpoint every so many steps, each in place of the one before.
 
@@ -182,6 +210,20 @@ class Patience(EarlyStopping):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best score and the count, but not the number."""
         super().load_state_dict({**state_dict, "patience": self.patience})
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop where it is time, and say so."""
+        before = trainer.should_stop
+        super().on_validation_end(trainer, pl_module)
+        if trainer.should_stop and not before and trainer.is_global_zero:
+            log.warning(
+                "stopped at step %d: %d validations brought no better %s than %.4g; resume= with a larger "
+                "schedule.patience, or null, goes on",
+                trainer.global_step,
+                self.wait_count,
+                self.monitor,
+                float(self.best_score),
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop a run that was stopped before."""

@@ -76,12 +76,10 @@ class Compilation(Callback):
             self.parts = [name for name, (before, after) in gains.items() if before >= LEAST_GAIN * after]
             if trainer.is_global_zero:
                 log.info(describe(gains, self.parts))
-        parts = {name: module for name, module in model.named_modules() if _is_part(name, module)}
-        if unknown := [name for name in self.parts if name not in parts]:
-            raise ValueError(f"trainer.compile: {', '.join(unknown)} is not a part; the parts are {', '.join(parts)}")
-        for name in self.parts:
-            parts[name].compile(dynamic=True, backend=self.backend)
-        self._calls = {parts[name]: parts[name]._compiled_call_impl for name in self.parts}
+        chosen = chosen_parts(model, self.parts)
+        for module in chosen:
+            module.compile(dynamic=True, backend=self.backend)
+        self._calls = {module: module._compiled_call_impl for module in chosen}
 
     def _switch(self, on: bool) -> None:
         for module, call in (self._calls or {}).items():
@@ -98,6 +96,18 @@ class Compilation(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the detector as it was."""
         self._switch(False)
+
+
+def chosen_parts(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
+    """Return the parts of a detector that have these names.
+
+    Raises:
+        ValueError: a name is not that of a part.
+    """
+    parts = {name: module for name, module in model.named_modules() if _is_part(name, module)}
+    if unknown := [name for name in names if name not in parts]:
+        raise ValueError(f"trainer.compile: {', '.join(unknown)} is not a part; the parts are {', '.join(parts)}")
+    return [parts[name] for name in names]
 
 
 def measure(

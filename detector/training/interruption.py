@@ -9,7 +9,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from rich.console import Console
 
 log = logging.getLogger(__name__)
@@ -18,12 +19,15 @@ TERMINATED = 128 + signal.SIGTERM
 """Exit code after SIGTERM (143), as shells and schedulers know it: the job did not end by itself, and can go on."""
 
 
-class Interruption(Callback):
+class Interruption(Checkpoint):
     """Handle Ctrl-C and SIGTERM: finish the current step, save a checkpoint and stop; a second Ctrl-C stops at once.
 
     SLURM, Kubernetes and torchrun send SIGTERM, often more than once, and kill the job some 30 seconds later. All of
     several processes stop after the same step as soon as one was asked. SIGTERM stops a validation at once: the
     checkpoint is of its start.
+
+    Lightning calls checkpoints after all other callbacks, so that what these keep of the step is saved with it. The run
+    is left at the next hook: Lightning writes a step's numbers to the loggers after the last of its callbacks.
 
     Args:
         checkpoint: the file to save.
@@ -33,6 +37,8 @@ class Interruption(Callback):
     def __init__(self, checkpoint: Path, console: Console) -> None:
         self.checkpoint, self.console = checkpoint, console
         self.asked: int | None = None
+        self.leaving: list[int | None] = []
+        """the signal that the run is left for, once its step is saved"""
         self.before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -47,13 +53,18 @@ class Interruption(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save and stop after a signal, when all batches of the step are done."""
+        """Save after a signal, when all batches of the step are done."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and self._is_asked(trainer):
-            self._stop(trainer)
+            self._save(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Stop, where the step before is saved."""
+        self._leave(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save, since a validation can take longer than a scheduler waits."""
+        """Stop, or save, since a validation can take longer than a scheduler waits."""
         if trainer.state.fn == "fit":
+            self._leave(trainer)
             trainer.save_checkpoint(self.checkpoint, weights_only=False)
 
     def on_validation_batch_end(
@@ -67,17 +78,21 @@ class Interruption(Callback):
     ) -> None:
         """Stop after SIGTERM."""
         if self.before and trainer.world_size == 1 and self.asked == signal.SIGTERM:
-            self._leave(trainer, self.asked)
+            self.leaving = [self.asked]
+            self._leave(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save and stop after a signal in the last validation; else restore the previous handlers."""
+        self._leave(trainer)
         if self._is_asked(trainer):
-            self._stop(trainer)
+            self._save(trainer)
+            self._leave(trainer)
         self._restore()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Restore the previous handlers; after a signal the error that it led to counts as the interruption."""
         self._restore()
+        self._leave(trainer, exception)
         if self.asked is not None:
             log.warning("Stopped without a new checkpoint: %s", exception)
             raise _ending(self.asked) from exception
@@ -89,12 +104,16 @@ class Interruption(Callback):
             asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
         return asked
 
-    def _stop(self, trainer: Trainer) -> None:
+    def _save(self, trainer: Trainer) -> None:
         number, self.asked = self.asked, None  # from here on, an error is one of saving
         trainer.save_checkpoint(self.checkpoint, weights_only=False)
-        self._leave(trainer, number)
+        self.leaving = [number]
 
-    def _leave(self, trainer: Trainer, number: int | None) -> None:
+    def _leave(self, trainer: Trainer, cause: BaseException | None = None) -> None:
+        """Stop, if the step is saved."""
+        if not self.leaving:
+            return
+        number = self.leaving.pop()
         self.asked = None
         if trainer.is_global_zero:
             self.console.print(
@@ -102,7 +121,7 @@ class Interruption(Callback):
                 markup=False,
                 soft_wrap=True,
             )
-        raise _ending(number)
+        raise _ending(number) from cause
 
     def _restore(self) -> None:
         for number, before in self.before.items():

@@ -20,8 +20,16 @@ from detector.config.compose import command_overrides
 from detector.config.resolve import AUTO, Resolved, resolve
 from detector.data.datamodule import DetectionDataModule
 from detector.training.averaging import WeightAverage
-from detector.training.callbacks import Clock, CsvLogger, KeptCheckpoints, LastCheckpoint, Patience, RoILevels
-from detector.training.compilation import Compilation
+from detector.training.callbacks import (
+    BestCheckpoint,
+    Clock,
+    CsvLogger,
+    KeptCheckpoints,
+    LastCheckpoint,
+    Patience,
+    RoILevels,
+)
+from detector.training.compilation import Compilation, chosen_parts
 from detector.training.evaluate import available_metrics, evaluate, make_trainer, write_metrics
 from detector.training.failures import explained
 from detector.training.folder import COMMAND, METRICS, is_finished, train_command
@@ -63,6 +71,11 @@ def train(config: DictConfig, overrides: Sequence[str], folder: Path, console: C
         return
     resolved = resolve(config, overrides)
     if config.resume is None:
+        if (folder / "checkpoints" / "last.ckpt").is_file():
+            raise ValueError(
+                f"{folder} holds a run, which a new one would overwrite: give another folder (hydra.run.dir=...), or "
+                "go on with that run by resume=auto"
+            )
         fit(resolved, folder, console, clock, command=command)
         return
     finished, last = checkpoint_to_resume(folder, OmegaConf.to_container(resolved.config, resolve=True), console)
@@ -120,7 +133,8 @@ def fit(
     model = instantiate(config.model)  # `resolve` has checked that its heads fit the backbone
     collector = build_collector(model.heads.outputs, val, config.dataset.size_bins)
     metrics = build_metrics(config.dataset.metrics, collector)
-    _check_monitor(config.schedule.monitor, available_metrics(collector, metrics, val))
+    losses = ["val_loss"] if config.schedule.get("validation_loss") else []
+    _check_monitor(config.schedule.monitor, [*available_metrics(collector, metrics, val), *losses])
     task = DetectionTask(
         model=model,
         optimizer=instantiate(config.schedule.optimizer),
@@ -155,17 +169,10 @@ def fit(
             model.proposer.load_state_dict(resolved.proposer)
     folder.mkdir(parents=True, exist_ok=True)
     last = folder / "checkpoints" / "last.ckpt"
-    best = ModelCheckpoint(
-        last.parent,
-        "best",
-        monitor=config.schedule.monitor,
-        mode=config.schedule.monitor_mode,
-        enable_version_counter=False,
-    )
+    best = BestCheckpoint(last.parent, config.schedule.monitor, config.schedule.monitor_mode)
     every = config.schedule.checkpoint_every
     callbacks: list[Callback] = [
         clock,
-        Interruption(last, console),
         Peers(),
         Throughput(),
         RoILevels(after=min(50, config.schedule.steps)),
@@ -180,10 +187,12 @@ def fit(
     if config.logger and "tensorboard" in config.logger:
         callbacks.append(Pictures(data))  # before the average is swapped back
     if parts := config.trainer.get("compile"):
+        chosen_parts(model, [] if parts is True else parts)  # so that a wrong name is told before anything is written
         callbacks.append(Compilation(None if parts is True else list(parts)))
     average = None if (decay := config.schedule.get("ema")) is None else WeightAverage(decay)
     if average is not None:
         callbacks.append(average)
+    callbacks.append(Interruption(last, console))
     loggers = [instantiate(node, save_dir=str(folder)) for node in config.logger.values()] if config.logger else []
     trainer = make_trainer(
         config.trainer,
@@ -200,8 +209,8 @@ def fit(
     images = config.schedule.batch_size // (1 if shares_statistics(model.backbone) else trainer.world_size)
     check_smallest_image(model.backbone, resolved.datasets["train"], data.train_augment, images, data.stride)
     if trainer.is_global_zero:
-        if 0 < start < config.schedule.steps and is_finished(folder):
-            (folder / METRICS).replace(folder / f"metrics_of_step_{start}.json")  # it is not finished any more
+        if 0 < start < config.schedule.steps:
+            keep_results(folder, start, console)
         write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
         if command is not None:
             write_text(folder / COMMAND, command + "\n")
@@ -212,12 +221,44 @@ def fit(
         average.swap(task)  # what is evaluated below
     trained = time.perf_counter()
     result = evaluate(resolved, data, folder, console, task, trainer)
-    keep_best(best, last, result, trainer)
+    keep_best(best, last, result | task.losses, trainer)
     result |= {"time/data": data_ready - clock.began, "time/training": clock.before + trained - data_ready}
     result["time/total"] = clock.before + time.perf_counter() - clock.began
     if trainer.is_global_zero:
         write_metrics(folder, result)
     return result
+
+
+def keep_results(folder: Path, start: int, console: Console) -> None:
+    """Keep, under names of their own, what a run has written that goes on from a step on.
+
+    These are the results of a finished run, which it is no longer, and, where it goes on from an earlier step than its
+    last one, the last and the best checkpoint and `metrics.csv`.
+
+    Args:
+        folder: the run's folder.
+        start: the step that it goes on from.
+        console: where it is said.
+    """
+    last = folder / "checkpoints" / "last.ckpt"
+    done = int(read_checkpoint(last)["global_step"]) if last.is_file() else start
+    if is_finished(folder):
+        (folder / METRICS).replace(folder / f"metrics_of_step_{done}.json")
+    if start >= done:
+        return
+    pairs = {
+        last: f"step={done}.ckpt",
+        last.with_name("best.ckpt"): f"best_of_step={done}.ckpt",
+        folder / "metrics.csv": f"metrics_of_step_{done}.csv",
+    }
+    for path, name in pairs.items():
+        if path.is_file():
+            copy_file(path, path.with_name(name))
+    console.print(
+        f"The run goes on from step {start}; what it has done up to step {done} is kept: {', '.join(pairs.values())}",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def _check_monitor(monitor: str, available: Sequence[str]) -> None:
@@ -226,7 +267,7 @@ def _check_monitor(monitor: str, available: Sequence[str]) -> None:
     Raises:
         ValueError: it is not; the message lists those that are.
     """
-    logged = [name for name in available if name.count("/") == 1]
+    logged = [name for name in available if name.count("/") == 1 or name == "val_loss"]
     if monitor not in logged:
         raise ValueError(
             f"schedule.monitor={monitor} is not measured on dataset.val; use one of: {', '.join(logged) or 'none'}"

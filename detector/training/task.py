@@ -70,6 +70,7 @@ class DetectionTask(LightningModule):
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.config, self.seed = dict(config or {}), seed
         self.results: dict[str, float] = {}
+        self.losses: dict[str, float] = {}  # of the last validation
         self.measured_at: int | None = None
         self.validated_at: int | None = None
         self.skip_bad_steps, self.skipped = skip_bad_steps, 0
@@ -192,13 +193,13 @@ class DetectionTask(LightningModule):
             scaler.unscale_(optimizer)  # a fused one would do so in its step, after the clipping
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
+        if is_logged(self.trainer, self.global_step):
+            self.log("gradient_norm", norm)
         if self.skip_bad_steps and not bool(norm.isfinite()):
             self._skip()
             return
         if gradient_clip_val:
             torch.nn.utils.clip_grads_with_norm_(self.parameters(), gradient_clip_val, norm)
-        if is_logged(self.trainer, self.global_step):
-            self.log("gradient_norm", norm)
 
     def _skip(self) -> None:
         """Leave out the present step: drop the gradients, which all processes share, and what norms have averaged."""
@@ -240,10 +241,10 @@ class DetectionTask(LightningModule):
             self.collector.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Collect the detections of a batch; during training, its losses too."""
+        """Collect the detections of a batch; in a training, its losses too."""
         del batch_idx
         assert self.collector is not None
-        if self.validation_loss and self.trainer.state.fn == "fit":
+        if self.validation_loss and self.make_optimizer is not None:
             detections, losses = self.model.detect_and_loss(batch)
             for name, value in losses.items():
                 before = self._validation_losses.get(name, 0.0)
@@ -268,8 +269,8 @@ class DetectionTask(LightningModule):
         if own:
             images = len(self.collector.images)
             means = {name: sum(part[name] for part in losses) / images for name in own}
-            logged = {"val_loss": sum(means.values()), **{f"val_loss/{n}": v for n, v in means.items()}}
-            self.log_dict(logged, sync_dist=True, batch_size=1)
+            self.losses = {"val_loss": sum(means.values()), **{f"val_loss/{n}": v for n, v in means.items()}}
+            self.log_dict(self.losses, sync_dist=True, batch_size=1)
         results: dict[str, float] = {}
         for metric in self.metrics:
             results |= metric.results()

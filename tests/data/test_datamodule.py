@@ -1,5 +1,6 @@
 """Loading: padding, the order of training, workers, resuming."""
 
+import os
 import signal
 from collections import Counter
 from pathlib import Path
@@ -215,15 +216,16 @@ def test_datasets_of_other_classes_are_refused():
 
 
 class Handlers(Dataset[int]):
-    """Items tell how the process that reads them handles Ctrl-C."""
+    """Items tell whether the process that reads them leaves Ctrl-C alone, and goes on after SIGTERM."""
 
     def __len__(self) -> int:
         return 2
 
     def __getitem__(self, index: int) -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
         return int(signal.getsignal(signal.SIGINT) == signal.SIG_IGN)
 
 
-def test_workers_leave_ctrl_c_to_the_main_process() -> None:
+def test_workers_leave_signals_to_the_main_process() -> None:
     loader = DataLoader(Handlers(), num_workers=1, worker_init_fn=prepare_worker)
     assert [int(item) for item in loader] == [1, 1]

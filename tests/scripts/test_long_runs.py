@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import random
 import signal
 import subprocess
@@ -103,24 +104,40 @@ def test_patience_ends_a_run_early(tmp_path: Path, run: Run) -> None:
     assert done.returncode == 0, done.stderr
     assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"] < 10
     assert "time/total" in json.loads((tmp_path / "run/metrics.json").read_text())
+    assert "2 validations brought no better box/AP than" in done.stderr + done.stdout
 
 
 @pytest.mark.slow
-def test_sigterm_saves_the_step_and_the_same_command_goes_on(tmp_path: Path, run: Run) -> None:
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_sigterm_saves_the_step_and_the_same_command_goes_on(tmp_path: Path, run: Run, whole_group: bool) -> None:
+    """A scheduler signals the main process; torchrun, and SLURM, all of them, the loaders' too."""
     arguments = [o for o in options(run, steps=12, checkpoint_every=100, validate_every=6) if "workers" not in o]
+    arguments += ["schedule.ema=0.9", "schedule.keep_every=1"]
     whole = run_script("train", *arguments, "workers=0", "hydra.run.dir=whole", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
     command = [*arguments, "workers=1", "hydra.run.dir=run", "resume=auto"]
     process = start_script("train", *command, cwd=tmp_path)
     _wait_for(process, lambda: (tmp_path / "run/metrics.csv").exists() and len(rows(tmp_path / "run")) > 1)
-    process.send_signal(signal.SIGTERM)
+    if whole_group:
+        os.killpg(process.pid, signal.SIGTERM)
+    else:
+        process.send_signal(signal.SIGTERM)
     assert process.wait(300) == 143
-    assert 0 < torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"] <= 12
+    done = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"]
+    assert 0 < done <= 12
+    assert (tmp_path / f"run/checkpoints/step={done}.ckpt").is_file()
     resumed = run_script("train", *command, cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
-    assert equal(state(tmp_path / "run"), state(tmp_path / "whole"))
+    for kept in ("state_dict", TRAINED):
+        assert equal(state(tmp_path / "run", kept), state(tmp_path / "whole", kept))
     assert measured(tmp_path / "run") == measured(tmp_path / "whole")
     assert measured(tmp_path / "run").keys() == {"5", "11"}
+    assert [[row[name] for name in ("step", "loss")] for row in rows(tmp_path / "run")] == [
+        [row[name] for name in ("step", "loss")] for row in rows(tmp_path / "whole")
+    ]
+    again = run_script("train", *arguments, "workers=0", "hydra.run.dir=run", cwd=tmp_path)
+    assert again.returncode == 1
+    assert "holds a run, which a new one would overwrite" in again.stderr.replace("\n", " ")
 
 
 def test_a_validation_that_was_missed_is_done_as_it_would_have_been(tmp_path: Path, run: Run) -> None:

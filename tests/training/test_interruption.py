@@ -38,8 +38,9 @@ def begun(tmp_path: Path) -> Callable[[Saver], Interruption]:
     return begin
 
 
+@pytest.mark.parametrize("hook", ["on_train_batch_start", "on_validation_start", "on_train_end"])
 @pytest.mark.parametrize(("number", "ending"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
-def test_a_signal_stops_the_run_when_its_step_is_done(begun, number, ending, tmp_path):
+def test_a_signal_stops_the_run_when_its_step_is_done(begun, number, ending, hook, tmp_path):
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     trainer = Saver()
     interruption = begun(trainer)
@@ -47,9 +48,10 @@ def test_a_signal_stops_the_run_when_its_step_is_done(begun, number, ending, tmp
     os.kill(os.getpid(), number)
     interruption.on_train_batch_end(trainer, None, None, None, 2)  # half of the next step
     assert trainer.saved == []
-    with pytest.raises(ending) as ended:
-        interruption.on_train_batch_end(trainer, None, None, None, 3)
+    interruption.on_train_batch_end(trainer, None, None, None, 3)
     assert trainer.saved == [tmp_path / "last.ckpt"]
+    with pytest.raises(ending) as ended:  # when the loggers have the step, too
+        getattr(interruption, hook)(trainer, None, *[None, 4][: 2 * (hook == "on_train_batch_start")])
     if ending is SystemExit:
         assert ended.value.code == 143
     interruption.on_exception(trainer, None, ended.value)
@@ -83,9 +85,10 @@ def test_all_processes_stop_when_one_is_asked(begun):
     alone, asked = Saver(world_size=2), Saver(world_size=2, other=True)
     interruption = begun(alone)
     interruption.on_train_batch_end(alone, None, None, None, 1)
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
-        interruption.on_train_batch_end(asked, None, None, None, 3)
+    interruption.on_train_batch_end(asked, None, None, None, 3)
     assert len(asked.saved) == 1
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        interruption.on_train_batch_start(asked, None, None, 4)
     interruption.on_exception(asked, None, KeyboardInterrupt())
 
 
@@ -114,3 +117,14 @@ def test_an_error_that_ctrl_c_led_to_is_the_interruption(begun):
     with pytest.raises(KeyboardInterrupt):
         interruption.on_exception(trainer, None, RuntimeError("a worker was ended by Ctrl-C"))
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_error_after_the_step_is_saved_is_the_interruption(begun):
+    """A worker that the same signal has killed."""
+    trainer = Saver()
+    interruption = begun(trainer)
+    os.kill(os.getpid(), signal.SIGTERM)
+    interruption.on_train_batch_end(trainer, None, None, None, 1)
+    with pytest.raises(SystemExit) as ended:
+        interruption.on_exception(trainer, None, RuntimeError("a worker was killed"))
+    assert ended.value.code == 143

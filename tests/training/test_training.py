@@ -1,3 +1,5 @@
+import io
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -5,10 +7,14 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from rich.console import Console
 
 from detector.config.resolve import resolve_precision
+from detector.training.callbacks import BestCheckpoint
 from detector.training.evaluate import accelerator as _accelerator
-from detector.training.run import keep_best
+from detector.training.folder import METRICS
+from detector.training.run import keep_best, keep_results
+from detector.weights.checkpoints import FORMAT
 
 
 @pytest.mark.parametrize(("final", "kept"), [(0.4, "best"), (0.5, "best"), (0.6, "last")])
@@ -31,6 +37,54 @@ def test_the_last_checkpoint_can_become_the_best(tmp_path: Path, final: float, k
             assert float(again.best_model_score) == pytest.approx(final)
             scores = [again.check_monitor_top_k(trainer, torch.tensor(score)) for score in (0.55, 0.65)]
             assert [bool(score) for score in scores] == [False, True]
+
+
+def test_the_best_checkpoint_stays_the_best_where_its_folder_has_moved(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/best.ckpt").write_text("best")
+    best = BestCheckpoint(tmp_path / "old", "box/AP", "max")
+    assert best.state_key == ModelCheckpoint(tmp_path, "best", monitor="box/AP", mode="max").state_key
+    best.best_model_score, best.best_model_path = torch.tensor(0.5), str(tmp_path / "old/best.ckpt")
+    state = best.state_dict()
+    strategy = SimpleNamespace(reduce_boolean_decision=lambda decision: decision)
+    trainer: Any = SimpleNamespace(is_global_zero=True, strategy=strategy)
+    (tmp_path / "old").rename(tmp_path / "new")
+    moved = BestCheckpoint(tmp_path / "new", "box/AP", "max")
+    moved.load_state_dict(state)
+    assert moved.best_model_path == str(tmp_path / "new/best.ckpt")
+    assert [bool(moved.check_monitor_top_k(trainer, torch.tensor(score))) for score in (0.4, 0.6)] == [False, True]
+    (tmp_path / "new/best.ckpt").unlink()
+    without = BestCheckpoint(tmp_path / "new", "box/AP", "max")
+    without.load_state_dict(state)
+    assert without.best_model_score is None  # so that the next validation writes one
+    assert not without.best_model_path
+
+
+def test_what_came_after_an_earlier_checkpoint_is_kept(tmp_path: Path) -> None:
+    def written(finished: bool) -> Path:
+        folder = tmp_path / str(finished)
+        (folder / "checkpoints").mkdir(parents=True)
+        for name in ("last", "best"):
+            content = {"global_step": 12, "aligned_rcnn": {"format": FORMAT, "config": {}}, "state_dict": {}}
+            torch.save(content | {"name": name}, folder / f"checkpoints/{name}.ckpt")
+        (folder / "metrics.csv").write_text("step\n11\n")
+        if finished:
+            (folder / METRICS).write_text(json.dumps({"time/total": 1.0}))
+        return folder
+
+    said = Console(file=io.StringIO(), width=200)
+    folder = written(True)
+    keep_results(folder, 12, said)
+    assert {p.name for p in folder.iterdir()} == {"checkpoints", "metrics.csv", "metrics_of_step_12.json"}
+    assert len(list((folder / "checkpoints").iterdir())) == 2
+    assert said.file.getvalue() == ""
+    folder = written(False)
+    keep_results(folder, 3, said)
+    names = {p.name for p in (*folder.iterdir(), *(folder / "checkpoints").iterdir())}
+    kept = {"step=12.ckpt", "best_of_step=12.ckpt", "metrics_of_step_12.csv"}
+    assert names == {"checkpoints", "metrics.csv", "last.ckpt", "best.ckpt"} | kept
+    assert torch.load(folder / "checkpoints/step=12.ckpt")["name"] == "last"
+    assert all(word in said.file.getvalue() for word in ("from step 3", "step 12", *kept))
 
 
 def test_mps_is_never_used(monkeypatch: pytest.MonkeyPatch) -> None:
