@@ -55,6 +55,8 @@ def checkpoint_to_resume(folder: Path, config: Any, console: Console) -> tuple[b
                 }
                 given = " ".join(f"{key}={'null' if value is None else value}" for key, value in values.items())
                 way = f". To go on with that one, give resume={last} {given} alone"
+                if config["schedule"]["steps"] < held["schedule"]["steps"]:  # type: ignore[index,call-overload]
+                    way = f". That one has {held['schedule']['steps']} steps: give as many, or more"  # type: ignore[index,call-overload]
             raise ValueError(
                 f"{folder} holds a run with other values of {', '.join(changed[:5])}: give another folder "
                 f"(hydra.run.dir=...), or remove that one{way}"
