@@ -123,9 +123,9 @@ def resolve(
     OmegaConf.set_struct(final, False)
     key = "precision" if "precision" in config else "trainer.precision"
     final.trainer.precision = resolve_precision(str(final.trainer.precision), str(final.trainer.accelerator), key)
-    if final.trainer.precision == "16-mixed" and not _on_gpu(str(final.trainer.accelerator)):
+    if final.trainer.precision == "16-mixed" and not _on_gpu(str(config.get("device") or final.trainer.accelerator)):
         asked = trained is None or OmegaConf.select(config, key) is not None
-        final.trainer.precision = _without_gpu(key, asked)
+        final.trainer.precision = _without_fp16(key, asked, config.get("resume") not in (None, AUTO))
     final.workers = default_workers() if final.workers is None else final.workers
     final.trust = trusted
     final.dataset.metrics = metric_nodes(final.dataset.metrics)
@@ -288,22 +288,25 @@ def resolve_precision(name: str, accelerator: str, key: str = "trainer.precision
 
 
 def _on_gpu(accelerator: str) -> bool:
-    return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return accelerator.split(":")[0] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
-def _without_gpu(key: str, asked: bool) -> str:
-    """Return what a detector that was trained in 16-mixed is run in without a GPU.
+def _without_fp16(key: str, asked: bool, resumed: bool) -> str:
+    """Return the precision of a detector on a CPU that was trained in 16-mixed, which needs a GPU.
 
     Args:
-        key: of the precision.
-        asked: whether 16-mixed was asked for.
+        key: of the precision, for messages.
+        asked: whether 16-mixed is asked for.
+        resumed: whether a run is to go on in it.
 
     Raises:
-        ValueError: it was.
+        ValueError: it is.
     """
+    if resumed:
+        raise ValueError("the run trains in 16-mixed, which needs a GPU: go on there, or begin a new run with weights=")
     if asked:
-        raise ValueError(f"{key}=16-mixed needs a GPU, and there is none here: give bf16-mixed or 32-true")
-    log.info("%s=bf16-mixed, since 16-mixed, in which the detector was trained, needs a GPU", key)
+        raise ValueError(f"{key}=16-mixed needs a GPU: give bf16-mixed or 32-true")
+    log.info("%s=bf16-mixed on a CPU, since 16-mixed, in which the detector was trained, needs a GPU", key)
     return "bf16-mixed"
 
 
@@ -359,11 +362,18 @@ def check_numbers(config: Any) -> None:
     if not isinstance(schedule.get("validation_loss", False), bool):
         raise ValueError(f"schedule.validation_loss must be true or false, not {schedule['validation_loss']!r}")
     clip = schedule.get("clip")
-    if clip is not None and (isinstance(clip, bool) or not isinstance(clip, int | float) or not 0 < clip < math.inf):
-        raise ValueError(f"schedule.clip must be null or a norm above 0, such as 10.0, not {clip!r}")
-    for name, key in (("max_steps", "schedule.steps"), ("gradient_clip_val", "schedule.clip")):
+    if clip is not None and (isinstance(clip, bool) or not isinstance(clip, int | float) or not 0 <= clip < math.inf):
+        raise ValueError(f"schedule.clip must be null or a norm such as 10.0, not {clip!r}")
+    given = {"max_steps": "schedule.steps", "gradient_clip_val": "schedule.clip", "logger": "logger"}
+    given |= {"val_check_interval": "schedule.validate_every", "max_epochs": "schedule.steps"}
+    for name, key in given.items():
         if name in trainer:
             raise ValueError(f"trainer.{name} is set by {key}: give that")
+    if schedule.get("monitor") == "val_loss":
+        if not schedule.get("validation_loss"):
+            raise ValueError("schedule.monitor=val_loss needs schedule.validation_loss=true")
+        if schedule.get("monitor_mode") != "min":
+            raise ValueError("schedule.monitor=val_loss: lower is better; give schedule.monitor_mode=min, too")
     decay = schedule.get("ema")
     if decay is not None and not (isinstance(decay, float) and 0 < decay < 1):
         raise ValueError(f"schedule.ema must be null or a number between 0 and 1, such as 0.999, not {decay!r}")

@@ -10,7 +10,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from types import FrameType
 
 import numpy as np
 import torch
@@ -111,17 +110,21 @@ def prepare_worker(_worker: int) -> None:
     """Limit a loader's worker to one thread, since there are several, and leave signals to the main process.
 
     A terminal sends Ctrl-C to all processes of a command, torchrun and SLURM send SIGTERM likewise. If it ended the
-    workers, the training could not finish its step; they end with the main process, or `GRACE` seconds later.
+    workers, the training could not finish its step; they end with the main process, when that asks them to, or `GRACE`
+    seconds later.
     """
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end_later)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_await_end, daemon=True).start()
 
 
-def _end_later(number: int, _: FrameType | None) -> None:
-    timer = threading.Timer(GRACE, os._exit, (128 + number,))
-    timer.daemon = True
-    timer.start()
+def _await_end() -> None:
+    """End this process after SIGTERM: at once, where its parent has sent it."""
+    while True:
+        if signal.sigwaitinfo({signal.SIGTERM}).si_pid == os.getppid():
+            os._exit(0)  # as torch's own handler
+        threading.Timer(GRACE, os._exit, (128 + signal.SIGTERM,)).start()
 
 
 def default_workers() -> int:

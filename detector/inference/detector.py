@@ -45,6 +45,7 @@ class Detector:
         trust: Sequence[str] = (),
     ) -> None:
         settings = {"checkpoint": str(checkpoint), "precision": precision, "norm_eps": norm_eps, "trust": list(trust)}
+        settings["device"] = str(device)
         self._load(resolve(OmegaConf.create(settings), splits=()), device, str(checkpoint))
 
     @classmethod

@@ -142,10 +142,16 @@ class BestCheckpoint(ModelCheckpoint):
         """Return the name of its state in a checkpoint: that of Lightning's class, as in earlier checkpoints."""
         return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Remember the trainer."""
+        super().setup(trainer, pl_module, stage)
+        self.trainer = trainer
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best score, unless the file that it is of is gone."""
         best = Path(str(self.dirpath)) / Path(state_dict["best_model_path"]).name
-        if state_dict["best_model_path"] and best.is_file():
+        known = self.trainer.strategy.broadcast(bool(state_dict["best_model_path"]) and best.is_file())
+        if known:
             name, score = str(best), state_dict["best_model_score"]
             own = {"best_model_path": name, "kth_best_model_path": name, "best_k_models": {name: score}}
             super().load_state_dict(state_dict | own | {"dirpath": self.dirpath, "last_model_path": ""})
@@ -215,7 +221,8 @@ class Patience(EarlyStopping):
         """Stop where it is time, and say so."""
         before = trainer.should_stop
         super().on_validation_end(trainer, pl_module)
-        if trainer.should_stop and not before and trainer.is_global_zero:
+        ended = trainer.should_stop and not before and trainer.global_step < trainer.max_steps
+        if ended and trainer.is_global_zero:
             log.warning(
                 "stopped at step %d: %d validations brought no better %s than %.4g; resume= with a larger "
                 "schedule.patience, or null, goes on",

@@ -37,8 +37,10 @@ class Interruption(Checkpoint):
     def __init__(self, checkpoint: Path, console: Console) -> None:
         self.checkpoint, self.console = checkpoint, console
         self.asked: int | None = None
-        self.leaving: list[int | None] = []
-        """the signal that the run is left for, once its step is saved"""
+        self.saved = False
+        """whether the step is saved, and the run is to be left"""
+        self.number: int | None = None
+        """the signal that it is left for; None: another process was asked"""
         self.before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -78,7 +80,7 @@ class Interruption(Checkpoint):
     ) -> None:
         """Stop after SIGTERM."""
         if self.before and trainer.world_size == 1 and self.asked == signal.SIGTERM:
-            self.leaving = [self.asked]
+            self.saved, self.number = True, self.asked
             self._leave(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -105,23 +107,24 @@ class Interruption(Checkpoint):
         return asked
 
     def _save(self, trainer: Trainer) -> None:
-        number, self.asked = self.asked, None  # from here on, an error is one of saving
+        self.number, self.asked = self.asked, None  # from here on, an error is one of saving
         trainer.save_checkpoint(self.checkpoint, weights_only=False)
-        self.leaving = [number]
+        self.saved = True
 
     def _leave(self, trainer: Trainer, cause: BaseException | None = None) -> None:
         """Stop, if the step is saved."""
-        if not self.leaving:
+        if not self.saved:
             return
-        number = self.leaving.pop()
-        self.asked = None
+        self.saved, self.asked = False, None
+        if cause is not None:
+            log.warning("The step was saved before: %s", cause)
         if trainer.is_global_zero:
             self.console.print(
                 f"Stopped at step {trainer.global_step}. Resume with: resume={self.checkpoint}",
                 markup=False,
                 soft_wrap=True,
             )
-        raise _ending(number) from cause
+        raise _ending(self.number) from cause
 
     def _restore(self) -> None:
         for number, before in self.before.items():

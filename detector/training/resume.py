@@ -12,6 +12,7 @@ from rich.console import Console
 
 from detector.config.resolve import EXTENDING_KEYS, MACHINE_TRAINER_KEYS, MOVABLE_KEYS
 from detector.training.folder import is_finished, read_config
+from detector.weights.checkpoints import read_checkpoint
 
 
 def run_folder_of(checkpoint: Path) -> Path:
@@ -55,8 +56,9 @@ def checkpoint_to_resume(folder: Path, config: Any, console: Console) -> tuple[b
                 }
                 given = " ".join(f"{key}={'null' if value is None else value}" for key, value in values.items())
                 way = f". To go on with that one, give resume={last} {given} alone"
-                if config["schedule"]["steps"] < held["schedule"]["steps"]:  # type: ignore[index,call-overload]
-                    way = f". That one has {held['schedule']['steps']} steps: give as many, or more"  # type: ignore[index,call-overload]
+                done = int(read_checkpoint(last)["global_step"]) if last.is_file() else 0
+                if config["schedule"]["steps"] < done:
+                    way = f". That one has done {done} steps: give as many, or more"
             raise ValueError(
                 f"{folder} holds a run with other values of {', '.join(changed[:5])}: give another folder "
                 f"(hydra.run.dir=...), or remove that one{way}"

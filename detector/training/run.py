@@ -11,7 +11,7 @@ import lightning
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.console import Console
 
 import ops
@@ -71,7 +71,7 @@ def train(config: DictConfig, overrides: Sequence[str], folder: Path, console: C
         return
     resolved = resolve(config, overrides)
     if config.resume is None:
-        if (folder / "checkpoints" / "last.ckpt").is_file():
+        if (folder / "checkpoints" / "last.ckpt").is_file() or is_finished(folder):
             raise ValueError(
                 f"{folder} holds a run, which a new one would overwrite: give another folder (hydra.run.dir=...), or "
                 "go on with that run by resume=auto"
@@ -146,6 +146,8 @@ def fit(
         skip_bad_steps=config.schedule.get("skip_bad_steps") or 0,
         validation_loss=config.schedule.get("validation_loss", False),
     )
+    if isinstance(parts := config.trainer.get("compile"), ListConfig):
+        chosen_parts(model, parts)  # a wrong name is told before anything is written
     start = 0
     if resume is not None:
         content = read_checkpoint(resume)
@@ -186,8 +188,7 @@ def fit(
         callbacks.append(Patience(config.schedule.monitor, patience, config.schedule.monitor_mode))
     if config.logger and "tensorboard" in config.logger:
         callbacks.append(Pictures(data))  # before the average is swapped back
-    if parts := config.trainer.get("compile"):
-        chosen_parts(model, [] if parts is True else parts)  # so that a wrong name is told before anything is written
+    if parts:
         callbacks.append(Compilation(None if parts is True else list(parts)))
     average = None if (decay := config.schedule.get("ema")) is None else WeightAverage(decay)
     if average is not None:
@@ -209,8 +210,8 @@ def fit(
     images = config.schedule.batch_size // (1 if shares_statistics(model.backbone) else trainer.world_size)
     check_smallest_image(model.backbone, resolved.datasets["train"], data.train_augment, images, data.stride)
     if trainer.is_global_zero:
-        if 0 < start < config.schedule.steps:
-            keep_results(folder, start, console)
+        if resume is not None:
+            keep_later(folder, resume, config.schedule.steps, console)
         write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
         if command is not None:
             write_text(folder / COMMAND, command + "\n")
@@ -229,36 +230,47 @@ def fit(
     return result
 
 
-def keep_results(folder: Path, start: int, console: Console) -> None:
-    """Keep, under names of their own, what a run has written that goes on from a step on.
+def keep_later(folder: Path, resume: Path, steps: int, console: Console) -> None:
+    """Move away what a run has written that goes on from a checkpoint.
 
     These are the results of a finished run, which it is no longer, and, where it goes on from an earlier step than its
-    last one, the last and the best checkpoint and `metrics.csv`.
+    last one, the later checkpoints, with `metrics.csv`, in a folder of their own.
 
     Args:
         folder: the run's folder.
-        start: the step that it goes on from.
+        resume: the checkpoint that it goes on from.
+        steps: of the run.
         console: where it is said.
     """
-    last = folder / "checkpoints" / "last.ckpt"
-    done = int(read_checkpoint(last)["global_step"]) if last.is_file() else start
-    if is_finished(folder):
-        (folder / METRICS).replace(folder / f"metrics_of_step_{done}.json")
+    last, start = folder / "checkpoints" / "last.ckpt", _steps_of(resume)
+    try:
+        done = _steps_of(last) if last.is_file() else start
+    except ValueError as error:  # one that cannot be read is why an earlier one is resumed
+        console.print(f"{error}; it is kept as last.ckpt.broken", markup=False, soft_wrap=True)
+        last.replace(last.with_name("last.ckpt.broken"))
+        done = start
     if start >= done:
+        if is_finished(folder) and start < steps:
+            (folder / METRICS).replace(folder / f"metrics_of_step_{done}.json")
         return
-    pairs = {
-        last: f"step={done}.ckpt",
-        last.with_name("best.ckpt"): f"best_of_step={done}.ckpt",
-        folder / "metrics.csv": f"metrics_of_step_{done}.csv",
-    }
-    for path, name in pairs.items():
-        if path.is_file():
-            copy_file(path, path.with_name(name))
+    kept = folder / f"until_step_{done}"
+    kept.mkdir(exist_ok=True)
+    copy_file(folder / "metrics.csv", kept / "metrics.csv")
+    if (folder / METRICS).is_file():
+        (folder / METRICS).replace(kept / METRICS)
+    for path in last.parent.glob("*.ckpt"):
+        if path != resume and _steps_of(path) > start:
+            path.replace(kept / path.name)
+    copy_file(resume, last)  # from which `resume=auto` goes on
     console.print(
-        f"The run goes on from step {start}; what it has done up to step {done} is kept: {', '.join(pairs.values())}",
+        f"The run goes on from step {start}; what it has done up to step {done} is kept in {kept}",
         markup=False,
         soft_wrap=True,
     )
+
+
+def _steps_of(checkpoint: Path) -> int:
+    return int(read_checkpoint(checkpoint)["global_step"])
 
 
 def _check_monitor(monitor: str, available: Sequence[str]) -> None:

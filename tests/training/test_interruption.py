@@ -38,9 +38,11 @@ def begun(tmp_path: Path) -> Callable[[Saver], Interruption]:
     return begin
 
 
-@pytest.mark.parametrize("hook", ["on_train_batch_start", "on_validation_start", "on_train_end"])
+@pytest.mark.parametrize(
+    ("hook", "arguments"), [("on_train_batch_start", [None, 4]), ("on_validation_start", []), ("on_train_end", [])]
+)
 @pytest.mark.parametrize(("number", "ending"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
-def test_a_signal_stops_the_run_when_its_step_is_done(begun, number, ending, hook, tmp_path):
+def test_a_signal_stops_the_run_when_its_step_is_done(begun, number, ending, hook, arguments, tmp_path):
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     trainer = Saver()
     interruption = begun(trainer)
@@ -51,7 +53,7 @@ def test_a_signal_stops_the_run_when_its_step_is_done(begun, number, ending, hoo
     interruption.on_train_batch_end(trainer, None, None, None, 3)
     assert trainer.saved == [tmp_path / "last.ckpt"]
     with pytest.raises(ending) as ended:  # when the loggers have the step, too
-        getattr(interruption, hook)(trainer, None, *[None, 4][: 2 * (hook == "on_train_batch_start")])
+        getattr(interruption, hook)(trainer, None, *arguments)
     if ending is SystemExit:
         assert ended.value.code == 143
     interruption.on_exception(trainer, None, ended.value)

@@ -13,7 +13,7 @@ from detector.config.resolve import resolve_precision
 from detector.training.callbacks import BestCheckpoint
 from detector.training.evaluate import accelerator as _accelerator
 from detector.training.folder import METRICS
-from detector.training.run import keep_best, keep_results
+from detector.training.run import keep_best, keep_later
 from detector.weights.checkpoints import FORMAT
 
 
@@ -46,45 +46,65 @@ def test_the_best_checkpoint_stays_the_best_where_its_folder_has_moved(tmp_path:
     assert best.state_key == ModelCheckpoint(tmp_path, "best", monitor="box/AP", mode="max").state_key
     best.best_model_score, best.best_model_path = torch.tensor(0.5), str(tmp_path / "old/best.ckpt")
     state = best.state_dict()
-    strategy = SimpleNamespace(reduce_boolean_decision=lambda decision: decision)
+    strategy = SimpleNamespace(reduce_boolean_decision=lambda decision: decision, broadcast=lambda value: value)
     trainer: Any = SimpleNamespace(is_global_zero=True, strategy=strategy)
     (tmp_path / "old").rename(tmp_path / "new")
     moved = BestCheckpoint(tmp_path / "new", "box/AP", "max")
+    moved.trainer = trainer
     moved.load_state_dict(state)
     assert moved.best_model_path == str(tmp_path / "new/best.ckpt")
     assert [bool(moved.check_monitor_top_k(trainer, torch.tensor(score))) for score in (0.4, 0.6)] == [False, True]
     (tmp_path / "new/best.ckpt").unlink()
     without = BestCheckpoint(tmp_path / "new", "box/AP", "max")
+    without.trainer = trainer
     without.load_state_dict(state)
     assert without.best_model_score is None  # so that the next validation writes one
     assert not without.best_model_path
 
 
-def test_what_came_after_an_earlier_checkpoint_is_kept(tmp_path: Path) -> None:
-    def written(finished: bool) -> Path:
-        folder = tmp_path / str(finished)
-        (folder / "checkpoints").mkdir(parents=True)
-        for name in ("last", "best"):
-            content = {"global_step": 12, "aligned_rcnn": {"format": FORMAT, "config": {}}, "state_dict": {}}
-            torch.save(content | {"name": name}, folder / f"checkpoints/{name}.ckpt")
-        (folder / "metrics.csv").write_text("step\n11\n")
-        if finished:
-            (folder / METRICS).write_text(json.dumps({"time/total": 1.0}))
-        return folder
+def checkpoints(folder: Path, **steps: int) -> Path:
+    """Write checkpoints of a run, which have done so many steps, and its `metrics.csv`."""
+    (folder / "checkpoints").mkdir(parents=True)
+    for name, step in steps.items():
+        content = {"global_step": step, "aligned_rcnn": {"format": FORMAT, "config": {}}, "state_dict": {}}
+        torch.save(content, folder / f"checkpoints/{name}.ckpt")
+    (folder / "metrics.csv").write_text("step\n11\n")
+    return folder
 
-    said = Console(file=io.StringIO(), width=200)
-    folder = written(True)
-    keep_results(folder, 12, said)
-    assert {p.name for p in folder.iterdir()} == {"checkpoints", "metrics.csv", "metrics_of_step_12.json"}
+
+@pytest.mark.parametrize(("steps", "results"), [(20, "metrics_of_step_12.json"), (12, METRICS)])
+def test_a_finished_run_that_goes_on_keeps_its_results(tmp_path: Path, steps: int, results: str) -> None:
+    folder = checkpoints(tmp_path / "run", last=12, best=8)
+    (folder / METRICS).write_text(json.dumps({"time/total": 1.0}))
+    keep_later(folder, folder / "checkpoints/last.ckpt", steps, Console(quiet=True))
+    assert {p.name for p in folder.iterdir()} == {"checkpoints", "metrics.csv", results}
     assert len(list((folder / "checkpoints").iterdir())) == 2
-    assert said.file.getvalue() == ""
-    folder = written(False)
-    keep_results(folder, 3, said)
-    names = {p.name for p in (*folder.iterdir(), *(folder / "checkpoints").iterdir())}
-    kept = {"step=12.ckpt", "best_of_step=12.ckpt", "metrics_of_step_12.csv"}
-    assert names == {"checkpoints", "metrics.csv", "last.ckpt", "best.ckpt"} | kept
-    assert torch.load(folder / "checkpoints/step=12.ckpt")["name"] == "last"
-    assert all(word in said.file.getvalue() for word in ("from step 3", "step 12", *kept))
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_what_came_after_an_earlier_checkpoint_is_kept(tmp_path: Path, finished: bool) -> None:
+    folder = checkpoints(tmp_path / "run", last=12, best=8, **{"step=3": 3, "step=2": 2, "step=6": 6})
+    if finished:
+        (folder / METRICS).write_text(json.dumps({"time/total": 1.0}))
+    said = Console(file=io.StringIO(), width=200)
+    keep_later(folder, folder / "checkpoints/step=3.ckpt", 12, said)
+    kept = folder / "until_step_12"
+    assert f"from step 3; what it has done up to step 12 is kept in {kept}" in said.file.getvalue()
+    assert {p.name for p in kept.iterdir()} - {METRICS} == {"last.ckpt", "best.ckpt", "step=6.ckpt", "metrics.csv"}
+    assert (kept / METRICS).is_file() is finished
+    assert {p.name for p in folder.iterdir()} == {"checkpoints", "metrics.csv", kept.name}
+    assert {p.name for p in (folder / "checkpoints").iterdir()} == {"last.ckpt", "step=2.ckpt", "step=3.ckpt"}
+    assert torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
+    assert torch.load(kept / "last.ckpt", weights_only=True)["global_step"] == 12
+
+
+def test_a_damaged_last_checkpoint_does_not_keep_an_earlier_one_from_going_on(tmp_path: Path) -> None:
+    folder = checkpoints(tmp_path / "run", **{"step=3": 3})
+    (folder / "checkpoints/last.ckpt").write_bytes(b"half")
+    said = Console(file=io.StringIO(), width=300)
+    keep_later(folder, folder / "checkpoints/step=3.ckpt", 12, said)
+    assert {p.name for p in (folder / "checkpoints").iterdir()} == {"step=3.ckpt", "last.ckpt.broken"}
+    assert "last.ckpt" in said.file.getvalue()
 
 
 def test_mps_is_never_used(monkeypatch: pytest.MonkeyPatch) -> None:
