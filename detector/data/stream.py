@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -111,12 +112,13 @@ def prepare_worker(_worker: int) -> None:
 
     A terminal sends Ctrl-C to all processes of a command, torchrun and SLURM send SIGTERM likewise. If it ended the
     workers, the training could not finish its step; they end with the main process, when that asks them to, or `GRACE`
-    seconds later.
+    seconds later. macOS and Windows do not tell who has sent a signal: there, SIGTERM ends them.
     """
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_await_end, daemon=True).start()
+    if sys.platform == "linux":
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_await_end, daemon=True).start()
 
 
 def _await_end() -> None:

@@ -253,8 +253,11 @@ def keep_later(folder: Path, resume: Path, steps: int, console: Console) -> None
         if is_finished(folder) and start < steps:
             (folder / METRICS).replace(folder / f"metrics_of_step_{done}.json")
         return
-    kept = folder / f"until_step_{done}"
-    kept.mkdir(exist_ok=True)
+    kept, number = folder / f"until_step_{done}", 1
+    while kept.exists():
+        number += 1
+        kept = folder / f"until_step_{done}_{number}"
+    kept.mkdir()
     copy_file(folder / "metrics.csv", kept / "metrics.csv")
     if (folder / METRICS).is_file():
         (folder / METRICS).replace(kept / METRICS)

@@ -96,6 +96,11 @@ def test_what_came_after_an_earlier_checkpoint_is_kept(tmp_path: Path, finished:
     assert {p.name for p in (folder / "checkpoints").iterdir()} == {"last.ckpt", "step=2.ckpt", "step=3.ckpt"}
     assert torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
     assert torch.load(kept / "last.ckpt", weights_only=True)["global_step"] == 12
+    (folder / "checkpoints/last.ckpt").unlink()
+    torch.save(torch.load(kept / "last.ckpt", weights_only=True), folder / "checkpoints/last.ckpt")
+    keep_later(folder, folder / "checkpoints/step=2.ckpt", 12, said)
+    assert {p.name for p in (folder / "until_step_12_2").glob("*.ckpt")} == {"last.ckpt", "step=3.ckpt"}
+    assert (kept / "best.ckpt").is_file()
 
 
 def test_a_damaged_last_checkpoint_does_not_keep_an_earlier_one_from_going_on(tmp_path: Path) -> None:
