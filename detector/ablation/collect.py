@@ -19,9 +19,9 @@ from detector.ablation.description import KINDS, MAIN, StudyInfo
 from detector.ablation.records import ROUNDING, CurvePoint, Gain, MetricRow, Records, Run
 from detector.ablation.study import Job
 from detector.config import build
-from detector.evaluation.coco import Kind
 from detector.evaluation.measure import Measured, difference, measure
 from detector.evaluation.predictions import read_predictions
+from detector.evaluation.records import Kind
 from detector.training.folder import read_config
 from detector.types import DetectionDataset
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, get_args
 
-from detector.evaluation.coco import Kind
+from detector.evaluation.records import Kind
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """What is measured of a run: every kind of prediction that COCO's AP is defined for, boxes first."""

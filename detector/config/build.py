@@ -247,17 +247,20 @@ def takes_proposals(model: DictConfig | None) -> bool:
     return model is not None and OmegaConf.select(model, "proposer._target_") == GIVEN_PROPOSALS
 
 
-def build_collector(outputs: Iterable[Output], dataset: DetectionDataset, size_bins: Sequence[float]) -> Collector:
+def build_collector(
+    outputs: Iterable[Output], dataset: DetectionDataset, size_bins: Sequence[float], limit: int = 100
+) -> Collector:
     """Build the collector of detections on a dataset.
 
     Args:
         outputs: outputs of the model's further heads; those without ground truth in the dataset are left out.
         dataset: the evaluated dataset.
         size_bins: square roots of the areas that separate small, medium and large objects, in pixels.
+        limit: the most detections of an image, `dataset.detections`.
     """
     measured = [o for o in outputs if o.needs is None or getattr(dataset, f"has_{o.needs}", False)]
     small, large = size_bins
-    return Collector(dataset.ground_truth(), dataset.category_ids, (small, large), measured)
+    return Collector(dataset.ground_truth(), dataset.category_ids, (small, large), measured, limit)
 
 
 def build_metrics(nodes: ListConfig, collector: Collector) -> list[Metric]:

@@ -29,6 +29,7 @@ MODULES = {
     "opencv-python-headless": "cv2",
     "albumentations": "albumentations",
     "pycocotools": "pycocotools.mask",
+    "hotcoco": "hotcoco",
     "msgspec": "msgspec",
     "tifffile": "tifffile",
     "ninja": "ninja",

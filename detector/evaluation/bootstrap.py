@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.evaluation.coco import Comparison
+from detector.evaluation.comparison import Comparison
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]

@@ -1,86 +1,24 @@
-"""Measure COCO's AP and AR with pycocotools."""
+"""Measure COCO's AP and AR."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
-from pycocotools.cocoeval import COCOeval
 
+from detector.evaluation.accumulate import Accumulated, accumulate
 from detector.evaluation.collector import BOX, Collector, ImageId
+from detector.evaluation.comparison import LIMITS, Comparison
 from detector.evaluation.metric import Metric
-from detector.run_lengths import from_segmentation
-
-Kind = Literal["box", "mask"]
-"""Boxes, or the masks of the output with the key `segmentation`."""
-
-Records = dict[tuple[int, int], list[dict[str, Any]]]
-"""Annotations or detections in pycocotools' form, by (position of the image, category id)."""
+from detector.evaluation.records import Kind, Record, detections, truths
 
 Quantity = Callable[[Sequence[ImageId], NDArray[np.float64]], NDArray[np.float64]]
 """(the image of each of N boxes, boxes [N, 4] as x1, y1, x2, y2 in pixels of the original image) -> [N], at least 0"""
 
-SAME_BOX = 0.5
-"""From this IoU of their boxes on, a detection is of an object whose mask is not known."""
-
 UNBOUNDED = 1e5**2
 """COCO's upper bound of an area, in square pixels."""
-
-
-class Comparison(COCOeval):  # type: ignore[misc]  # pycocotools has no types
-    """Run pycocotools' evaluation on records instead of files.
-
-    pycocotools' own loading is not used: it overwrites `ignore` with `iscrowd`, takes a match with the annotation of id
-    0 for no match, and fails without detections. Its matching and accumulation are used unchanged. `evalImgs` and
-    `eval` are as pycocotools documents them; an `image_id` in them is a position in `images`. `truths` holds the
-    ground-truth records in the order of the columns of `ious`. Where a record has `unknown`, its mask is not known: it
-    overlaps entirely with detections whose box has at least `SAME_BOX` IoU with its own, and with no others.
-    """
-
-    def __init__(
-        self,
-        kind: Kind,
-        images: list[ImageId],
-        category_ids: list[int],
-        areas: Mapping[str, tuple[float, float]],
-        truths: Records,
-        detections: Records,
-    ) -> None:
-        super().__init__(iouType="bbox" if kind == "box" else "segm")
-        self.images = images
-        self.truths = truths
-        self._records = truths, detections
-        self.params.imgIds = list(range(len(images)))
-        self.params.catIds = category_ids
-        self.params.areaRngLbl = list(areas)
-        self.params.areaRng = [list(area) for area in areas.values()]
-        with contextlib.redirect_stdout(io.StringIO()):
-            self.evaluate()
-            self.accumulate()
-
-    def computeIoU(self, imgId: int, catId: int) -> Any:
-        """Compute the IoU of detections, best first, and ground truth."""
-        ious = super().computeIoU(imgId, catId)
-        truths = self._gts[imgId, catId]
-        unknown = [column for column, record in enumerate(truths) if record.get("unknown")]
-        if unknown and len(ious):
-            found = sorted(self._dts[imgId, catId], key=lambda record: -record["score"])[: len(ious)]
-            boxes = [np.array([r["bbox"] for r in records], np.float64) for records in (found, truths)]
-            same = coco_mask.iou(boxes[0], boxes[1][unknown], [0] * len(unknown)) >= SAME_BOX
-            ious[:, unknown] = same
-        return ious
-
-    def _prepare(self) -> None:
-        truths, detections = self._records
-        self._gts = defaultdict(list, truths)
-        self._dts = defaultdict(list, detections)
 
 
 @dataclass(frozen=True)
@@ -100,8 +38,9 @@ class CocoMetric(Metric):
 
     The metrics are `box/AP box/AP50 box/AP75 box/APs box/APm box/APl box/AR1 box/AR10 box/AR100 box/ARs box/ARm
     box/ARl`, `box/AP/<class name>`, and the same under `mask/`, where the collector has an output with the key
-    `segmentation` (under that output's name). An object's size is that of its annotation's `area`; without one, the
-    area of its mask, else of its box.
+    `segmentation` (under that output's name). COCO counts the 100 best detections of an image and class; where the
+    collector's `limit` is higher, such as 500, `box/AP@500`, its kin up to `box/ARl@500`, and `box/AR500` stand beside
+    them. An object's size is that of its annotation's `area`; without one, the area of its mask, else of its box.
 
     In the mask metrics an object without a `segmentation` is ignored, as its mask is unknown: a detection of its box is
     neither a true nor a false positive.
@@ -130,11 +69,11 @@ class CocoMetric(Metric):
             quantity: replaces the area of ground truth and detections; None: the area.
         """
         images = self.collector.images
-        truths, detections = self._ground_truth(kind, images), self._detections(kind, images)
+        objects, found = truths(self.collector, kind), detections(self.collector, kind).records()
         if quantity is not None:
-            for records in (truths, detections):
+            for records in (objects, found):
                 _replace_areas(records, images, quantity)
-        return Comparison(kind, images, self.collector.category_ids, areas or self.areas(), truths, detections)
+        return Comparison(kind, images, self.collector.category_ids, areas or self.areas(), objects, found)
 
     def results(self) -> dict[str, float]:
         """Measure AP and AR; see `Metric.results`."""
@@ -145,105 +84,39 @@ class CocoMetric(Metric):
         return {name: value for name, value in values.items() if value is not None}
 
     def _summary(self, kind: Kind, prefix: str) -> dict[str, float | None]:
-        comparison = self.compare(kind)
-        precision: NDArray[np.float64] = comparison.eval["precision"]  # [IoU, recall, class, area, most detections]
-        recall: NDArray[np.float64] = comparison.eval["recall"]  # [IoU, class, area, most detections]
-        thresholds = comparison.params.iouThrs
-        self.curves[prefix] = _curves(comparison, self.collector.category_ids)
-        values = {
-            "AP": mean(precision[..., 0, 2]),
-            "AP50": mean(precision[thresholds == 0.5, ..., 0, 2]),
-            "AP75": mean(precision[thresholds == 0.75, ..., 0, 2]),
-            **{f"AP{size}": mean(precision[..., area, 2]) for area, size in enumerate("sml", 1)},
-            **{f"AR{most}": mean(recall[..., 0, m]) for m, most in enumerate(comparison.params.maxDets)},
-            **{f"AR{size}": mean(recall[..., area, 2]) for area, size in enumerate("sml", 1)},
-        }
-        places = {category: place for place, category in enumerate(comparison.params.catIds)}
+        most = sorted({*LIMITS, self.collector.limit})
+        found = accumulate(self.collector, kind, self.areas(), most)
+        self.curves[prefix] = _curves(found, self.collector.category_ids)
+        values = {f"AR{limit}": mean(found.recall[..., 0, m]) for m, limit in enumerate(most)}
+        for place in range(most.index(LIMITS[-1]), len(most)):
+            at = "" if most[place] == LIMITS[-1] else f"@{most[place]}"
+            precision, recall = found.precision[..., place], found.recall[..., place]  # [IoU, (recall,) class, area]
+            values |= {
+                f"AP{at}": mean(precision[..., 0]),
+                f"AP50{at}": mean(precision[found.thresholds == 0.5, ..., 0]),
+                f"AP75{at}": mean(precision[found.thresholds == 0.75, ..., 0]),
+                **{f"AP{size}{at}": mean(precision[..., area]) for area, size in enumerate("sml", 1)},
+                **{f"AR{size}{at}": mean(recall[..., area]) for area, size in enumerate("sml", 1)},
+            }
+        precision = found.precision[..., 0, most.index(LIMITS[-1])]
         for name, category in zip(self.collector.classes, self.collector.category_ids, strict=True):
-            values[f"AP/{name}"] = mean(precision[:, :, places[category], 0, 2])
+            values[f"AP/{name}"] = mean(precision[..., found.category_ids.index(category)])
         return {f"{prefix}/{name}": value for name, value in values.items()}
 
-    def _ground_truth(self, kind: Kind, images: list[ImageId]) -> Records:
-        records: Records = defaultdict(list)
-        number = 0
-        for position, image in enumerate(images):
-            for annotation in self.collector.annotations(image):
-                number += 1  # from 1: pycocotools takes a match with id 0 for no match
-                crowd = int(bool(annotation.get("iscrowd", 0)))
-                record = {
-                    "id": number,
-                    "bbox": annotation["bbox"],
-                    "iscrowd": crowd,
-                    "ignore": int(crowd or bool(annotation.get("ignore", 0))),
-                }
-                rle = self._segmentation(annotation) if kind == "mask" or "area" not in annotation else None
-                record["area"] = annotation["area"] if "area" in annotation else _area(rle, annotation["bbox"])
-                if kind == "mask":
-                    record["segmentation"] = rle or self._rectangle(annotation)
-                    record["unknown"] = rle is None and not crowd
-                    record["ignore"] = int(record["ignore"] or rle is None)
-                records[position, annotation["category_id"]].append(record)
-        return records
 
-    def _segmentation(self, annotation: Mapping[str, Any]) -> Any:
-        """Return the run-length code of an annotation's polygons or run lengths; None if it has neither."""
-        segmentation = annotation.get("segmentation")
-        if not segmentation:
-            return None
-        image = self.collector.image(annotation["image_id"])
-        size = image["height"], image["width"]
-        if isinstance(segmentation, list):
-            segmentation = [polygon for polygon in segmentation if len(polygon) >= 6]
-            return from_segmentation(segmentation, size) if segmentation else None
-        if tuple(segmentation["size"]) != size:
-            raise ValueError(
-                f"the mask of annotation {annotation.get('id')} has the size {segmentation['size']}, "
-                f"but its image {image['id']!r} {list(size)} (height, width)"
-            )
-        return from_segmentation(segmentation, size)
-
-    def _rectangle(self, annotation: Mapping[str, Any]) -> Any:
-        image = self.collector.image(annotation["image_id"])
-        box = np.array([annotation["bbox"]], dtype=np.float64)
-        return coco_mask.frPyObjects(box, image["height"], image["width"])[0]
-
-    def _detections(self, kind: Kind, images: list[ImageId]) -> Records:
-        masks = self.collector.output("segmentation") if kind == "mask" else None
-        records: Records = defaultdict(list)
-        number = 0
-        for position, image in enumerate(images):
-            found = self.collector.detections(image)
-            boxes = found.boxes.tolist()
-            rles = [None] * len(boxes) if masks is None else found.shapes[masks.name]
-            for box, rle, label, score in zip(boxes, rles, found.labels.tolist(), found.scores.tolist(), strict=True):
-                number += 1
-                record = {"id": number, "bbox": box, "score": score, "area": _area(rle, box), "segmentation": rle}
-                records[position, self.collector.category_ids[label]].append(record)
-        return records
+def _curves(found: Accumulated, category_ids: Sequence[int]) -> Curves:
+    """Take the curves of the classes in the order of `category_ids`."""
+    half = int(np.flatnonzero(found.thresholds == 0.5)[0])
+    places = [found.category_ids.index(category) for category in category_ids]
+    return Curves(*(array[half][:, places, 0, -1] for array in (found.precision, found.scores)), found.objects[places])
 
 
-def _curves(comparison: Comparison, category_ids: Sequence[int]) -> Curves:
-    """Take the curves of the classes in the order of `category_ids`; pycocotools has sorted them."""
-    half = int(np.flatnonzero(comparison.params.iouThrs == 0.5)[0])
-    places = [list(comparison.params.catIds).index(category) for category in category_ids]
-    precision, scores = (comparison.eval[name][half][:, places, 0, -1] for name in ("precision", "scores"))
-    objects = dict.fromkeys(category_ids, 0)
-    for (_, category), records in comparison.truths.items():
-        if category in objects:
-            objects[category] += sum(not record["ignore"] for record in records)
-    return Curves(precision, scores, np.array(list(objects.values()), np.int64))
-
-
-def _replace_areas(records: Records, images: list[ImageId], quantity: Quantity) -> None:
-    own = [(images[position], record) for (position, _), group in records.items() for record in group]
-    boxes = np.array([record["bbox"] for _, record in own], dtype=np.float64).reshape(-1, 4)
+def _replace_areas(records: Sequence[Record], images: list[ImageId], quantity: Quantity) -> None:
+    boxes = np.array([record["bbox"] for record in records], dtype=np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
-    for (_, record), value in zip(own, quantity([image for image, _ in own], boxes), strict=True):
+    own = [images[record["image_id"]] for record in records]
+    for record, value in zip(records, quantity(own, boxes), strict=True):
         record["area"] = float(value)
-
-
-def _area(rle: Any, box: list[float]) -> float:
-    return box[2] * box[3] if rle is None else float(coco_mask.area(rle))
 
 
 def mean(values: NDArray[np.float64]) -> float | None:

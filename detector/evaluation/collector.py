@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,8 +47,9 @@ def _order(image: ImageId) -> tuple[bool, ImageId]:
 class Collector:
     """Collect detections image by image and encode them once, for any number of metrics and for the files.
 
-    What a metric reads (see `detector.evaluation.metric.Metric`): the attributes `classes`, `category_ids`, `size_bins`
-    and `outputs`, the property `images`, and for each of those images `image()`, `annotations()` and `detections()`.
+    What a metric reads (see `detector.evaluation.metric.Metric`): the attributes `classes`, `category_ids`,
+    `size_bins`, `outputs` and `limit`, the property `images`, and for each of those images `image()`, `annotations()`
+    and `detections()`.
 
     Only the images given to `update` are measured, those without detections included. An image counts once: where it is
     given again, as padded distributed samplers do, the first detections stay. The order of the images does not matter.
@@ -59,6 +61,7 @@ class Collector:
         category_ids: the dataset's category id of each label 0..C-1.
         size_bins: two ascending sides in pixels; objects of area < first² are small, of area >= second² large.
         outputs: of the further heads, such as masks; written and measured beside the boxes.
+        limit: the most detections that an image can have.
 
     Raises:
         ValueError: an annotation belongs to no image, a category id to no category, the bins do not ascend, or two
@@ -71,6 +74,7 @@ class Collector:
         category_ids: Sequence[int],
         size_bins: tuple[float, float] = (32, 96),
         outputs: Sequence[Output] = (),
+        limit: int = 100,
     ) -> None:
         small, large = size_bins
         if not 0 < small < large:
@@ -85,6 +89,7 @@ class Collector:
         self.classes = [names[c] for c in category_ids]
         self.size_bins = (small, large)
         self.outputs = list(outputs)
+        self.limit = limit
         self._images: dict[ImageId, Mapping[str, Any]] = {image["id"]: image for image in ground_truth["images"]}
         self._annotations: dict[ImageId, list[Mapping[str, Any]]] = {image: [] for image in self._images}
         for annotation in ground_truth["annotations"]:
@@ -110,6 +115,16 @@ class Collector:
     def detections(self, image: ImageId) -> ImageDetections:
         """Return the detections of an image that is among `images`."""
         return self._detections[image]
+
+    def counts(self) -> NDArray[np.int64]:
+        """Count the objects of each image and class that has some: neither crowds nor ignored ones, [N]."""
+        counted = Counter(
+            (image, annotation["category_id"])
+            for image in self._detections
+            for annotation in self._annotations[image]
+            if not annotation.get("iscrowd") and not annotation.get("ignore")
+        )
+        return np.array(list(counted.values()), dtype=np.int64)
 
     def output(self, key: str) -> Output | None:
         """Return the output that is written under `key`, such as `segmentation`; None if there is none."""

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.evaluation.bootstrap import Floats, Ints, average_precisions, resample
-from detector.evaluation.coco import UNBOUNDED, CocoMetric, Comparison, Kind, Quantity, mean
+from detector.evaluation.coco import UNBOUNDED, CocoMetric, Quantity, mean
 from detector.evaluation.collector import Collector, ImageId
+from detector.evaluation.comparison import Comparison
 from detector.evaluation.predictions import detections_of
+from detector.evaluation.records import Kind
 from detector.masks import MaskOutput
 
 SIDES = (0, 8, 16, 32, 64, 128, math.inf)

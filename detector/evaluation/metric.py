@@ -17,6 +17,7 @@ class Metric(ABC):
 
     - `collector.classes`, `collector.category_ids`: the class name and the category id of each label;
     - `collector.size_bins`: the two sides, in pixels, that divide small, medium and large objects;
+    - `collector.limit`: the most detections of an image;
     - `collector.images`: the ids of the images to measure, and for each of them
     - `collector.image(id)`: its `height` and `width`;
     - `collector.annotations(id)`: its ground-truth objects in COCO's format (`category_id`, `bbox`, `iscrowd`,

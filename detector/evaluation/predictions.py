@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from detector.evaluation.coco import Kind
 from detector.evaluation.collector import ImageDetections, ImageId, State
+from detector.evaluation.records import Kind
 from detector.masks import MaskOutput
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
+from detector.evaluation.collector import Collector
+from detector.evaluation.comparison import LIMITS
+
+COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 PAIRS = 3
 """The maximum number of classes per row in the table of AP by class."""
 
@@ -27,13 +31,32 @@ def _sides(bins: tuple[float, float]) -> str:
 
 
 def _main(metrics: Mapping[str, float], kinds: list[str]) -> Table:
+    limits = sorted({int(name.partition("/AP@")[2]) for name in metrics if "/AP@" in name})
     table = _table()
     table.add_column("")
-    for name in COLUMNS:
+    for name in (*COLUMNS, "AR" if limits else "AR100"):
         table.add_column(name, justify="right")
     for kind in kinds:
-        table.add_row(kind, *(_percent(metrics, f"{kind}/{name}") for name in COLUMNS))
+        table.add_row(kind, *(_percent(metrics, f"{kind}/{name}") for name in (*COLUMNS, "AR100")))
+        for limit in limits:
+            names = (*(f"{name}@{limit}" for name in COLUMNS), f"AR{limit}")
+            table.add_row(f"{kind}, best {limit}", *(_percent(metrics, f"{kind}/{name}") for name in names))
     return table
+
+
+def beyond(collector: Collector) -> str:
+    """Say how many objects lie beyond the 100 detections of an image and class that COCO counts; empty if none does."""
+    counts = collector.counts()
+    over, most = int(np.maximum(counts - LIMITS[-1], 0).sum()), int(counts.max(initial=0))
+    if not over:
+        return ""
+    share = f"{over} of {counts.sum()} objects ({100 * over / counts.sum():.1f} %)"
+    limit = collector.limit
+    way = (
+        f"the rows of the best {limit} count more" if limit > LIMITS[-1] else "a higher dataset.detections counts them"
+    )
+    more = f", but an image has up to {most}: raise dataset.detections" if LIMITS[-1] < limit < most else ""
+    return f"{share} lie beyond the best {LIMITS[-1]} detections of an image and class, COCO's limit: {way}{more}."
 
 
 def _by_class(metrics: Mapping[str, float], prefixes: dict[str, str]) -> Table | None:
@@ -69,16 +92,19 @@ def _others(metrics: Mapping[str, float], known: list[str]) -> Table | None:
     return table
 
 
-def render(metrics: Mapping[str, float], size_bins: tuple[float, float]) -> Group:
+def render(metrics: Mapping[str, float], size_bins: tuple[float, float], note: str = "") -> Group:
     """Render COCO's metrics, VOC's mAP, AP by class and other metrics, for `rich` to print.
 
     Args:
         metrics: values by name, as `Metric.results` returns them; those under `env/` and `time/` are not shown. Each
             `<name>/AP` gives a row of COCO's metrics: boxes, masks and other outputs measured by AP.
         size_bins: the two sides in pixels that divide small, medium and large objects.
+        note: printed below the first table, such as `beyond`'s.
     """
     kinds = [name.removesuffix("/AP") for name in metrics if name.endswith("/AP") and name.count("/") == 1]
     parts: list[Table | Text] = [_main(metrics, kinds), Text(_sides(size_bins))] if kinds else []
+    if note:
+        parts.append(Text(note))
     if "voc/mAP" in metrics:
         eleven, area = _percent(metrics, "voc/mAP"), _percent(metrics, "voc/mAP_area")
         parts.append(Text(f"VOC, IoU 0.5: mAP {eleven} (2007, 11 points), {area} (area under the curve).", "bold"))

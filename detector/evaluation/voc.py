@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from detector.evaluation.collector import ImageId
 from detector.evaluation.metric import Metric
+from detector.evaluation.records import Floats, Found, Integers, Record, detections, truths
 
-Floats = NDArray[np.float64]
+PAIRS = 2**20
+"""About how many pairs of a detection and an object are compared at once."""
 
 MATCH = 0.5
 """A detection matches an object at an IoU >= this."""
@@ -36,8 +36,7 @@ class VocMetric(Metric):
         """Measure mAP and the AP of each class; see `Metric.results`."""
         eleven: dict[str, float] = {}
         area: list[float] = []
-        for label, name in enumerate(self.collector.classes):
-            curve = self.curve(label)
+        for name, curve in zip(self.collector.classes, self.curves(), strict=True):
             if curve is not None:
                 eleven[f"voc/AP/{name}"] = eleven_points(*curve)
                 area.append(area_under(*curve))
@@ -46,59 +45,70 @@ class VocMetric(Metric):
         means = {"voc/mAP": float(np.mean(list(eleven.values()))), "voc/mAP_area": float(np.mean(area))}
         return means | eleven
 
-    def curve(self, label: int) -> tuple[Floats, Floats] | None:
-        """Return a class's recall and precision [N] after each detection by descending score; None without objects."""
-        scores: list[float] = []
-        hits: list[bool] = []
-        counted = 0
-        for image in self.collector.images:
-            found = self.collector.detections(image)
-            own = found.labels == label
-            objects, difficult = self._ground_truth(image, label)
-            counted += int((~difficult).sum())
-            order = np.argsort(-found.scores[own], kind="stable")
-            for detection, hit in zip(order, _assign(found.boxes[own][order], objects, difficult), strict=True):
-                if hit is not None:
-                    scores.append(found.scores[own][detection])
-                    hits.append(hit)
-        if not counted:
-            return None
-        true = np.array(hits, dtype=bool)[np.argsort(-np.array(scores), kind="stable")].cumsum(dtype=np.float64)
-        return true / counted, true / np.arange(1, len(true) + 1)
+    def curves(self) -> list[tuple[Floats, Floats] | None]:
+        """Return each class's recall and precision [N] after each detection by descending score; None without objects.
 
-    def _ground_truth(self, image: ImageId, label: int) -> tuple[Floats, NDArray[np.bool_]]:
-        category = self.collector.category_ids[label]
-        own = [a for a in self.collector.annotations(image) if a["category_id"] == category]
-        boxes = np.array([a["bbox"] for a in own], dtype=np.float64).reshape(-1, 4)
-        return boxes, np.array([bool(a.get("ignore", 0) or a.get("iscrowd", 0)) for a in own], dtype=bool)
+        Detections that are ignored are left out.
+        """
+        found, objects = detections(self.collector, "box"), truths(self.collector, "box")
+        categories = np.array([record["category_id"] for record in objects], np.int64)
+        ignored = np.array([record["ignore"] for record in objects], bool)
+        order = np.argsort(-found.scores, kind="stable")
+        best, overlap = _best(found, objects, categories)
+        best, matches, category = best[order], overlap[order] >= MATCH, found.categories[order]
+        hits = np.zeros(len(order), bool)
+        first = np.unique(best[matches], return_index=True)[1]  # of each object, the detection of the highest score
+        hits[np.flatnonzero(matches)[first]] = True
+        counts = ~matches
+        counts[matches] = ~ignored[best[matches]]
+        curves: list[tuple[Floats, Floats] | None] = []
+        for own in self.collector.category_ids:
+            total = np.count_nonzero(~ignored[categories == own])
+            true = hits[counts & (category == own)].cumsum(dtype=np.float64)
+            curves.append((true / total, true / np.arange(1, len(true) + 1)) if total else None)
+        return curves
+
+
+def _best(found: Found, objects: Sequence[Record], categories: Integers) -> tuple[Integers, Floats]:
+    """Return which object of its image and class each detection overlaps most, and their IoU; -1 and 0 without one.
+
+    Of several that it overlaps alike, the first one.
+    """
+    boxes = np.array([record["bbox"] for record in objects], np.float64).reshape(-1, 4)
+    images = np.array([record["image_id"] for record in objects], np.int64)
+    classes, number = np.unique(np.concatenate((categories, found.categories)), return_inverse=True)
+    keys = np.concatenate((images, found.images)) * len(classes) + number
+    order = np.argsort(keys[: len(objects)], kind="stable")
+    sought = keys[len(objects) :]
+    start, end = (np.searchsorted(keys[: len(objects)][order], sought, side) for side in ("left", "right"))
+    pairs = np.cumsum(end - start)
+    best, overlap = np.full(len(sought), -1), np.zeros(len(sought))
+    low = 0
+    while low < len(sought):  # a part of the detections at a time
+        seen = pairs[low - 1] if low else 0
+        high = max(low + 1, int(np.searchsorted(pairs, seen + PAIRS, "right")))
+        count = (end - start)[low:high]
+        detection = np.repeat(np.arange(low, high), count)
+        first = count.cumsum() - count
+        candidate = order[start[detection] + np.arange(len(detection)) - np.repeat(first, count)]
+        ious = _iou(found.boxes[detection], boxes[candidate])
+        own = low + np.flatnonzero(count)
+        if len(own):
+            overlap[own] = np.maximum.reduceat(ious, first[count > 0])
+            largest = np.where(ious == overlap[detection], np.arange(len(ious)), len(ious))
+            best[own] = candidate[np.minimum.reduceat(largest, first[count > 0])]
+        low = high
+    return best, overlap
 
 
 def _iou(boxes: Floats, others: Floats) -> Floats:
-    """Compute the IoU [N, M] of boxes [N, 4] and [M, 4], as x, y, width, height."""
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum((boxes[:, :2] + boxes[:, 2:])[:, None], (others[:, :2] + others[:, 2:])[None])
+    """Compute the IoU [N] of N pairs of boxes, [N, 4] each: x, y, width, height."""
+    low = np.maximum(boxes[:, :2], others[:, :2])
+    high = np.minimum(boxes[:, :2] + boxes[:, 2:], others[:, :2] + others[:, 2:])
     inter = np.prod(np.maximum(high - low, 0), axis=-1)
-    union = np.prod(boxes[:, 2:], axis=-1)[:, None] + np.prod(others[:, 2:], axis=-1)[None] - inter
+    union = np.prod(boxes[:, 2:], axis=-1) + np.prod(others[:, 2:], axis=-1) - inter
     ratio: Floats = np.divide(inter, union, out=np.zeros_like(inter), where=inter > 0)
     return ratio
-
-
-def _assign(detections: Floats, objects: Floats, difficult: NDArray[np.bool_]) -> Sequence[bool | None]:
-    """Label the detections of one image and class, best first: true positive, false positive, or None for ignored."""
-    if not len(objects):
-        return [False] * len(detections)
-    overlaps = _iou(detections, objects)
-    found = np.zeros(len(objects), dtype=bool)
-    hits: list[bool | None] = []
-    for overlap, best in zip(overlaps.max(1), overlaps.argmax(1), strict=True):
-        if overlap < MATCH:
-            hits.append(False)
-        elif difficult[best]:
-            hits.append(None)
-        else:
-            hits.append(not found[best])
-            found[best] = True
-    return hits
 
 
 def eleven_points(recall: Floats, precision: Floats) -> float:

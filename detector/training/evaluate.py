@@ -24,6 +24,7 @@ from detector.config.build import build_collector, build_metrics, instantiate
 from detector.config.resolve import Resolved, resolve
 from detector.data.datamodule import DetectionDataModule
 from detector.evaluation import Collector, Metric, render
+from detector.evaluation.table import beyond
 from detector.training.callbacks import Progress
 from detector.training.pictures import detect_some
 from detector.training.saving import Checkpoints, write_text
@@ -51,7 +52,7 @@ def evaluate_checkpoint(config: DictConfig, overrides: Sequence[str], folder: Pa
     final, val = resolved.config, resolved.datasets["val"]
     model = instantiate(final.model)  # `resolve` has checked that its heads fit the backbone
     resolved.trained.load(model)
-    collector = build_collector(model.heads.outputs, val, final.dataset.size_bins)
+    collector = build_collector(model.heads.outputs, val, final.dataset.size_bins, final.dataset.detections)
     task = DetectionTask(model, collector=collector, metrics=build_metrics(final.dataset.metrics, collector))
     augment = instantiate(final.dataset.val_augment)
     data = DetectionDataModule(
@@ -107,7 +108,7 @@ def evaluate(
         assert task.collector is not None
         task.collector.write(folder)
         write_metrics(folder, metrics)
-        console.print(render(task.results, tuple(config.dataset.size_bins)))
+        console.print(render(task.results, tuple(config.dataset.size_bins), beyond(task.collector)))
         task.to(trainer.strategy.root_device)  # Lightning has moved the model back to the CPU
         with trainer.precision_plugin.forward_context():
             contact_sheet(detect_some(task, data), data.val.classes, folder / "pictures" / "predictions.png")

@@ -131,7 +131,7 @@ def fit(
     data_ready = time.perf_counter()
     lightning.seed_everything(config.seed, verbose=False)
     model = instantiate(config.model)  # `resolve` has checked that its heads fit the backbone
-    collector = build_collector(model.heads.outputs, val, config.dataset.size_bins)
+    collector = build_collector(model.heads.outputs, val, config.dataset.size_bins, config.dataset.detections)
     metrics = build_metrics(config.dataset.metrics, collector)
     losses = ["val_loss"] if config.schedule.get("validation_loss") else []
     _check_monitor(config.schedule.monitor, [*available_metrics(collector, metrics, val), *losses])

@@ -11,9 +11,9 @@ from pycocotools import mask as coco_mask
 
 from detector.evaluation import CocoMetric, Collector
 from detector.evaluation.bootstrap import average_precisions, resample
-from detector.evaluation.coco import Kind
 from detector.evaluation.measure import Measured, difference, match_objects, measure, precision_by
 from detector.evaluation.predictions import detections_of
+from detector.evaluation.records import Kind
 from detector.masks import MaskOutput
 
 Truth = dict[str, Any]

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from detector.evaluation import CocoMetric, Collector
-from detector.evaluation.coco import Kind
 from detector.evaluation.predictions import detections_of, read_predictions
+from detector.evaluation.records import Kind
 from detector.masks import MaskOutput
 from detector.types import Objects
 

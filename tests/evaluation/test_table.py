@@ -6,9 +6,9 @@ from rich.console import Console
 from detector.evaluation import render
 
 
-def text(metrics: dict[str, float], bins: tuple[float, float] = (32, 96), width: int = 80) -> str:
+def text(metrics: dict[str, float], bins: tuple[float, float] = (32, 96), width: int = 80, note: str = "") -> str:
     console = Console(file=io.StringIO(), width=width)
-    console.print(render(metrics, bins))
+    console.print(render(metrics, bins, note))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -24,6 +24,16 @@ def test_boxes_masks_sizes_and_classes() -> None:
     assert "small up to 16², medium 16² to 48², large from 48²" in shown
     assert "time" not in shown
     assert "VOC" not in shown
+
+
+def test_more_detections_have_rows_of_their_own() -> None:
+    metrics = {"box/AP": 0.505, "box/AR100": 0.5, "box/AP@300": 0.9, "box/APs@300": 0.7, "box/AR300": 0.8}
+    shown = text(metrics, note="100 of 200 objects")
+    lines = [line.replace("│", " ").split() for line in shown.splitlines()]
+    assert ["box", "50.5", "-", "-", "-", "-", "-", "50.0"] in lines
+    assert ["box,", "best", "300", "90.0", "-", "-", "70.0", "-", "-", "80.0"] in lines
+    assert "AR100" not in shown
+    assert "100 of 200 objects" in shown
 
 
 def test_voc_alone() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from detector.evaluation import Collector, VocMetric
+from detector.evaluation import Collector, VocMetric, voc
 from detector.evaluation.voc import area_under, eleven_points
 from detector.types import Objects
 
@@ -129,7 +129,8 @@ def test_detection_belongs_to_the_object_it_overlaps_most() -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_equal_to_the_kit_line_by_line(seed: int) -> None:
+def test_equal_to_the_kit_line_by_line(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(voc, "PAIRS", 10 if seed % 2 else voc.PAIRS)
     generator = np.random.default_rng(seed)
     truths: dict[str, list[tuple[Box, bool]]] = {}
     found: list[tuple[str, float, Box]] = []

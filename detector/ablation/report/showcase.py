@@ -13,10 +13,10 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from detector.ablation.collect import predicted_kinds, predictions_file, validation_set
-from detector.evaluation.coco import Kind
 from detector.evaluation.collector import ImageDetections, ImageId
 from detector.evaluation.measure import MatchedObjects, match_objects
 from detector.evaluation.predictions import detections_of, read_predictions
+from detector.evaluation.records import Kind
 from detector.masks import MaskOutput
 from detector.run_lengths import decode
 from detector.training.folder import read_config

@@ -1,0 +1,104 @@
+"""Accumulate precision and recall as COCO does, by hotcoco or by pycocotools: equal to the last bit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.evaluation.collector import Collector
+from detector.evaluation.comparison import Comparison
+from detector.evaluation.records import Found, Kind, Record, detections, truths
+
+try:
+    import hotcoco
+except ImportError:  # there is no wheel for this platform: pycocotools, which is slower
+    hotcoco = None
+
+Floats = NDArray[np.float64]
+
+IGNORED = -1.0
+"""The area of an ignored object: below every range, so that hotcoco, which reads no `ignore`, ignores it, too."""
+
+
+@dataclass(frozen=True)
+class Accumulated:
+    """Precision and recall of T IoU thresholds, 101 recalls, C classes, A ranges of areas, M most detections."""
+
+    precision: Floats
+    """[T, 101, C, A, M]: interpolated; 0 beyond the recall that is reached, -1 without objects"""
+    scores: Floats
+    """[T, 101, C, A, M]: the score from which on detections reach the recall"""
+    recall: Floats
+    """[T, C, A, M]: of all detections; -1 without objects"""
+    thresholds: Floats
+    """[T]: 0.5, 0.55, ..., 0.95"""
+    category_ids: list[int]
+    """[C]: ascending"""
+    objects: NDArray[np.int64]
+    """[C]: objects that count, neither crowds nor ignored"""
+
+
+def accumulate(
+    collector: Collector, kind: Kind, areas: Mapping[str, tuple[float, float]], most: Sequence[int]
+) -> Accumulated:
+    """Accumulate the precision and recall of a collector's detections as COCO does.
+
+    hotcoco does it where it is installed. Objects whose mask is unknown, which it does not know, are left to
+    pycocotools (see `Comparison`).
+
+    Args:
+        collector: of detections on one image at least.
+        kind: boxes or masks.
+        areas: named ranges of areas in square pixels.
+        most: M ascending numbers of detections of an image and class, of which the best are taken.
+    """
+    known, found = truths(collector, kind), detections(collector, kind)
+    category_ids = sorted(set(collector.category_ids))
+    if hotcoco is None or any(record.get("unknown") for record in known):
+        comparison = Comparison(kind, collector.images, category_ids, areas, known, found.records(), most)
+        result, thresholds = comparison.eval, comparison.params.iouThrs
+    else:
+        result, thresholds = _fast(collector, kind, areas, most, known, found)
+    counted = [record["category_id"] for record in known if not record["ignore"]]
+    objects = np.array([counted.count(category) for category in category_ids], np.int64)
+    arrays = (np.asarray(result[name]) for name in ("precision", "scores", "recall"))
+    return Accumulated(*arrays, thresholds, category_ids, objects)
+
+
+def _fast(
+    collector: Collector,
+    kind: Kind,
+    areas: Mapping[str, tuple[float, float]],
+    most: Sequence[int],
+    known: Sequence[Record],
+    found: Found,
+) -> tuple[Mapping[str, Any], Floats]:
+    images = [collector.image(image) for image in collector.images]
+    crowd = np.array([record["iscrowd"] for record in known], bool)
+    ignored = np.array([record["ignore"] for record in known], bool) & ~crowd
+    truth = hotcoco.COCO.from_arrays(
+        [{"id": i, "height": image["height"], "width": image["width"]} for i, image in enumerate(images)],
+        [{"id": category, "name": str(category)} for category in set(collector.category_ids)],
+        np.array([record["image_id"] for record in known], np.int64),
+        np.array([record["category_id"] for record in known], np.int64),
+        np.array([record["bbox"] for record in known], np.float64).reshape(-1, 4),
+        area=np.where(ignored, IGNORED, [record["area"] for record in known]),
+        iscrowd=crowd,
+        segmentation=[record["segmentation"] for record in known] if kind == "mask" else None,
+    )
+    rows = np.column_stack((found.images, found.boxes, found.scores, found.categories))
+    result = truth.load_res(rows, segmentation=found.codes)
+    if found.codes is not None:
+        result.update_anns(ids=np.arange(1, len(rows) + 1), area=found.areas)
+    evaluation = hotcoco.COCOeval(truth, result, "bbox" if kind == "box" else "segm")
+    parameters = evaluation.params
+    parameters.cat_ids = sorted(set(collector.category_ids))
+    parameters.area_rng_lbl, parameters.area_rng = list(areas), [list(area) for area in areas.values()]
+    parameters.max_dets = list(most)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return evaluation.eval, np.array(parameters.iou_thrs)
