@@ -16,7 +16,7 @@ from detector.evaluation.records import Found, Kind, Record, detections, truths
 try:
     import hotcoco
 except ImportError:  # there is no wheel for this platform: pycocotools, which is slower
-    hotcoco = None
+    hotcoco = None  # type: ignore[assignment]
 
 Floats = NDArray[np.float64]
 
@@ -60,13 +60,14 @@ def accumulate(
     category_ids = sorted(set(collector.category_ids))
     if hotcoco is None or any(record.get("unknown") for record in known):
         comparison = Comparison(kind, collector.images, category_ids, areas, known, found.records(), most)
-        result, thresholds = comparison.eval, comparison.params.iouThrs
+        result: Mapping[str, Any] = comparison.eval
+        thresholds: Floats = comparison.params.iouThrs
     else:
         result, thresholds = _fast(collector, kind, areas, most, known, found)
     counted = [record["category_id"] for record in known if not record["ignore"]]
     objects = np.array([counted.count(category) for category in category_ids], np.int64)
-    arrays = (np.asarray(result[name]) for name in ("precision", "scores", "recall"))
-    return Accumulated(*arrays, thresholds, category_ids, objects)
+    precision, scores, recall = (np.asarray(result[name]) for name in ("precision", "scores", "recall"))
+    return Accumulated(precision, scores, recall, thresholds, category_ids, objects)
 
 
 def _fast(
@@ -91,14 +92,16 @@ def _fast(
         segmentation=[record["segmentation"] for record in known] if kind == "mask" else None,
     )
     rows = np.column_stack((found.images, found.boxes, found.scores, found.categories))
-    result = truth.load_res(rows, segmentation=found.codes)
+    detected = truth.load_res(rows, segmentation=found.codes)
     if found.codes is not None:
-        result.update_anns(ids=np.arange(1, len(rows) + 1), area=found.areas)
-    evaluation = hotcoco.COCOeval(truth, result, "bbox" if kind == "box" else "segm")
+        detected.update_anns(ids=np.arange(1, len(rows) + 1), area=found.areas)
+    evaluation = hotcoco.COCOeval(truth, detected, "bbox" if kind == "box" else "segm")
     parameters = evaluation.params
     parameters.cat_ids = sorted(set(collector.category_ids))
     parameters.area_rng_lbl, parameters.area_rng = list(areas), [list(area) for area in areas.values()]
     parameters.max_dets = list(most)
     evaluation.evaluate()
     evaluation.accumulate()
-    return evaluation.eval, np.array(parameters.iou_thrs)
+    result = evaluation.eval
+    assert result is not None
+    return result, np.array(parameters.iou_thrs)

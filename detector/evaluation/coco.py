@@ -108,7 +108,8 @@ def _curves(found: Accumulated, category_ids: Sequence[int]) -> Curves:
     """Take the curves of the classes in the order of `category_ids`."""
     half = int(np.flatnonzero(found.thresholds == 0.5)[0])
     places = [found.category_ids.index(category) for category in category_ids]
-    return Curves(*(array[half][:, places, 0, -1] for array in (found.precision, found.scores)), found.objects[places])
+    precision, scores = (array[half][:, places, 0, -1] for array in (found.precision, found.scores))
+    return Curves(precision, scores, found.objects[places])
 
 
 def _replace_areas(records: Sequence[Record], images: list[ImageId], quantity: Quantity) -> None:
