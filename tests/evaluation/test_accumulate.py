@@ -32,8 +32,11 @@ def masks_of(boxes: np.ndarray) -> list[Any]:
     return encode(Masks.from_dense(torch.from_numpy(pixels), (SIDE, SIDE)))
 
 
-def random_collector(seed: int, limit: int) -> Collector:
-    """Images with crowds, ignored objects, none, equal scores, names for ids, and classes that do not ascend."""
+def random_collector(seed: int, limit: int, plain: bool = False) -> Collector:
+    """Images with crowds, ignored objects, none, equal scores, names for ids, and classes that do not ascend.
+
+    Plain: without crowds, ignored objects and equal scores.
+    """
     generator = np.random.default_rng(seed)
     categories = [30, 4, 7]
     images = [{"id": f"image {i}", "height": SIDE, "width": SIDE} for i in range(8)]
@@ -44,7 +47,7 @@ def random_collector(seed: int, limit: int) -> Collector:
         boxes = np.concatenate((generator.integers(0, 40, (count, 2)), generator.integers(4, 30, (count, 2))), 1) + 0.0
         labels = generator.integers(0, 3, count)
         for box, label, code in zip(boxes, labels, masks_of(boxes), strict=True):
-            kind = generator.random()
+            kind = 0.5 if plain else generator.random()
             flags = {"iscrowd": int(kind < 0.1), "ignore": int(0.1 < kind < 0.3)}
             area = {"area": float(generator.integers(1, 900))} if kind < 0.8 else {}
             annotation = {"id": len(annotations), "image_id": image["id"], "category_id": categories[label]}
@@ -55,7 +58,7 @@ def random_collector(seed: int, limit: int) -> Collector:
         moved[:, 2:] = np.maximum(moved[:, 2:], 1)
         wrong = generator.random(many) < 0.2
         given = np.where(wrong | (count == 0), generator.integers(0, 3, many), labels[near] if count else 0)
-        scores = generator.integers(1, 10, many) / 10
+        scores = generator.random(many) if plain else generator.integers(1, 10, many) / 10
         found[image["id"]] = ImageDetections(moved, scores, given, {"mask": masks_of(moved)})
     truth = {"images": images, "annotations": annotations}
     truth["categories"] = [{"id": c, "name": str(c)} for c in categories]
