@@ -72,7 +72,7 @@ class Errors:
         order = order[kept[order]]
         values = []
         for one in np.unique(own):
-            total = np.count_nonzero((own == one) & ~gone)
+            total = int(np.count_nonzero((own == one) & ~gone))
             hits = right[order][category[order] == one]
             values.append(_average_precision(hits, total))
         return float(np.mean(values)) if values else 0.0
