@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,15 +106,16 @@ def find_errors(collector: Collector, kind: Kind) -> Errors:
     Source: Bolya et al., TIDE: A General Toolbox for Identifying Object Detection Errors, ECCV 2020, and its package
     tidecv 1.0.1. That averages over the classes with detections or objects, this over those with objects.
     """
-    known, every = truths(collector, kind), detections(collector, kind)
+    known = [record for record in truths(collector, kind) if record["category_id"] in collector.category_ids]
+    every = detections(collector, kind)
     chosen = _best(every, collector.limit)
     found = _take(every, chosen)
     objects = [record for record in known if not record["ignore"]]
     regions = [record for record in known if record["ignore"]]
     images = len(collector.images)
-    of_detections = _ends(found.images, images)
-    of_objects = _ends(np.array([record["image_id"] for record in objects], np.int64), images)
-    of_regions = _ends(np.array([record["image_id"] for record in regions], np.int64), images)
+    of_detections = ends(found.images, images)
+    of_objects = ends(np.array([record["image_id"] for record in objects], np.int64), images)
+    of_regions = ends(np.array([record["image_id"] for record in regions], np.int64), images)
     result = Errors(
         found,
         objects,
@@ -151,7 +151,7 @@ def _take(found: Found, chosen: Integers) -> Found:
     )
 
 
-def _ends(images: Integers, count: int) -> list[int]:
+def ends(images: Integers, count: int) -> list[int]:
     """Return where the rows of each image begin, and where the last ones end."""
     return np.searchsorted(images, np.arange(count + 1)).tolist()  # type: ignore[no-any-return]
 
@@ -159,30 +159,30 @@ def _ends(images: Integers, count: int) -> list[int]:
 def _examine(errors: Errors, kind: Kind, rows: slice, columns: slice, regions: Sequence[Record]) -> None:
     """Find the errors of one image's detections and objects."""
     found, objects = errors.found, errors.objects[columns]
-    shapes: Any = found.boxes[rows] if found.codes is None else found.codes[rows]
-    ious = _ious(kind, shapes, objects, [0] * len(objects))
+    own = np.arange(rows.start, rows.stop)
+    every = ious(found, kind, own, objects)
     category = np.array([record["category_id"] for record in objects], np.int64)
     same = found.categories[rows][:, None] == category
-    within, among = np.where(same, ious, 0), np.where(same, 0, ious)
-    match = _match(within)
+    within, among = np.where(same, every, 0), np.where(same, 0, every)
+    match = match_best(within)
     taken = np.isin(np.arange(len(objects)), match)
     kinds = np.full(len(match), BOTH)
     goal = match.copy()
     if len(objects):
         steps = [  # the last that holds decides
-            (ious.max(1) <= NONE_IOU, BACKGROUND, None),
+            (every.max(1) <= NONE_IOU, BACKGROUND, None),
             (np.where(taken, within, 0).max(1) >= MATCH_IOU, DUPLICATE, None),
             (among.max(1) >= MATCH_IOU, CLASSIFICATION, among.argmax(1)),
             ((within.max(1) >= NONE_IOU) & (within.max(1) <= MATCH_IOU), LOCALISATION, within.argmax(1)),
         ]
         for holds, number, aim in steps:
-            own = holds & (match < 0)
-            kinds[own] = number
-            goal[own] = -1 if aim is None else aim[own]
+            chosen = holds & (match < 0)
+            kinds[chosen] = number
+            goal[chosen] = -1 if aim is None else aim[chosen]
     else:
         kinds[:] = BACKGROUND
     kinds[match >= 0] = NO_ERROR
-    inside = (match < 0) & _inside(kind, found, rows, regions)
+    inside = (match < 0) & _inside(found, kind, own, regions)
     wrong = (match < 0) & (goal >= 0)
     usable = np.zeros(len(objects), bool)
     for row in np.flatnonzero(wrong):  # by descending score
@@ -194,21 +194,31 @@ def _examine(errors: Errors, kind: Kind, rows: slice, columns: slice, regions: S
     errors.missed[columns] = ~taken & ~usable
 
 
-def _ious(kind: Kind, shapes: Any, records: Sequence[Record], crowd: Sequence[int]) -> Floats:
-    """Compute the IoU [N, M] of detections and records; of the detection alone where a record is a crowd."""
-    if not records:
-        return np.zeros((len(shapes), 0))
+def ious(found: Found, kind: Kind, rows: Integers, records: Sequence[Record]) -> Floats:
+    """Compute the IoU [N, M] of detections and records; the share of the detection where a record is a crowd.
+
+    Args:
+        found: detections, of which the N `rows` are compared.
+        kind: boxes or masks.
+        rows: positions of detections.
+        records: M objects or ignored regions.
+    """
+    if not records or not len(rows):
+        return np.zeros((len(rows), len(records)))
+    crowd = [record["iscrowd"] for record in records]
     if kind == "mask":
-        return np.asarray(coco_mask.iou(shapes, [record["segmentation"] for record in records], crowd))
+        assert found.codes is not None
+        own = [found.codes[row] for row in rows]
+        return np.asarray(coco_mask.iou(own, [record["segmentation"] for record in records], crowd))
     boxes = np.array([record["bbox"] for record in records], np.float64)
-    return np.asarray(coco_mask.iou(np.ascontiguousarray(shapes), boxes, crowd))
+    return np.asarray(coco_mask.iou(found.boxes[rows], boxes, crowd))
 
 
-def _match(ious: Floats) -> Integers:
+def match_best(overlap: Floats) -> Integers:
     """Match N detections, the best first, to the object that each overlaps most of those that are left; -1: to none."""
-    match = np.full(len(ious), -1)
-    left = ious.copy()
-    for row in np.flatnonzero(ious.max(1, initial=0) >= MATCH_IOU):
+    match = np.full(len(overlap), -1)
+    left = overlap.copy()
+    for row in np.flatnonzero(overlap.max(1, initial=0) >= MATCH_IOU):
         column = int(left[row].argmax())
         if left[row, column] >= MATCH_IOU:
             match[row] = column
@@ -216,14 +226,12 @@ def _match(ious: Floats) -> Integers:
     return match
 
 
-def _inside(kind: Kind, found: Found, rows: slice, regions: Sequence[Record]) -> Bools:
+def _inside(found: Found, kind: Kind, rows: Integers, regions: Sequence[Record]) -> Bools:
     """Tell which of an image's detections lie in an ignored region of their class."""
-    shapes: Any = found.boxes[rows] if found.codes is None else found.codes[rows]
-    inside = np.zeros(len(shapes), bool)
+    inside = np.zeros(len(rows), bool)
     for region in regions:
-        known = not region.get("unknown")
-        own = _ious(kind if known else "box", shapes if known else found.boxes[rows], [region], [region["iscrowd"]])
-        inside |= (found.categories[rows] == region["category_id"]) & (own[:, 0] > MATCH_IOU)
+        overlap = ious(found, "box" if region.get("unknown") else kind, rows, [region])
+        inside |= (found.categories[rows] == region["category_id"]) & (overlap[:, 0] > MATCH_IOU)
     return inside
 
 

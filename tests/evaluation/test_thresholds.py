@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+
+from detector.evaluation.confusion import confusion
+from detector.evaluation.errors import find_errors
+from detector.evaluation.thresholds import Operation, operation
+from tests.evaluation.test_accumulate import random_collector
+from tests.evaluation.test_errors import BESIDE, CAT, DOG, FAR, HERE, found
+
+
+def test_precision_recall_and_the_best_threshold_by_hand() -> None:
+    # right, wrong, right, wrong; of three objects two are found
+    hand = Operation([np.array([0.9, 0.8, 0.7, 0.6])], [np.array([1, 1, 2, 2])], np.array([3]))
+    assert hand.precision(0).tolist() == pytest.approx([1, 1 / 2, 2 / 3, 1 / 2])
+    assert hand.recall(0).tolist() == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3])
+    assert hand.f1(0).tolist() == pytest.approx([1 / 2, 2 / 5, 2 / 3, 4 / 7])
+    assert hand.best(0) == 0.7
+    assert hand.at(0, 0.7) == (2, 1, 1)
+    assert hand.at(0, 0.75) == (1, 1, 2)
+    assert hand.at(0, 0.95) == (0, 0, 3)
+
+
+def test_equal_scores_are_kept_together() -> None:
+    hand = Operation([np.array([0.5, 0.5, 0.5, 0.2])], [np.array([1, 1, 1, 2])], np.array([4]))
+    assert hand.best(0) == 0.2  # one alone at 0.5 would be better: 2/5 beside 2/7, and 4/8 here
+    hand = Operation([np.array([0.5, 0.5])], [np.array([1, 1])], np.array([1]))
+    assert hand.best(0) == 0.5
+    assert hand.at(0, 0.5) == (1, 1, 0)
+
+
+def test_nothing_found_has_no_threshold() -> None:
+    nothing = operation(found([(CAT, HERE)], [(CAT, FAR)]), [CAT, DOG])
+    assert nothing.best(0) is nothing.best(1) is None
+    assert nothing.at(0, 0.0) == (0, 1, 1)
+    assert nothing.objects.tolist() == [1, 0]
+
+
+def test_ignored_detections_count_in_no_class() -> None:
+    ignored = found([(CAT, HERE)], [(CAT, FAR), (CAT, HERE)], crowds=[(CAT, (32, 32, 30, 30))])
+    assert operation(ignored, [CAT]).precision(0).tolist() == [1]
+    assert confusion(ignored, "box", [CAT, DOG], {CAT: 0.0}, 1).matrix.tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0]]
+
+
+def test_confusion_by_hand() -> None:
+    errors = found([(CAT, HERE), (DOG, FAR)], [(DOG, HERE), (CAT, BESIDE), (DOG, (0, 50, 9, 9)), (CAT, FAR)])
+    every = confusion(errors, "box", [CAT, DOG], {CAT: 0.0, DOG: 0.0}, 1)
+    # the cat is found as a dog, the dog as a cat; a cat and a dog are found where nothing is
+    assert every.matrix.tolist() == [[0, 1, 0], [1, 0, 0], [1, 1, 0]]
+    assert (every.objects.tolist(), every.found.tolist(), every.right.tolist()) == ([2], [4], [0])
+    dogs = confusion(errors, "box", [CAT, DOG], {DOG: 0.885}, 1)
+    assert dogs.matrix.tolist() == [[0, 1, 0], [0, 0, 1], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("kind", ["box", "mask"])
+def test_the_numbers_agree(kind: str) -> None:
+    collector = random_collector(0, 100, plain=True)
+    errors = find_errors(collector, kind)
+    ids = collector.category_ids
+    curves = operation(errors, ids)
+    best = {one: score for label, one in enumerate(ids) if (score := curves.best(label)) is not None}
+    assert sorted(best) == sorted(ids)
+    result = confusion(errors, kind, ids, best, len(collector.images))
+    assert result.matrix.sum(1)[:-1].tolist() == curves.objects.tolist()
+    counted = [curves.at(label, best[one]) for label, one in enumerate(ids)]
+    assert result.matrix.sum(0)[:-1].tolist() == [right + wrong for right, wrong, _ in counted]
+    assert result.found.sum() == result.matrix[:, :-1].sum()
+    for label, one in enumerate(ids):
+        f1 = [2 * right / (2 * right + wrong + left) for right, wrong, left in [curves.at(label, best[one])]]
+        assert f1[0] == pytest.approx(curves.f1(label).max())
