@@ -107,7 +107,12 @@ def measure(
     Raises:
         ValueError: there are no images, or the predictions do not fit the ground truth.
     """
-    metric = _metric(ground_truth, predictions, kind, size_bins)
+    return measure_collected(_collector(ground_truth, predictions, kind, size_bins), kind, seed, resamples)
+
+
+def measure_collected(collector: Collector, kind: Kind = "box", seed: int = 0, resamples: int = 1000) -> Measured:
+    """Measure every metric of one kind of a collector's detections; see `measure`."""
+    metric = CocoMetric(collector)
     fine = {name: (low**2, _below(high)) for name, (low, high) in bins().items()}
     comparison = metric.compare(kind, {**metric.areas(), **fine})
     repeats = resample(len(comparison.images), seed, resamples)
@@ -123,7 +128,7 @@ def match_objects(
 
     Where masks are matched, objects without a mask are left out.
     """
-    metric = _metric(ground_truth, predictions, kind)
+    metric = CocoMetric(_collector(ground_truth, predictions, kind))
     return _matched_objects(metric.compare(kind, {"all": (0, UNBOUNDED)}))
 
 
@@ -147,7 +152,7 @@ def precision_by(
     Returns:
         N estimates; None for a range without an object.
     """
-    metric = _metric(ground_truth, predictions, "box")
+    metric = CocoMetric(_collector(ground_truth, predictions, "box"))
     ranges = {str(i): (low, float(np.nextafter(high, 0))) for i, (low, high) in enumerate(pairwise(edges))}
     comparison = metric.compare("box", ranges, quantity)
     resampled = average_precisions(comparison, resample(len(comparison.images), seed, resamples))
@@ -192,19 +197,19 @@ def _estimate(value: float, samples: Floats, confidence: float) -> Estimate:
     return Estimate(value, low, high)
 
 
-def _metric(
+def _collector(
     ground_truth: Mapping[str, Any],
     predictions: Sequence[Mapping[str, Any]],
     kind: Kind,
     size_bins: tuple[float, float] = (32, 96),
-) -> CocoMetric:
+) -> Collector:
     images = [image["id"] for image in ground_truth["images"]]
     if not images:
         raise ValueError("the ground truth has no images to measure on")
     category_ids = [category["id"] for category in ground_truth["categories"]]
     collector = Collector(ground_truth, category_ids, size_bins, [MaskOutput()] if kind == "mask" else [])
     collector.merge([detections_of(kind, predictions, images, category_ids)])
-    return CocoMetric(collector)
+    return collector
 
 
 def _below(side: float) -> float:

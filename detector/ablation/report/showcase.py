@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from detector.ablation.collect import predicted_kinds, predictions_file, validation_set
 from detector.evaluation.collector import ImageDetections, ImageId
+from detector.evaluation.drawing import drawable, samples_of
 from detector.evaluation.measure import MatchedObjects, match_objects
 from detector.evaluation.predictions import detections_of, read_predictions
 from detector.evaluation.records import Kind
-from detector.masks import MaskOutput
-from detector.run_lengths import decode
 from detector.training.folder import read_config
-from detector.types import DetectionDataset, Objects, Sample, Target
+from detector.types import Sample
 from detector.visualize import draw
 
 SHEET = "showcase.png"
@@ -127,12 +125,11 @@ def showcase(
     chosen = cases(one, other, most)
     if not chosen:
         return []
-    ids = [image["id"] for image in truth["images"]]
     drawn = [case.image for case in chosen]
     kept = [[row for row in rows if row["image_id"] in drawn] for rows in predictions]
     found = [detections_of(kind, rows, drawn, dataset.category_ids) for rows in kept]
     rows = []
-    for case, sample in zip(chosen, _samples(dataset, drawn, ids), strict=True):
+    for case, sample in zip(chosen, samples_of(dataset, drawn), strict=True):
         if kind == "box":
             sample = replace(sample, target=replace(sample.target, masks=None))
         rows.append(_row(case, sample, [detections[case.image] for detections in found], dataset.classes, labels))
@@ -141,49 +138,6 @@ def showcase(
     _sheet(rows).save(output / SHEET, format="PNG", optimize=True)
     _write(chosen, output / "showcase.csv", labels)
     return chosen
-
-
-def _samples(dataset: DetectionDataset, images: Sequence[ImageId], ids: Sequence[ImageId]) -> Iterator[Sample]:
-    """Read the samples of these images, one by one.
-
-    Most datasets have the order of their ground truth, whose images are `ids`; others are searched, once.
-    """
-    places: dict[ImageId, int] = {}
-    for image in images:
-        index = places.get(image, ids.index(image))
-        sample = dataset[index] if index < len(dataset) else None
-        if sample is None or sample.id != image:
-            places = _search(dataset, images)
-            sample = dataset[places[image]]
-        yield sample
-
-
-def _search(dataset: DetectionDataset, images: Sequence[ImageId]) -> dict[ImageId, int]:
-    """Find the indices of these images by reading the dataset."""
-    places: dict[ImageId, int] = {}
-    for index in range(len(dataset)):
-        name = dataset[index].id
-        if name in images:
-            places[name] = index
-        if len(places) == len(images):
-            return places
-    missing = [image for image in images if image not in places]
-    raise ValueError(f"images {missing} are in the ground truth, but not in the dataset")
-
-
-def _drawable(found: ImageDetections) -> Objects | Target:
-    """Convert detections for `draw`; those with masks to a `Target`, which has no scores but masks of whole pixels."""
-    boxes, labels = torch.from_numpy(found.boxes.astype(np.float32)), torch.from_numpy(found.labels)
-    boxes[:, 2:] += boxes[:, :2]
-    scores = torch.from_numpy(found.scores.astype(np.float32))
-    masks = found.shapes.get(MaskOutput.name)
-    if not masks:
-        return Objects(boxes, scores, labels)
-    keep = (scores >= THRESHOLD).nonzero().flatten()
-    plain = torch.zeros(len(keep), dtype=torch.bool)
-    height, width = masks[0]["size"]
-    decoded = decode([masks[i] for i in keep.tolist()], (height, width))
-    return Target(boxes[keep], labels[keep], plain, plain, decoded)
 
 
 Pictures = list[tuple[str, Image.Image]]
@@ -196,7 +150,7 @@ def _row(
     truth = draw(sample.image, sample.target, classes)
     row = [(f"image {case.image}: {case.objects} objects", _fit(truth))]
     for label, detections, value in zip(labels, found, (case.first, case.second), strict=True):
-        picture = draw(sample.image, _drawable(detections), classes, THRESHOLD)
+        picture = draw(sample.image, drawable(detections, THRESHOLD), classes, THRESHOLD)
         row.append((f"mean IoU {value:.2f}: {label}", _fit(picture)))
     return row
 

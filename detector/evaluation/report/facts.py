@@ -1,0 +1,150 @@
+"""Gather what the page on a detector's results shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from detector.evaluation.accumulate import Accumulated, accumulate
+from detector.evaluation.coco import UNBOUNDED
+from detector.evaluation.collector import Collector, ImageId
+from detector.evaluation.comparison import LIMITS
+from detector.evaluation.confusion import Confusion, confusion
+from detector.evaluation.errors import KINDS, NO_ERROR, Bools, Errors, find_errors
+from detector.evaluation.measure import Estimate, measure_collected
+from detector.evaluation.records import Floats, Kind
+from detector.evaluation.thresholds import Operation, operation
+
+BINS = 10
+"""Of scores, to compare them with the share of detections that are right."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The best threshold of a class and what it gives."""
+
+    name: str
+    objects: int
+    score: float | None
+    """None where no object is found"""
+    right: int
+    wrong: int
+    missed: int
+
+    @property
+    def precision(self) -> float | None:
+        """Of the detections from the threshold on, the share that is right; None without detections."""
+        found = self.right + self.wrong
+        return self.right / found if found else None
+
+    @property
+    def recall(self) -> float | None:
+        """Of the objects, the share that is found; None without objects."""
+        return self.right / self.objects if self.objects else None
+
+    @property
+    def f1(self) -> float | None:
+        """The harmonic mean of both; None without objects."""
+        return 2 * self.right / (2 * self.right + self.wrong + self.missed) if self.objects else None
+
+
+class Facts:
+    """What is known of one kind of a collector's detections; each is computed when it is first asked for."""
+
+    def __init__(self, collector: Collector, kind: Kind, seed: int = 0, resamples: int = 1000) -> None:
+        self.collector = collector
+        self.kind: Kind = kind
+        self._draws = seed, resamples
+
+    @cached_property
+    def images(self) -> list[ImageId]:
+        """The measured images."""
+        return self.collector.images
+
+    @cached_property
+    def errors(self) -> Errors:
+        """The kind of each detection's error."""
+        return find_errors(self.collector, self.kind)
+
+    @cached_property
+    def operation(self) -> Operation:
+        """Precision and recall by score, of each class."""
+        return operation(self.errors, self.collector.category_ids)
+
+    @cached_property
+    def curves(self) -> Accumulated:
+        """Precision by recall, as COCO interpolates it."""
+        return accumulate(self.collector, self.kind, {"all": (0, UNBOUNDED)}, sorted({*LIMITS, self.collector.limit}))
+
+    @cached_property
+    def estimates(self) -> dict[str, Estimate]:
+        """AP by size and IoU with its bootstrap interval."""
+        return measure_collected(self.collector, self.kind, *self._draws).estimates()
+
+    @cached_property
+    def thresholds(self) -> list[Threshold]:
+        """The best threshold of each class."""
+        found = []
+        for label, name in enumerate(self.collector.classes):
+            score = self.operation.best(label)
+            counts = self.operation.at(label, np.inf if score is None else score)
+            found.append(Threshold(name, int(self.operation.objects[label]), score, *counts))
+        return found
+
+    @cached_property
+    def confusion(self) -> Confusion:
+        """Which class is taken for which, from the best thresholds on."""
+        ids = self.collector.category_ids
+        best = {one: t.score for one, t in zip(ids, self.thresholds, strict=True) if t.score is not None}
+        return confusion(self.errors, self.kind, ids, best, len(self.images))
+
+    @cached_property
+    def costs(self) -> dict[str, dict[str, float]]:
+        """What each kind of error costs in AP50, of all objects and by size: {size: {kind: cost}}."""
+        small, large = (side**2 for side in self.collector.size_bins)
+        ranges = {"all": (0.0, np.inf), "small": (0.0, small), "medium": (small, large), "large": (large, np.inf)}
+        areas = np.array([record["area"] for record in self.errors.objects], np.float64)
+        own = self.errors.found.areas.copy()  # of the object that a detection would match, else its own
+        goal = self.errors.object
+        own[goal >= 0] = areas[goal[goal >= 0]]
+        return {
+            name: self.errors.costs(_within(own, low, high), _within(areas, low, high))
+            for name, (low, high) in ranges.items()
+        }
+
+    @cached_property
+    def calibration(self) -> list[tuple[float, float, int]]:
+        """Mean score, share that is right, and number of the detections in each of ten equal ranges of scores."""
+        counted = self.errors.counts
+        scores, right = self.errors.found.scores[counted], self.errors.kind[counted] == NO_ERROR
+        place = np.minimum((scores * BINS).astype(np.int64), BINS - 1)
+        found = []
+        for number in range(BINS):
+            own = place == number
+            if own.any():
+                found.append((float(scores[own].mean()), float(right[own].mean()), int(own.sum())))
+        return found
+
+    @property
+    def calibration_error(self) -> float:
+        """By how much scores and shares differ on average over the detections."""
+        total = sum(count for _, _, count in self.calibration)
+        return sum(abs(score - share) * count for score, share, count in self.calibration) / max(total, 1)
+
+    def worst(self, count: int) -> list[int]:
+        """Return the positions of the images with the most objects missed and detections wrong, the worst first."""
+        found = self.confusion
+        wrong = found.objects - found.right + found.found - found.right
+        order = np.argsort(-wrong, kind="stable")[:count]
+        return [int(image) for image in order if wrong[image]]
+
+
+def _within(values: Floats, low: float, high: float) -> Bools:
+    return (values >= low) & (values < high)
+
+
+def largest(costs: dict[str, float]) -> list[str]:
+    """Sort the kinds of errors by what they cost, the most first."""
+    return sorted(KINDS, key=lambda kind: -costs[kind])
