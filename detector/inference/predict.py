@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import track
@@ -16,6 +17,12 @@ from detector.data.image_files import images_among
 from detector.inference.detector import Detector
 from detector.types import Objects, Output, Size
 from detector.visualize import draw
+
+
+THRESHOLDS = "thresholds.json"
+"""The best threshold of each class, beside a checkpoint."""
+NEVER = 2.0
+"""Above any score."""
 
 
 def image_files(path: Path) -> list[Path]:
@@ -82,6 +89,25 @@ def adapted_reader(trained: ImageReader, config: DictConfig) -> ImageReader:
     )
 
 
+def best_thresholds(checkpoint: Path) -> dict[str, float]:
+    """Read the best threshold of each class, which an evaluation with `report=true` has written beside a checkpoint.
+
+    Classes of which no object was found have none.
+
+    Raises:
+        ValueError: there is no such file, or it does not hold scores by class.
+    """
+    path = checkpoint.parent / THRESHOLDS
+    way = f"evaluate.py checkpoint={checkpoint} report=true writes it"
+    if not path.is_file():
+        raise ValueError(f"threshold=best: there is no {path}; {way}, or give a score such as threshold=0.5")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {str(name): float(score) for name, score in found.items() if score is not None}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"threshold=best: {path} does not hold scores by class ({error}); {way} anew") from error
+
+
 def predict(config: DictConfig, overrides: Sequence[str], folder: Path, console: Console) -> None:
     """Detect objects in images: draw the detections on each, and write all to `detections.json`.
 
@@ -98,12 +124,16 @@ def predict(config: DictConfig, overrides: Sequence[str], folder: Path, console:
     """
     del overrides, folder
     images, output = image_files(Path(config.input)), Path(config.output)
-    if not isinstance(config.threshold, int | float) or not 0 <= config.threshold <= 1:
-        raise ValueError(f"threshold must be a score from 0 to 1, not {config.threshold!r}")
+    best = None if config.threshold != "best" else best_thresholds(Path(str(config.checkpoint)))
+    if best is None and (not isinstance(config.threshold, int | float) or not 0 <= config.threshold <= 1):
+        raise ValueError(f"threshold must be a score from 0 to 1, or best, not {config.threshold!r}")
     if output.is_file() or output.resolve() == images[0].resolve().parent:
         raise ValueError(f"output {str(output)!r}: give a folder of its own, apart from the images (output=FOLDER)")
     detector = Detector(config.checkpoint, config.device, config.precision, config.norm_eps, config.trust)
     reader = adapted_reader(detector.reader, config)
+    least = torch.tensor(
+        [config.threshold if best is None else best.get(name, NEVER) for name in detector.classes], dtype=torch.float32
+    )
     output.mkdir(parents=True, exist_ok=True)
     stems = Counter(path.stem for path in images)
     found: dict[str, list[dict[str, object]]] = {}
@@ -121,7 +151,8 @@ def predict(config: DictConfig, overrides: Sequence[str], folder: Path, console:
         pixels[path.name] = {"width": size[1], "height": size[0], "pixels": kind, "exif_orientation": orientation}
         found[path.name] = plain_detections(objects, detector.classes, size, detector.model.heads.outputs)
         name = path.stem if stems[path.stem] == 1 else path.name
-        draw(image, objects, detector.classes, config.threshold).save(output / f"{name}.png")
+        drawn = objects.select(objects.scores >= least.to(objects.scores)[objects.labels])
+        draw(image, drawn, detector.classes, 0.0).save(output / f"{name}.png")
     (output / "detections.json").write_text(json.dumps(found, indent=1) + "\n")
     (output / "images.json").write_text(json.dumps(pixels, indent=1) + "\n")
     console.print(
