@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.evaluation.collector import Collector
-from detector.evaluation.comparison import Comparison
+from detector.evaluation.comparison import LIMITS, Comparison
 from detector.evaluation.records import Found, Kind, Record, detections, truths
 
 try:
@@ -42,6 +43,11 @@ class Accumulated:
     """[C]: objects that count, neither crowds nor ignored"""
 
 
+def limits(collector: Collector) -> list[int]:
+    """Return COCO's numbers of best detections of an image and class, and the collector's own where it is higher."""
+    return [*LIMITS, *([collector.limit] if collector.limit > LIMITS[-1] else [])]
+
+
 def accumulate(
     collector: Collector, kind: Kind, areas: Mapping[str, tuple[float, float]], most: Sequence[int]
 ) -> Accumulated:
@@ -64,8 +70,8 @@ def accumulate(
         thresholds: Floats = comparison.params.iouThrs
     else:
         result, thresholds = _fast(collector, kind, areas, most, known, found)
-    counted = [record["category_id"] for record in known if not record["ignore"]]
-    objects = np.array([counted.count(category) for category in category_ids], np.int64)
+    counted = Counter(record["category_id"] for record in known if not record["ignore"])
+    objects = np.array([counted[category] for category in category_ids], np.int64)
     precision, scores, recall = (np.asarray(result[name]) for name in ("precision", "scores", "recall"))
     return Accumulated(precision, scores, recall, thresholds, category_ids, objects)
 
@@ -78,26 +84,29 @@ def _fast(
     known: Sequence[Record],
     found: Found,
 ) -> tuple[Mapping[str, Any], Floats]:
-    images = [collector.image(image) for image in collector.images]
+    places = {category: place for place, category in enumerate(sorted(set(collector.category_ids)))}
+    known = [record for record in known if record["category_id"] in places]
+    images = [collector.image(image) if kind == "mask" else {"height": 1, "width": 1} for image in collector.images]
     crowd = np.array([record["iscrowd"] for record in known], bool)
     ignored = np.array([record["ignore"] for record in known], bool) & ~crowd
     truth = hotcoco.COCO.from_arrays(
         [{"id": i, "height": image["height"], "width": image["width"]} for i, image in enumerate(images)],
-        [{"id": category, "name": str(category)} for category in set(collector.category_ids)],
+        [{"id": place, "name": str(category)} for category, place in places.items()],
         np.array([record["image_id"] for record in known], np.int64),
-        np.array([record["category_id"] for record in known], np.int64),
+        np.array([places[record["category_id"]] for record in known], np.int64),
         np.array([record["bbox"] for record in known], np.float64).reshape(-1, 4),
         area=np.where(ignored, IGNORED, [record["area"] for record in known]),
         iscrowd=crowd,
         segmentation=[record["segmentation"] for record in known] if kind == "mask" else None,
     )
-    rows = np.column_stack((found.images, found.boxes, found.scores, found.categories))
+    labels = np.searchsorted(list(places), found.categories)
+    rows = np.column_stack((found.images, found.boxes, found.scores, labels))
     detected = truth.load_res(rows, segmentation=found.codes)
     if found.codes is not None:
         detected.update_anns(ids=np.arange(1, len(rows) + 1), area=found.areas)
     evaluation = hotcoco.COCOeval(truth, detected, "bbox" if kind == "box" else "segm")
     parameters = evaluation.params
-    parameters.cat_ids = sorted(set(collector.category_ids))
+    parameters.cat_ids = list(places.values())
     parameters.area_rng_lbl, parameters.area_rng = list(areas), [list(area) for area in areas.values()]
     parameters.max_dets = list(most)
     evaluation.evaluate()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.evaluation.accumulate import Accumulated, accumulate
+from detector.evaluation.accumulate import Accumulated, accumulate, limits
 from detector.evaluation.collector import BOX, Collector, ImageId
 from detector.evaluation.comparison import LIMITS, Comparison
 from detector.evaluation.metric import Metric
@@ -39,7 +39,7 @@ class CocoMetric(Metric):
     The metrics are `box/AP box/AP50 box/AP75 box/APs box/APm box/APl box/AR1 box/AR10 box/AR100 box/ARs box/ARm
     box/ARl`, `box/AP/<class name>`, and the same under `mask/`, where the collector has an output with the key
     `segmentation` (under that output's name). COCO counts the 100 best detections of an image and class; where the
-    collector's `limit` is higher, such as 500, `box/AP@500`, its kin up to `box/ARl@500`, and `box/AR500` stand beside
+    collector's `limit` is higher, such as 500, `box/AP@500`, its kin up to `box/ARl@500`, and `box/AR@500` stand beside
     them. An object's size is that of its annotation's `area`; without one, the area of its mask, else of its box.
 
     In the mask metrics an object without a `segmentation` is ignored, as its mask is unknown: a detection of its box is
@@ -59,7 +59,11 @@ class CocoMetric(Metric):
         return {"all": (0, UNBOUNDED), "small": (0, small), "medium": (small, large), "large": (large, UNBOUNDED)}
 
     def compare(
-        self, kind: Kind, areas: Mapping[str, tuple[float, float]] | None = None, quantity: Quantity | None = None
+        self,
+        kind: Kind,
+        areas: Mapping[str, tuple[float, float]] | None = None,
+        quantity: Quantity | None = None,
+        most: Sequence[int] = LIMITS,
     ) -> Comparison:
         """Match detections to ground truth per image, and accumulate precision by IoU, recall, class and area.
 
@@ -67,13 +71,14 @@ class CocoMetric(Metric):
             kind: boxes or masks.
             areas: named ranges of areas in square pixels; None: those of the size bins.
             quantity: replaces the area of ground truth and detections; None: the area.
+            most: ascending numbers of detections of an image and class that are counted.
         """
         images = self.collector.images
         objects, found = truths(self.collector, kind), detections(self.collector, kind).records()
         if quantity is not None:
             for records in (objects, found):
                 _replace_areas(records, images, quantity)
-        return Comparison(kind, images, self.collector.category_ids, areas or self.areas(), objects, found)
+        return Comparison(kind, images, self.collector.category_ids, areas or self.areas(), objects, found, most)
 
     def results(self) -> dict[str, float]:
         """Measure AP and AR; see `Metric.results`."""
@@ -84,10 +89,13 @@ class CocoMetric(Metric):
         return {name: value for name, value in values.items() if value is not None}
 
     def _summary(self, kind: Kind, prefix: str) -> dict[str, float | None]:
-        most = sorted({*LIMITS, self.collector.limit})
+        most = limits(self.collector)
         found = accumulate(self.collector, kind, self.areas(), most)
         self.curves[prefix] = _curves(found, self.collector.category_ids)
-        values = {f"AR{limit}": mean(found.recall[..., 0, m]) for m, limit in enumerate(most)}
+        values = {
+            f"AR{limit}" if limit <= LIMITS[-1] else f"AR@{limit}": mean(found.recall[..., 0, m])
+            for m, limit in enumerate(most)
+        }
         for place in range(most.index(LIMITS[-1]), len(most)):
             at = "" if most[place] == LIMITS[-1] else f"@{most[place]}"
             precision, recall = found.precision[..., place], found.recall[..., place]  # [IoU, (recall,) class, area]

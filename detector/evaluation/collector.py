@@ -116,10 +116,10 @@ class Collector:
         """Return the detections of an image that is among `images`."""
         return self._detections[image]
 
-    def counts(self) -> NDArray[np.int64]:
-        """Count the objects of each image and class that has some: neither crowds nor ignored ones, [N]."""
+    def counts(self, by_class: bool = True) -> NDArray[np.int64]:
+        """Count the objects of each image, or image and class, that has some: neither crowds nor ignored ones, [N]."""
         counted = Counter(
-            (image, annotation["category_id"])
+            (image, annotation["category_id"] if by_class else None)
             for image in self._detections
             for annotation in self._annotations[image]
             if not annotation.get("iscrowd") and not annotation.get("ignore")

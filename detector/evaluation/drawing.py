@@ -52,7 +52,7 @@ def drawable(found: ImageDetections, threshold: float | Sequence[float]) -> Obje
         found: detections.
         threshold: the lowest score that is drawn, of all or of each label.
     """
-    least = threshold if isinstance(threshold, float) else np.asarray(threshold, np.float64)[found.labels]
+    least = threshold if isinstance(threshold, float | int) else np.asarray(threshold, np.float64)[found.labels]
     kept = np.flatnonzero(found.scores >= least)
     boxes, labels = torch.from_numpy(found.boxes[kept].astype(np.float32)), torch.from_numpy(found.labels[kept])
     boxes[:, 2:] += boxes[:, :2]

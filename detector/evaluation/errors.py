@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,14 +68,19 @@ class Errors:
         right = (self.kind == NO_ERROR) | (mend & self.mended)
         kept = np.where(mend, self.mended, self.counts)
         category = np.where(mend & self.mended, own[self.object] if len(own) else -1, self.found.categories)
-        order = np.argsort(-self.found.scores, kind="stable")
+        order = np.lexsort((-self.found.scores, category))
         order = order[kept[order]]
-        values = []
-        for one in np.unique(own):
-            total = int(np.count_nonzero((own == one) & ~gone))
-            hits = right[order][category[order] == one]
-            values.append(_average_precision(hits, total))
+        classes = np.unique(own)
+        starts, ends = (np.searchsorted(category[order], classes, side) for side in ("left", "right"))
+        totals = [int(np.count_nonzero((own == one) & ~gone)) for one in classes]
+        parts = zip(starts, ends, totals, strict=True)
+        values = [_average_precision(right[order[start:end]], total) for start, end, total in parts]
         return float(np.mean(values)) if values else 0.0
+
+    @cached_property
+    def present(self) -> float:
+        """COCO's AP at an IoU of 0.5, with all errors."""
+        return self.average_precision()
 
     def costs(self, detections: Bools | None = None, objects: Bools | None = None) -> dict[str, float]:
         """Compute by how much AP at an IoU of 0.5 rises where the errors of one kind are mended, for each kind.
@@ -83,14 +89,13 @@ class Errors:
             detections: [N], those whose errors are mended; None: all.
             objects: [G], those that are found; None: all.
         """
-        base = self.average_precision()
         values = {}
         for number, name in enumerate(KINDS):
             if number == MISSED:
                 after = self.average_precision(found=self.missed & (True if objects is None else objects))
             else:
                 after = self.average_precision((self.kind == number) & (True if detections is None else detections))
-            values[name] = max(after - base, 0.0)
+            values[name] = max(after - self.present, 0.0)
         return values
 
     def numbers(self) -> dict[str, int]:
@@ -104,7 +109,8 @@ def find_errors(collector: Collector, kind: Kind) -> Errors:
     """Find the errors of a collector's detections.
 
     Source: Bolya et al., TIDE: A General Toolbox for Identifying Object Detection Errors, ECCV 2020, and its package
-    tidecv 1.0.1. That averages over the classes with detections or objects, this over those with objects.
+    tidecv 1.0.1. That averages over the classes with detections or objects that are left after mending, this over those
+    with objects, as COCO does; and its recalls are n / 100, not COCO's. Else the numbers are the same.
     """
     known = [record for record in truths(collector, kind) if record["category_id"] in collector.category_ids]
     every = detections(collector, kind)
@@ -230,8 +236,9 @@ def _inside(found: Found, kind: Kind, rows: Integers, regions: Sequence[Record])
     """Tell which of an image's detections lie in an ignored region of their class."""
     inside = np.zeros(len(rows), bool)
     for region in regions:
+        least = np.greater if region["iscrowd"] else np.greater_equal  # as TIDE, and as COCO and VOC
         overlap = ious(found, "box" if region.get("unknown") else kind, rows, [region])
-        inside |= (found.categories[rows] == region["category_id"]) & (overlap[:, 0] > MATCH_IOU)
+        inside |= (found.categories[rows] == region["category_id"]) & least(overlap[:, 0], MATCH_IOU)
     return inside
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from detector.evaluation.bootstrap import Floats, Ints, average_precisions, resample
 from detector.evaluation.coco import UNBOUNDED, CocoMetric, Quantity, mean
 from detector.evaluation.collector import Collector, ImageId
-from detector.evaluation.comparison import Comparison
+from detector.evaluation.comparison import LIMITS, Comparison
 from detector.evaluation.predictions import detections_of
 from detector.evaluation.records import Kind
 from detector.masks import MaskOutput
@@ -110,11 +110,22 @@ def measure(
     return measure_collected(_collector(ground_truth, predictions, kind, size_bins), kind, seed, resamples)
 
 
-def measure_collected(collector: Collector, kind: Kind = "box", seed: int = 0, resamples: int = 1000) -> Measured:
-    """Measure every metric of one kind of a collector's detections; see `measure`."""
+def measure_collected(
+    collector: Collector,
+    kind: Kind = "box",
+    seed: int = 0,
+    resamples: int = 1000,
+    most: Sequence[int] = LIMITS,
+) -> Measured:
+    """Measure every metric of one kind of a collector's detections; see `measure`.
+
+    Args:
+        collector, kind, seed, resamples: as there.
+        most: ascending numbers of detections of an image and class; AP is that of the last.
+    """
     metric = CocoMetric(collector)
     fine = {name: (low**2, _below(high)) for name, (low, high) in bins().items()}
-    comparison = metric.compare(kind, {**metric.areas(), **fine})
+    comparison = metric.compare(kind, {**metric.areas(), **fine}, most=most)
     repeats = resample(len(comparison.images), seed, resamples)
     values, samples = _precisions(comparison, repeats)
     more_values, more_samples = _overlaps(comparison, repeats)

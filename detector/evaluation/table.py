@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -31,7 +32,8 @@ def _sides(bins: tuple[float, float]) -> str:
 
 
 def _main(metrics: Mapping[str, float], kinds: list[str]) -> Table:
-    limits = sorted({int(name.partition("/AP@")[2]) for name in metrics if "/AP@" in name})
+    found = [re.fullmatch(r"(?:" + "|".join(map(re.escape, kinds)) + r")/AP@(\d+)", name) for name in metrics]
+    limits = sorted({int(match[1]) for match in found if match})
     table = _table()
     table.add_column("")
     for name in (*COLUMNS, "AR" if limits else "AR100"):
@@ -39,15 +41,15 @@ def _main(metrics: Mapping[str, float], kinds: list[str]) -> Table:
     for kind in kinds:
         table.add_row(kind, *(_percent(metrics, f"{kind}/{name}") for name in (*COLUMNS, "AR100")))
         for limit in limits:
-            names = (*(f"{name}@{limit}" for name in COLUMNS), f"AR{limit}")
+            names = (*(f"{name}@{limit}" for name in COLUMNS), f"AR@{limit}")
             table.add_row(f"{kind}, best {limit}", *(_percent(metrics, f"{kind}/{name}") for name in names))
     return table
 
 
 def beyond(collector: Collector) -> str:
     """Say how many objects lie beyond the 100 detections of an image and class that COCO counts; empty if none does."""
-    counts = collector.counts()
-    over, most = int(np.maximum(counts - LIMITS[-1], 0).sum()), int(counts.max(initial=0))
+    counts, most = collector.counts(), int(collector.counts(by_class=False).max(initial=0))
+    over = int(np.maximum(counts - LIMITS[-1], 0).sum())
     if not over:
         return ""
     share = f"{over} of {counts.sum()} objects ({100 * over / counts.sum():.1f} %)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +18,7 @@ from detector.data.image_files import images_among
 from detector.inference.detector import Detector
 from detector.types import Objects, Output, Size
 from detector.visualize import draw
-
-
-THRESHOLDS = "thresholds.json"
-"""The best threshold of each class, beside a checkpoint."""
-NEVER = 2.0
-"""Above any score."""
+from detector.weights.thresholds import read_thresholds
 
 
 def image_files(path: Path) -> list[Path]:
@@ -89,25 +85,6 @@ def adapted_reader(trained: ImageReader, config: DictConfig) -> ImageReader:
     )
 
 
-def best_thresholds(checkpoint: Path) -> dict[str, float]:
-    """Read the best threshold of each class, which an evaluation with `report=true` has written beside a checkpoint.
-
-    Classes of which no object was found have none.
-
-    Raises:
-        ValueError: there is no such file, or it does not hold scores by class.
-    """
-    path = checkpoint.parent / THRESHOLDS
-    way = f"evaluate.py checkpoint={checkpoint} report=true writes it"
-    if not path.is_file():
-        raise ValueError(f"threshold=best: there is no {path}; {way}, or give a score such as threshold=0.5")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {str(name): float(score) for name, score in found.items() if score is not None}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"threshold=best: {path} does not hold scores by class ({error}); {way} anew") from error
-
-
 def predict(config: DictConfig, overrides: Sequence[str], folder: Path, console: Console) -> None:
     """Detect objects in images: draw the detections on each, and write all to `detections.json`.
 
@@ -124,16 +101,19 @@ def predict(config: DictConfig, overrides: Sequence[str], folder: Path, console:
     """
     del overrides, folder
     images, output = image_files(Path(config.input)), Path(config.output)
-    best = None if config.threshold != "best" else best_thresholds(Path(str(config.checkpoint)))
-    if best is None and (not isinstance(config.threshold, int | float) or not 0 <= config.threshold <= 1):
+    best = config.threshold == "best"
+    if not best and (not isinstance(config.threshold, int | float) or not 0 <= config.threshold <= 1):
         raise ValueError(f"threshold must be a score from 0 to 1, or best, not {config.threshold!r}")
     if output.is_file() or output.resolve() == images[0].resolve().parent:
         raise ValueError(f"output {str(output)!r}: give a folder of its own, apart from the images (output=FOLDER)")
     detector = Detector(config.checkpoint, config.device, config.precision, config.norm_eps, config.trust)
     reader = adapted_reader(detector.reader, config)
-    least = torch.tensor(
-        [config.threshold if best is None else best.get(name, NEVER) for name in detector.classes], dtype=torch.float32
-    )
+    scores: list[float | None] = [config.threshold] * len(detector.classes)
+    if best:
+        scores = read_thresholds(str(config.checkpoint), detector.classes)
+        if unknown := [name for name, score in zip(detector.classes, scores, strict=True) if score is None]:
+            console.print(f"Not drawn, since none was found right: {', '.join(unknown)}", markup=False, soft_wrap=True)
+    least = torch.tensor([math.inf if score is None else score for score in scores])
     output.mkdir(parents=True, exist_ok=True)
     stems = Counter(path.stem for path in images)
     found: dict[str, list[dict[str, object]]] = {}

@@ -27,7 +27,7 @@ from detector.evaluation import Collector, Metric, render
 from detector.evaluation.table import beyond
 from detector.training.callbacks import Progress
 from detector.training.pictures import detect_some
-from detector.training.report import REPORT, report
+from detector.training.report import report
 from detector.training.saving import Checkpoints, write_text
 from detector.training.task import DetectionTask
 from detector.types import DetectionDataset, Objects
@@ -71,10 +71,7 @@ def evaluate_checkpoint(config: DictConfig, overrides: Sequence[str], folder: Pa
         raise ValueError(f"report must be true or false, not {config.report!r}")
     evaluate(resolved, data, folder, console, task)
     if config.report and task.global_rank == 0:
-        own = Path(str(config.checkpoint))
-        title = f"{own} on {final.dataset.name}"
-        report(collector, val, title, folder, own if own.is_file() else None)
-        console.print(f"The page: {folder / REPORT}", markup=False)
+        report(collector, val, str(final.dataset.name), folder, str(config.checkpoint), console)
 
 
 def evaluate(

@@ -1,47 +1,61 @@
-"""Write `report.html` and `thresholds.json` of an evaluation."""
+"""Write `report.html` and the best thresholds of an evaluation."""
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image
+from rich.console import Console
 
 from detector.evaluation import Collector
 from detector.evaluation.collector import BOX, ImageId
 from detector.evaluation.drawing import drawable, samples_of
 from detector.evaluation.report.facts import Facts
-from detector.evaluation.report.page import write_report
+from detector.evaluation.report.page import worst_images, write_report
 from detector.training.saving import write_text
 from detector.types import DetectionDataset
 from detector.visualize import draw
+from detector.weights.thresholds import describe_thresholds, thresholds_file
 
 REPORT = "report.html"
-THRESHOLDS = "thresholds.json"
 
 
-def report(collector: Collector, dataset: DetectionDataset, title: str, folder: Path, checkpoint: Path | None) -> None:
-    """Write the page on a detector's results into a folder, and each class's best threshold beside its checkpoint.
+def report(
+    collector: Collector, dataset: DetectionDataset, name: str, folder: Path, checkpoint: str, console: Console
+) -> None:
+    """Write the page on a detector's results, and each class's best threshold beside its checkpoint.
 
     Args:
         collector: of detections on the dataset.
         dataset: the evaluated split.
-        title: of the page.
+        name: of the dataset.
         folder: of the page.
-        checkpoint: the evaluated file, in whose folder the thresholds are written; None: none was.
+        checkpoint: what was evaluated: a file, or the name of published weights.
+        console: where it is said what was written.
     """
+    console.print("Writing the report ...")
     facts = {BOX: Facts(collector, "box")}
     if (masks := collector.output("segmentation")) is not None:
         facts[masks.name] = Facts(collector, "mask")
+    samples = {sample.id: sample for sample in samples_of(dataset, worst_images(facts[BOX]))}
 
     def drawn(image: ImageId, least: Mapping[int, float]) -> tuple[Image.Image, Image.Image]:
-        sample = next(samples_of(dataset, [image]))
-        scores = [least.get(label, 2.0) for label in range(len(dataset.classes))]
+        sample = samples[image]
+        scores = [least.get(label, math.inf) for label in range(len(dataset.classes))]
         found = drawable(collector.detections(image), scores)
-        return tuple(draw(sample.image, what, dataset.classes, 0.0) for what in (sample.target, found))  # type: ignore[return-value]
+        return draw(sample.image, sample.target, dataset.classes), draw(sample.image, found, dataset.classes, 0.0)
 
-    write_text(folder / REPORT, write_report(title, facts, drawn))
-    best = {t.name: t.score for t in facts[BOX].thresholds}
-    if checkpoint is not None:
-        write_text(checkpoint.parent / THRESHOLDS, json.dumps(best, indent=1) + "\n")
+    write_text(folder / REPORT, write_report(f"{checkpoint} on {name}", facts, drawn))
+    console.print(f"The page: {folder / REPORT}", markup=False, soft_wrap=True)
+    if not (source := Path(checkpoint)).is_file():
+        console.print("Thresholds are kept beside a file only; the page has them", soft_wrap=True)
+        return
+    path = thresholds_file(source)
+    try:
+        write_text(path, describe_thresholds({t.name: t.score for t in facts[BOX].thresholds}, source, name))
+    except OSError as error:
+        console.print(f"{path} cannot be written ({error.strerror}); the page has the thresholds", markup=False)
+    else:
+        console.print(f"Each class's best threshold, for predict.py threshold=best: {path}", markup=False)

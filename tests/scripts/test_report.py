@@ -14,7 +14,7 @@ def test_a_page_and_the_best_thresholds(tmp_path: Path, run: Run) -> None:
     best = ["predict", f"checkpoint={checkpoint}", "input=a.png", "output=out", "threshold=best"]
     done = run_script(*best, cwd=tmp_path)
     assert done.returncode == 1
-    assert f"there is no {tmp_path}/thresholds.json" in done.stderr.replace("\n", "")
+    assert f"there is no {tmp_path}/last.thresholds.json" in done.stderr.replace("\n", "")
     assert "report=true" in done.stderr
     data = f"data_dir={run.folder.parent / 'data'}"
     done = run_script(
@@ -26,15 +26,23 @@ def test_a_page_and_the_best_thresholds(tmp_path: Path, run: Run) -> None:
     value = 100 * json.loads((tmp_path / "seen" / "metrics.json").read_text())["box/AP"]
     assert f"<td>{value:.1f}<small>" in page
     assert page.count("data:image/jpeg") == 2 * 6  # all images
-    found = json.loads((tmp_path / "thresholds.json").read_text())
-    assert list(found) == ["circle", "square", "triangle"] or len(found) > 1
-    assert all(score is None or 0 <= score <= 1 for score in found.values())
-    (tmp_path / "thresholds.json").write_text('["a"]')
-    assert "does not hold scores by class" in run_script(*best, cwd=tmp_path).stderr.replace("\n", " ")
-    (tmp_path / "thresholds.json").write_text(json.dumps(found))
+    kept = tmp_path / "last.thresholds.json"
+    text = kept.read_text()
+    scores = json.loads(text)["scores"]
+    assert len(scores) == 5
+    assert all(score is None or 0 <= score <= 1 for score in scores.values())
     done = run_script(*best, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert ("Not drawn" in done.stdout) is (None in scores.values())
     assert (tmp_path / "out" / "a.png").is_file()
+    first = next(iter(scores))
+    for wrong, words in (
+        ('["a"]', "cannot be read"),
+        (text.replace('"sha256": "', '"sha256": "0'), "is of another state"),
+        (text.replace(f'"{first}"', '"other"'), f"has no threshold of {first}"),
+    ):
+        kept.write_text(wrong)
+        assert words in run_script(*best, cwd=tmp_path).stderr.replace("\n", " ")
 
 
 def test_report_is_true_or_false(tmp_path: Path, run: Run) -> None:

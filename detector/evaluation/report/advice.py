@@ -34,12 +34,27 @@ SMALL = 0.005
 def sentences(facts: Facts) -> list[tuple[str, str]]:
     """Return (what is the case, what may help) for what costs most, the most first."""
     found: list[tuple[str, str]] = []
+    if not facts.errors.objects:
+        return [("There are no objects to find.", "Evaluate on images with annotations.")]
+    if facts.errors.present < SMALL:
+        return [*_limit(facts), _nothing(facts)]
     costs, numbers = facts.costs["all"], facts.errors.numbers()
     for kind in largest(costs):
         if costs[kind] >= SMALL:
             case = f"{100 * costs[kind]:.1f} points of AP50: {numbers[kind]} times {MEANING[kind]}."
             found.append((case, HELP[kind]))
     return _limit(facts) + found + _sizes(facts) + _classes(facts) + _scores(facts)
+
+
+def _nothing(facts: Facts) -> tuple[str, str]:
+    """Speak of a detector that finds nothing, to which no single kind of error makes a difference."""
+    numbers = facts.errors.numbers()
+    counted = ", ".join(f"{count} {kind}" for kind, count in numbers.items() if count)
+    case = f"Next to nothing is found right (AP50 {100 * facts.errors.present:.1f}). Errors: {counted}."
+    return case, (
+        "Train longer, and look at the losses in metrics.csv. Do the images have the objects that were trained on, at "
+        "that scale? Compare the two pictures of the worst images below."
+    )
 
 
 def _limit(facts: Facts) -> list[tuple[str, str]]:

@@ -7,10 +7,9 @@ from functools import cached_property
 
 import numpy as np
 
-from detector.evaluation.accumulate import Accumulated, accumulate
+from detector.evaluation.accumulate import Accumulated, accumulate, limits
 from detector.evaluation.coco import UNBOUNDED
 from detector.evaluation.collector import Collector, ImageId
-from detector.evaluation.comparison import LIMITS
 from detector.evaluation.confusion import Confusion, confusion
 from detector.evaluation.errors import KINDS, NO_ERROR, Bools, Errors, find_errors
 from detector.evaluation.measure import Estimate, measure_collected
@@ -76,12 +75,12 @@ class Facts:
     @cached_property
     def curves(self) -> Accumulated:
         """Precision by recall, as COCO interpolates it."""
-        return accumulate(self.collector, self.kind, {"all": (0, UNBOUNDED)}, sorted({*LIMITS, self.collector.limit}))
+        return accumulate(self.collector, self.kind, {"all": (0, UNBOUNDED)}, limits(self.collector))
 
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
-        """AP by size and IoU with its bootstrap interval."""
-        return measure_collected(self.collector, self.kind, *self._draws).estimates()
+        """AP by size and IoU with its bootstrap interval, at the collector's limit of detections."""
+        return measure_collected(self.collector, self.kind, *self._draws, most=limits(self.collector)).estimates()
 
     @cached_property
     def thresholds(self) -> list[Threshold]:

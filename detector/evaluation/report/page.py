@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from detector.evaluation.accumulate import limits
 from detector.evaluation.collector import ImageId
 from detector.evaluation.measure import Estimate
 from detector.evaluation.report import plots
@@ -65,6 +66,7 @@ def write_report(title: str, facts: Mapping[str, Facts], draw: Draw) -> str:
         objects=int(main.operation.objects.sum()),
         detections=int(main.errors.counts.sum()),
         note=beyond(main.collector),
+        limit=limits(main.collector)[-1],
         bins=[f"{side:g}" for side in main.collector.size_bins],
         scores=[(name, [_interval(own.estimates.get(key)) for key in SCORES]) for name, own in facts.items()],
         columns=SCORES,
@@ -81,6 +83,13 @@ def write_report(title: str, facts: Mapping[str, Facts], draw: Draw) -> str:
 
 
 NONE = "-"
+
+
+def worst_images(facts: Facts) -> list[ImageId]:
+    """List the images that the page shows, the worst first."""
+    return [facts.images[place] for place in facts.worst(WORST)]
+
+
 SCORES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 DRAWINGS: dict[str, Callable[[Facts], bytes]] = {
     "costs": plots.costs,
@@ -173,6 +182,3 @@ def _jpeg(picture: Image.Image) -> bytes:
 
 def _uri(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
-
-
-__all__: Sequence[str] = ["write_report"]

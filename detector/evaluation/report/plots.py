@@ -50,13 +50,14 @@ def precision_recall(facts: Facts) -> bytes:
             values = curves.precision[0, :, curves.category_ids.index(ids[label]), 0, -1]
             left.plot(LEVELS, values, color=COLOURS[k % len(COLOURS)], label=_text(facts.collector.classes[label]))
     known = (curves.precision[0, 0, :, 0, -1] > -1).nonzero()[0]
-    for k, iou in enumerate((0.5, 0.65, 0.75, 0.85, 0.95)):
+    for k, iou in enumerate((0.5, 0.65, 0.75, 0.85, 0.95) if len(known) else ()):
         place = int(np.abs(curves.thresholds - iou).argmin())
         right.plot(LEVELS, curves.precision[place][:, known, 0, -1].mean(1), color=COLOURS[k], label=f"IoU {iou:g}")
     for axes, title in ((left, "classes, IoU 0.5"), (right, "mean of the classes")):
         _clean(axes, title, "recall", "precision")
         axes.set(xlim=(0, 1.01), ylim=(0, 1.02))
-        axes.legend(frameon=False, fontsize=9, loc="lower left")
+        if axes.lines:
+            axes.legend(frameon=False, fontsize=9, loc="lower left")
     return _svg(figure)
 
 
@@ -152,7 +153,7 @@ def _text(words: str) -> str:
 
 
 def _svg(figure: Figure) -> bytes:
-    with rc_context({"svg.hashsalt": "report", "svg.fonttype": "path"}):
+    with rc_context({"svg.hashsalt": "report", "svg.fonttype": "none", "font.family": "sans-serif"}):
         file = io.BytesIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
