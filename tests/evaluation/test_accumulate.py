@@ -98,7 +98,7 @@ def test_more_than_a_hundred_detections_count() -> None:
     metrics = CocoMetric(crowded(300)).results()
     assert metrics["box/AP"] == metrics["box/AP50"] == pytest.approx(0.505, abs=1e-3)
     assert metrics["box/AP@300"] == metrics["box/AP75@300"] == metrics["box/APs@300"] == pytest.approx(1)
-    assert (metrics["box/AR100"], metrics["box/AR300"], metrics["box/ARs@300"]) == pytest.approx((0.5, 1, 1))
+    assert (metrics["box/AR100"], metrics["box/AR@300"], metrics["box/ARs@300"]) == pytest.approx((0.5, 1, 1))
     assert not any("300" in name or "@" in name for name in CocoMetric(crowded(100)).results())
 
 

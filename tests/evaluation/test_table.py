@@ -27,7 +27,7 @@ def test_boxes_masks_sizes_and_classes() -> None:
 
 
 def test_more_detections_have_rows_of_their_own() -> None:
-    metrics = {"box/AP": 0.505, "box/AR100": 0.5, "box/AP@300": 0.9, "box/APs@300": 0.7, "box/AR300": 0.8}
+    metrics = {"box/AP": 0.505, "box/AR100": 0.5, "box/AP@300": 0.9, "box/APs@300": 0.7, "box/AR@300": 0.8}
     shown = text(metrics, note="100 of 200 objects")
     lines = [line.replace("│", " ").split() for line in shown.splitlines()]
     assert ["box", "50.5", "-", "-", "-", "-", "-", "50.0"] in lines

@@ -66,7 +66,7 @@ def by_threshold(facts: Facts) -> bytes:
     figure, (axes,) = _figure(1, 3.2)
     levels = np.linspace(0, 1, 201)
     counts = [[facts.operation.at(label, level) for level in levels] for label in range(len(facts.collector.classes))]
-    right, wrong, missed = np.array(counts).sum(0).T
+    right, wrong, missed = np.array(counts, np.int64).reshape(-1, len(levels), 3).sum(0).T
     found = np.divide(right, right + wrong, out=np.full(len(levels), np.nan), where=right + wrong > 0)
     total = np.maximum(2 * right + wrong + missed, 1)
     for colour, name, values in (
