@@ -77,7 +77,7 @@ def test_a_page_of_nothing_found_and_one_of_no_objects() -> None:
     empty = Collector({"images": [{"id": 1, "height": 9, "width": 9}], "annotations": [], "categories": []}, [])
     empty.merge([{1: next(iter(nothing.values()))}])
     page = Page(write_report("empty", {"box": Facts(empty, "box", resamples=20)}, drawn))
-    assert "No kind of error costs half a point of AP50." in page.words["p"]
+    assert "There are no objects to find." in page.words["li"]
 
 
 def test_thresholds_and_images_by_hand() -> None:
@@ -88,7 +88,7 @@ def test_thresholds_and_images_by_hand() -> None:
     assert only.f1 == pytest.approx(2 / 3)
     assert facts.worst(24) == [0]
     advice = sentences(facts)
-    assert advice[0][0] == "1 images have more than 100 objects: 100 cannot be found."
+    assert advice[0][0] == "1 of 1 images with more than 100 objects each: 100 of these cannot be found."
     assert advice[0][1].endswith("dataset.detections=200.")
     assert facts.costs["all"]["missed"] == facts.costs["small"]["missed"] == pytest.approx(0.495, abs=0.01)
     assert facts.costs["large"]["missed"] == 0

@@ -63,7 +63,8 @@ def _limit(facts: Facts) -> list[tuple[str, str]]:
     over = int(np.maximum(counts - limit, 0).sum())
     if not over:
         return []
-    case = f"{np.count_nonzero(counts > limit)} images have more than {limit} objects: {over} cannot be found."
+    many = f"{np.count_nonzero(counts > limit)} of {len(counts)} images"
+    case = f"{many} with more than {limit} objects each: {over} of these cannot be found."
     return [(case, f"Allow as many detections as there are: dataset.detections={-(-int(counts.max()) // 100) * 100}.")]
 
 
