@@ -81,6 +81,9 @@ def _rectangle(box: Sequence[float], width: int, height: int) -> Rectangle:
 
 
 def _name(classes: Sequence[str], label: int) -> str:
+    """Return the name of a class; of the only one, nothing."""
+    if len(classes) == 1 and label == 0:
+        return ""
     return classes[label] if label < len(classes) else f"class {label}"
 
 
@@ -94,7 +97,7 @@ def _detection_items(
         box, label = objects.boxes[i] * scale, int(objects.labels[i])
         rectangle = _rectangle(box.tolist(), size[1], size[0])
         mask = None if objects.masks is None else partial(_pasted, objects.masks[i], box, rectangle)
-        text = f"{_name(classes, label)} {100 * float(objects.scores[i]):.0f}"
+        text = f"{_name(classes, label)} {100 * float(objects.scores[i]):.0f}".lstrip()
         items.append(_Item(rectangle, colour(label), text, mask))
     return items
 
@@ -125,7 +128,8 @@ def _target_items(target: Target, classes: Sequence[str], scale: int, size: tupl
     for i in (side[:, 0] * side[:, 1]).argsort(descending=True).tolist():
         label = int(target.labels[i])
         notes = [note for note, flag in (("crowd", target.crowd), ("difficult", target.difficult)) if flag[i]]
-        text = ("other" if label < 0 else _name(classes, label)) + (f" ({', '.join(notes)})" if notes else "")
+        name = "other" if label < 0 else _name(classes, label)
+        text = f"{name} ({', '.join(notes)})".lstrip() if notes else name
         rectangle = _rectangle((target.boxes[i] * scale).tolist(), size[1], size[0])
         mask = None if target.masks is None else partial(_magnified, target.masks, i, scale, rectangle)
         items.append(_Item(rectangle, colour(label), text, mask))
@@ -209,7 +213,7 @@ def draw(image: Tensor, objects: Objects | Target, classes: Sequence[str], thres
     """Draw boxes, masks, class names and scores in % on an image, in one colour per class.
 
     Small images are enlarged by an integer factor, without interpolation. A class name that would hide an object or
-    another name is not drawn.
+    another name is not drawn, nor is that of the only class.
 
     Args:
         image: [D, H, W], shown by `as_rgb`.
@@ -248,7 +252,7 @@ def _write(pen: ImageDraw.ImageDraw, items: Sequence[_Item], size: tuple[int, in
     boxes = np.array([item.box for item in items], np.int64).reshape(-1, 4)
     labels = np.empty_like(boxes)
     placed = 0
-    for item in reversed(items):
+    for item in (item for item in reversed(items) if item.text):
         left, top, right, bottom = (round(v) for v in pen.textbbox((0, 0), item.text, font=font))
         place = _place(item.box, (right - left + 4, bottom - top + 4), size, boxes, labels[:placed])
         if place is None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from omegaconf import OmegaConf
 
 from detector.ablation.description import KINDS, MAIN, StudyInfo
 from detector.ablation.records import ROUNDING, CurvePoint, Gain, MetricRow, Records, Run
@@ -31,6 +32,8 @@ VOC = "voc"
 """The prefix of VOC's metrics in `metrics.json`, which are of boxes."""
 RECALLS = ("AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """COCO's average recalls, which a study does not record."""
+PARAMETERS, GIVEN = "env/parameters", "env/predictions"
+"""Keys of `metrics.json`: the number of the detector's parameters, or the file of given predictions."""
 POINTS = 30
 """Points kept of a training curve, each the mean of the values since the one before."""
 
@@ -183,8 +186,8 @@ def _metrics(folder: Path) -> dict[str, Any]:
         metrics: dict[str, Any] = json.loads(path.read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} cannot be read ({error}); give the folder of a finished run") from error
-    if "env/parameters" not in metrics:
-        raise ValueError(f"{path} has no env/parameters (the number of parameters): evaluate the run again")
+    if PARAMETERS not in metrics and GIVEN not in metrics:
+        raise ValueError(f"{path} has no {PARAMETERS} (the number of parameters): evaluate the run again")
     return metrics
 
 
@@ -199,9 +202,9 @@ def _run(study: str, run: FinishedRun, images: int, metrics: Mapping[str, Any]) 
         commit=str(metrics.get("env/commit", "")),
         date=datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M"),
         seconds=round(metrics.get("time/total", metrics.get("time/evaluation", 0.0)), 1),
-        steps=int(read_config(run.folder).schedule.steps),
+        steps=OmegaConf.select(read_config(run.folder), "schedule.steps"),
         images=images,
-        params=int(metrics["env/parameters"]),
+        params=int(metrics[PARAMETERS]) if PARAMETERS in metrics else None,
     )
 
 

@@ -18,14 +18,14 @@ from detector.ablation.report.showcase import showcases
 from detector.ablation.report.tables import slug
 from detector.config.overrides import key_of
 from detector.config.resolve import FIXED_TRAINER_KEYS, MOVABLE_KEYS
-from detector.training.folder import command_of, read_config, short_names
+from detector.training.folder import PREDICTIONS, command_of, read_config, short_names
 
 
 def compare(first: Path, second: Path, output: Path) -> Path:
     """Compare the second run with the first: write records, a report, and pictures of the images that differ most.
 
     Args:
-        first, second: folders of finished runs on the same data.
+        first, second: folders of finished runs, or of given predictions, on the same data.
         output: the folder for `records/`, the pictures and `report/`.
 
     Returns:
@@ -48,12 +48,13 @@ def _study(first: Path, second: Path) -> tuple[StudyInfo, list[FinishedRun]]:
         raise ValueError(f"{first} and {second} were measured on {' and '.join(datasets)}: give runs on the same data")
     if _ground_truth(first) != _ground_truth(second):
         raise ValueError(f"{first} and {second} were measured on other images or objects: give runs on the same data")
-    seeds = [int(config.seed) for config in configs]
+    seeds = [int(config.seed) for config in configs if PREDICTIONS not in config] or [0]
     labels = short_names((first, second))
     if len(set(seeds)) > 1:
         labels = [f"{label}, seed {seed}" for label, seed in zip(labels, seeds, strict=True)]
     commands = [command_of(first), command_of(second)]
-    alike = all(configs[0].trainer.get(name) == configs[1].trainer.get(name) for name in FIXED_TRAINER_KEYS)
+    fixed = [[OmegaConf.select(config, f"trainer.{name}") for name in FIXED_TRAINER_KEYS] for config in configs]
+    alike = fixed[0] == fixed[1] and not any(PREDICTIONS in config for config in configs)
     choices = _choices(commands) if alike and not _hidden_differences(configs, commands) else [[], []]
     arms = {name: Arm(label, own) for name, label, own in zip(("first", "second"), labels, choices, strict=True)}
     dataset = slug(datasets[0])

@@ -32,11 +32,12 @@ class Run:
     commit: str
     date: str
     seconds: float
-    steps: int
+    steps: int | None
+    """of the training; None of predictions that another program has made"""
     images: int
     """number of validation images"""
-    params: int
-    """number of parameters"""
+    params: int | None
+    """number of parameters; likewise"""
 
 
 @dataclass(frozen=True)
@@ -184,12 +185,13 @@ def _parse(cells: list[str], row: type[Row], kinds: dict[str, Any], where: str) 
 def _cell(cell: str, kind: Any, where: str) -> Any:
     if kind is str:
         return cell
-    if isinstance(kind, UnionType) and not cell:  # float | None
+    if isinstance(kind, UnionType) and not cell:  # float | None, int | None
         return None
+    whole = kind in (int, int | None)
     try:
-        value = int(cell) if kind is int else float(cell)
+        value = int(cell) if whole else float(cell)
     except ValueError as error:
-        raise ValueError(f"{where} must be a {'whole ' if kind is int else ''}number, not {cell!r}") from error
+        raise ValueError(f"{where} must be a {'whole ' if whole else ''}number, not {cell!r}") from error
     if not math.isfinite(value):
         raise ValueError(f"{where} must be a finite number, not {cell!r}")
     return value

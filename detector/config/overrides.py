@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-PATH_KEYS = ("checkpoint", "data_dir", "image", "input", "output", "proposals", "resume", "weights")
+PATH_KEYS = ("checkpoint", "data_dir", "image", "input", "output", "predictions", "proposals", "resume", "weights")
 """Keys whose values are paths, also if one looks like a number (`input=2024`)."""
 _KEY = re.compile(r"[+~]{0,2}[\w$][\w$./@:-]*")
 _CONTAINER = re.compile(r"\s*[\[{'\"]")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -205,16 +205,26 @@ class Collector:
         """
         target = Path(folder) / "predictions"
         target.mkdir(parents=True, exist_ok=True)
-        for name, key in [(BOX, "bbox"), *((output.name, output.key) for output in self.outputs)]:
+        for name, key in self.written():
             with (target / f"{name}.json").open("w", encoding="utf-8") as file:
-                file.write("[")  # row by row, so that the text is never held as a whole
-                for number, row in enumerate(self._rows(name, key)):
-                    file.write((", " if number else "") + json.dumps(row, allow_nan=False))
-                file.write("]")
+                write_list(file, self.rows(name, key))
 
-    def _rows(self, name: str, key: str) -> Iterator[dict[str, Any]]:
+    def written(self) -> list[tuple[str, str]]:
+        """List the name of each file of predictions and the key of the shape in its rows."""
+        return [(BOX, "bbox"), *((output.name, output.key) for output in self.outputs)]
+
+    def rows(self, name: str, key: str) -> Iterator[dict[str, Any]]:
+        """Return the detections in COCO's results format, one by one; the arguments are a pair of `written`."""
         for image in self.images:
             found = self._detections[image]
             shapes = found.boxes.tolist() if name == BOX else found.shapes[name]
             for label, shape, score in zip(found.labels.tolist(), shapes, found.scores.tolist(), strict=True):
                 yield {"image_id": image, "category_id": self.category_ids[label], key: shape, "score": score}
+
+
+def write_list(file: TextIO, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a JSON list row by row, so that its text is never held as a whole."""
+    file.write("[")
+    for number, row in enumerate(rows):
+        file.write((", " if number else "") + json.dumps(row, allow_nan=False))
+    file.write("]")

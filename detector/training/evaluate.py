@@ -25,6 +25,7 @@ from detector.config.resolve import Resolved, resolve
 from detector.data.datamodule import DetectionDataModule
 from detector.evaluation import Collector, Metric, render
 from detector.evaluation.table import beyond
+from detector.evaluation.truth_file import write_truth
 from detector.training.callbacks import Progress
 from detector.training.pictures import detect_some
 from detector.training.report import report
@@ -67,8 +68,6 @@ def evaluate_checkpoint(config: DictConfig, overrides: Sequence[str], folder: Pa
         workers=final.workers,
         stride=final.backbone.size_divisibility,
     )
-    if not isinstance(config.report, bool):
-        raise ValueError(f"report must be true or false, not {config.report!r}")
     evaluate(resolved, data, folder, console, task)
     if config.report and task.global_rank == 0:
         report(collector, val, str(final.dataset.name), folder, str(config.checkpoint), console)
@@ -112,6 +111,7 @@ def evaluate(
             OmegaConf.save(config, folder / "config.yaml", resolve=True)
         assert task.collector is not None
         task.collector.write(folder)
+        write_truth(task.collector, folder)
         write_metrics(folder, metrics)
         console.print(render(task.results, tuple(config.dataset.size_bins), beyond(task.collector)))
         task.to(trainer.strategy.root_device)  # Lightning has moved the model back to the CPU

@@ -15,13 +15,20 @@ from detector.weights.trust import DATA_DIR, check_targets
 
 COMMAND = "command.txt"
 """Name of the file with the command of a run, in its folder."""
+PREDICTIONS = "predictions"
+"""Key in `config.yaml` of the file of given predictions, where no detector of this project has made them."""
 METRICS = "metrics.json"
 """Name of the file with the results of a finished run, likewise."""
 
 
 def train_command(overrides: Sequence[str]) -> str:
     """Return the shell command of a run with these overrides."""
-    return " ".join(["python scripts/train.py", *(shlex.quote(override) for override in overrides)])
+    return script_command("train", overrides)
+
+
+def script_command(script: str, overrides: Sequence[str]) -> str:
+    """Return the shell command of a script, such as `train`, with these overrides."""
+    return " ".join([f"python scripts/{script}.py", *(shlex.quote(override) for override in overrides)])
 
 
 def command_of(folder: Path) -> str | None:
@@ -48,7 +55,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def read_config(folder: Path) -> DictConfig:
-    """Read a run's `config.yaml`.
+    """Read a run's `config.yaml`, or that of given predictions, which has no `seed` and no `schedule`.
 
     Raises:
         ValueError: it is missing, is not the configuration of a training, or would build untrusted parts.
@@ -59,7 +66,8 @@ def read_config(folder: Path) -> DictConfig:
             f"{folder} is no folder of a run: it has no config.yaml; give a folder that train.py has written"
         )
     config = read_yaml(path)
-    check_keys(config, ("seed", "schedule.steps", "dataset.val", "data_dir"), path)
+    trained = () if PREDICTIONS in config else ("seed", "schedule.steps")
+    check_keys(config, (*trained, "dataset.val", "data_dir"), path)
     parts = {key: OmegaConf.to_container(config[key]) for key in ("dataset", "pooler") if key in config}
     check_targets(_movable(parts, f"{config.data_dir}/"), str(path))
     return config

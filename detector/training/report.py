@@ -35,6 +35,34 @@ def report(
         checkpoint: what was evaluated: a file, or the name of published weights.
         console: where it is said what was written.
     """
+    best = write_page(collector, dataset, f"{checkpoint} on {name}", folder, console)
+    if not (source := Path(checkpoint)).is_file():
+        console.print("Thresholds are kept beside a file only; the page has them", soft_wrap=True)
+        return
+    path = thresholds_file(source)
+    try:
+        write_text(path, describe_thresholds(best, source, name))
+    except OSError as error:
+        console.print(f"{path} cannot be written ({error.strerror}); the page has the thresholds", markup=False)
+    else:
+        console.print(f"Each class's best threshold, for predict.py threshold=best: {path}", markup=False)
+
+
+def write_page(
+    collector: Collector, dataset: DetectionDataset, title: str, folder: Path, console: Console
+) -> dict[str, float | None]:
+    """Write `report.html`, the page on a collector's detections.
+
+    Args:
+        collector: of detections on the dataset.
+        dataset: the evaluated split.
+        title: of the page.
+        folder: of the page.
+        console: where it is said what was written.
+
+    Returns:
+        the best threshold of each class by its name; None where no object is found.
+    """
     console.print("Writing the report ...")
     facts = {BOX: Facts(collector, "box")}
     if (masks := collector.output("segmentation")) is not None:
@@ -47,15 +75,6 @@ def report(
         found = drawable(collector.detections(image), scores)
         return draw(sample.image, sample.target, dataset.classes), draw(sample.image, found, dataset.classes, 0.0)
 
-    write_text(folder / REPORT, write_report(f"{checkpoint} on {name}", facts, drawn))
+    write_text(folder / REPORT, write_report(title, facts, drawn))
     console.print(f"The page: {folder / REPORT}", markup=False, soft_wrap=True)
-    if not (source := Path(checkpoint)).is_file():
-        console.print("Thresholds are kept beside a file only; the page has them", soft_wrap=True)
-        return
-    path = thresholds_file(source)
-    try:
-        write_text(path, describe_thresholds({t.name: t.score for t in facts[BOX].thresholds}, source, name))
-    except OSError as error:
-        console.print(f"{path} cannot be written ({error.strerror}); the page has the thresholds", markup=False)
-    else:
-        console.print(f"Each class's best threshold, for predict.py threshold=best: {path}", markup=False)
+    return {t.name: t.score for t in facts[BOX].thresholds}

@@ -256,9 +256,10 @@ def provenance(numbers: Numbers, dataset: str) -> list[tuple[str, str]]:
         commits = ", ".join(dict.fromkeys(run.commit[:8] for run in runs))
         dates = sorted(run.date for run in runs)
         when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
-        steps = ", ".join(dict.fromkeys(str(run.steps) for run in runs))
+        steps = ", ".join(dict.fromkeys(str(run.steps) for run in runs if run.steps is not None))
         minutes = summary([run.seconds for run in runs]).mean / 60
-        facts = f"{steps} steps, {minutes:.1f} min a run, commit {commits}, {when}"
+        made = f"{steps} steps, {minutes:.1f} min a run" if steps else "given predictions"
+        facts = f"{made}, commit {commits}, {when}"
         lines += [(f"{description.label}: {facts}", command) for command in commands(runs)]
     return lines
 
@@ -270,7 +271,7 @@ def unequal_runs(numbers: Numbers, dataset: str) -> list[str]:
     facts = {"commits": {run.arm: set[str]() for run in runs}, "steps": {run.arm: set[str]() for run in runs}}
     for run in runs:
         facts["commits"][run.arm].add(run.commit[:8])
-        if not any(override.startswith("schedule.") for override in arms[run.arm].overrides):
+        if run.steps is not None and not any(o.startswith("schedule.") for o in arms[run.arm].overrides):
             facts["steps"][run.arm].add(str(run.steps))
     sentences = []
     for what, found in facts.items():

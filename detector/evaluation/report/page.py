@@ -59,7 +59,7 @@ def write_report(title: str, facts: Mapping[str, Facts], draw: Draw) -> str:
     environment = Environment(
         loader=PackageLoader("detector.evaluation.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    names = {image: str(image) for image in main.images}
+    names = {image: str(main.collector.image(image).get("file_name", image)) for image in main.images}
     return environment.get_template("report.html.j2").render(
         title=title,
         images=len(main.images),
