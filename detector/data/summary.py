@@ -21,7 +21,7 @@ class Summary:
     """crowds and difficult objects"""
     per_class: dict[str, int]
     small: float
-    """the fraction of objects that are small, 0..1; `medium` and `large` alike"""
+    """the fraction of objects that are small, 0..1; `medium` and `large` alike. One on an edge is in two, as in COCO"""
     medium: float
     large: float
 
@@ -31,8 +31,8 @@ def summarise(dataset: DetectionDataset, size_bins: Sequence[float]) -> Summary:
 
     Args:
         dataset: the dataset.
-        size_bins: two sides in pixels; an object is small below the square of the first, large from the square of the
-            second on.
+        size_bins: two sides in pixels; an object is small up to the square of the first, large from the square of the
+            second on, and medium from the one to the other.
     """
     ground_truth = dataset.ground_truth()
     counted = [a for a in ground_truth["annotations"] if not a.get("iscrowd") and not a.get("ignore")]
@@ -42,8 +42,11 @@ def summarise(dataset: DetectionDataset, size_bins: Sequence[float]) -> Summary:
     classes = Counter(names[a["category_id"]] for a in counted)
     low, high = (side * side for side in size_bins)
     areas = [a.get("area", a["bbox"][2] * a["bbox"][3]) for a in counted]
-    sizes = Counter("small" if area < low else "large" if area >= high else "medium" for area in areas)
-    shares = {size: sizes[size] / max(len(counted), 1) for size in ("small", "medium", "large")}
+    ranges = {"small": (0.0, low), "medium": (low, high), "large": (high, float("inf"))}
+    shares = {
+        size: sum(least <= area <= most for area in areas) / max(len(areas), 1)
+        for size, (least, most) in ranges.items()
+    }
     return Summary(
         images=len(ground_truth["images"]),
         empty=len(ground_truth["images"]) - len({a["image_id"] for a in ground_truth["annotations"]}),

@@ -62,7 +62,18 @@ def accumulate(
         areas: named ranges of areas in square pixels.
         most: M ascending numbers of detections of an image and class, of which the best are taken.
     """
-    known, found = truths(collector, kind), detections(collector, kind)
+    return accumulate_records(collector, kind, areas, most, truths(collector, kind), detections(collector, kind))
+
+
+def accumulate_records(
+    collector: Collector,
+    kind: Kind,
+    areas: Mapping[str, tuple[float, float]],
+    most: Sequence[int],
+    known: Sequence[Record],
+    found: Found,
+) -> Accumulated:
+    """Accumulate as `accumulate`, from `truths` and `detections` of the collector, the areas of which may be others."""
     category_ids = sorted(set(collector.category_ids))
     if hotcoco is None or any(record.get("unknown") for record in known):
         comparison = Comparison(kind, collector.images, category_ids, areas, known, found.records(), most)
@@ -102,7 +113,7 @@ def _fast(
     labels = np.searchsorted(list(places), found.categories)
     rows = np.column_stack((found.images, found.boxes, found.scores, labels))
     detected = truth.load_res(rows, segmentation=found.codes)
-    if found.codes is not None:
+    if found.codes is not None or not np.array_equal(found.areas, found.boxes[:, 2:].prod(1)):
         detected.update_anns(ids=np.arange(1, len(rows) + 1), area=found.areas)
     evaluation = hotcoco.COCOeval(truth, detected, "bbox" if kind == "box" else "segm")
     parameters = evaluation.params

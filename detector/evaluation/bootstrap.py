@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.evaluation.comparison import Comparison
+from detector.evaluation.matching import Matches
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
@@ -87,36 +89,33 @@ def _area(ranked: NDArray[np.int64], positives: NDArray[np.int64], repeats: Ints
     return np.where(total > 0, mean, np.nan)
 
 
-def average_precisions(comparison: Comparison, repeats: Ints) -> Floats:
+def average_precisions(matches: Matches, category_ids: Sequence[int], repeats: Ints) -> Floats:
     """Compute `average_precision` for each IoU threshold, class and range of areas.
 
     Args:
-        comparison: pycocotools' evaluation, of which its largest limit of detections per image is used.
+        matches: of N detections, in A ranges of areas at T thresholds.
+        category_ids: of the C classes.
         repeats: int32 [B, I], how often each image is in each resample.
 
     Returns:
         float64 [B, T, C, A]; NaN without objects.
     """
-    parameters = comparison.params
-    images, areas, classes = len(comparison.images), len(parameters.areaRng), len(parameters.catIds)
-    thresholds = len(parameters.iouThrs)
-    result = np.full((len(repeats), thresholds, classes, areas), np.nan)
-    for label in range(classes):
+    areas, thresholds, _ = matches.right.shape
+    result = np.full((len(repeats), thresholds, len(category_ids), areas), np.nan)
+    order = np.argsort(-matches.found.scores, kind="stable")  # orders equal scores as pycocotools does
+    category = matches.found.categories[order]
+    truth = np.array([[r["category_id"], r["image_id"]] for r in matches.objects], np.int64).reshape(-1, 2)
+    for label, number in enumerate(category_ids):
+        own = order[category == number]
+        image = matches.found.images[own]
         for area in range(areas):
-            first = (label * areas + area) * images
-            own = [e for e in comparison.evalImgs[first : first + images] if e is not None]
-            objects = np.zeros(images, dtype=np.int32)
-            for e in own:
-                objects[e["image_id"]] = np.count_nonzero(e["gtIgnore"] == 0)
-            if not objects.any():
+            counted = truth[(truth[:, 0] == number) & ~matches.ignored[area], 1]
+            if not len(counted):
                 continue
+            objects = np.bincount(counted, minlength=repeats.shape[1]).astype(np.int32)
             total = _total(objects, repeats)  # once, since it takes longer than the rest
-            scores = np.concatenate([e["dtScores"] for e in own])
-            order = np.argsort(-scores, kind="mergesort")  # orders equal scores as pycocotools does
-            image = np.repeat([e["image_id"] for e in own], [len(e["dtScores"]) for e in own])[order]
-            matched = np.concatenate([e["dtMatches"] for e in own], axis=1)[:, order] > 0
-            counted = ~np.concatenate([e["dtIgnore"] for e in own], axis=1)[:, order].astype(bool)
             for t in range(thresholds):
-                keep = counted[t]
-                result[:, t, label, area] = _average_precision(image[keep], matched[t, keep], total, repeats)
+                keep = matches.counts[area, t, own]
+                right = matches.right[area, t, own[keep]]
+                result[:, t, label, area] = _average_precision(image[keep], right, total, repeats)
     return result

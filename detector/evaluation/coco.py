@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detector.evaluation.accumulate import Accumulated, accumulate, limits
-from detector.evaluation.collector import BOX, Collector, ImageId
-from detector.evaluation.comparison import LIMITS, Comparison
+from detector.evaluation.collector import BOX, Collector
+from detector.evaluation.comparison import LIMITS
 from detector.evaluation.metric import Metric
-from detector.evaluation.records import Kind, Record, detections, truths
-
-Quantity = Callable[[Sequence[ImageId], NDArray[np.float64]], NDArray[np.float64]]
-"""(the image of each of N boxes, boxes [N, 4] as x1, y1, x2, y2 in pixels of the original image) -> [N], at least 0"""
+from detector.evaluation.records import Kind
 
 UNBOUNDED = 1e5**2
 """COCO's upper bound of an area, in square pixels."""
@@ -58,28 +55,6 @@ class CocoMetric(Metric):
         small, large = (side**2 for side in self.collector.size_bins)
         return {"all": (0, UNBOUNDED), "small": (0, small), "medium": (small, large), "large": (large, UNBOUNDED)}
 
-    def compare(
-        self,
-        kind: Kind,
-        areas: Mapping[str, tuple[float, float]] | None = None,
-        quantity: Quantity | None = None,
-        most: Sequence[int] = LIMITS,
-    ) -> Comparison:
-        """Match detections to ground truth per image, and accumulate precision by IoU, recall, class and area.
-
-        Args:
-            kind: boxes or masks.
-            areas: named ranges of areas in square pixels; None: those of the size bins.
-            quantity: replaces the area of ground truth and detections; None: the area.
-            most: ascending numbers of detections of an image and class that are counted.
-        """
-        images = self.collector.images
-        objects, found = truths(self.collector, kind), detections(self.collector, kind).records()
-        if quantity is not None:
-            for records in (objects, found):
-                _replace_areas(records, images, quantity)
-        return Comparison(kind, images, self.collector.category_ids, areas or self.areas(), objects, found, most)
-
     def results(self) -> dict[str, float]:
         """Measure AP and AR; see `Metric.results`."""
         if not self.collector.images:
@@ -118,14 +93,6 @@ def _curves(found: Accumulated, category_ids: Sequence[int]) -> Curves:
     places = [found.category_ids.index(category) for category in category_ids]
     precision, scores = (array[half][:, places, 0, -1] for array in (found.precision, found.scores))
     return Curves(precision, scores, found.objects[places])
-
-
-def _replace_areas(records: Sequence[Record], images: list[ImageId], quantity: Quantity) -> None:
-    boxes = np.array([record["bbox"] for record in records], dtype=np.float64).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    own = [images[record["image_id"]] for record in records]
-    for record, value in zip(records, quantity(own, boxes), strict=True):
-        record["area"] = float(value)
 
 
 def mean(values: NDArray[np.float64]) -> float | None:

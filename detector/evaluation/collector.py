@@ -59,7 +59,8 @@ class Collector:
             `DetectionDataset.ground_truth` returns them. An annotation may carry `iscrowd` and `ignore` (VOC's
             difficult): detections matched to it count neither as true nor as false positives.
         category_ids: the dataset's category id of each label 0..C-1.
-        size_bins: two ascending sides in pixels; objects of area < first² are small, of area >= second² large.
+        size_bins: two ascending sides in pixels; objects of area up to first² are small, from second² on large, and
+            medium from first² to second²: one on an edge is in both ranges, as in COCO.
         outputs: of the further heads, such as masks; written and measured beside the boxes.
         limit: the most detections that an image can have.
 

@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.cocoeval import COCOeval
 
 from detector.evaluation.collector import ImageId
-from detector.evaluation.records import Kind, Record
+from detector.evaluation.records import Floats, Kind, Record
 
 SAME_BOX = 0.5
 """From this IoU of their boxes on, a detection is of an object whose mask is not known."""
@@ -64,12 +64,21 @@ class Comparison(COCOeval):  # type: ignore[misc]  # pycocotools has no types
         if unknown and len(ious):
             found = sorted(self._dts[imgId, catId], key=lambda record: -record["score"])[: len(ious)]
             boxes = [np.array([r["bbox"] for r in records], np.float64) for records in (found, truths)]
-            same = coco_mask.iou(boxes[0], boxes[1][unknown], [0] * len(unknown)) >= SAME_BOX
-            ious[:, unknown] = same
+            ious[:, unknown] = overlap_of_unknown(boxes[0], boxes[1][unknown])
         return ious
 
     def _prepare(self) -> None:
         pass
+
+
+def overlap_of_unknown(boxes: Floats, objects: Floats) -> Floats:
+    """Compute what counts as the IoU [N, M] of masks with objects whose mask is not known: 1 from `SAME_BOX` on, or 0.
+
+    Args:
+        boxes: [N, 4] of detections: x, y, width, height.
+        objects: [M, 4].
+    """
+    return (np.asarray(coco_mask.iou(boxes, objects, [0] * len(objects))) >= SAME_BOX).astype(np.float64)
 
 
 def _grouped(records: Sequence[Record]) -> dict[tuple[int, int], list[Record]]:

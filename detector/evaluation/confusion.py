@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detector.evaluation.errors import Errors, ends, ious, match_best
+from detector.evaluation.errors import Errors, ends, match_best
+from detector.evaluation.matching import overlaps
 from detector.evaluation.records import Integers, Kind
 
 
@@ -56,7 +57,7 @@ def confusion(
         rows = kept[of_detections[image] : of_detections[image + 1]]
         columns = slice(of_objects[image], of_objects[image + 1])
         own = errors.objects[columns]
-        match = match_best(ious(errors.found, kind, rows, own))
+        match = match_best(overlaps(errors.found, kind, rows, own))
         hit = match >= 0
         missed = np.setdiff1d(np.arange(len(own)), match)
         np.add.at(result.matrix, (truth[columns][match[hit]], label[rows][hit]), 1)

@@ -8,11 +8,11 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
 from detector.evaluation.bootstrap import LEVELS
 from detector.evaluation.collector import Collector
-from detector.evaluation.records import Floats, Found, Integers, Kind, Record, detections, truths
+from detector.evaluation.matching import overlaps
+from detector.evaluation.records import Floats, Found, Integers, Kind, Record, detections, objects_of
 
 Bools = NDArray[np.bool_]
 
@@ -112,10 +112,10 @@ def find_errors(collector: Collector, kind: Kind) -> Errors:
     tidecv 1.0.1. That averages over the classes with detections or objects that are left after mending, this over those
     with objects, as COCO does; and its recalls are n / 100, not COCO's. Else the numbers are the same.
     """
-    known = [record for record in truths(collector, kind) if record["category_id"] in collector.category_ids]
+    known = objects_of(collector, kind)
     every = detections(collector, kind)
     chosen = _best(every, collector.limit)
-    found = _take(every, chosen)
+    found = every.take(chosen)
     objects = [record for record in known if not record["ignore"]]
     regions = [record for record in known if record["ignore"]]
     images = len(collector.images)
@@ -145,18 +145,6 @@ def _best(found: Found, limit: int) -> Integers:
     return order[np.arange(len(order)) - first < limit]
 
 
-def _take(found: Found, chosen: Integers) -> Found:
-    codes = None if found.codes is None else [found.codes[i] for i in chosen]
-    return Found(
-        found.images[chosen],
-        found.boxes[chosen],
-        found.scores[chosen],
-        found.categories[chosen],
-        found.areas[chosen],
-        codes,
-    )
-
-
 def ends(images: Integers, count: int) -> list[int]:
     """Return where the rows of each image begin, and where the last ones end."""
     return np.searchsorted(images, np.arange(count + 1)).tolist()  # type: ignore[no-any-return]
@@ -166,7 +154,7 @@ def _examine(errors: Errors, kind: Kind, rows: slice, columns: slice, regions: S
     """Find the errors of one image's detections and objects."""
     found, objects = errors.found, errors.objects[columns]
     own = np.arange(rows.start, rows.stop)
-    every = ious(found, kind, own, objects)
+    every = overlaps(found, kind, own, objects)
     category = np.array([record["category_id"] for record in objects], np.int64)
     same = found.categories[rows][:, None] == category
     within, among = np.where(same, every, 0), np.where(same, 0, every)
@@ -200,26 +188,6 @@ def _examine(errors: Errors, kind: Kind, rows: slice, columns: slice, regions: S
     errors.missed[columns] = ~taken & ~usable
 
 
-def ious(found: Found, kind: Kind, rows: Integers, records: Sequence[Record]) -> Floats:
-    """Compute the IoU [N, M] of detections and records; the share of the detection where a record is a crowd.
-
-    Args:
-        found: detections, of which the N `rows` are compared.
-        kind: boxes or masks.
-        rows: positions of detections.
-        records: M objects or ignored regions.
-    """
-    if not records or not len(rows):
-        return np.zeros((len(rows), len(records)))
-    crowd = [record["iscrowd"] for record in records]
-    if kind == "mask":
-        assert found.codes is not None
-        own = [found.codes[row] for row in rows]
-        return np.asarray(coco_mask.iou(own, [record["segmentation"] for record in records], crowd))
-    boxes = np.array([record["bbox"] for record in records], np.float64)
-    return np.asarray(coco_mask.iou(found.boxes[rows], boxes, crowd))
-
-
 def match_best(overlap: Floats) -> Integers:
     """Match N detections, the best first, to the object that each overlaps most of those that are left; -1: to none."""
     match = np.full(len(overlap), -1)
@@ -237,7 +205,7 @@ def _inside(found: Found, kind: Kind, rows: Integers, regions: Sequence[Record])
     inside = np.zeros(len(rows), bool)
     for region in regions:
         least = np.greater if region["iscrowd"] else np.greater_equal  # as TIDE, and as COCO and VOC
-        overlap = ious(found, "box" if region.get("unknown") else kind, rows, [region])
+        overlap = overlaps(found, kind, rows, [region])
         inside |= (found.categories[rows] == region["category_id"]) & least(overlap[:, 0], MATCH_IOU)
     return inside
 

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.evaluation.accumulate import Accumulated, accumulate_records
 from detector.evaluation.bootstrap import Floats, Ints, average_precisions, resample
-from detector.evaluation.coco import UNBOUNDED, CocoMetric, Quantity, mean
+from detector.evaluation.coco import UNBOUNDED, CocoMetric, mean
 from detector.evaluation.collector import Collector, ImageId
-from detector.evaluation.comparison import LIMITS, Comparison
+from detector.evaluation.comparison import LIMITS
+from detector.evaluation.matching import Matches, match
 from detector.evaluation.predictions import detections_of
-from detector.evaluation.records import Kind
+from detector.evaluation.records import Integers, Kind, detections, objects_of
 from detector.masks import MaskOutput
 
 SIDES = (0, 8, 16, 32, 64, 128, math.inf)
 """The edges of the fine size bins: the square root of an object's area, in pixels of the original image."""
 
-MATCH = 0.5
-"""The minimum IoU of a detection and the object it matches; the IoU of these pairs is measured."""
+Quantity = Callable[[Sequence[ImageId], Floats], Floats]
+"""(the image of each of N boxes, boxes [N, 4] as x1, y1, x2, y2 in pixels of the original image) -> [N], at least 0"""
 
 
 def bins() -> dict[str, tuple[float, float]]:
@@ -123,13 +125,17 @@ def measure_collected(
         collector, kind, seed, resamples: as there.
         most: ascending numbers of detections of an image and class; AP is that of the last.
     """
-    metric = CocoMetric(collector)
     fine = {name: (low**2, _below(high)) for name, (low, high) in bins().items()}
-    comparison = metric.compare(kind, {**metric.areas(), **fine}, most=most)
-    repeats = resample(len(comparison.images), seed, resamples)
-    values, samples = _precisions(comparison, repeats)
-    more_values, more_samples = _overlaps(comparison, repeats)
-    return Measured(kind, tuple(comparison.images), seed, values | more_values, samples | more_samples)
+    areas = CocoMetric(collector).areas() | fine
+    known, found = objects_of(collector, kind), detections(collector, kind)
+    precision = accumulate_records(collector, kind, areas, most, known, found)
+    matches = match(kind, known, found, list(areas.values()), most[-1])
+    images = collector.images
+    repeats = resample(len(images), seed, resamples)
+    resampled = average_precisions(matches, precision.category_ids, repeats)
+    values, samples = _precisions(precision, list(areas), resampled)
+    more_values, more_samples = _overlaps(_matched_objects(matches, images), images, repeats)
+    return Measured(kind, tuple(images), seed, values | more_values, samples | more_samples)
 
 
 def match_objects(
@@ -139,8 +145,9 @@ def match_objects(
 
     Where masks are matched, objects without a mask are left out.
     """
-    metric = CocoMetric(_collector(ground_truth, predictions, kind))
-    return _matched_objects(metric.compare(kind, {"all": (0, UNBOUNDED)}))
+    collector = _collector(ground_truth, predictions, kind)
+    known, found = objects_of(collector, kind), detections(collector, kind)
+    return _matched_objects(match(kind, known, found, [(0, UNBOUNDED)]), collector.images)
 
 
 def precision_by(
@@ -163,16 +170,30 @@ def precision_by(
     Returns:
         N estimates; None for a range without an object.
     """
-    metric = CocoMetric(_collector(ground_truth, predictions, "box"))
+    collector = _collector(ground_truth, predictions, "box")
+    images = collector.images
+    known, found = objects_of(collector, "box"), detections(collector, "box")
+    boxes = np.array([record["bbox"] for record in known], np.float64).reshape(-1, 4)
+    places = np.array([record["image_id"] for record in known], np.int64)
+    known = [r | {"area": float(q)} for r, q in zip(known, _quantities(quantity, images, places, boxes), strict=True)]
+    found = replace(found, areas=_quantities(quantity, images, found.images, found.boxes))
     ranges = {str(i): (low, float(np.nextafter(high, 0))) for i, (low, high) in enumerate(pairwise(edges))}
-    comparison = metric.compare("box", ranges, quantity)
-    resampled = average_precisions(comparison, resample(len(comparison.images), seed, resamples))
-    found: list[Estimate | None] = []
+    precision = accumulate_records(collector, "box", ranges, LIMITS, known, found)
+    matches = match("box", known, found, list(ranges.values()))
+    repeats = resample(len(images), seed, resamples)
+    resampled = average_precisions(matches, precision.category_ids, repeats)
+    estimates: list[Estimate | None] = []
     for place in range(len(ranges)):
-        value = mean(comparison.eval["precision"][..., place, -1])
-        known = None if value is None else _estimate(value, _mean(resampled[..., place].mean(axis=1)), 0.95)
-        found.append(known)
-    return found
+        value = mean(precision.precision[..., place, -1])
+        known_value = None if value is None else _estimate(value, _mean(resampled[..., place].mean(axis=1)), 0.95)
+        estimates.append(known_value)
+    return estimates
+
+
+def _quantities(quantity: Quantity, images: Sequence[ImageId], places: Integers, boxes: Floats) -> Floats:
+    """Compute the quantity of boxes [N, 4] as x, y, width, height, of images by their places [N]."""
+    corners = np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), 1)
+    return quantity([images[place] for place in places.tolist()], corners)
 
 
 def difference(a: Measured, b: Measured, confidence: float = 0.95) -> dict[str, Estimate]:
@@ -228,11 +249,18 @@ def _below(side: float) -> float:
     return float(np.nextafter(side**2, 0)) if side < math.inf else UNBOUNDED
 
 
-def _precisions(comparison: Comparison, repeats: Ints) -> tuple[dict[str, float], dict[str, Floats]]:
-    precision: Floats = comparison.eval["precision"][..., -1]  # [IoU, recall, class, area]
-    resampled = average_precisions(comparison, repeats)  # [resample, IoU, class, area]
-    thresholds: Floats = comparison.params.iouThrs
-    place = {name: area for area, name in enumerate(comparison.params.areaRngLbl)}
+def _precisions(
+    accumulated: Accumulated, areas: Sequence[str], resampled: Floats
+) -> tuple[dict[str, float], dict[str, Floats]]:
+    """Return APs by name, and on resamples.
+
+    Args:
+        accumulated: precision by IoU, recall, class, range of areas and number of detections, of which the last counts.
+        areas: names of the ranges.
+        resampled: [resample, IoU, class, range].
+    """
+    precision, thresholds = accumulated.precision[..., -1], accumulated.thresholds
+    place = {name: area for area, name in enumerate(areas)}
     every = np.ones(len(thresholds), dtype=bool)
     metrics = {
         "AP": (every, "all"),
@@ -262,18 +290,19 @@ def _mean(values: Floats) -> Floats:
     return result
 
 
-def _overlaps(comparison: Comparison, repeats: Ints) -> tuple[dict[str, float], dict[str, Floats]]:
-    objects = _matched_objects(comparison)
-    position = {image: i for i, image in enumerate(comparison.images)}
-    images = np.array([position[image] for image in objects.images], dtype=np.int64)
+def _overlaps(
+    objects: MatchedObjects, images: Sequence[ImageId], repeats: Ints
+) -> tuple[dict[str, float], dict[str, Floats]]:
+    position = {image: i for i, image in enumerate(images)}
+    own_image = np.array([position[image] for image in objects.images], dtype=np.int64)
     values: dict[str, float] = {}
     samples: dict[str, Floats] = {}
     for name, (low, high) in {"": (0.0, math.inf), **bins()}.items():
         own = ~np.isnan(objects.ious) & (objects.areas >= low**2) & (objects.areas < high**2)
         if not own.any():
             continue
-        sums = np.bincount(images[own], objects.ious[own], minlength=len(position))
-        counts = np.bincount(images[own], minlength=len(position))
+        sums = np.bincount(own_image[own], objects.ious[own], minlength=len(position))
+        counts = np.bincount(own_image[own], minlength=len(position))
         number = repeats @ counts
         values[f"IoU{name}"] = float(objects.ious[own].mean())
         nothing = np.full(len(repeats), np.nan)
@@ -281,31 +310,18 @@ def _overlaps(comparison: Comparison, repeats: Ints) -> tuple[dict[str, float], 
     return values, samples
 
 
-def _matched_objects(comparison: Comparison) -> MatchedObjects:
-    areas, images = len(comparison.params.areaRng), len(comparison.images)
-    place = {category: label for label, category in enumerate(comparison.params.catIds)}
-    threshold = int(np.flatnonzero(comparison.params.iouThrs == MATCH)[0])
-    found: list[tuple[ImageId, int, float, list[float], float]] = []
-    for (position, category), records in comparison.truths.items():
-        if category not in place:
-            continue
-        # the first range of areas is that of all objects
-        result = comparison.evalImgs[place[category] * areas * images + position]
-        rows = {detection: row for row, detection in enumerate(result["dtIds"])}
-        match = dict(zip(result["gtIds"], result["gtMatches"][threshold].tolist(), strict=True))
-        ignored = dict(zip(result["gtIds"], result["gtIgnore"].tolist(), strict=True))
-        for column, record in enumerate(records):
-            if ignored[record["id"]]:
-                continue
-            row = rows.get(int(match[record["id"]]))
-            iou = math.nan if row is None else float(comparison.ious[position, category][row, column])
-            found.append((comparison.images[position], category, float(record["area"]), record["bbox"], iou))
-    boxes = np.array([row[3] for row in found], dtype=np.float64).reshape(-1, 4)
+def _matched_objects(matches: Matches, images: Sequence[ImageId]) -> MatchedObjects:
+    """Take the objects that count in the first range of areas, with their IoUs at the lowest threshold."""
+    ious = np.full(len(matches.objects), math.nan)
+    ious[matches.object[matches.object >= 0]] = matches.iou[matches.object >= 0]
+    own = np.flatnonzero(~matches.ignored[0])
+    records = [matches.objects[i] for i in own]
+    boxes = np.array([record["bbox"] for record in records], dtype=np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return MatchedObjects(
-        [row[0] for row in found],
-        np.array([row[1] for row in found], dtype=np.int64),
-        np.array([row[2] for row in found], dtype=np.float64),
+        [images[record["image_id"]] for record in records],
+        np.array([record["category_id"] for record in records], dtype=np.int64),
+        np.array([record["area"] for record in records], dtype=np.float64),
         boxes,
-        np.array([row[4] for row in found], dtype=np.float64),
+        ious[own],
     )

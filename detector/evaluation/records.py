@@ -50,6 +50,12 @@ def truths(collector: Collector, kind: Kind) -> list[Record]:
     return found
 
 
+def objects_of(collector: Collector, kind: Kind) -> list[Record]:
+    """List the `truths` that are of the collector's classes."""
+    known = set(collector.category_ids)
+    return [record for record in truths(collector, kind) if record["category_id"] in known]
+
+
 @dataclass(frozen=True)
 class Found:
     """The N detections of a collector's images, image by image, as columns."""
@@ -66,6 +72,12 @@ class Found:
     """[N]: of the box or, where masks are compared, of the mask, in square pixels"""
     codes: list[Any] | None
     """[N]: the masks' run-length codes; None where boxes are compared"""
+
+    def take(self, chosen: Integers) -> Found:
+        """Return the detections at these positions, in their order."""
+        codes = None if self.codes is None else [self.codes[i] for i in chosen]
+        columns = (self.images, self.boxes, self.scores, self.categories, self.areas)
+        return Found(*(column[chosen] for column in columns), codes)
 
     def records(self) -> list[Record]:
         """List them as pycocotools takes them, numbered from 1."""

@@ -8,17 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from omegaconf import OmegaConf
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from detector.ablation.report.showcase import TILE, _drawable, _samples, cases, showcase, showcases
+from detector.ablation.report.showcase import TILE, cases, showcase, showcases
 from detector.config import build
-from detector.evaluation.collector import ImageDetections
 from detector.evaluation.measure import MatchedObjects
-from detector.run_lengths import encode
-from detector.types import Masks, Sample, Target
 from tests.conftest import compose_config
 
 
@@ -81,49 +77,6 @@ def test_draws_the_images_that_differ(runs: tuple[Path, Path], tmp_path: Path) -
         lines = list(csv.reader(file))
     assert lines[0][-1] == "difference"
     assert [line[0] for line in lines[1:]] == [str(case.image) for case in found]
-
-
-class Unordered:
-    """Images whose order is not that of the ground truth."""
-
-    def __init__(self, *ids: int) -> None:
-        self.ids, self.read = ids, 0
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: int) -> Sample:
-        self.read += 1
-        flags = torch.zeros(0, dtype=torch.bool)
-        target = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), flags, flags)
-        return Sample(torch.zeros(3, 4, 4, dtype=torch.uint8), target, self.ids[index], (4, 4))
-
-
-def test_samples_are_read_one_by_one_and_searched_once() -> None:
-    ordered = Unordered(1, 2, 3, 4)
-    samples = _samples(ordered, [4, 2], [1, 2, 3, 4])  # type: ignore[arg-type]
-    assert next(samples).id == 4
-    assert ordered.read == 1
-    assert next(samples).id == 2
-    assert ordered.read == 2
-    shuffled = Unordered(4, 3, 2, 1)
-    assert [sample.id for sample in _samples(shuffled, [4, 1], [1, 2, 3, 4])] == [4, 1]  # type: ignore[arg-type]
-    assert shuffled.read == 1 + 4 + 1 + 1
-    with pytest.raises(ValueError, match=r"images \[4, 5\] are in the ground truth, but not in the dataset"):
-        list(_samples(Unordered(1, 2), [4, 2, 5], [1, 2, 3, 4, 5]))  # type: ignore[arg-type]
-
-
-def test_only_masks_that_are_drawn_are_decoded() -> None:
-    squares = [torch.ones(side, side, dtype=torch.bool) for side in (3, 4, 5)]
-    codes = encode(Masks.from_windows(squares, [(1, 2)] * 3, (9, 9)))
-    boxes = np.array([[1, 2, side, side] for side in (3, 4, 5)], float)
-    detections = ImageDetections(boxes, np.array([0.5, 0.4, 0.9]), np.array([2, 0, 1]), {"mask": codes})
-    target = _drawable(detections)
-    assert isinstance(target, Target)
-    assert target.labels.tolist() == [2, 1]
-    assert target.boxes.tolist() == [[1, 2, 4, 5], [1, 2, 6, 7]]
-    assert target.masks is not None
-    assert target.masks.pixels.numel() == 3 * 3 + 5 * 5
 
 
 def test_says_what_is_missing(runs: tuple[Path, Path], tmp_path: Path) -> None:

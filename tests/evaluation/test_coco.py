@@ -315,16 +315,6 @@ def test_an_image_counts_once() -> None:
     assert CocoMetric(collector).results() == once
 
 
-def test_other_areas_from_the_same_detections() -> None:
-    ground_truth = truth(SIMPLE)
-    collector = filled(ground_truth, perfect(ground_truth, [3, 7]))
-    comparison = CocoMetric(collector).compare("box", {"all": (0, 1e10), "tiny": (0, 700), "rest": (700, 1e10)})
-    assert comparison.eval["recall"].shape == (10, 2, 3, 3)
-    assert comparison.eval["recall"][0, :, :, 2].tolist() == [[1, 1, 1], [1, -1, 1]]
-    assert comparison.images == [1, 2, 4]
-    assert {e["image_id"] for e in comparison.evalImgs if e} == {0, 1}
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -10,10 +10,12 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from detector.evaluation import CocoMetric, Collector
+from detector.evaluation.accumulate import accumulate
 from detector.evaluation.bootstrap import average_precisions, resample
+from detector.evaluation.matching import match
 from detector.evaluation.measure import Measured, difference, match_objects, measure, precision_by
 from detector.evaluation.predictions import detections_of
-from detector.evaluation.records import Kind
+from detector.evaluation.records import Kind, detections, objects_of
 from detector.masks import MaskOutput
 
 Truth = dict[str, Any]
@@ -126,9 +128,12 @@ def test_weights_of_one_give_the_metrics_precision(kind: Kind) -> None:
     rng = np.random.default_rng(2)
     truth = random_scene(rng, 30)
     rows = [{**row, "score": round(row["score"], 1)} for row in predict(rng, truth, kind)]  # many are equal
-    comparison = coco_metric(truth, rows, kind).compare(kind)
-    expected = comparison.eval["precision"][..., -1]  # [IoU, recall, class, area]
-    ones = average_precisions(comparison, np.ones((3, 30), dtype=np.int32))
+    metric = coco_metric(truth, rows, kind)
+    objects, found = objects_of(metric.collector, kind), detections(metric.collector, kind)
+    accumulated = accumulate(metric.collector, kind, metric.areas(), [1, 10, 100])
+    expected = accumulated.precision[..., -1]  # [IoU, recall, class, area]
+    matches = match(kind, objects, found, list(metric.areas().values()))
+    ones = average_precisions(matches, accumulated.category_ids, np.ones((3, 30), dtype=np.int32))
     absent = expected[:, 0] == -1
     assert np.array_equal(np.isnan(ones), np.stack([absent] * 3))
     assert absent[:, 2].all()

@@ -66,12 +66,17 @@ class Numbers:
         return np.bincount(self.labels, minlength=count), np.bincount(pairs[0], minlength=count)
 
     def size_shares(self, size_bins: Sequence[float]) -> Floats:
-        """Return for each class, and last for all, the shares of small, medium and large objects, [C + 1, 3]."""
-        sizes = np.digitize(self.areas, [side * side for side in size_bins])
-        counts = np.zeros((len(self.classes) + 1, 3))
-        np.add.at(counts, (self.labels, sizes), 1)
-        counts[-1] = counts[:-1].sum(0)
-        shares: Floats = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+        """Return for each class, and last for all, the shares of small, medium and large objects, [C + 1, 3].
+
+        As in COCO's evaluation, an object whose area is a bin's square is in both ranges.
+        """
+        low, high = (side * side for side in size_bins)
+        areas, count = self.areas, len(self.classes)
+        sizes = (areas <= low, (low <= areas) & (areas <= high), high <= areas)
+        counts = np.stack([np.bincount(self.labels[own], minlength=count) for own in sizes], 1)
+        totals = np.bincount(self.labels, minlength=count)[:, None]
+        counts, totals = (np.concatenate((number, number.sum(0, keepdims=True))) for number in (counts, totals))
+        shares: Floats = counts / np.maximum(totals, 1)
         return shares
 
 

@@ -141,7 +141,7 @@ class Facts:
 
 
 def _within(values: Floats, low: float, high: float) -> Bools:
-    return (values >= low) & (values < high)
+    return (values >= low) & (values <= high)  # as COCO's ranges of areas
 
 
 def largest(costs: dict[str, float]) -> list[str]:
