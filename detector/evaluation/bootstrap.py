@@ -142,3 +142,12 @@ def average_precisions(matches: Matches, category_ids: Sequence[int], repeats: I
                 right = matches.right[area, t, own[keep]]
                 result[:, t, label, area] = _average_precision(image[keep], right, total, across)
     return result
+
+
+def mean_of_known(values: Floats) -> Floats:
+    """Average over the last axis without NaNs; NaN if there are only NaNs. Unlike `np.nanmean`, without a warning."""
+    known = ~np.isnan(values)
+    number = known.sum(-1)
+    result = np.full(len(values), np.nan)
+    np.divide(np.where(known, values, 0).sum(-1), number, out=result, where=number > 0)
+    return result

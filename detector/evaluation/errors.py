@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.evaluation.bootstrap import LEVELS
+from detector.evaluation.bootstrap import LEVELS, Ints, average_precision, mean_of_known
 from detector.evaluation.collector import Collector
 from detector.evaluation.matching import overlaps
 from detector.evaluation.records import Floats, Found, Integers, Kind, Record, detections, objects_of
@@ -62,6 +62,14 @@ class Errors:
             mend: [N], the detections whose error is mended: they match their object, or are no longer there.
             found: [G], the missed objects that no longer count.
         """
+        values = [_average_precision(right, len(objects)) for _, right, objects in self._ranked(mend, found)]
+        return float(np.mean(values)) if values else 0.0
+
+    def _ranked(self, mend: Bools | None, found: Bools | None) -> list[tuple[Integers, Bools, Integers]]:
+        """List for each class with objects its detections by descending score, whether each is right, and its objects.
+
+        Detections and objects by position, those that count.
+        """
         mend = np.zeros(len(self.kind), bool) if mend is None else mend
         gone = np.zeros(len(self.objects), bool) if found is None else found
         own = np.array([record["category_id"] for record in self.objects], np.int64)
@@ -72,10 +80,10 @@ class Errors:
         order = order[kept[order]]
         classes = np.unique(own)
         starts, ends = (np.searchsorted(category[order], classes, side) for side in ("left", "right"))
-        totals = [int(np.count_nonzero((own == one) & ~gone)) for one in classes]
-        parts = zip(starts, ends, totals, strict=True)
-        values = [_average_precision(right[order[start:end]], total) for start, end, total in parts]
-        return float(np.mean(values)) if values else 0.0
+        parts = [order[start:end] for start, end in zip(starts, ends, strict=True)]
+        return [
+            (part, right[part], np.flatnonzero((own == one) & ~gone)) for one, part in zip(classes, parts, strict=True)
+        ]
 
     @cached_property
     def present(self) -> float:
@@ -89,13 +97,46 @@ class Errors:
             detections: [N], those whose errors are mended; None: all.
             objects: [G], those that are found; None: all.
         """
+        mendings = self._mendings(detections, objects).items()
+        return {name: max(self.average_precision(*mending) - self.present, 0.0) for name, mending in mendings}
+
+    def _mendings(
+        self, detections: Bools | None = None, objects: Bools | None = None
+    ) -> dict[str, tuple[Bools | None, Bools | None]]:
+        """Return for each kind of error the detections that are mended and the objects that no longer count."""
+        among = True if detections is None else detections
+        of = True if objects is None else objects
+        found: dict[str, tuple[Bools | None, Bools | None]] = {
+            name: ((self.kind == number) & among, None) for number, name in enumerate(KINDS)
+        }
+        return found | {KINDS[MISSED]: (None, self.missed & of)}
+
+    def resampled_costs(self, repeats: Ints) -> dict[str, Floats]:
+        """Compute `costs` on resampled images.
+
+        Detections are compared with the objects of their own image, so their errors are the same on each resample.
+
+        Args:
+            repeats: int32 [B, I], how often each of the I images is in each resample.
+
+        Returns:
+            float64 [B] for each kind of error; NaN where a resample has no object.
+        """
+        images = np.array([record["image_id"] for record in self.objects], np.int64)
+
+        def precisions(mend: Bools | None = None, found: Bools | None = None) -> Floats:  # [B, classes]
+            columns = []
+            for rows, right, objects in self._ranked(mend, found):
+                counts = np.bincount(images[objects], minlength=repeats.shape[1]).astype(np.int32)
+                columns.append(average_precision(self.found.images[rows], right, counts, repeats))
+            return np.array(columns, np.float64).reshape(-1, len(repeats)).T
+
+        before = precisions()
         values = {}
-        for number, name in enumerate(KINDS):
-            if number == MISSED:
-                after = self.average_precision(found=self.missed & (True if objects is None else objects))
-            else:
-                after = self.average_precision((self.kind == number) & (True if detections is None else detections))
-            values[name] = max(after - self.present, 0.0)
+        for name, mending in self._mendings().items():
+            after = np.nan_to_num(precisions(*mending))  # 0, as in `costs`, where no object of a class is left
+            after[np.isnan(before)] = np.nan
+            values[name] = np.maximum(mean_of_known(after) - mean_of_known(before), 0.0)
         return values
 
     def numbers(self) -> dict[str, int]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.evaluation.accumulate import Accumulated, accumulate_records
-from detector.evaluation.bootstrap import Floats, Ints, average_precisions, resample
+from detector.evaluation.bootstrap import Floats, Ints, average_precisions, mean_of_known, resample
 from detector.evaluation.coco import UNBOUNDED, CocoMetric, mean
 from detector.evaluation.collector import Collector, ImageId
 from detector.evaluation.comparison import LIMITS
@@ -185,7 +185,7 @@ def precision_by(
     estimates: list[Estimate | None] = []
     for place in range(len(ranges)):
         value = mean(precision.precision[..., place, -1])
-        known_value = None if value is None else _estimate(value, _mean(resampled[..., place].mean(axis=1)), 0.95)
+        known_value = None if value is None else _estimate(value, mean_of_known(resampled[..., place].mean(axis=1)), 0.95)
         estimates.append(known_value)
     return estimates
 
@@ -277,17 +277,8 @@ def _precisions(
         value = mean(precision[..., place[area]][chosen])
         if value is not None:
             values[name] = value
-            samples[name] = _mean(resampled[..., place[area]][:, chosen].mean(axis=1))
+            samples[name] = mean_of_known(resampled[..., place[area]][:, chosen].mean(axis=1))
     return values, samples
-
-
-def _mean(values: Floats) -> Floats:
-    """Average over the last axis without NaNs; NaN if there are only NaNs. Unlike `np.nanmean`, without a warning."""
-    known = ~np.isnan(values)
-    number = known.sum(-1)
-    result = np.full(len(values), np.nan)
-    np.divide(np.where(known, values, 0).sum(-1), number, out=result, where=number > 0)
-    return result
 
 
 def _overlaps(
