@@ -13,6 +13,7 @@ from detector.ablation.collect import FinishedRun, collect_records, validation_s
 from detector.ablation.commands import with_current_key, without_study_defaults
 from detector.ablation.description import Arm, StudyInfo
 from detector.ablation.records import write_records
+from detector.ablation.report.errors import error_blocks, paired_errors
 from detector.ablation.report.report import write_report
 from detector.ablation.report.showcase import showcases
 from detector.ablation.report.tables import slug
@@ -38,7 +39,10 @@ def compare(first: Path, second: Path, output: Path) -> Path:
     write_records(output / "records", collect_records(info, runs))
     one, other = short_names((first, second))
     pictures = showcases(first, second, output, (one, other))
-    return write_report([output / "records"], output / "report", pictures)
+    bins = read_config(first).dataset.size_bins
+    labels = info.arms["first"].label, info.arms["second"].label
+    further = error_blocks(paired_errors(first, second), labels, (info.name, *info.datasets), (bins[0], bins[1]))
+    return write_report([output / "records"], output / "report", pictures, further)
 
 
 def _study(first: Path, second: Path) -> tuple[StudyInfo, list[FinishedRun]]:

@@ -15,7 +15,7 @@ from PIL import Image
 from detector.ablation.description import PublishedRow
 from detector.ablation.records import MetricRow, Records, Run, write_records
 from detector.ablation.report import plots, tables
-from detector.ablation.report.document import Table, as_csv, latex, markdown
+from detector.ablation.report.document import Heading, Table, as_csv, latex, markdown
 from detector.ablation.report.effects import Numbers
 from detector.ablation.report.report import write_report
 from tests.ablation.planted import POOLERS, STRIDE_GAINS, planted, strides
@@ -112,6 +112,17 @@ def test_markdown_shows_each_picture_that_there_is(out: Path) -> None:
     assert len(tables_found) == len(list((out / "tables").glob("*.csv")))
     for lines in tables_found:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines.splitlines()}) == 1
+
+
+def test_a_further_section_is_written_like_the_others(tmp_path: Path) -> None:
+    write_records(tmp_path / "records", planted(datasets=["shapes_coco"], seeds=[0]))
+    table = Table("mine", "Of my own", ["what", "how many"], [["cats & dogs", "3\n1 to 5"]])
+    write_report([tmp_path / "records"], tmp_path / "out", further=[Heading("My section"), table])
+    assert rows(tmp_path / "out/tables/mine.csv") == [{"what": "cats & dogs", "how many": "3 1 to 5"}]
+    assert r"cats \& dogs" in (tmp_path / "out/tables/mine.tex").read_text()
+    text = (tmp_path / "out/report.md").read_text()
+    assert text.index("## The claims, row by row") < text.index("## My section") < text.index("cats & dogs")
+    assert "<h2>My section</h2>" in (tmp_path / "out/report.html").read_text()
 
 
 def test_plots_are_not_empty(out: Path) -> None:

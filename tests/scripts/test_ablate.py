@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from detector.ablation.collect import validation_set
+from detector.evaluation import Collector
+from detector.evaluation.errors import find_errors
+from detector.evaluation.predictions import detections_of, read_predictions
+from detector.training.folder import read_config
 from tests.conftest import ROOT
 from tests.scripts.conftest import SMALL, Run, press_ctrl_c, run_script, start_script
 
@@ -37,6 +42,17 @@ def done(folder: Path) -> dict[str, int]:
     """Return the time at which each run finished."""
     finished = [p for p in folder.rglob("metrics.json") if "time/total" in json.loads(p.read_text())]
     return {str(p.parent.relative_to(folder)): p.stat().st_mtime_ns for p in finished}
+
+
+def costs(folder: Path) -> dict[str, str]:
+    """Return what each kind of error of a run's boxes costs, in points of AP50."""
+    dataset = validation_set(folder)
+    truth = dataset.ground_truth()
+    collector = Collector(truth, dataset.category_ids, limit=read_config(folder).dataset.detections)
+    images = [image["id"] for image in truth["images"]]
+    predictions = read_predictions(folder / "predictions" / "box.json")
+    collector.merge([detections_of("box", predictions, images, dataset.category_ids)])
+    return {name: f"{100 * cost:.1f}" for name, cost in find_errors(collector, "box").costs().items()}
 
 
 @pytest.mark.slow(minutes=7)
@@ -139,6 +155,10 @@ def test_a_study_is_interrupted_resumes_and_writes_its_report(tmp_path: Path, ru
     ]
     ledger = rows(tmp_path / "two/report/tables/claims.csv")
     assert {row["where"] for row in ledger if row["claim"] == "C2"} == {"compare, shapes_voc, box second against first"}
+    errors = {row["error"]: row for row in rows(tmp_path / "two/report/tables/compare_shapes_voc_box_errors.csv")}
+    for column, folder in (("cost roipool", one), ("cost roialign", two)):
+        assert {name: row[column] for name, row in errors.items()} == costs(Path(folder))
+    assert "The errors of both runs" in (tmp_path / "two/report/report.html").read_text()
     mixed = run_script("ablate", "--compare", one, one.replace("shapes_voc", "shapes_coco"), cwd=tmp_path)
     assert mixed.returncode == 1
     assert "the same data" in mixed.stderr

@@ -30,7 +30,10 @@ INTERVALS = "95 % intervals (over seeds; of a single seed over images)"
 
 
 def write_report(
-    folders: Sequence[str | Path], output: str | Path, pictures: Mapping[str, str | Path] | None = None
+    folders: Sequence[str | Path],
+    output: str | Path,
+    pictures: Mapping[str, str | Path] | None = None,
+    further: Sequence[Block] = (),
 ) -> Path:
     """Write the report of the records in `folders`, one study each.
 
@@ -41,6 +44,7 @@ def write_report(
         folders: folders of records.
         output: the folder to write into; it is made if need be.
         pictures: further PNGs by caption, such as a showcase; they are copied into the report.
+        further: a section that follows those of the studies, such as the errors of two runs.
 
     Returns:
         the path of `report.html`.
@@ -64,7 +68,7 @@ def write_report(
     for part in (TABLES, PLOTS):
         shutil.rmtree(output / part, ignore_errors=True)
         (output / part).mkdir(parents=True)
-    blocks = list(_blocks(studies, output))
+    blocks = [*_blocks(studies, output), *further]
     if pictures:
         blocks.append(Heading("Images that differ most"))
     for place, (caption, path) in enumerate(pictures.items()):
