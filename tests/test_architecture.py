@@ -15,7 +15,7 @@ ROOMS = {
     "weights": {"models", "data"},
     "config": {"models", "data", "evaluation", "weights"},
     "doctor": {"data", "config"},
-    "inference": {"models", "data", "config"},
+    "inference": {"models", "data", "weights", "config"},
     "training": {"models", "data", "evaluation", "weights", "config"},
     "alignment": {"data", "evaluation", "config", "training"},
     "ablation": {"evaluation", "weights", "config", "training"},

@@ -185,7 +185,9 @@ def precision_by(
     estimates: list[Estimate | None] = []
     for place in range(len(ranges)):
         value = mean(precision.precision[..., place, -1])
-        known_value = None if value is None else _estimate(value, mean_of_known(resampled[..., place].mean(axis=1)), 0.95)
+        known_value = (
+            None if value is None else _estimate(value, mean_of_known(resampled[..., place].mean(axis=1)), 0.95)
+        )
         estimates.append(known_value)
     return estimates
 
