@@ -88,7 +88,12 @@ def _name(classes: Sequence[str], label: int) -> str:
 
 
 def _detection_items(
-    objects: Objects, classes: Sequence[str], threshold: float, scale: int, size: tuple[int, int]
+    objects: Objects,
+    classes: Sequence[str],
+    threshold: float,
+    scale: int,
+    size: tuple[int, int],
+    colours: Sequence[Colour] | None,
 ) -> list[_Item]:
     """Prepare the detections with a score of at least `threshold`, in ascending order, so the best are drawn on top."""
     order = objects.scores.argsort().tolist()
@@ -98,7 +103,7 @@ def _detection_items(
         rectangle = _rectangle(box.tolist(), size[1], size[0])
         mask = None if objects.masks is None else partial(_pasted, objects.masks[i], box, rectangle)
         text = f"{_name(classes, label)} {100 * float(objects.scores[i]):.0f}".lstrip()
-        items.append(_Item(rectangle, colour(label), text, mask))
+        items.append(_Item(rectangle, colours[i] if colours else colour(label), text, mask))
     return items
 
 
@@ -121,7 +126,9 @@ def _magnified(masks: Masks, index: int, scale: int, rectangle: Rectangle) -> ND
     return mask
 
 
-def _target_items(target: Target, classes: Sequence[str], scale: int, size: tuple[int, int]) -> list[_Item]:
+def _target_items(
+    target: Target, classes: Sequence[str], scale: int, size: tuple[int, int], colours: Sequence[Colour] | None
+) -> list[_Item]:
     """Prepare the ground truth in descending order of area, so that small objects are drawn on top."""
     side = target.boxes[:, 2:] - target.boxes[:, :2]
     items = []
@@ -132,7 +139,7 @@ def _target_items(target: Target, classes: Sequence[str], scale: int, size: tupl
         text = f"{name} ({', '.join(notes)})".lstrip() if notes else name
         rectangle = _rectangle((target.boxes[i] * scale).tolist(), size[1], size[0])
         mask = None if target.masks is None else partial(_magnified, target.masks, i, scale, rectangle)
-        items.append(_Item(rectangle, colour(label), text, mask))
+        items.append(_Item(rectangle, colours[i] if colours else colour(label), text, mask))
     return items
 
 
@@ -209,7 +216,13 @@ def as_rgb(image: Tensor) -> Tensor:
     return shown if shown.dtype == torch.uint8 else shown.round().clamp(0, 255).to(torch.uint8)
 
 
-def draw(image: Tensor, objects: Objects | Target, classes: Sequence[str], threshold: float = 0.5) -> Image.Image:
+def draw(
+    image: Tensor,
+    objects: Objects | Target,
+    classes: Sequence[str],
+    threshold: float = 0.5,
+    colours: Sequence[Colour] | None = None,
+) -> Image.Image:
     """Draw boxes, masks, class names and scores in % on an image, in one colour per class.
 
     Small images are enlarged by an integer factor, without interpolation. A class name that would hide an object or
@@ -220,6 +233,7 @@ def draw(image: Tensor, objects: Objects | Target, classes: Sequence[str], thres
         objects: detections or ground truth; boxes in pixels of the image.
         classes: class names by label.
         threshold: detections with a lower score are not drawn.
+        colours: of each object; None: those of their classes.
 
     Raises:
         ValueError: the image is not [D, H, W] of uint8 or floats.
@@ -230,9 +244,9 @@ def draw(image: Tensor, objects: Objects | Target, classes: Sequence[str], thres
     size = height * scale, width * scale
     objects = objects.to("cpu")
     if isinstance(objects, Target):
-        items = _target_items(objects, classes, scale, size)
+        items = _target_items(objects, classes, scale, size, colours)
     else:
-        items = _detection_items(objects, classes, threshold, scale, size)
+        items = _detection_items(objects, classes, threshold, scale, size, colours)
     pixels = image.cpu().numpy().transpose(1, 2, 0).repeat(scale, 0).repeat(scale, 1)
     _fill(pixels, items)
     picture = Image.fromarray(pixels)

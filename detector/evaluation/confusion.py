@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detector.evaluation.errors import Errors, ends, match_best
+from detector.evaluation.errors import Bools, Errors, ends, match_best
 from detector.evaluation.matching import overlaps
 from detector.evaluation.records import Integers, Kind
 
@@ -25,6 +25,10 @@ class Confusion:
     """[I]: the detections that count"""
     right: Integers
     """[I]: the detections that match an object of their class"""
+    missed: Bools
+    """[G]: of the errors' objects, those that no detection of their class matches"""
+    wrong: Bools
+    """[N]: of the errors' detections, those that count and match no object of their class"""
 
 
 def confusion(
@@ -48,8 +52,12 @@ def confusion(
     kept = np.flatnonzero(errors.counts & (errors.found.scores >= least[label]))
     truth = np.array([place[record["category_id"]] for record in errors.objects], np.int64)
     result = Confusion(
-        np.zeros((len(category_ids) + 1, len(category_ids) + 1), np.int64), *np.zeros((3, images), np.int64)
+        np.zeros((len(category_ids) + 1, len(category_ids) + 1), np.int64),
+        *np.zeros((3, images), np.int64),
+        np.ones(len(errors.objects), bool),
+        np.zeros(len(label), bool),
     )
+    result.wrong[kept] = True
     of_detections = ends(errors.found.images[kept], images)
     of_objects = ends(np.array([record["image_id"] for record in errors.objects], np.int64), images)
     none = len(category_ids)
@@ -64,5 +72,9 @@ def confusion(
         result.matrix[none] += np.bincount(label[rows][~hit], minlength=none + 1)
         result.matrix[:, none] += np.bincount(truth[columns][missed], minlength=none + 1)
         result.objects[image], result.found[image] = len(own), len(rows)
-        result.right[image] = np.count_nonzero(truth[columns][match[hit]] == label[rows][hit])
+        same = hit.copy()
+        same[hit] = truth[columns][match[hit]] == label[rows][hit]
+        result.right[image] = np.count_nonzero(same)
+        result.missed[columns.start + match[same]] = False
+        result.wrong[rows[same]] = False
     return result

@@ -6,11 +6,19 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 
 from detector.evaluation.collector import ImageDetections, ImageId
+from detector.evaluation.records import Floats, Integers
 from detector.masks import MaskOutput
 from detector.run_lengths import decode
 from detector.types import DetectionDataset, Objects, Sample, Target
+
+Bools = NDArray[np.bool_]
+
+SAME = 0.9
+"""IoU of an object's box in a sample, which may be cut at the image, with its annotation's."""
 
 
 def samples_of(dataset: DetectionDataset, images: Sequence[ImageId]) -> Iterator[Sample]:
@@ -52,8 +60,7 @@ def drawable(found: ImageDetections, threshold: float | Sequence[float]) -> Obje
         found: detections.
         threshold: the lowest score that is drawn, of all or of each label.
     """
-    least = threshold if isinstance(threshold, float | int) else np.asarray(threshold, np.float64)[found.labels]
-    kept = np.flatnonzero(found.scores >= least)
+    kept = kept_from(found, threshold)
     boxes, labels = torch.from_numpy(found.boxes[kept].astype(np.float32)), torch.from_numpy(found.labels[kept])
     boxes[:, 2:] += boxes[:, :2]
     masks = found.shapes.get(MaskOutput.name)
@@ -62,3 +69,17 @@ def drawable(found: ImageDetections, threshold: float | Sequence[float]) -> Obje
     plain = torch.zeros(len(kept), dtype=torch.bool)
     height, width = masks[0]["size"]
     return Target(boxes, labels, plain, plain, decode([masks[i] for i in kept.tolist()], (height, width)))
+
+
+def kept_from(found: ImageDetections, threshold: float | Sequence[float]) -> Integers:
+    """Return the positions of the detections that are drawn, ascending; the arguments are those of `drawable`."""
+    least = threshold if isinstance(threshold, float | int) else np.asarray(threshold, np.float64)[found.labels]
+    return np.flatnonzero(found.scores >= least)
+
+
+def overlapping(boxes: Floats, others: Floats) -> Bools:
+    """Tell which of N boxes have an IoU of 0.9 at least with one of M others, [N]; each is x, y, width, height."""
+    if not len(boxes) or not len(others):
+        return np.zeros(len(boxes), bool)
+    same: Bools = (coco_mask.iou(boxes, others, [0] * len(others)) >= SAME).any(1)
+    return same

@@ -42,6 +42,8 @@ class Errors:
 
     found: Found
     """the N detections: at most the collector's `limit` of each image, by descending score"""
+    places: Integers
+    """[N]: their places among all detections of the collector, image by image"""
     objects: list[Record]
     """the G objects, neither crowds nor ignored"""
     kind: Integers
@@ -165,6 +167,7 @@ def find_errors(collector: Collector, kind: Kind) -> Errors:
     of_regions = ends(np.array([record["image_id"] for record in regions], np.int64), images)
     result = Errors(
         found,
+        chosen,
         objects,
         np.full(len(chosen), BACKGROUND),
         np.ones(len(chosen), bool),

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from detector.evaluation import Collector
 from detector.evaluation.collector import BOX, ImageId
-from detector.evaluation.drawing import drawable, samples_of
+from detector.evaluation.drawing import Bools, drawable, kept_from, overlapping, samples_of
+from detector.evaluation.records import Floats
 from detector.evaluation.report.facts import Facts
 from detector.evaluation.report.page import worst_images, write_report
 from detector.training.saving import write_text
@@ -20,6 +21,9 @@ from detector.visualize import draw
 from detector.weights.thresholds import describe_thresholds, thresholds_file
 
 REPORT = "report.html"
+
+RIGHT, WRONG = (150, 150, 150), (213, 94, 0)
+"""The colours of what is found and right, grey, and of what is missed or wrong, vermilion."""
 
 
 def report(
@@ -69,11 +73,19 @@ def write_page(
         facts[masks.name] = Facts(collector, "mask")
     samples = {sample.id: sample for sample in samples_of(dataset, worst_images(facts[BOX]))}
 
-    def drawn(image: ImageId, least: Mapping[int, float]) -> tuple[Image.Image, Image.Image]:
-        sample = samples[image]
+    def drawn(
+        image: ImageId, least: Mapping[int, float], missed: Floats, wrong: Bools
+    ) -> tuple[Image.Image, Image.Image]:
+        sample, found = samples[image], collector.detections(image)
         scores = [least.get(label, math.inf) for label in range(len(dataset.classes))]
-        found = drawable(collector.detections(image), scores)
-        return draw(sample.image, sample.target, dataset.classes), draw(sample.image, found, dataset.classes, 0.0)
+        boxes = sample.target.boxes.double().numpy().copy()
+        boxes[:, 2:] -= boxes[:, :2]
+        left = [WRONG if gone else RIGHT for gone in overlapping(boxes, missed)]
+        right = [WRONG if bad else RIGHT for bad in wrong[kept_from(found, scores)]]
+        return (
+            draw(sample.image, sample.target, dataset.classes, colours=left),
+            draw(sample.image, drawable(found, scores), dataset.classes, 0.0, right),
+        )
 
     write_text(folder / REPORT, write_report(title, facts, drawn))
     console.print(f"The page: {folder / REPORT}", markup=False, soft_wrap=True)

@@ -132,6 +132,27 @@ class Facts:
         total = sum(count for _, _, count in self.calibration)
         return sum(abs(score - share) * count for score, share, count in self.calibration) / max(total, 1)
 
+    def mistakes(self, image: int) -> tuple[Floats, Bools]:
+        """Return what is wrong on an image, from the best thresholds on.
+
+        Args:
+            image: its position.
+
+        Returns:
+            the boxes of the missed objects, [M, 4] as x, y, width, height, and whether each of the image's detections,
+            in the collector's order, is wrong.
+        """
+        missed = [
+            record["bbox"]
+            for record, gone in zip(self.errors.objects, self.confusion.missed, strict=True)
+            if gone and record["image_id"] == image
+        ]
+        numbers = [len(self.collector.detections(name).labels) for name in self.images]
+        wrong = np.zeros(sum(numbers), bool)
+        wrong[self.errors.places] = self.confusion.wrong
+        first = sum(numbers[:image])
+        return np.array(missed, np.float64).reshape(-1, 4), wrong[first : first + numbers[image]]
+
     def worst(self, count: int) -> list[int]:
         """Return the positions of the images with the most objects missed and detections wrong, the worst first."""
         found = self.confusion

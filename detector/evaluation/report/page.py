@@ -14,7 +14,9 @@ from PIL import Image
 
 from detector.evaluation.accumulate import limits
 from detector.evaluation.collector import ImageId
+from detector.evaluation.errors import Bools
 from detector.evaluation.measure import Estimate
+from detector.evaluation.records import Floats
 from detector.evaluation.report import plots
 from detector.evaluation.report.advice import MEANING, sentences
 from detector.evaluation.report.facts import Facts, Threshold, largest
@@ -29,8 +31,8 @@ CONFUSIONS = 15
 CLASSES = 12
 """Up to so many classes the whole matrix of confusions is shown."""
 
-Draw = Callable[[ImageId, Mapping[int, float]], tuple[Image.Image, Image.Image]]
-"""(image, the lowest score that is drawn by label) -> pictures of its objects and of its detections"""
+Draw = Callable[[ImageId, Mapping[int, float], Floats, Bools], tuple[Image.Image, Image.Image]]
+"""(image, the lowest score that is drawn by label, `Facts.mistakes`) -> pictures of its objects and its detections"""
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def _confusions(facts: Facts) -> list[tuple[str, str, int, str]]:
 def _bad(facts: Facts, image: int, names: Mapping[ImageId, str], draw: Draw, best: Mapping[int, float]) -> Bad:
     found = facts.confusion
     right = int(found.right[image])
-    pictures = draw(facts.images[image], best)
+    pictures = draw(facts.images[image], best, *facts.mistakes(image))
     return Bad(
         names[facts.images[image]],
         int(found.objects[image]) - right,
