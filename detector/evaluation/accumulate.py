@@ -1,4 +1,4 @@
-"""Accumulate precision and recall as COCO does, by hotcoco or by pycocotools: equal to the last bit."""
+"""Accumulate precision and recall as COCO does, by hotcoco: equal to pycocotools to the last bit."""
 
 from __future__ import annotations
 
@@ -7,17 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import hotcoco
 import numpy as np
 from numpy.typing import NDArray
 
 from detector.evaluation.collector import Collector
 from detector.evaluation.comparison import LIMITS, Comparison
 from detector.evaluation.records import Found, Kind, Record, detections, truths
-
-try:
-    import hotcoco
-except ImportError:  # there is no wheel for this platform: pycocotools, which is slower
-    hotcoco = None  # type: ignore[assignment]
 
 Floats = NDArray[np.float64]
 
@@ -53,8 +49,8 @@ def accumulate(
 ) -> Accumulated:
     """Accumulate the precision and recall of a collector's detections as COCO does.
 
-    hotcoco does it where it is installed. Objects whose mask is unknown, which it does not know, are left to
-    pycocotools (see `Comparison`).
+    hotcoco does it, but where the mask of an object is unknown, which it has no place for: there pycocotools does (see
+    `Comparison`).
 
     Args:
         collector: of detections on one image at least.
@@ -75,7 +71,7 @@ def accumulate_records(
 ) -> Accumulated:
     """Accumulate as `accumulate`, from `truths` and `detections` of the collector, the areas of which may be others."""
     category_ids = sorted(set(collector.category_ids))
-    if hotcoco is None or any(record.get("unknown") for record in known):
+    if any(record.get("unknown") for record in known):
         comparison = Comparison(kind, collector.images, category_ids, areas, known, found.records(), most)
         result: Mapping[str, Any] = comparison.eval
         thresholds: Floats = comparison.params.iouThrs

@@ -11,7 +11,7 @@ from detector.evaluation.records import Floats, Integers
 
 
 @dataclass(frozen=True)
-class Operation:
+class OperatingPoints:
     """What is right and what is found of C classes where detections from a score on are kept.
 
     Detections match objects at an IoU of 0.5, as in `Errors`; ignored ones do not count.
@@ -54,7 +54,7 @@ class Operation:
         return right, kept - right, int(self.objects[label]) - right
 
 
-def operation(errors: Errors, category_ids: list[int]) -> Operation:
+def operating_points(errors: Errors, category_ids: list[int]) -> OperatingPoints:
     """Sort the detections of each class by score.
 
     Args:
@@ -66,7 +66,7 @@ def operation(errors: Errors, category_ids: list[int]) -> Operation:
     category = errors.found.categories[order]
     own = [order[category == one] for one in category_ids]
     truth = np.array([record["category_id"] for record in errors.objects], np.int64)
-    return Operation(
+    return OperatingPoints(
         [errors.found.scores[rows] for rows in own],
         [np.cumsum(errors.kind[rows] == NO_ERROR) for rows in own],
         np.array([np.count_nonzero(truth == one) for one in category_ids], np.int64),

@@ -3,14 +3,14 @@ import pytest
 
 from detector.evaluation.confusion import confusion
 from detector.evaluation.errors import find_errors
-from detector.evaluation.thresholds import Operation, operation
+from detector.evaluation.thresholds import OperatingPoints, operating_points
 from tests.evaluation.test_accumulate import random_collector
 from tests.evaluation.test_errors import BESIDE, CAT, DOG, FAR, HERE, found
 
 
 def test_precision_recall_and_the_best_threshold_by_hand() -> None:
     # right, wrong, right, wrong; of three objects two are found
-    hand = Operation([np.array([0.9, 0.8, 0.7, 0.6])], [np.array([1, 1, 2, 2])], np.array([3]))
+    hand = OperatingPoints([np.array([0.9, 0.8, 0.7, 0.6])], [np.array([1, 1, 2, 2])], np.array([3]))
     assert hand.precision(0).tolist() == pytest.approx([1, 1 / 2, 2 / 3, 1 / 2])
     assert hand.recall(0).tolist() == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3])
     assert hand.f1(0).tolist() == pytest.approx([1 / 2, 2 / 5, 2 / 3, 4 / 7])
@@ -21,15 +21,15 @@ def test_precision_recall_and_the_best_threshold_by_hand() -> None:
 
 
 def test_equal_scores_are_kept_together() -> None:
-    hand = Operation([np.array([0.5, 0.5, 0.5, 0.2])], [np.array([1, 1, 1, 2])], np.array([4]))
+    hand = OperatingPoints([np.array([0.5, 0.5, 0.5, 0.2])], [np.array([1, 1, 1, 2])], np.array([4]))
     assert hand.best(0) == 0.2  # one alone at 0.5 would be better: 2/5 beside 2/7, and 4/8 here
-    hand = Operation([np.array([0.5, 0.5])], [np.array([1, 1])], np.array([1]))
+    hand = OperatingPoints([np.array([0.5, 0.5])], [np.array([1, 1])], np.array([1]))
     assert hand.best(0) == 0.5
     assert hand.at(0, 0.5) == (1, 1, 0)
 
 
 def test_nothing_found_has_no_threshold() -> None:
-    nothing = operation(found([(CAT, HERE)], [(CAT, FAR)]), [CAT, DOG])
+    nothing = operating_points(found([(CAT, HERE)], [(CAT, FAR)]), [CAT, DOG])
     assert nothing.best(0) is nothing.best(1) is None
     assert nothing.at(0, 0.0) == (0, 1, 1)
     assert nothing.objects.tolist() == [1, 0]
@@ -37,7 +37,7 @@ def test_nothing_found_has_no_threshold() -> None:
 
 def test_ignored_detections_count_in_no_class() -> None:
     ignored = found([(CAT, HERE)], [(CAT, FAR), (CAT, HERE)], crowds=[(CAT, (32, 32, 30, 30))])
-    assert operation(ignored, [CAT]).precision(0).tolist() == [1]
+    assert operating_points(ignored, [CAT]).precision(0).tolist() == [1]
     assert confusion(ignored, "box", [CAT, DOG], {CAT: 0.0}, 1).matrix.tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0]]
 
 
@@ -56,7 +56,7 @@ def test_the_numbers_agree(kind: str) -> None:
     collector = random_collector(0, 100, plain=True)
     errors = find_errors(collector, kind)
     ids = collector.category_ids
-    curves = operation(errors, ids)
+    curves = operating_points(errors, ids)
     best = {one: score for label, one in enumerate(ids) if (score := curves.best(label)) is not None}
     assert sorted(best) == sorted(ids)
     result = confusion(errors, kind, ids, best, len(collector.images))

@@ -14,7 +14,7 @@ from detector.evaluation.confusion import Confusion, confusion
 from detector.evaluation.errors import KINDS, NO_ERROR, Bools, Errors, find_errors
 from detector.evaluation.measure import Estimate, measure_collected
 from detector.evaluation.records import Floats, Kind
-from detector.evaluation.thresholds import Operation, operation
+from detector.evaluation.thresholds import OperatingPoints, operating_points
 
 BINS = 10
 """Of scores, to compare them with the share of detections that are right."""
@@ -68,9 +68,9 @@ class Facts:
         return find_errors(self.collector, self.kind)
 
     @cached_property
-    def operation(self) -> Operation:
+    def points(self) -> OperatingPoints:
         """Precision and recall by score, of each class."""
-        return operation(self.errors, self.collector.category_ids)
+        return operating_points(self.errors, self.collector.category_ids)
 
     @cached_property
     def curves(self) -> Accumulated:
@@ -87,9 +87,9 @@ class Facts:
         """The best threshold of each class."""
         found = []
         for label, name in enumerate(self.collector.classes):
-            score = self.operation.best(label)
-            counts = self.operation.at(label, np.inf if score is None else score)
-            found.append(Threshold(name, int(self.operation.objects[label]), score, *counts))
+            score = self.points.best(label)
+            counts = self.points.at(label, np.inf if score is None else score)
+            found.append(Threshold(name, int(self.points.objects[label]), score, *counts))
         return found
 
     @cached_property

@@ -36,7 +36,7 @@ Draw = Callable[[ImageId, Mapping[int, float], Floats, Bools], tuple[Image.Image
 
 
 @dataclass(frozen=True)
-class Bad:
+class WorstImage:
     """One of the worst images."""
 
     name: str
@@ -65,7 +65,7 @@ def write_report(title: str, facts: Mapping[str, Facts], draw: Draw) -> str:
     return environment.get_template("report.html.j2").render(
         title=title,
         images=len(main.images),
-        objects=int(main.operation.objects.sum()),
+        objects=int(main.points.objects.sum()),
         detections=int(main.errors.counts.sum()),
         note=beyond(main.collector),
         limit=limits(main.collector)[-1],
@@ -162,11 +162,11 @@ def _confusions(facts: Facts) -> list[tuple[str, str, int, str]]:
     ]
 
 
-def _bad(facts: Facts, image: int, names: Mapping[ImageId, str], draw: Draw, best: Mapping[int, float]) -> Bad:
+def _bad(facts: Facts, image: int, names: Mapping[ImageId, str], draw: Draw, best: Mapping[int, float]) -> WorstImage:
     found = facts.confusion
     right = int(found.right[image])
     pictures = draw(facts.images[image], best, *facts.mistakes(image))
-    return Bad(
+    return WorstImage(
         names[facts.images[image]],
         int(found.objects[image]) - right,
         int(found.found[image]) - right,

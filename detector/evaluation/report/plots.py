@@ -44,7 +44,7 @@ def precision_recall(facts: Facts) -> bytes:
     """Draw precision by recall: of the most frequent classes at an IoU of 0.5, and of their mean at several IoUs."""
     figure, (left, right) = _figure(2, 3.8)
     ids, curves = facts.collector.category_ids, facts.curves
-    objects = facts.operation.objects
+    objects = facts.points.objects
     for k, label in enumerate(np.argsort(-objects, kind="stable")[:CLASSES]):
         if objects[label]:
             values = curves.precision[0, :, curves.category_ids.index(ids[label]), 0, -1]
@@ -65,7 +65,7 @@ def by_threshold(facts: Facts) -> bytes:
     """Draw precision, recall and F1 of all classes together by the threshold of the score."""
     figure, (axes,) = _figure(1, 3.2)
     levels = np.linspace(0, 1, 201)
-    counts = [[facts.operation.at(label, level) for level in levels] for label in range(len(facts.collector.classes))]
+    counts = [[facts.points.at(label, level) for level in levels] for label in range(len(facts.collector.classes))]
     right, wrong, missed = np.array(counts, np.int64).reshape(-1, len(levels), 3).sum(0).T
     found = np.divide(right, right + wrong, out=np.full(len(levels), np.nan), where=right + wrong > 0)
     total = np.maximum(2 * right + wrong + missed, 1)
