@@ -53,7 +53,9 @@ def confusion(
     truth = np.array([place[record["category_id"]] for record in errors.objects], np.int64)
     result = Confusion(
         np.zeros((len(category_ids) + 1, len(category_ids) + 1), np.int64),
-        *np.zeros((3, images), np.int64),
+        np.zeros(images, np.int64),
+        np.zeros(images, np.int64),
+        np.zeros(images, np.int64),
         np.ones(len(errors.objects), bool),
         np.zeros(len(label), bool),
     )

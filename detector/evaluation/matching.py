@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +68,7 @@ def match(
     rank = np.lexsort((-found.scores, found.categories, found.images))
     own = list(zip(found.images[rank].tolist(), found.categories[rank].tolist(), strict=True))
     starts = [i for i, key in enumerate(own) if not i or key != own[i - 1]]
-    groups = {own[a]: rank[a : min(a + most, b)] for a, b in zip(starts, [*starts[1:], len(own)], strict=True)}
+    groups = {own[a]: rank[a : min(a + most, b)] for a, b in pairwise([*starts, len(own)])}
     chosen = np.sort(np.concatenate([np.zeros(0, np.int64), *groups.values()]))
     place = np.full(len(rank), -1)
     place[chosen] = np.arange(len(chosen))

@@ -76,8 +76,8 @@ class Found:
     def take(self, chosen: Integers) -> Found:
         """Return the detections at these positions, in their order."""
         codes = None if self.codes is None else [self.codes[i] for i in chosen]
-        columns = (self.images, self.boxes, self.scores, self.categories, self.areas)
-        return Found(*(column[chosen] for column in columns), codes)
+        images, boxes, scores = self.images[chosen], self.boxes[chosen], self.scores[chosen]
+        return Found(images, boxes, scores, self.categories[chosen], self.areas[chosen], codes)
 
     def records(self) -> list[Record]:
         """List them as pycocotools takes them, numbered from 1."""
