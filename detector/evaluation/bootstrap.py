@@ -60,12 +60,31 @@ def average_precision(ranked: NDArray[np.int64], matched: NDArray[np.bool_], obj
     Returns:
         float64 [B]; NaN where a resample has no object.
     """
-    return _average_precision(ranked, matched, _total(objects, repeats), np.ascontiguousarray(repeats.T))
+    return Resamples(repeats).average_precision(ranked, matched, objects)
 
 
-def _total(objects: Ints, repeats: Ints) -> Floats:
-    """Count the objects of each resample, [B]."""
-    return (repeats @ objects).astype(np.float64)
+class Resamples:
+    """The resamples of I images, laid out for many classes and thresholds.
+
+    Args:
+        repeats: int32 [B, I], how often each image is in each resample.
+    """
+
+    def __init__(self, repeats: Ints) -> None:
+        self._by_image = np.ascontiguousarray(repeats.T)
+        self._floats = repeats.astype(np.float64)  # whose product is exact for such counts, and faster
+
+    def total(self, objects: Ints) -> Floats:
+        """Count the objects of each resample, [B], from those of each image, [I]."""
+        total: Floats = self._floats @ objects
+        return total
+
+    def average_precision(
+        self, ranked: NDArray[np.int64], matched: NDArray[np.bool_], objects: Ints, total: Floats | None = None
+    ) -> Floats:
+        """Compute `average_precision`; `total` of the objects is computed where it is not given."""
+        total = self.total(objects) if total is None else total
+        return _average_precision(ranked, matched, total, self._by_image)
 
 
 def _average_precision(ranked: NDArray[np.int64], matched: NDArray[np.bool_], total: Floats, repeats: Ints) -> Floats:
@@ -126,7 +145,7 @@ def average_precisions(matches: Matches, category_ids: Sequence[int], repeats: I
     result = np.full((len(repeats), thresholds, len(category_ids), areas), np.nan)
     order = np.argsort(-matches.found.scores, kind="stable")  # orders equal scores as pycocotools does
     category = matches.found.categories[order]
-    across = np.ascontiguousarray(repeats.T)
+    resamples = Resamples(repeats)
     truth = np.array([[r["category_id"], r["image_id"]] for r in matches.objects], np.int64).reshape(-1, 2)
     for label, number in enumerate(category_ids):
         own = order[category == number]
@@ -136,11 +155,11 @@ def average_precisions(matches: Matches, category_ids: Sequence[int], repeats: I
             if not len(counted):
                 continue
             objects = np.bincount(counted, minlength=repeats.shape[1]).astype(np.int32)
-            total = _total(objects, repeats)  # once, since it takes longer than the rest
+            total = resamples.total(objects)
             for t in range(thresholds):
                 keep = matches.counts[area, t, own]
                 right = matches.right[area, t, own[keep]]
-                result[:, t, label, area] = _average_precision(image[keep], right, total, across)
+                result[:, t, label, area] = resamples.average_precision(image[keep], right, objects, total)
     return result
 
 

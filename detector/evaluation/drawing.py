@@ -13,7 +13,7 @@ from detector.evaluation.collector import ImageDetections, ImageId
 from detector.evaluation.records import Floats, Integers
 from detector.masks import MaskOutput
 from detector.run_lengths import decode
-from detector.types import DetectionDataset, Objects, Sample, Target
+from detector.types import DetectionDataset, Objects, Sample, Size, Target
 
 Bools = NDArray[np.bool_]
 
@@ -53,14 +53,13 @@ def _search(dataset: DetectionDataset, images: Sequence[ImageId]) -> dict[ImageI
     raise ValueError(f"images {missing} are in the ground truth, but not in the dataset")
 
 
-def drawable(found: ImageDetections, threshold: float | Sequence[float]) -> Objects | Target:
+def drawable(found: ImageDetections, kept: Integers) -> Objects | Target:
     """Convert an image's detections for `draw`; those with masks to a `Target`, which has masks of whole pixels.
 
     Args:
         found: detections.
-        threshold: the lowest score that is drawn, of all or of each label.
+        kept: the positions of those that are drawn.
     """
-    kept = kept_from(found, threshold)
     boxes, labels = torch.from_numpy(found.boxes[kept].astype(np.float32)), torch.from_numpy(found.labels[kept])
     boxes[:, 2:] += boxes[:, :2]
     masks = found.shapes.get(MaskOutput.name)
@@ -71,15 +70,20 @@ def drawable(found: ImageDetections, threshold: float | Sequence[float]) -> Obje
     return Target(boxes, labels, plain, plain, decode([masks[i] for i in kept.tolist()], (height, width)))
 
 
-def kept_from(found: ImageDetections, threshold: float | Sequence[float]) -> Integers:
-    """Return the positions of the detections that are drawn, ascending; the arguments are those of `drawable`."""
-    least = threshold if isinstance(threshold, float | int) else np.asarray(threshold, np.float64)[found.labels]
-    return np.flatnonzero(found.scores >= least)
+def same_objects(target: Target, size: Size, boxes: Floats, labels: Integers) -> Bools:
+    """Tell which of a sample's N objects are among M annotations, [N].
 
-
-def overlapping(boxes: Floats, others: Floats) -> Bools:
-    """Tell which of N boxes have an IoU of 0.9 at least with one of M others, [N]; each is x, y, width, height."""
-    if not len(boxes) or not len(others):
-        return np.zeros(len(boxes), bool)
-    same: Bools = (coco_mask.iou(boxes, others, [0] * len(others)) >= SAME).any(1)
-    return same
+    Args:
+        target: of the sample; boxes in pixels of the original image, cut at it.
+        size: height and width of the image.
+        boxes: [M, 4] of the annotations: x, y, width, height.
+        labels: [M].
+    """
+    if not len(target) or not len(boxes):
+        return np.zeros(len(target), bool)
+    own = target.boxes.double().numpy()
+    corners = np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), 1).clip(0, [*size[::-1], *size[::-1]])
+    sides = [np.concatenate((part[:, :2], part[:, 2:] - part[:, :2]), 1) for part in (own, corners)]
+    same = coco_mask.iou(*sides, [0] * len(boxes)) >= SAME
+    found: Bools = (same & (target.labels.numpy()[:, None] == labels)).any(1)
+    return found

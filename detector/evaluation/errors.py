@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.evaluation.bootstrap import LEVELS, Ints, average_precision, mean_of_known
+from detector.evaluation.bootstrap import LEVELS, Ints, Resamples, mean_of_known
 from detector.evaluation.collector import Collector
 from detector.evaluation.matching import overlaps
 from detector.evaluation.records import Floats, Found, Integers, Kind, Record, detections, objects_of
@@ -62,9 +62,10 @@ class Errors:
 
         Args:
             mend: [N], the detections whose error is mended: they match their object, or are no longer there.
-            found: [G], the missed objects that no longer count.
+            found: [G], the missed objects that no longer count; a class that has no others is left out.
         """
-        values = [_average_precision(right, len(objects)) for _, right, objects in self._ranked(mend, found)]
+        ranked = self._ranked(mend, found)
+        values = [_average_precision(right, len(objects)) for _, right, objects in ranked if len(objects)]
         return float(np.mean(values)) if values else 0.0
 
     def _ranked(self, mend: Bools | None, found: Bools | None) -> list[tuple[Integers, Bools, Integers]]:
@@ -125,21 +126,18 @@ class Errors:
             float64 [B] for each kind of error; NaN where a resample has no object.
         """
         images = np.array([record["image_id"] for record in self.objects], np.int64)
+        resamples = Resamples(repeats)
 
         def precisions(mend: Bools | None = None, found: Bools | None = None) -> Floats:  # [B, classes]
             columns = []
             for rows, right, objects in self._ranked(mend, found):
                 counts = np.bincount(images[objects], minlength=repeats.shape[1]).astype(np.int32)
-                columns.append(average_precision(self.found.images[rows], right, counts, repeats))
+                columns.append(resamples.average_precision(self.found.images[rows], right, counts))
             return np.array(columns, np.float64).reshape(-1, len(repeats)).T
 
-        before = precisions()
-        values = {}
-        for name, mending in self._mendings().items():
-            after = np.nan_to_num(precisions(*mending))  # 0, as in `costs`, where no object of a class is left
-            after[np.isnan(before)] = np.nan
-            values[name] = np.maximum(mean_of_known(after) - mean_of_known(before), 0.0)
-        return values
+        before = mean_of_known(precisions())
+        after = {name: mean_of_known(precisions(*mending)) for name, mending in self._mendings().items()}
+        return {name: np.maximum(value - before, 0.0) for name, value in after.items()}
 
     def numbers(self) -> dict[str, int]:
         """Count the errors of each kind, of detections that count in AP."""
@@ -153,7 +151,7 @@ def find_errors(collector: Collector, kind: Kind) -> Errors:
 
     Source: Bolya et al., TIDE: A General Toolbox for Identifying Object Detection Errors, ECCV 2020, and its package
     tidecv 1.0.1. That averages over the classes with detections or objects that are left after mending, this over those
-    with objects, as COCO does; and its recalls are n / 100, not COCO's. Else the numbers are the same.
+    with objects that are left, as COCO does; and its recalls are n / 100, not COCO's. Else the numbers are the same.
     """
     known = objects_of(collector, kind)
     every = detections(collector, kind)

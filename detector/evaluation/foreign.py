@@ -6,6 +6,7 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,14 @@ from detector.run_lengths import filled_pixels
 
 log = logging.getLogger(__name__)
 
+LARGEST = 1e9
+"""of a number in pixels"""
+
 FORM = '{"image_id": ..., "category_id": ..., "bbox": [x, y, width, height], "score": ...}'
 """A row of COCO's results format."""
 
-MOST = 0.5
-"""From this share of boxes that reach beyond their image on, they are taken for another form."""
+BEYOND = 0.5
+"""The least share of boxes that reach beyond their image at which they are remarked on."""
 
 
 def have_masks(predictions: Sequence[Any]) -> bool:
@@ -30,17 +34,23 @@ def have_masks(predictions: Sequence[Any]) -> bool:
 
 
 def foreign_detections(
-    predictions: Sequence[Any], ground_truth: Mapping[str, Any], category_ids: Sequence[int], masks: bool
+    predictions: Sequence[Any],
+    ground_truth: Mapping[str, Any],
+    category_ids: Sequence[int],
+    masks: bool,
+    partial: bool = False,
 ) -> State:
     """Group another program's detections by image into a `State`, for `Collector.merge`.
 
     Args:
         predictions: COCO's results format: `image_id` and `category_id` of the ground truth, `score` in 0..1, `bbox` as
             x, y, width and height in pixels of the original image, `segmentation` as a compressed run-length code. With
-            masks, a missing `bbox` is that of the mask.
+            masks, a missing `bbox` is that of the mask. Names or stems of the images' files are taken for their ids.
         ground_truth: COCO's `images` and `categories`; an image without detections has none.
         category_ids: the dataset's category id of each label.
         masks: whether each detection has a mask.
+        partial: whether the ground truth leaves out images or classes of the predictions, which are then left out, too,
+            with a warning.
 
     Raises:
         ValueError: a detection is of another form, or of an unknown image or category, or its mask is broken or of
@@ -51,9 +61,13 @@ def foreign_detections(
     labels = {category: label for label, category in enumerate(category_ids)}
     rows: dict[ImageId, list[Mapping[str, Any]]] = defaultdict(list)
     for place, row in enumerate(predictions):
-        if not isinstance(row, dict):
-            raise ValueError(f"detection {place} is {row!r:.80}; each is {FORM}")
         _check(place, row, masks)
+    predictions, total = _with_ids(predictions, images), len(predictions)
+    if partial:
+        predictions = [row for row in predictions if row["image_id"] in images and row["category_id"] in labels]
+        if left := total - len(predictions):
+            log.warning("%d of %d detections are of images or classes that are left out", left, total)
+    for place, row in enumerate(predictions):
         if row["image_id"] not in images:
             some = ", ".join(repr(image) for image in list(images)[:3])
             raise ValueError(
@@ -74,8 +88,22 @@ def foreign_detections(
     return state
 
 
-def _check(place: int, row: Mapping[str, Any], masks: bool) -> None:
+def _with_ids(predictions: Sequence[Any], images: Mapping[ImageId, Mapping[str, Any]]) -> Sequence[Any]:
+    """Replace names or stems of the images' files by the images' ids, where all detections have such."""
+    given = {row["image_id"] for row in predictions}
+    if given <= set(images):
+        return predictions
+    for short in (lambda name: name, lambda name: PurePosixPath(name).name, lambda name: PurePosixPath(name).stem):
+        ids = {short(str(image["file_name"])): i for i, image in images.items() if "file_name" in image}
+        if given <= set(ids) and len(ids) == len(images):
+            return [{**row, "image_id": ids[row["image_id"]]} for row in predictions]
+    return predictions
+
+
+def _check(place: int, row: Any, masks: bool) -> None:
     """Check the form of one detection."""
+    if not isinstance(row, dict):
+        raise ValueError(f"detection {place} is {row!r:.80}; each is {FORM}")
     for key in ("image_id", "category_id", "score"):
         if key not in row:
             raise ValueError(f"detection {place} has no {key}; each is {FORM}")
@@ -97,7 +125,8 @@ def _check(place: int, row: Mapping[str, Any], masks: bool) -> None:
 
 
 def _are_numbers(values: Sequence[Any]) -> bool:
-    return all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values)
+    plain = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    return plain and all(abs(v) <= LARGEST for v in values)
 
 
 def _check_masks(predictions: Sequence[Mapping[str, Any]], images: Mapping[ImageId, Mapping[str, Any]]) -> None:
@@ -108,7 +137,7 @@ def _check_masks(predictions: Sequence[Mapping[str, Any]], images: Mapping[Image
                 f"detection {place}: segmentation must be a compressed run-length code, as pycocotools.mask.encode "
                 f'writes it ({{"size": [height, width], "counts": "..."}}), not {mask!r:.80}'
             )
-        if list(mask.get("size", ())) != [image["height"], image["width"]]:
+        if mask.get("size") != [image["height"], image["width"]]:
             raise ValueError(
                 f"detection {place}: its mask has the size {mask.get('size')}, but its image {image['id']!r} "
                 f"{[image['height'], image['width']]} (height, width)"
@@ -138,7 +167,7 @@ def _doubt(state: State, images: Mapping[ImageId, Mapping[str, Any]]) -> None:
     if not len(boxes):
         return
     beyond = (boxes[:, :2] + boxes[:, 2:] > sizes + 2).any(1)
-    if beyond.mean() >= MOST:
+    if beyond.mean() >= BEYOND:
         log.warning(
             "%d of %d boxes reach beyond their image: bbox is x, y, width, height, and these may be corners x1, y1, "
             "x2, y2",

@@ -93,7 +93,7 @@ def found_by(paired: PairedErrors, size_bins: tuple[float, float]) -> dict[str, 
 
     Args:
         paired: the errors of both.
-        size_bins: two sides in pixels, as `Collector` takes them.
+        size_bins: two sides in pixels; an object on an edge is in the larger range, so that each is counted once.
     """
     first, second = (outcomes(errors) == NO_ERROR for errors in (paired.first, paired.second))
     areas = np.array([record["area"] for record in paired.first.objects], np.float64)

@@ -26,13 +26,14 @@ def read_predictions(path: str | Path) -> list[dict[str, Any]]:
         rows = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ValueError(
-            f"there are no predictions at {path}; run evaluate.py checkpoint=RUN/checkpoints/last.ckpt "
-            "hydra.run.dir=RUN"
+            f"there are no predictions at {path}; those of a run are written by evaluate.py "
+            "checkpoint=RUN/checkpoints/last.ckpt hydra.run.dir=RUN"
         ) from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON ({error}); write it again by evaluating the run") from error
+    except ValueError as error:  # of JSON or UTF-8
+        raise ValueError(f"{path} is no JSON ({error}): write it again, in COCO's results format") from error
     if not isinstance(rows, list):
-        raise ValueError(f"{path} must hold a list of detections, COCO's results format, but holds a {type(rows)}")
+        kind = type(rows).__name__
+        raise ValueError(f"{path} must hold a list of detections, COCO's results format, but holds a {kind}")
     return rows
 
 

@@ -25,7 +25,7 @@ def write_truth(collector: Collector, folder: str | Path) -> None:
     these are numbers; else their places from 1 on, and the predictions are written once more by these numbers, as
     `box.numbered.json`. Objects are numbered from 1, since pycocotools cannot find an object of id 0; sizes are those
     that were measured by, of the mask or box where the dataset states none. `ignore: 1` marks objects that do not
-    count; pycocotools reads crowds alone, and takes these for others.
+    count; pycocotools, which reads crowds alone, counts them.
 
     Args:
         collector: of detections.
@@ -41,7 +41,8 @@ def write_truth(collector: Collector, folder: str | Path) -> None:
         for entry in [collector.image(image)]
     )
     categories = ({"id": i, "name": n} for i, n in zip(collector.category_ids, collector.classes, strict=True))
-    with (target / TRUTH).open("w", encoding="utf-8") as file:
+    whole = target / TRUTH
+    with whole.with_suffix(".tmp").open("w", encoding="utf-8") as file:
         file.write('{"images": ')
         write_list(file, entries)
         file.write(', "categories": ')
@@ -49,10 +50,21 @@ def write_truth(collector: Collector, folder: str | Path) -> None:
         file.write(', "annotations": ')
         write_list(file, _objects(collector, [number[image] for image in images]))
         file.write("}")
+    whole.with_suffix(".tmp").replace(whole)
     if named:
         for name, key in collector.written():
             with (target / f"{name}{NUMBERED}").open("w", encoding="utf-8") as file:
                 write_list(file, ({**row, "image_id": number[row["image_id"]]} for row in collector.rows(name, key)))
+
+
+def _plain(segmentation: Any) -> Any:
+    """Return polygons or run lengths as JSON takes them."""
+    if not isinstance(segmentation, dict):
+        return [[float(number) for number in polygon] for polygon in segmentation]
+    counts = segmentation["counts"]
+    counts = counts.decode("ascii") if isinstance(counts, bytes) else counts
+    counts = counts if isinstance(counts, str) else [int(count) for count in counts]
+    return {"size": [int(side) for side in segmentation["size"]], "counts": counts}
 
 
 def _objects(collector: Collector, numbers: list[Any]) -> Iterable[dict[str, Any]]:
@@ -61,9 +73,10 @@ def _objects(collector: Collector, numbers: list[Any]) -> Iterable[dict[str, Any
         if record["category_id"] not in collector.category_ids:
             continue
         row = {"id": record["id"], "image_id": numbers[record["image_id"]], "category_id": record["category_id"]}
-        row |= {key: record[key] for key in ("bbox", "area", "iscrowd")}
+        row |= {"bbox": [float(side) for side in record["bbox"]], "area": float(record["area"])}
+        row["iscrowd"] = record["iscrowd"]
         if record["ignore"] and not record["iscrowd"]:
             row["ignore"] = 1
         if annotation.get("segmentation"):
-            row["segmentation"] = annotation["segmentation"]
+            row["segmentation"] = _plain(annotation["segmentation"])
         yield row

@@ -111,8 +111,8 @@ def evaluate(
             OmegaConf.save(config, folder / "config.yaml", resolve=True)
         assert task.collector is not None
         task.collector.write(folder)
-        write_truth(task.collector, folder)
         write_metrics(folder, metrics)
+        write_truth(task.collector, folder)
         console.print(render(task.results, tuple(config.dataset.size_bins), beyond(task.collector)))
         task.to(trainer.strategy.root_device)  # Lightning has moved the model back to the CPU
         with trainer.precision_plugin.forward_context():

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from detector.config.build import build_metrics, completed, instantiate_split, metric_nodes
-from detector.config.compose import command_overrides
+from detector.config.compose import command_overrides, read_yaml
 from detector.evaluation import Collector, render
 from detector.evaluation.foreign import foreign_detections, have_masks
 from detector.evaluation.predictions import read_predictions
@@ -23,6 +25,8 @@ from detector.training.evaluate import describe_environment, write_metrics
 from detector.training.folder import COMMAND, PREDICTIONS, script_command
 from detector.training.report import write_page
 from detector.training.saving import write_text
+
+log = logging.getLogger(__name__)
 
 
 def evaluate_predictions(config: DictConfig, overrides: Sequence[str], folder: Path, console: Console) -> None:
@@ -44,26 +48,40 @@ def evaluate_predictions(config: DictConfig, overrides: Sequence[str], folder: P
     path = Path(config.predictions)
     if config.get("dataset") is None:
         raise ValueError(f"predictions={path}: give the dataset that they were made on, such as dataset=coco")
+    kept = read_yaml(folder / "config.yaml") if (folder / "config.yaml").is_file() else None
+    if kept is not None and PREDICTIONS not in kept:
+        raise ValueError(f"{folder} holds another run: give another folder (hydra.run.dir=...)")
     final = completed(config)
+    final.data_dir = "data" if final.data_dir is None else final.data_dir
     final.dataset.metrics = metric_nodes(final.dataset.metrics)
     resolved: Any = OmegaConf.to_container(final, resolve=True)
     rows = read_predictions(path)
     dataset = instantiate_split(final.dataset.val)
-    masks = have_masks(rows)
-    state = foreign_detections(rows, dataset.ground_truth(), dataset.category_ids, masks)
+    truth, masks = dataset.ground_truth(), have_masks(rows)
     measured = [MaskOutput()] if masks and getattr(dataset, "has_masks", False) else []
+    if masks and not measured:
+        log.warning("%s: the dataset has no masks, so boxes alone are measured", path)
     small, large = final.dataset.size_bins
-    collector = Collector(
-        dataset.ground_truth(), dataset.category_ids, (small, large), measured, final.dataset.detections
-    )
-    collector.merge([state])
+    collector = Collector(truth, dataset.category_ids, (small, large), measured, final.dataset.detections)
+    partial = final.dataset.get("classes") is not None or final.dataset.val.get("limit") is not None
+    collector.merge([foreign_detections(rows, truth, dataset.category_ids, masks, partial)])
+    del rows
+    counts = np.array([len(collector.detections(image).labels) for image in collector.images])
+    if many := int(np.count_nonzero(counts > collector.limit)):
+        log.warning(
+            "%d images have more than %d detections, up to %d: the best of an image and class count; "
+            "dataset.detections=%d counts more",
+            *(many, collector.limit, counts.max(), counts.max()),
+        )
     results: dict[str, float] = {}
     for metric in build_metrics(final.dataset.metrics, collector):
         results |= metric.results()
     folder.mkdir(parents=True, exist_ok=True)
-    kept = OmegaConf.create({PREDICTIONS: str(path), "data_dir": final.data_dir, "dataset": resolved["dataset"]})
-    OmegaConf.save(kept, folder / "config.yaml")
+    made = OmegaConf.create({PREDICTIONS: str(path), "data_dir": final.data_dir, "dataset": resolved["dataset"]})
+    OmegaConf.save(made, folder / "config.yaml")
     write_text(folder / COMMAND, script_command("evaluate", command_overrides(overrides)) + "\n")
+    for old in (folder / "predictions").glob("*.json"):
+        old.unlink()
     collector.write(folder)
     write_truth(collector, folder)
     metrics: dict[str, Any] = results | describe_environment(torch.device("cpu"))

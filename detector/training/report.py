@@ -6,14 +6,14 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from rich.console import Console
 
 from detector.evaluation import Collector
 from detector.evaluation.collector import BOX, ImageId
-from detector.evaluation.drawing import Bools, drawable, kept_from, overlapping, samples_of
-from detector.evaluation.records import Floats
-from detector.evaluation.report.facts import Facts
+from detector.evaluation.drawing import drawable, same_objects, samples_of
+from detector.evaluation.report.facts import Facts, Mistakes
 from detector.evaluation.report.page import worst_images, write_report
 from detector.training.saving import write_text
 from detector.types import DetectionDataset
@@ -71,20 +71,17 @@ def write_page(
     facts = {BOX: Facts(collector, "box")}
     if (masks := collector.output("segmentation")) is not None:
         facts[masks.name] = Facts(collector, "mask")
-    samples = {sample.id: sample for sample in samples_of(dataset, worst_images(facts[BOX]))}
+    samples = samples_of(dataset, worst_images(facts[BOX]))  # in the order of drawing, one at a time
 
-    def drawn(
-        image: ImageId, least: Mapping[int, float], missed: Floats, wrong: Bools
-    ) -> tuple[Image.Image, Image.Image]:
-        sample, found = samples[image], collector.detections(image)
-        scores = [least.get(label, math.inf) for label in range(len(dataset.classes))]
-        boxes = sample.target.boxes.double().numpy().copy()
-        boxes[:, 2:] -= boxes[:, :2]
-        left = [WRONG if gone else RIGHT for gone in overlapping(boxes, missed)]
-        right = [WRONG if bad else RIGHT for bad in wrong[kept_from(found, scores)]]
+    def drawn(image: ImageId, least: Mapping[int, float], mistakes: Mistakes) -> tuple[Image.Image, Image.Image]:
+        sample, found = next(samples), collector.detections(image)
+        scores = np.array([least.get(label, math.inf) for label in range(len(dataset.classes))])
+        kept = mistakes.counted[found.scores[mistakes.counted] >= scores[found.labels[mistakes.counted]]]
+        gone = same_objects(sample.target, sample.original_size, mistakes.missed, mistakes.labels)
+        left, right = ([WRONG if bad else RIGHT for bad in part] for part in (gone, mistakes.wrong[kept]))
         return (
             draw(sample.image, sample.target, dataset.classes, colours=left),
-            draw(sample.image, drawable(found, scores), dataset.classes, 0.0, right),
+            draw(sample.image, drawable(found, kept), dataset.classes, 0.0, right),
         )
 
     write_text(folder / REPORT, write_report(title, facts, drawn))

@@ -39,7 +39,7 @@ def test_numbers_costs_and_their_differences() -> None:
         "difference",
     ]
     # one of two objects is found with a precision of 1 in both: 51 of 101 recalls
-    # a missed object costs nothing where the other is not found either, so its cost is 0 in half of the resamples
+    # in a quarter of the resamples no object is missed; another quarter, of missed objects alone, has no cost
     assert table.rows == [
         ["localisation", "1", "0", "49.5", "0.0", "-49.5\n-100.0 to +0.0"],
         ["missed", "0", "1", "0.0", "49.5", "+49.5\n+0.0 to +49.5"],

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from detector.evaluation.collector import ImageDetections
-from detector.evaluation.drawing import drawable, samples_of
+from detector.evaluation.drawing import drawable, same_objects, samples_of
 from detector.run_lengths import encode
 from detector.types import Masks, Sample, Target
 
@@ -50,9 +50,18 @@ def test_only_masks_that_are_drawn_are_decoded() -> None:
     codes = encode(Masks.from_windows(squares, [(1, 2)] * 3, (9, 9)))
     boxes = np.array([[1, 2, side, side] for side in (3, 4, 5)], float)
     detections = ImageDetections(boxes, np.array([0.5, 0.4, 0.9]), np.array([2, 0, 1]), {"mask": codes})
-    target = drawable(detections, 0.5)
+    target = drawable(detections, np.array([0, 2]))
     assert isinstance(target, Target)
     assert target.labels.tolist() == [2, 1]
     assert target.boxes.tolist() == [[1, 2, 4, 5], [1, 2, 6, 7]]
     assert target.masks is not None
     assert target.masks.pixels.numel() == 3 * 3 + 5 * 5
+
+
+def test_missed_objects_are_known_by_box_and_class() -> None:
+    flags = torch.zeros(3, dtype=torch.bool)
+    boxes = torch.tensor([[0.0, 0, 80, 50], [10, 10, 20, 20], [10, 10, 20, 20]])
+    target = Target(boxes, torch.tensor([0, 1, 2]), flags, flags)
+    missed = np.array([[-20.0, -5, 100, 55], [10, 10, 10, 10]])  # the first reaches beyond its image
+    assert same_objects(target, (50, 90), missed, np.array([0, 2])).tolist() == [True, False, True]
+    assert same_objects(target, (50, 90), missed[:0], np.zeros(0, np.int64)).tolist() == [False] * 3

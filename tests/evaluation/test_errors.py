@@ -115,3 +115,10 @@ def test_with_all_errors_it_is_cocos_ap(kind: Kind, seed: int) -> None:
     errors = find_errors(collector, kind)
     assert sum(number > 0 for number in errors.numbers().values()) > 2
     assert errors.average_precision() == pytest.approx(CocoMetric(collector).results()[f"{kind}/AP50@150"], abs=1e-9)
+
+
+def test_a_class_that_is_missed_as_a_whole_costs_its_share() -> None:
+    errors = found([(CAT, HERE), (DOG, FAR)], [(CAT, HERE)])
+    assert errors.present == pytest.approx(0.5)
+    assert errors.costs()["missed"] == pytest.approx(0.5)
+    assert errors.resampled_costs(np.ones((2, 1), np.int32))["missed"] == pytest.approx([0.5, 0.5])

@@ -42,6 +42,7 @@ def test_boxes_count_as_those_of_a_detector() -> None:
         ({"bbox": [1, 2, -3, 4]}, r"not \[1, 2, -3, 4\]"),
         ({"bbox": [1, 2, 3, float("nan")]}, "nan"),
         ({"bbox": None}, "not None"),
+        ({"bbox": [1, 2, 3, 10**400]}, "bbox must be"),
         ({"segmentation": CODE}, "detection 1 has a mask, unlike detection 0"),
     ],
 )
@@ -66,6 +67,7 @@ def test_masks_are_checked_and_give_missing_boxes() -> None:
     collector.merge([state])
     assert CocoMetric(collector).results()["mask/AP/class 2"] == pytest.approx(0.5, abs=0.01)  # one of two objects
     for wrong, words in (
+        ({**good, "size": None}, "its mask has the size None"),
         ({**good, "size": [5, 5]}, r"detection 0: its mask has the size \[5, 5\], but its image 1 \[96, 112\]"),
         ({**good, "counts": good["counts"][:-2]}, "detection 0: the run lengths are broken"),
         ({**good, "counts": [1, 2]}, "must be a compressed run-length code"),
@@ -84,3 +86,21 @@ def test_boxes_of_another_form_are_remarked_on(box: list[float], words: str, cap
     with caplog.at_level(logging.WARNING):
         foreign_detections([{**ROW, "bbox": box}], TRUTH, IDS, masks=False)
     assert (words in caplog.text) if words else not caplog.text
+
+
+@pytest.mark.parametrize("form", ["photos/{}.jpg", "{}.jpg", "{}"])
+def test_names_and_stems_of_files_are_taken_for_ids(form: str) -> None:
+    images = [{**image, "file_name": f"photos/{'ab'[image['id'] % 2]}{image['id']}.jpg"} for image in TRUTH["images"]]
+    named = [{**ROW, "image_id": form.format("b1")}, {**ROW, "image_id": form.format("a2")}]
+    state = foreign_detections(named, {**TRUTH, "images": images}, IDS, masks=False)
+    assert {image for image, own in state.items() if len(own.labels)} == {1, 2}
+    with pytest.raises(ValueError, match="on image"):
+        foreign_detections([*named, {**ROW, "image_id": "c1"}], {**TRUTH, "images": images}, IDS, masks=False)
+
+
+def test_what_the_dataset_leaves_out_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    rows = [ROW, {**ROW, "category_id": 77}, {**ROW, "image_id": 99}]
+    with caplog.at_level(logging.WARNING):
+        state = foreign_detections(rows, TRUTH, IDS, masks=False, partial=True)
+    assert sum(len(own.labels) for own in state.values()) == 1
+    assert "2 of 3 detections are of images or classes that are left out" in caplog.text

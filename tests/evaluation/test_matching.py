@@ -58,3 +58,14 @@ def test_iou_of_a_match_by_hand() -> None:
         assert matches.iou[row] == pytest.approx(iou)
         assert iou >= 0.5
     assert not matches.iou[matches.object < 0].any()
+
+
+def test_nothing_is_matched_to_nothing() -> None:
+    collector = random_collector(0, 100)
+    objects, found = objects_of(collector, "box"), detections(collector, "box")
+    nothing = found.take(np.zeros(0, np.int64))
+    assert match("box", objects, nothing, [(0.0, 1e10)]).right.shape == (1, 10, 0)
+    alone = match("box", [], found, [(0.0, 1e10), (0.0, 20.0)])
+    assert not alone.right.any()
+    assert alone.counts[0].all()
+    assert np.array_equal(alone.counts[1, 0], alone.found.areas <= 20)

@@ -4,13 +4,12 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from detector.evaluation import CocoMetric, Collector
 from detector.evaluation.collector import ImageId
 from detector.evaluation.report.advice import sentences
-from detector.evaluation.report.facts import Facts
+from detector.evaluation.report.facts import Facts, Mistakes
 from detector.evaluation.report.page import write_report
 from tests.evaluation.test_accumulate import crowded, random_collector
 
@@ -43,11 +42,9 @@ class Page(HTMLParser):
             self.words.setdefault(self._open[-1], []).append(data)
 
 
-def drawn(
-    image: ImageId, least: Mapping[int, float], missed: NDArray[np.float64], wrong: NDArray[np.bool_]
-) -> tuple[Image.Image, Image.Image]:
+def drawn(image: ImageId, least: Mapping[int, float], mistakes: Mistakes) -> tuple[Image.Image, Image.Image]:
     assert set(least) <= {0, 1, 2}
-    assert len(missed) or wrong.any()
+    assert len(mistakes.missed) or mistakes.wrong.any()
     return Image.new("RGB", (40, 30)), Image.new("L", (40, 30))
 
 
@@ -91,9 +88,10 @@ def test_thresholds_and_images_by_hand() -> None:
     assert (only.precision, only.recall) == (1, 0.5)
     assert only.f1 == pytest.approx(2 / 3)
     assert facts.worst(24) == [0]
-    missed, wrong = facts.mistakes(0)
-    assert len(missed) == 100
-    assert not wrong.any()
+    mistakes = facts.mistakes(0)
+    assert mistakes.missed.shape == (100, 4)
+    assert mistakes.counted.tolist() == list(range(100))  # of 200 detections
+    assert not mistakes.wrong.any()
     advice = sentences(facts)
     assert advice[0][0] == "1 of 1 images with more than 100 objects each: 100 of these cannot be found."
     assert advice[0][1].endswith("dataset.detections=200.")

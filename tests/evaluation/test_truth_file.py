@@ -62,7 +62,7 @@ def test_ignored_objects_and_other_classes(tmp_path: Path) -> None:
     truth = {
         "images": [{"id": 0, "height": 9, "width": 9, "file_name": "a.png"}],
         "annotations": [
-            {"id": 0, "image_id": 0, "category_id": 1, "bbox": [1, 1, 2, 3]},
+            {"id": 0, "image_id": 0, "category_id": 1, "bbox": np.array([1, 1, 2, 3]), "area": np.float32(6)},
             {"id": 0, "image_id": 0, "category_id": 1, "bbox": [1, 1, 2, 4], "ignore": 1},
             {"id": 0, "image_id": 0, "category_id": 2, "bbox": [1, 1, 2, 5], "iscrowd": 1},
             {"id": 0, "image_id": 0, "category_id": 3, "bbox": [1, 1, 2, 5]},

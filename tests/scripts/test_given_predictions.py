@@ -45,3 +45,30 @@ def test_wrong_predictions_are_named(tmp_path: Path, run: Run, arguments: list[s
     assert done.returncode == 1
     assert words in " ".join(done.stderr.split())
     assert not (tmp_path / "no/metrics.json").exists()
+
+
+def test_ones_own_data_without_a_training(tmp_path: Path, run: Run) -> None:
+    """No `data_dir`; the folder is compared; another run's folder stays as it is."""
+    truth = run.dataset / "annotations/instances_val.json"
+    given = [f"dataset.val.annotations={truth}", f"dataset.val.images={run.dataset / 'val'}"]
+    rows = json.loads((run.folder / "predictions/box.json").read_text())
+    masks = json.loads((run.folder / "predictions/mask.json").read_text())
+    both = [{**row, "segmentation": mask["segmentation"]} for row, mask in zip(rows, masks, strict=True)]
+    for name, content in (("boxes", rows), ("both", both), ("none", [])):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        arguments = [f"predictions={name}.json", "dataset=custom", "dataset.size_bins=[16,30]", *given]
+        done = run_script("evaluate", *arguments, f"hydra.run.dir={name}", "report=true", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / name / "report.html").is_file()
+        assert (tmp_path / name / "predictions/truth.json").is_file()
+    own = json.loads((run.folder / "metrics.json").read_text())
+    measured = {name: json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("boxes", "both", "none")}
+    for name in (name for name in own if name.startswith("box/")):
+        assert measured["boxes"][name] == measured["both"][name] == own[name]
+    assert measured["both"]["mask/AP"] == own["mask/AP"]
+    assert measured["none"]["box/AP"] == 0
+    compared = run_script("ablate", "--compare", "boxes", "none", "--output", "two", cwd=tmp_path)
+    assert compared.returncode == 0, compared.stderr
+    again = run_script("evaluate", *arguments, f"hydra.run.dir={run.folder}", cwd=tmp_path)
+    assert again.returncode == 1
+    assert "holds another run: give another folder" in " ".join(again.stderr.split())

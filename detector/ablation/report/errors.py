@@ -153,7 +153,7 @@ def objects(
     small, large = size_bins
     notes = [
         "Found: a detection of its class, whatever its score, matches the object at an IoU of 0.5.",
-        f"Sizes: an area below {small:g}², below {large:g}², and above, in px of the image's file.",
+        f"Sizes: an area below {small:g}², below {large:g}², and from there on, in px of the image's file.",
     ]
     title = f"{names[0]}: objects found, {_plural(kind)} on {names[-1]}"
     return Table(slug(*names, kind, "found"), title, header, rows, notes)

@@ -150,7 +150,8 @@ def _row(
     truth = draw(sample.image, sample.target, classes)
     row = [(f"image {case.image}: {case.objects} objects", _fit(truth))]
     for label, detections, value in zip(labels, found, (case.first, case.second), strict=True):
-        picture = draw(sample.image, drawable(detections, THRESHOLD), classes, THRESHOLD)
+        kept = np.flatnonzero(detections.scores >= THRESHOLD)
+        picture = draw(sample.image, drawable(detections, kept), classes, THRESHOLD)
         row.append((f"mean IoU {value:.2f}: {label}", _fit(picture)))
     return row
 

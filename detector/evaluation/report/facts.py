@@ -13,7 +13,7 @@ from detector.evaluation.collector import Collector, ImageId
 from detector.evaluation.confusion import Confusion, confusion
 from detector.evaluation.errors import KINDS, NO_ERROR, Bools, Errors, find_errors
 from detector.evaluation.measure import Estimate, measure_collected
-from detector.evaluation.records import Floats, Kind
+from detector.evaluation.records import Floats, Integers, Kind
 from detector.evaluation.thresholds import OperatingPoints, operating_points
 
 BINS = 10
@@ -47,6 +47,20 @@ class Threshold:
     def f1(self) -> float | None:
         """The harmonic mean of both; None without objects."""
         return 2 * self.right / (2 * self.right + self.wrong + self.missed) if self.objects else None
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """What is wrong on an image, from the best thresholds on."""
+
+    missed: Floats
+    """[M, 4]: boxes of the missed objects: x, y, width, height"""
+    labels: Integers
+    """[M]: their classes"""
+    counted: Integers
+    """positions of the detections that count, at most the collector's `limit`, among those of the image"""
+    wrong: Bools
+    """[N]: which of the image's detections are wrong"""
 
 
 class Facts:
@@ -132,26 +146,29 @@ class Facts:
         total = sum(count for _, _, count in self.calibration)
         return sum(abs(score - share) * count for score, share, count in self.calibration) / max(total, 1)
 
-    def mistakes(self, image: int) -> tuple[Floats, Bools]:
+    def mistakes(self, image: int) -> Mistakes:
         """Return what is wrong on an image, from the best thresholds on.
 
         Args:
             image: its position.
-
-        Returns:
-            the boxes of the missed objects, [M, 4] as x, y, width, height, and whether each of the image's detections,
-            in the collector's order, is wrong.
         """
+        label = {category: place for place, category in enumerate(self.collector.category_ids)}
         missed = [
-            record["bbox"]
+            (label[record["category_id"]], record["bbox"])
             for record, gone in zip(self.errors.objects, self.confusion.missed, strict=True)
             if gone and record["image_id"] == image
         ]
         numbers = [len(self.collector.detections(name).labels) for name in self.images]
-        wrong = np.zeros(sum(numbers), bool)
+        counted, wrong = np.zeros((2, sum(numbers)), bool)
+        counted[self.errors.places] = True
         wrong[self.errors.places] = self.confusion.wrong
-        first = sum(numbers[:image])
-        return np.array(missed, np.float64).reshape(-1, 4), wrong[first : first + numbers[image]]
+        own = slice(sum(numbers[:image]), sum(numbers[: image + 1]))
+        return Mistakes(
+            np.array([box for _, box in missed], np.float64).reshape(-1, 4),
+            np.array([place for place, _ in missed], np.int64),
+            np.flatnonzero(counted[own]),
+            wrong[own],
+        )
 
     def worst(self, count: int) -> list[int]:
         """Return the positions of the images with the most objects missed and detections wrong, the worst first."""

@@ -14,12 +14,10 @@ from PIL import Image
 
 from detector.evaluation.accumulate import limits
 from detector.evaluation.collector import ImageId
-from detector.evaluation.errors import Bools
 from detector.evaluation.measure import Estimate
-from detector.evaluation.records import Floats
 from detector.evaluation.report import plots
 from detector.evaluation.report.advice import MEANING, sentences
-from detector.evaluation.report.facts import Facts, Threshold, largest
+from detector.evaluation.report.facts import Facts, Mistakes, Threshold, largest
 from detector.evaluation.table import beyond
 
 WORST = 24
@@ -31,8 +29,8 @@ CONFUSIONS = 15
 CLASSES = 12
 """Up to so many classes the whole matrix of confusions is shown."""
 
-Draw = Callable[[ImageId, Mapping[int, float], Floats, Bools], tuple[Image.Image, Image.Image]]
-"""(image, the lowest score that is drawn by label, `Facts.mistakes`) -> pictures of its objects and its detections"""
+Draw = Callable[[ImageId, Mapping[int, float], Mistakes], tuple[Image.Image, Image.Image]]
+"""(image, the lowest score that is drawn by label, what is wrong) -> pictures of its objects and its detections"""
 
 
 @dataclass(frozen=True)
@@ -165,7 +163,7 @@ def _confusions(facts: Facts) -> list[tuple[str, str, int, str]]:
 def _bad(facts: Facts, image: int, names: Mapping[ImageId, str], draw: Draw, best: Mapping[int, float]) -> WorstImage:
     found = facts.confusion
     right = int(found.right[image])
-    pictures = draw(facts.images[image], best, *facts.mistakes(image))
+    pictures = draw(facts.images[image], best, facts.mistakes(image))
     return WorstImage(
         names[facts.images[image]],
         int(found.objects[image]) - right,
