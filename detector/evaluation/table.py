@@ -61,6 +61,18 @@ def beyond(collector: Collector) -> str:
     return f"{share} lie beyond the best {LIMITS[-1]} detections of an image and class, COCO's limit: {way}{more}."
 
 
+def foot(collector: Collector) -> str:
+    """Say below the table what its numbers leave out, and where they are read otherwise than by pycocotools."""
+    own = [annotation for image in collector.images for annotation in collector.annotations(image)]
+    ignored = sum(bool(a.get("ignore")) and not a.get("iscrowd") for a in own)
+    lines = [beyond(collector)]
+    if ignored:
+        lines.append(f"{ignored} objects are ignored, such as VOC's difficult ones: pycocotools would count them.")
+    if any(annotation.get("id") == 0 for annotation in own):
+        lines.append("The object with the id 0 counts like others: pycocotools cannot find it.")
+    return "\n".join(line for line in lines if line)
+
+
 def _by_class(metrics: Mapping[str, float], prefixes: dict[str, str]) -> Table | None:
     """Make a table of AP by class; `prefixes` maps a column's heading to the beginning of its metrics' names."""
     names = list(dict.fromkeys(key[len(p) :] for p in prefixes.values() for key in metrics if key.startswith(p)))
@@ -101,7 +113,7 @@ def render(metrics: Mapping[str, float], size_bins: tuple[float, float], note: s
         metrics: values by name, as `Metric.results` returns them; those under `env/` and `time/` are not shown. Each
             `<name>/AP` gives a row of COCO's metrics: boxes, masks and other outputs measured by AP.
         size_bins: the two sides in pixels that divide small, medium and large objects.
-        note: printed below the first table, such as `beyond`'s.
+        note: printed below the first table, such as `foot`'s.
     """
     kinds = [name.removesuffix("/AP") for name in metrics if name.endswith("/AP") and name.count("/") == 1]
     parts: list[Table | Text] = [_main(metrics, kinds), Text(_sides(size_bins))] if kinds else []

@@ -24,7 +24,7 @@ from detector.config.build import build_collector, build_metrics, instantiate
 from detector.config.resolve import Resolved, resolve
 from detector.data.datamodule import DetectionDataModule
 from detector.evaluation import Collector, Metric, render
-from detector.evaluation.table import beyond
+from detector.evaluation.table import foot
 from detector.evaluation.truth_file import write_truth
 from detector.training.callbacks import Progress
 from detector.training.pictures import detect_some
@@ -113,7 +113,7 @@ def evaluate(
         task.collector.write(folder)
         write_metrics(folder, metrics)
         write_truth(task.collector, folder)
-        console.print(render(task.results, tuple(config.dataset.size_bins), beyond(task.collector)))
+        console.print(render(task.results, tuple(config.dataset.size_bins), foot(task.collector)))
         task.to(trainer.strategy.root_device)  # Lightning has moved the model back to the CPU
         with trainer.precision_plugin.forward_context():
             contact_sheet(detect_some(task, data), data.val.classes, folder / "pictures" / "predictions.png")

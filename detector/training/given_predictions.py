@@ -18,7 +18,7 @@ from detector.config.compose import command_overrides, read_yaml
 from detector.evaluation import Collector, render
 from detector.evaluation.foreign import foreign_detections, have_masks
 from detector.evaluation.predictions import read_predictions
-from detector.evaluation.table import beyond
+from detector.evaluation.table import foot
 from detector.evaluation.truth_file import write_truth
 from detector.masks import MaskOutput
 from detector.training.evaluate import describe_environment, write_metrics
@@ -87,7 +87,7 @@ def evaluate_predictions(config: DictConfig, overrides: Sequence[str], folder: P
     metrics: dict[str, Any] = results | describe_environment(torch.device("cpu"))
     metrics |= {"env/predictions": str(path), "time/evaluation": time.perf_counter() - began}
     write_metrics(folder, metrics)
-    console.print(render(results, (small, large), beyond(collector)))
+    console.print(render(results, (small, large), foot(collector)))
     console.print(f"Written to {folder}: metrics.json, predictions/", markup=False)
     if config.report:
         write_page(collector, dataset, f"{path} on {final.dataset.name}", folder, console)

@@ -1,9 +1,12 @@
 import io
 
+import numpy as np
 import pytest
 from rich.console import Console
 
-from detector.evaluation import render
+from detector.evaluation import Collector, render
+from detector.evaluation.collector import ImageDetections
+from detector.evaluation.table import foot
 
 
 def text(metrics: dict[str, float], bins: tuple[float, float] = (32, 96), width: int = 80, note: str = "") -> str:
@@ -63,3 +66,17 @@ def test_every_class_is_shown_once_and_fits(classes: int) -> None:
 
 def test_nothing_to_measure_says_so() -> None:
     assert "nothing to measure" in text({"time/train": 1.0})
+
+
+def test_what_pycocotools_reads_otherwise_is_said() -> None:
+    objects = [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "id": number} for number in (1, 2, 3)]
+    truth = {"images": [{"id": 1, "height": 9, "width": 9}], "categories": [{"id": 1, "name": "a"}]}
+    for change, words in (
+        ({}, ""),
+        ({"ignore": 1}, "1 objects are ignored, such as VOC's difficult ones: pycocotools would count them."),
+        ({"ignore": 1, "iscrowd": 1}, ""),
+        ({"id": 0}, "The object with the id 0 counts like others: pycocotools cannot find it."),
+    ):
+        collector = Collector(truth | {"annotations": [objects[0] | change, *objects[1:]]}, [1])
+        collector.merge([{1: ImageDetections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))}])
+        assert foot(collector) == words
