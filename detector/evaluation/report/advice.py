@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from detector.evaluation.errors import KINDS, MISSED
 from detector.evaluation.report.facts import Facts, largest
 
 MEANING = {
@@ -41,7 +42,8 @@ def sentences(facts: Facts) -> list[tuple[str, str]]:
     costs, numbers = facts.costs["all"], facts.errors.numbers()
     for kind in largest(costs):
         if costs[kind] >= SMALL:
-            case = f"{100 * costs[kind]:.1f} points of AP50: {numbers[kind]} times {MEANING[kind]}."
+            what = "objects" if kind == KINDS[MISSED] else "detections"
+            case = f"{100 * costs[kind]:.1f} points of AP50: {MEANING[kind]} ({numbers[kind]} {what})."
             found.append((case, HELP[kind]))
     return _limit(facts) + found + _sizes(facts) + _classes(facts) + _scores(facts)
 
