@@ -62,10 +62,13 @@ class Errors:
 
         Args:
             mend: [N], the detections whose error is mended: they match their object, or are no longer there.
-            found: [G], the missed objects that no longer count; a class that has no others is left out.
+            found: [G], the missed objects that no longer count. A class of which nothing is left then, no detection
+                either, is left out.
         """
         ranked = self._ranked(mend, found)
-        values = [_average_precision(right, len(objects)) for _, right, objects in ranked if len(objects)]
+        values = [
+            _average_precision(right, len(objects)) for rows, right, objects in ranked if len(objects) or len(rows)
+        ]
         return float(np.mean(values)) if values else 0.0
 
     def _ranked(self, mend: Bools | None, found: Bools | None) -> list[tuple[Integers, Bools, Integers]]:
@@ -128,16 +131,20 @@ class Errors:
         images = np.array([record["image_id"] for record in self.objects], np.int64)
         resamples = Resamples(repeats)
 
-        def precisions(mend: Bools | None = None, found: Bools | None = None) -> Floats:  # [B, classes]
+        def precisions(before: Floats | None, mend: Bools | None = None, found: Bools | None = None) -> Floats:
             columns = []
-            for rows, right, objects in self._ranked(mend, found):
+            for place, (rows, right, objects) in enumerate(self._ranked(mend, found)):
                 counts = np.bincount(images[objects], minlength=repeats.shape[1]).astype(np.int32)
-                columns.append(resamples.average_precision(self.found.images[rows], right, counts))
-            return np.array(columns, np.float64).reshape(-1, len(repeats)).T
+                values = resamples.average_precision(self.found.images[rows], right, counts)
+                if before is not None and len(rows):  # detections are left, but no object
+                    values[np.isnan(values) & ~np.isnan(before[:, place])] = 0
+                columns.append(values)
+            return np.array(columns, np.float64).reshape(-1, len(repeats)).T  # [B, classes]
 
-        before = mean_of_known(precisions())
-        after = {name: mean_of_known(precisions(*mending)) for name, mending in self._mendings().items()}
-        return {name: np.maximum(value - before, 0.0) for name, value in after.items()}
+        before = precisions(None)
+        base = mean_of_known(before)
+        after = {name: mean_of_known(precisions(before, *mending)) for name, mending in self._mendings().items()}
+        return {name: np.maximum(value - base, 0.0) for name, value in after.items()}
 
     def numbers(self) -> dict[str, int]:
         """Count the errors of each kind, of detections that count in AP."""
@@ -150,8 +157,8 @@ def find_errors(collector: Collector, kind: Kind) -> Errors:
     """Find the errors of a collector's detections.
 
     Source: Bolya et al., TIDE: A General Toolbox for Identifying Object Detection Errors, ECCV 2020, and its package
-    tidecv 1.0.1. That averages over the classes with detections or objects that are left after mending, this over those
-    with objects that are left, as COCO does; and its recalls are n / 100, not COCO's. Else the numbers are the same.
+    tidecv 1.0.1. That averages over the classes that have detections or objects, this over those that have objects, as
+    COCO does, where mending leaves some of either; and its recalls are n / 100, not COCO's. Else the numbers are equal.
     """
     known = objects_of(collector, kind)
     every = detections(collector, kind)
