@@ -3,8 +3,9 @@
 `python scripts/benchmark.py ops` times the RoI operators, `step` a training step and an inference pass of whole
 detectors, `train` a training of Mask R-CNN. Others measure time and memory: `match` of matching anchors with objects,
 `data` of reading and augmenting images, `masks` of encoding and cropping masks, `selection` of keeping the best of many
-boxes; with `--against COMMIT` also those of that commit, in a git worktree of it. `annotations` loads a million objects
-beside pycocotools. `loop` times the steps of the first command's training beside a plain loop without Lightning.
+boxes, `evaluation` of the metrics; with `--against COMMIT` also those of that commit, in a git worktree of it.
+`annotations` loads a million objects beside pycocotools. `loop` times the steps of the first command's training beside
+a plain loop without Lightning.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from ops import benchmark
 
 
-WORKLOADS = ("data", "masks", "match", "selection")
+WORKLOADS = ("data", "evaluation", "masks", "match", "selection")
 """The files of `detector/training/workloads`."""
 
 

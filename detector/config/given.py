@@ -17,9 +17,9 @@ from detector.evaluation import METRICS
 
 DATA = ("name", "train", "val")
 """Keys of `dataset` that say what is read; they can be changed one by one, without choosing a dataset."""
-KEPT = ("val_augment", "size_bins", "metrics", "channels", "range")
+KEPT = ("val_augment", "size_bins", "metrics", "channels", "range", "detections")
 """Keys of `dataset` that say how images are preprocessed and measured: those of the training, unless they are given."""
-BUILT = ("train_augment", "canonical_size", "anchor_sizes", "rpn", "rois", "detections")
+BUILT = ("train_augment", "canonical_size", "anchor_sizes", "rpn", "rois")
 """Keys of `dataset` that are settled in a trained detector."""
 TRAINING = ("mixing", "repeat_threshold", "empty_share")
 """Keys of `dataset` that only a training uses, as `train_augment`."""

@@ -196,6 +196,9 @@ def _trained_config(
         final.dataset, lines = given_dataset(final, config, overrides, splits)
         for line in lines:
             log.info(line)
+    asked = config.get("detections", OmegaConf.select(final, "dataset.detections"))
+    if asked is not None and asked != OmegaConf.select(trained.config, "dataset.detections"):
+        _allow_detections(final, asked)
     if config.get("proposals") is not None:
         if not takes_proposals(final.model):
             raise ValueError(
@@ -203,6 +206,20 @@ def _trained_config(
             )
         final.proposals = config.proposals
     return final
+
+
+def _allow_detections(final: DictConfig, number: Any) -> None:
+    """Let a trained detector find so many objects on an image, in place.
+
+    Raises:
+        ValueError: it is not a number of detections, or the detector does not say where it is set.
+    """
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise ValueError(f"detections must be a number of 1 or more, not {number!r}")
+    select = OmegaConf.select(final, "model.heads.select")
+    if select is None or "topk_per_image" not in select:
+        raise ValueError(f"detections={number}: the checkpoint's model has no heads.select.topk_per_image to change")
+    select.topk_per_image = final.dataset.detections = number
 
 
 def _resumed_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:

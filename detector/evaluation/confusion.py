@@ -30,6 +30,13 @@ class Confusion:
     wrong: Bools
     """[N]: of the errors' detections, those that count and match no object of their class"""
 
+    def pairs(self) -> list[tuple[int, int, int]]:
+        """List which class is taken for which, and how often: the places of both, the most frequent pair first."""
+        matrix = self.matrix[:-1, :-1].copy()
+        np.fill_diagonal(matrix, 0)
+        order = np.argsort(-matrix, axis=None, kind="stable")[: np.count_nonzero(matrix)]
+        return [(*divmod(place, len(matrix)), int(matrix.flat[place])) for place in order.tolist()]
+
 
 def confusion(
     errors: Errors, kind: Kind, category_ids: Sequence[int], thresholds: Mapping[int, float], images: int

@@ -53,21 +53,22 @@ def _search(dataset: DetectionDataset, images: Sequence[ImageId]) -> dict[ImageI
     raise ValueError(f"images {missing} are in the ground truth, but not in the dataset")
 
 
-def drawable(found: ImageDetections, kept: Integers) -> Objects | Target:
+def drawable(found: ImageDetections, kept: Integers, masks: bool = True) -> Objects | Target:
     """Convert an image's detections for `draw`; those with masks to a `Target`, which has masks of whole pixels.
 
     Args:
         found: detections.
         kept: the positions of those that are drawn.
+        masks: false: boxes and scores, of detections with masks too.
     """
     boxes, labels = torch.from_numpy(found.boxes[kept].astype(np.float32)), torch.from_numpy(found.labels[kept])
     boxes[:, 2:] += boxes[:, :2]
-    masks = found.shapes.get(MaskOutput.name)
-    if not masks:
+    codes = found.shapes.get(MaskOutput.name) if masks else None
+    if not codes:
         return Objects(boxes, torch.from_numpy(found.scores[kept].astype(np.float32)), labels)
     plain = torch.zeros(len(kept), dtype=torch.bool)
-    height, width = masks[0]["size"]
-    return Target(boxes, labels, plain, plain, decode([masks[i] for i in kept.tolist()], (height, width)))
+    height, width = codes[0]["size"]
+    return Target(boxes, labels, plain, plain, decode([codes[i] for i in kept.tolist()], (height, width)))
 
 
 def same_objects(target: Target, size: Size, boxes: Floats, labels: Integers) -> Bools:

@@ -52,13 +52,13 @@ def beyond(collector: Collector) -> str:
     over = int(np.maximum(counts - LIMITS[-1], 0).sum())
     if not over:
         return ""
-    share = f"{over} of {counts.sum()} objects ({100 * over / counts.sum():.1f} %)"
+    share = f"leaves {over} of {counts.sum()} objects ({100 * over / counts.sum():.1f} %) out"
     limit = collector.limit
     way = (
         f"the rows of the best {limit} count more" if limit > LIMITS[-1] else "a higher dataset.detections counts them"
     )
     more = f", but an image has up to {most}: raise dataset.detections" if LIMITS[-1] < limit < most else ""
-    return f"{share} lie beyond the best {LIMITS[-1]} detections of an image and class, COCO's limit: {way}{more}."
+    return f"COCO's limit of {LIMITS[-1]} detections of an image and class {share}: {way}{more}."
 
 
 def foot(collector: Collector) -> str:

@@ -33,25 +33,34 @@ class OperatingPoints:
         """Return the share of objects that are found, where the detections up to each one are kept, [N]."""
         return self.right[label] / max(int(self.objects[label]), 1)
 
-    def f1(self, label: int) -> Floats:
-        """Return the harmonic mean of precision and recall, [N]."""
-        count = np.arange(1, len(self.right[label]) + 1)
-        return 2 * self.right[label] / (count + int(self.objects[label]))
+    def f_measure(self, label: int, beta: float = 1.0) -> Floats:
+        """Return van Rijsbergen's F of precision and recall, to which recall matters `beta` times as much, [N]."""
+        count, weight = np.arange(1, len(self.right[label]) + 1), beta**2
+        return (1 + weight) * self.right[label] / (count + weight * int(self.objects[label]))
 
-    def best(self, label: int) -> float | None:
-        """Return the score of the highest F1, of equal ones the highest score; None where no object is found."""
-        f1 = self.f1(label)
-        if not len(f1) or not f1.max():
+    def best(self, label: int, beta: float = 1.0) -> float | None:
+        """Return the score of the highest F, of equal ones the highest score; None where no object is found."""
+        f = self.f_measure(label, beta)
+        if not len(f) or not f.max():
             return None
         scores = self.scores[label]
         last = np.append(scores[1:] < scores[:-1], True)  # detections of equal scores are kept together
-        return float(scores[np.where(last, f1, -1).argmax()])
+        return float(scores[np.where(last, f, -1).argmax()])
 
     def at(self, label: int, threshold: float) -> tuple[int, int, int]:
         """Count a class's right and wrong detections from a score on, and the objects that they leave out."""
         kept = int(np.searchsorted(-self.scores[label], -threshold, "right"))
         right = int(self.right[label][kept - 1]) if kept else 0
         return right, kept - right, int(self.objects[label]) - right
+
+    def together(self) -> OperatingPoints:
+        """Return the points of all classes as those of one, with one threshold for all."""
+        if not self.scores:
+            return self
+        scores = np.concatenate(self.scores)
+        right = np.concatenate([np.diff(counts, prepend=0) for counts in self.right])
+        order = np.argsort(-scores, kind="stable")
+        return OperatingPoints([scores[order]], [np.cumsum(right[order])], self.objects.sum(keepdims=True))
 
 
 def operating_points(errors: Errors, category_ids: list[int]) -> OperatingPoints:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from omegaconf import OmegaConf
@@ -30,10 +30,11 @@ class Detector:
         precision: `32-true`, `64-true`, `bf16-mixed` or `16-mixed`; None: the precision of the training.
         norm_eps: see `detector.config.trained.open_checkpoint`.
         trust: packages of which the checkpoint may build parts.
+        detections: the most of an image; None: as in training.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
-        ValueError: the checkpoint cannot be read, needs proposals, or the device is not available.
+        ValueError: the checkpoint cannot be read, needs proposals, or the device or a number is invalid.
     """
 
     def __init__(
@@ -43,9 +44,15 @@ class Detector:
         precision: str | None = None,
         norm_eps: float | None = None,
         trust: Sequence[str] = (),
+        detections: int | None = None,
     ) -> None:
-        settings = {"checkpoint": str(checkpoint), "precision": precision, "norm_eps": norm_eps, "trust": list(trust)}
-        settings["device"] = str(device)
+        settings: dict[str, Any] = {
+            "checkpoint": str(checkpoint),
+            "precision": precision,
+            "norm_eps": norm_eps,
+            "trust": list(trust),
+        }
+        settings |= {"device": str(device), "detections": detections}
         self._load(resolve(OmegaConf.create(settings), splits=()), device, str(checkpoint))
 
     @classmethod

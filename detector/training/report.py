@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from rich.console import Console
 
@@ -14,7 +15,7 @@ from detector.evaluation import Collector
 from detector.evaluation.collector import BOX, ImageId
 from detector.evaluation.drawing import drawable, same_objects, samples_of
 from detector.evaluation.report.facts import Facts, Mistakes
-from detector.evaluation.report.page import worst_images, write_report
+from detector.evaluation.report.page import shown, write_report
 from detector.training.saving import write_text
 from detector.types import DetectionDataset
 from detector.visualize import draw
@@ -27,19 +28,20 @@ RIGHT, WRONG = (150, 150, 150), (213, 94, 0)
 
 
 def report(
-    collector: Collector, dataset: DetectionDataset, name: str, folder: Path, checkpoint: str, console: Console
+    collector: Collector, dataset: DetectionDataset, config: DictConfig, folder: Path, checkpoint: str, console: Console
 ) -> None:
     """Write the page on a detector's results, and each class's best threshold beside its checkpoint.
 
     Args:
         collector: of detections on the dataset.
         dataset: the evaluated split.
-        name: of the dataset.
+        config: of the detector.
         folder: of the page.
         checkpoint: what was evaluated: a file, or the name of published weights.
         console: where it is said what was written.
     """
-    best = write_page(collector, dataset, f"{checkpoint} on {name}", folder, console)
+    name = str(config.dataset.name)
+    best = write_page(collector, dataset, f"{checkpoint} on {name}", folder, console, _used(config))
     if not (source := Path(checkpoint)).is_file():
         console.print("Thresholds are kept beside a file only; the page has them", soft_wrap=True)
         return
@@ -52,8 +54,28 @@ def report(
         console.print(f"Each class's best threshold, for predict.py threshold=best: {path}", markup=False)
 
 
+def _used(config: DictConfig) -> set[str]:
+    """List the overrides that the page may advise and the detector was trained with."""
+    aligned = (
+        OmegaConf.select(config, "pooler.aligned") and config.pooler.operator._target_ == "ops.multiscale_roi_align"
+    )
+    cascade = "Cascade" in config.model.heads._target_
+    known = {
+        "pooler=roialign": aligned,
+        "model=cascade_rcnn": cascade,
+        "dataset.repeat_threshold=0.1": OmegaConf.select(config, "dataset.repeat_threshold") is not None,
+        "dataset.train.keep_empty=true": OmegaConf.select(config, "dataset.train.keep_empty"),
+    }
+    return {change for change, so in known.items() if so}
+
+
 def write_page(
-    collector: Collector, dataset: DetectionDataset, title: str, folder: Path, console: Console
+    collector: Collector,
+    dataset: DetectionDataset,
+    title: str,
+    folder: Path,
+    console: Console,
+    used: Collection[str] = (),
 ) -> dict[str, float | None]:
     """Write `report.html`, the page on a collector's detections.
 
@@ -63,6 +85,7 @@ def write_page(
         title: of the page.
         folder: of the page.
         console: where it is said what was written.
+        used: overrides that the detector was trained with, which are not advised.
 
     Returns:
         the best threshold of each class by its name; None where no object is found.
@@ -71,19 +94,20 @@ def write_page(
     facts = {BOX: Facts(collector, "box")}
     if (masks := collector.output("segmentation")) is not None:
         facts[masks.name] = Facts(collector, "mask")
-    samples = samples_of(dataset, worst_images(facts[BOX]))  # in the order of drawing, one at a time
+    samples = samples_of(
+        dataset, [collector.images[place] for place in shown(facts[BOX])]
+    )  # in the order of drawing, one at a time
 
-    def drawn(image: ImageId, least: Mapping[int, float], mistakes: Mistakes) -> tuple[Image.Image, Image.Image]:
+    def drawn(image: ImageId, least: Sequence[float], mistakes: Mistakes) -> tuple[Image.Image, Image.Image]:
         sample, found = next(samples), collector.detections(image)
-        scores = np.array([least.get(label, math.inf) for label in range(len(dataset.classes))])
-        kept = mistakes.counted[found.scores[mistakes.counted] >= scores[found.labels[mistakes.counted]]]
+        kept = mistakes.counted[found.scores[mistakes.counted] >= np.array(least)[found.labels[mistakes.counted]]]
         gone = same_objects(sample.target, sample.original_size, mistakes.missed, mistakes.labels)
         left, right = ([WRONG if bad else RIGHT for bad in part] for part in (gone, mistakes.wrong[kept]))
         return (
-            draw(sample.image, sample.target, dataset.classes, colours=left),
-            draw(sample.image, drawable(found, kept), dataset.classes, 0.0, right),
+            draw(sample.image, replace(sample.target, masks=None), dataset.classes, colours=left),  # masks hide objects
+            draw(sample.image, drawable(found, kept, masks=False), dataset.classes, 0.0, right),
         )
 
-    write_text(folder / REPORT, write_report(title, facts, drawn))
+    write_text(folder / REPORT, write_report(title, facts, drawn, used))
     console.print(f"The page: {folder / REPORT}", markup=False, soft_wrap=True)
     return {t.name: t.score for t in facts[BOX].thresholds}

@@ -109,9 +109,16 @@ def test_a_key_alone_changes_the_dataset_of_the_training() -> None:
 
 def test_what_is_built_into_the_detector_is_said_to_have_no_effect() -> None:
     for more in ([], ["dataset=custom", "dataset.val.annotations=other.json"]):
-        dataset, lines = given(*more, "dataset.detections=300", "dataset.anchor_sizes=[8,16,32,64,128]")
-        assert dataset.detections == 100
-        assert lines[-1] == "without effect on a trained detector: dataset.detections=300 (there 100)"
+        dataset, lines = given(*more, "dataset.rois=300", "dataset.anchor_sizes=[8,16,32,64,128]")
+        assert dataset.rois == 256
+        assert lines[-1] == "without effect on a trained detector: dataset.rois=300 (there 256)"
+
+
+def test_a_trained_detector_may_find_more() -> None:
+    for more in ([], ["dataset=custom", "dataset.val.annotations=other.json"]):
+        dataset, lines = given(*more, "dataset.detections=300")
+        assert dataset.detections == 300
+        assert "dataset.detections=300 (there 100)" in lines[-1]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 from detector.evaluation.collector import ImageDetections
 from detector.evaluation.drawing import drawable, same_objects, samples_of
 from detector.run_lengths import encode
-from detector.types import Masks, Sample, Target
+from detector.types import Masks, Objects, Sample, Target
 
 
 class Unordered:
@@ -56,6 +56,9 @@ def test_only_masks_that_are_drawn_are_decoded() -> None:
     assert target.boxes.tolist() == [[1, 2, 4, 5], [1, 2, 6, 7]]
     assert target.masks is not None
     assert target.masks.pixels.numel() == 3 * 3 + 5 * 5
+    plain = drawable(detections, np.array([2]), masks=False)
+    assert isinstance(plain, Objects)
+    assert (plain.boxes.tolist(), plain.scores.tolist()) == ([[1, 2, 6, 7]], pytest.approx([0.9]))
 
 
 def test_missed_objects_are_known_by_box_and_class() -> None:

@@ -13,7 +13,10 @@ def test_precision_recall_and_the_best_threshold_by_hand() -> None:
     hand = OperatingPoints([np.array([0.9, 0.8, 0.7, 0.6])], [np.array([1, 1, 2, 2])], np.array([3]))
     assert hand.precision(0).tolist() == pytest.approx([1, 1 / 2, 2 / 3, 1 / 2])
     assert hand.recall(0).tolist() == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3])
-    assert hand.f1(0).tolist() == pytest.approx([1 / 2, 2 / 5, 2 / 3, 4 / 7])
+    assert hand.f_measure(0).tolist() == pytest.approx([1 / 2, 2 / 5, 2 / 3, 4 / 7])
+    assert hand.f_measure(0, 2).tolist() == pytest.approx([5 / 13, 5 / 14, 2 / 3, 5 / 8])  # 5 PR / (4 P + R)
+    assert hand.f_measure(0, 0.5)[:2].tolist() == pytest.approx([5 / 7, 5 / 11])  # 1.25 PR / (0.25 P + R)
+    assert (hand.best(0, 2), hand.best(0, 0.5)) == (0.7, 0.9)
     assert hand.best(0) == 0.7
     assert hand.at(0, 0.7) == (2, 1, 1)
     assert hand.at(0, 0.75) == (1, 1, 2)
@@ -26,6 +29,14 @@ def test_equal_scores_are_kept_together() -> None:
     hand = OperatingPoints([np.array([0.5, 0.5])], [np.array([1, 1])], np.array([1]))
     assert hand.best(0) == 0.5
     assert hand.at(0, 0.5) == (1, 1, 0)
+
+
+def test_all_classes_together() -> None:
+    two = OperatingPoints([np.array([0.9, 0.7]), np.array([0.8])], [np.array([1, 1]), np.array([1])], np.array([3, 1]))
+    one = two.together()
+    assert [scores.tolist() for scores in one.scores] == [[0.9, 0.8, 0.7]]
+    assert [right.tolist() for right in one.right] == [[1, 2, 2]]
+    assert one.at(0, 0.75) == (2, 0, 2)
 
 
 def test_nothing_found_has_no_threshold() -> None:
@@ -46,6 +57,7 @@ def test_confusion_by_hand() -> None:
     every = confusion(errors, "box", [CAT, DOG], {CAT: 0.0, DOG: 0.0}, 1)
     # the cat is found as a dog, the dog as a cat; a cat and a dog are found where nothing is
     assert every.matrix.tolist() == [[0, 1, 0], [1, 0, 0], [1, 1, 0]]
+    assert every.pairs() == [(0, 1, 1), (1, 0, 1)]
     assert (every.objects.tolist(), every.found.tolist(), every.right.tolist()) == ([2], [4], [0])
     dogs = confusion(errors, "box", [CAT, DOG], {DOG: 0.885}, 1)
     assert dogs.matrix.tolist() == [[0, 1, 0], [0, 0, 1], [0, 0, 0]]
@@ -66,4 +78,4 @@ def test_the_numbers_agree(kind: str) -> None:
     assert result.found.sum() == result.matrix[:, :-1].sum()
     for label, one in enumerate(ids):
         f1 = [2 * right / (2 * right + wrong + left) for right, wrong, left in [curves.at(label, best[one])]]
-        assert f1[0] == pytest.approx(curves.f1(label).max())
+        assert f1[0] == pytest.approx(curves.f_measure(label).max())

@@ -1,5 +1,6 @@
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 from PIL import Image
@@ -18,9 +19,18 @@ def test_a_page_and_the_best_thresholds(tmp_path: Path, run: Run) -> None:
     assert "report=true" in done.stderr
     data = f"data_dir={run.folder.parent / 'data'}"
     done = run_script(
-        "evaluate", f"checkpoint={checkpoint}", data, "report=true", "workers=0", "hydra.run.dir=seen", cwd=tmp_path
+        "evaluate",
+        f"checkpoint={checkpoint}",
+        data,
+        "report=true",
+        "dataset.detections=3",
+        "workers=0",
+        "hydra.run.dir=seen",
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "seen" / "predictions" / "box.json").read_text())
+    assert max(Counter(row["image_id"] for row in found).values()) == 3
     assert "seen/report.html" in done.stdout
     page = (tmp_path / "seen" / "report.html").read_text()
     value = 100 * json.loads((tmp_path / "seen" / "metrics.json").read_text())["box/AP"]
@@ -31,8 +41,9 @@ def test_a_page_and_the_best_thresholds(tmp_path: Path, run: Run) -> None:
     scores = json.loads(text)["scores"]
     assert len(scores) == 5
     assert all(score is None or 0 <= score <= 1 for score in scores.values())
-    done = run_script(*best, cwd=tmp_path)
+    done = run_script(*best, "detections=1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert len(json.loads((tmp_path / "out" / "detections.json").read_text())["a.png"]) <= 1
     assert ("Not drawn" in done.stdout) is (None in scores.values())
     assert (tmp_path / "out" / "a.png").is_file()
     first = next(iter(scores))

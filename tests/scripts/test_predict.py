@@ -47,6 +47,7 @@ def test_bad_input_is_named(tmp_path: Path, run: Run) -> None:
         (["input=own", "output=out", "device=gpu"], ["gpu", "cuda"]),
         (["input=own", "output=out", "device=xpu:99"], ["xpu:99", "device=cpu"]),
         (["input=own", "output=out", "precision=8"], ["precision", "8", "32-true"]),
+        (["input=own", "output=out", "detections=0"], ["detections", "1 or more", "0"]),
         (["input=own", "output=out", "+nonsense=1"], ["nonsense"]),
     ):
         done = run_script("predict", f"checkpoint={run.checkpoint}", *arguments, cwd=tmp_path)

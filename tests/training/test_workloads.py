@@ -9,8 +9,9 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 
+from detector.evaluation import CocoMetric
 from detector.training import against
-from detector.training.workloads import data, masks, selection
+from detector.training.workloads import data, evaluation, masks, selection
 
 CPU = torch.device("cpu")
 NAMES = sorted(p.stem for p in (against.ROOT / "detector/training/workloads").glob("*.py") if p.stem != "__init__")
@@ -57,3 +58,11 @@ def test_detections_are_selected_as_by_nms_alone() -> None:
     assert isinstance(theirs, torch.Tensor)
     scores = selection.candidates(400, CPU)[1]
     assert torch.equal(ours[0].scores, scores[theirs])
+
+
+def test_ap_is_that_of_pycocotools() -> None:
+    ours, theirs = evaluation.ours(CocoMetric, 8, True, CPU)(), evaluation.pycocotools(8, True, CPU)()
+    assert isinstance(ours, dict)
+    assert isinstance(theirs, dict)
+    assert theirs.keys() == {"box/AP", "mask/AP"}
+    assert {name: ours[name] for name in theirs} == theirs

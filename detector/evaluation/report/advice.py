@@ -1,106 +1,227 @@
-"""Say in sentences what a detector's errors cost, and what may help."""
+"""Say in sentences what a detector finds, what its errors cost, and what may help."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
+
 import numpy as np
 
-from detector.evaluation.errors import KINDS, MISSED
-from detector.evaluation.report.facts import Facts, largest
+from detector.evaluation.errors import CLASSIFICATION, KINDS, MISSED
+from detector.evaluation.report.facts import FEW, OFTEN, Facts, largest
 
-MEANING = {
-    "classification": "objects are found in the right place, but taken for another class",
-    "localisation": "objects are found, but their boxes or masks overlap them too little (an IoU of 0.1 to 0.5)",
-    "both": "detections lie beside objects of another class",
-    "duplicate": "objects are found more than once",
-    "background": "detections lie where no object is",
-    "missed": "objects are not found at all",
-}
-
-HELP = {
-    "classification": "Look at the classes that are taken for each other: are their labels sound, could they be one "
-    "class (dataset.classes joins them)? Train longer, or with rare classes repeated (dataset.repeat_threshold).",
-    "localisation": "Use pooler=roialign and a larger input (short_sizes); model=cascade_rcnn is made for good boxes. "
-    "Check how exactly the annotations' edges are drawn: scripts/data.py check.",
-    "both": "Mostly the foot of other errors: mend those first.",
-    "duplicate": "Lower model.heads.select.nms_thresh, unless objects overlap each other.",
-    "background": "Look at the worst images: are they objects that nobody has annotated? Add images without objects "
-    "(dataset.train.keep_empty=true), and keep detections from the best thresholds on.",
-    "missed": "Compare the objects' sizes with anchors and input: scripts/data.py suggest. Allow more detections and "
-    "RoIs (dataset.detections, dataset.rois), and train longer.",
-}
 SMALL = 0.005
 """Costs below half a point of AP are not spoken of."""
 
 
-def sentences(facts: Facts) -> list[tuple[str, str]]:
-    """Return (what is the case, what may help) for what costs most, the most first."""
-    found: list[tuple[str, str]] = []
+@dataclass(frozen=True)
+class Advice:
+    """What is the case, and what may help."""
+
+    case: str
+    help: str
+    train: tuple[str, ...] = ()
+    """for the command of a new training"""
+    now: tuple[str, ...] = ()
+    """for the commands of evaluation and prediction, without a training"""
+
+
+MEANING = {
+    "classification": "in the right place, but taken for another class",
+    "localisation": "on an object of its class, but placed badly: an IoU of 0.1 to 0.5",
+    "both": "of the wrong class, and placed badly",
+    "duplicate": "of an object that a detection with a higher score has found already",
+    "background": "where no object is",
+    "missed": "an object that no detection finds, nor would if its class or its place were right",
+}
+
+HELP = {
+    "classification": Advice(
+        "Objects are found in the right place, but taken for another class",
+        "Look below at which classes are taken for which: are their labels sound? Could they be one class? If some are "
+        "rare, repeat their images:",
+        train=("dataset.repeat_threshold=0.1",),
+    ),
+    "localisation": Advice(
+        "Objects are found, but placed badly",
+        "Look at the worst images: are the annotations' edges drawn exactly? A larger input places small objects "
+        "better (scripts/data.py suggest). The operator and the model that are made for exact places:",
+        train=("pooler=roialign", "model=cascade_rcnn"),
+    ),
+    "both": Advice(
+        "Detections are of the wrong class and placed badly", "These are mostly the foot of other errors: mend those."
+    ),
+    "duplicate": Advice(
+        "Objects are found more than once",
+        "Unless your objects overlap each other, let boxes that overlap less be one object:",
+        train=("model.heads.select.nms_thresh=0.4",),
+    ),
+    "background": Advice(
+        "Detections lie where no object is",
+        "Look at the worst images: are these objects that nobody has annotated? Then annotate them. Else add images "
+        "without objects to the training, and keep detections from the best thresholds on:",
+        train=("dataset.train.keep_empty=true",),
+        now=("predict.py threshold=best",),
+    ),
+    "missed": Advice(
+        "Objects are not found at all",
+        "Train longer. Let the suggestion for your data choose the size of the input, anchors and number of RoIs "
+        "(scripts/data.py suggest), then train with what it writes.",
+    ),
+}
+
+SELDOM = (
+    "No class is often taken for a certain other one. Train longer, and if some classes are rare, repeat their images:"
+)
+"""of errors of classification"""
+
+
+def summary(facts: Facts) -> str:
+    """Say in words how many objects are found and how many detections are right, from the best thresholds on."""
+    found = facts.together
+    if found.recall is None:
+        return "There are no objects to find."
+    first = f"{100 * found.recall:.0f} of 100 objects are found ({found.right} of {found.objects})"
+    if found.precision is None:
+        return f"No object is found, of {found.objects}."
+    second = f"{100 * found.precision:.0f} of 100 detections are right ({found.right} of {found.right + found.wrong})"
+    return f"With detections kept from the best threshold of each class on, {first}, and {second}."
+
+
+def advise(facts: Facts, used: Collection[str] = ()) -> list[Advice]:
+    """Return what may help, what costs most first.
+
+    Args:
+        facts: of a detector.
+        used: overrides that the detector was trained with, which are not advised.
+    """
     if not facts.errors.objects:
-        return [("There are no objects to find.", "Evaluate on images with annotations.")]
+        return [Advice("There are no objects to find.", "Evaluate on images with annotations.")]
     if facts.errors.present < SMALL:
         return [*_limit(facts), _nothing(facts)]
     costs, numbers = facts.costs["all"], facts.errors.numbers()
+    found = []
     for kind in largest(costs):
         if costs[kind] >= SMALL:
-            what = "objects" if kind == KINDS[MISSED] else "detections"
-            case = f"{100 * costs[kind]:.1f} points of AP50: {MEANING[kind]} ({numbers[kind]} {what})."
-            found.append((case, HELP[kind]))
-    return _limit(facts) + found + _sizes(facts) + _classes(facts) + _scores(facts)
+            what = "objects" if kind == KINDS[MISSED] else "detections, those with low scores among them"
+            part = HELP[kind]
+            case = f"{part.case}: this costs {100 * costs[kind]:.1f} points of AP50 ({numbers[kind]} {what})."
+            train = tuple(change for change in part.train if change not in used)
+            if facts.collector.output("segmentation") is not None:
+                train = tuple(change.replace("cascade_rcnn", "cascade_mask_rcnn") for change in train)
+            seldom = kind == KINDS[CLASSIFICATION] and not _often(facts)
+            found.append(Advice(case, SELDOM if seldom else part.help, train, part.now))
+    return [*_limit(facts), *_blind(facts), *found, *_sizes(facts), *_classes(facts), *_scores(facts)]
 
 
-def _nothing(facts: Facts) -> tuple[str, str]:
+def _often(facts: Facts) -> bool:
+    """Tell whether some class is taken for another more than once."""
+    pairs = facts.confusion.pairs()
+    return bool(pairs) and pairs[0][2] >= OFTEN
+
+
+def _nothing(facts: Facts) -> Advice:
     """Speak of a detector that finds nothing, to which no single kind of error makes a difference."""
     numbers = facts.errors.numbers()
     counted = ", ".join(f"{count} {kind}" for kind, count in numbers.items() if count)
-    case = f"Next to nothing is found right (AP50 {100 * facts.errors.present:.1f}). Errors: {counted}."
-    return case, (
+    return Advice(
+        f"Next to nothing is found right (AP50 {100 * facts.errors.present:.1f}). Errors: {counted}.",
         "Train longer, and look at the losses in metrics.csv. Do the images have the objects that were trained on, at "
-        "that scale? Compare the two pictures of the worst images below."
+        "that scale? Compare the two pictures of the worst images below.",
     )
 
 
-def _limit(facts: Facts) -> list[tuple[str, str]]:
+def _limit(facts: Facts) -> list[Advice]:
     """Speak of images with more objects than an image may have detections."""
     counts, limit = facts.confusion.objects, facts.collector.limit
     over = int(np.maximum(counts - limit, 0).sum())
     if not over:
         return []
-    many = f"{np.count_nonzero(counts > limit)} of {len(counts)} images"
-    case = f"{many} with more than {limit} objects each: {over} of these cannot be found."
-    return [(case, f"Allow as many detections as there are: dataset.detections={-(-int(counts.max()) // 100) * 100}.")]
-
-
-def _sizes(facts: Facts) -> list[tuple[str, str]]:
-    known = [size for size in ("small", "medium", "large") if f"AP{size[0]}" in facts.estimates]
-    values = {size: facts.estimates[f"AP{size[0]}"].value for size in known}
-    if "small" not in values or values["small"] + 0.05 > max(values.values()):
-        return []
-    best = max(values, key=lambda size: values[size])
-    case = f"Small objects reach an AP of {100 * values['small']:.1f}, {best} ones {100 * values[best]:.1f}."
+    case = (
+        f"{np.count_nonzero(counts > limit)} of {len(counts)} images hold more than {limit} objects, and a detector "
+        f"may find {limit} on each: {over} objects cannot be found."
+    )
+    enough = -(-int(counts.max()) // 100) * 100
     return [
-        (case, "A larger input helps small objects most; see scripts/data.py suggest for input, anchors and tiles.")
+        Advice(
+            case,
+            "Allow as many detections as there are:",
+            now=(f"evaluate.py dataset.detections={enough}", f"predict.py detections={enough}"),
+        )
     ]
 
 
-def _classes(facts: Facts) -> list[tuple[str, str]]:
-    scored = [threshold for threshold in facts.thresholds if threshold.objects]
+def _blind(facts: Facts) -> list[Advice]:
+    """Speak of images on which nothing is found."""
+    found = facts.confusion
+    lost, missed = int(found.objects[facts.blind].sum()), int((found.objects - found.right).sum())
+    if not facts.blind or lost < 0.05 * missed:
+        return []
+    images = f"{len(facts.blind)} of {np.count_nonzero(found.objects)} images with objects"
+    return [
+        Advice(
+            f"On {images} nothing is found at all: {lost} of the {missed} missed objects are theirs.",
+            "Look at them below: how do they differ from the others, in light, colour, scale or kind of object? Add "
+            "such images to the training.",
+        )
+    ]
+
+
+def _sizes(facts: Facts) -> list[Advice]:
+    """Speak of sizes that are found far worse than the best one."""
+    known = [part for part in facts.bins if part.objects >= FEW]
+    if len(known) < 2:
+        return []
+    best = max(known, key=lambda part: part.ap50)
+    found = []
+    for smaller in (True, False):
+        parts = [p for p in known if (p.low < best.low) == smaller and p.ap50 < min(0.7 * best.ap50, best.ap50 - 0.1)]
+        if parts:
+            listed = ", ".join(f"{p.sides}: {100 * p.ap50:.0f} ({p.objects} objects)" for p in parts)
+            case = (
+                f"{'Smaller' if smaller else 'Larger'} objects are found worse than those of {best.sides} "
+                f"(AP50 {100 * best.ap50:.0f}). Sides of {listed}."
+            )
+            way = (
+                "A larger input helps most"
+                if smaller
+                else "Are such objects in the training set, and are the largest anchors as large? A smaller input, or "
+                "more such images, helps"
+            )
+            found.append(
+                Advice(case, f"{way}; scripts/data.py suggest chooses the input and the anchors for your data.")
+            )
+    return found
+
+
+def _classes(facts: Facts) -> list[Advice]:
+    scored = [(t.f1 or 0.0, t) for t in facts.thresholds if t.objects >= FEW]
     if len(scored) < 3:
         return []
-    middle = float(np.median([threshold.f1 or 0.0 for threshold in scored]))
-    weak = sorted((t for t in scored if (t.f1 or 0.0) < middle - 0.15), key=lambda t: t.f1 or 0.0)[:5]
+    middle = float(np.median([f1 for f1, _ in scored]))
+    weak = sorted((pair for pair in scored if pair[0] < middle - 0.15), key=lambda pair: pair[0])[:5]
     if not weak:
         return []
-    names = ", ".join(f"{t.name} ({100 * (t.f1 or 0.0):.0f} %, {t.objects} objects)" for t in weak)
-    case = f"Some classes are far below the median F1 of {100 * middle:.0f} %: {names}."
+    names = ", ".join(f"{t.name} ({100 * f1:.0f} %, {t.objects} objects)" for f1, t in weak)
     return [
-        (case, "Few objects: annotate more, or repeat them (dataset.repeat_threshold). Many: look at their images.")
+        Advice(
+            f"Some classes are far below the median F1 of {100 * middle:.0f} %: {names}.",
+            "If the training set holds few of them, annotate more, or repeat their images; else look at their images.",
+            train=("dataset.repeat_threshold=0.1",),
+        )
     ]
 
 
-def _scores(facts: Facts) -> list[tuple[str, str]]:
-    if facts.calibration_error < 0.1:
+def _scores(facts: Facts) -> list[Advice]:
+    """Speak of ranges of scores in which far more or fewer detections are right than the score says."""
+    off = [part for part in facts.calibration if part[2] >= FEW and abs(part[0] - part[1]) >= 0.15]
+    if facts.calibration_error < 0.1 or not off:
         return []
-    scores, shares, counts = (np.array(column) for column in zip(*facts.calibration, strict=True))
-    high = float(((scores - shares) * counts).sum()) > 0
-    case = f"Scores are too {'high' if high else 'low'}: by {100 * facts.calibration_error:.0f} points on average."
-    return [(case, "Do not read a score as a probability; choose thresholds from the table.")]
+    most = sorted(sorted(off, key=lambda part: -abs(part[0] - part[1]) * part[2])[:3])
+    listed = ", ".join(f"{100 * share:.0f} % at a score of about {score:.2f}" for score, share, _ in most)
+    return [
+        Advice(
+            f"A score is not the share of detections that are right. Right are {listed}.",
+            "Do not read scores as probabilities: choose thresholds from the tables below.",
+        )
+    ]

@@ -12,12 +12,22 @@ from detector.evaluation.coco import UNBOUNDED
 from detector.evaluation.collector import Collector, ImageId
 from detector.evaluation.confusion import Confusion, confusion
 from detector.evaluation.errors import KINDS, NO_ERROR, Bools, Errors, find_errors
-from detector.evaluation.measure import Estimate, measure_collected
+from detector.evaluation.measure import Estimate, bins, measure_collected
 from detector.evaluation.records import Floats, Integers, Kind
 from detector.evaluation.thresholds import OperatingPoints, operating_points
 
 BINS = 10
 """Of scores, to compare them with the share of detections that are right."""
+
+FEW = 10
+"""Fewer objects or detections say little."""
+
+OFTEN = 2
+"""How often one class is taken for another, at least, to be spoken of."""
+
+BALANCED = "balanced"
+AIMS = {"to miss few objects": 2.0, BALANCED: 1.0, "for few false alarms": 0.5}
+"""What a threshold is for, and how much more recall matters then than precision: the beta of an F measure."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,22 @@ class Threshold:
     def f1(self) -> float | None:
         """The harmonic mean of both; None without objects."""
         return 2 * self.right / (2 * self.right + self.wrong + self.missed) if self.objects else None
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The objects of one fine size bin."""
+
+    low: float
+    high: float
+    """the sides in pixels, the second excluded"""
+    objects: int
+    ap50: float
+
+    @property
+    def sides(self) -> str:
+        """The sides in words."""
+        return f"from {self.low:g} px" if np.isinf(self.high) else f"{self.low:g} to {self.high:g} px"
 
 
 @dataclass(frozen=True)
@@ -107,11 +133,53 @@ class Facts:
         return found
 
     @cached_property
+    def least(self) -> list[float]:
+        """The score from which on detections of each class are kept: its best threshold, else that of all classes."""
+        every = next((balance.score for balance in self.balances if balance.name == BALANCED), None)
+        scores = [every if threshold.score is None else threshold.score for threshold in self.thresholds]
+        return [0.5 if score is None else score for score in scores]
+
+    @cached_property
+    def kept(self) -> Bools:
+        """[N]: the errors' detections that count and are kept."""
+        place = {category: label for label, category in enumerate(self.collector.category_ids)}
+        lowest = [self.least[place[category]] for category in self.errors.found.categories.tolist()]
+        return self.errors.counts & (self.errors.found.scores >= np.array(lowest, np.float64))
+
+    @cached_property
+    def together(self) -> Threshold:
+        """What is right, wrong and missed of all classes where those detections are kept; its score is None."""
+        right = int(np.count_nonzero(self.errors.kind[self.kept] == NO_ERROR))
+        wrong = int(np.count_nonzero(self.kept)) - right
+        return Threshold("all classes", len(self.errors.objects), None, right, wrong, len(self.errors.objects) - right)
+
+    @cached_property
+    def balances(self) -> list[Threshold]:
+        """One threshold for all classes together, for each of `AIMS` that finds an object."""
+        points = self.points.together()
+        found = []
+        for aim, beta in AIMS.items():
+            if points.scores and (score := points.best(0, beta)) is not None:
+                found.append(Threshold(aim, int(points.objects[0]), score, *points.at(0, score)))
+        return found
+
+    @cached_property
+    def bins(self) -> list[Bin]:
+        """The fine size bins that hold objects."""
+        sides = np.sqrt([record["area"] for record in self.errors.objects])
+        numbers = {(low, high): int(((sides >= low) & (sides < high)).sum()) for low, high in bins().values()}
+        return [
+            Bin(*edges, numbers[edges], self.estimates[f"AP50{name}"].value)
+            for name, edges in bins().items()
+            if numbers[edges]
+        ]
+
+    @cached_property
     def confusion(self) -> Confusion:
         """Which class is taken for which, from the best thresholds on."""
         ids = self.collector.category_ids
-        best = {one: t.score for one, t in zip(ids, self.thresholds, strict=True) if t.score is not None}
-        return confusion(self.errors, self.kind, ids, best, len(self.images))
+        least = dict(zip(ids, self.least, strict=True))
+        return confusion(self.errors, self.kind, ids, least, len(self.images))
 
     @cached_property
     def costs(self) -> dict[str, dict[str, float]]:
@@ -176,6 +244,11 @@ class Facts:
         wrong = found.objects - found.right + found.found - found.right
         order = np.argsort(-wrong, kind="stable")[:count]
         return [int(image) for image in order if wrong[image]]
+
+    @cached_property
+    def blind(self) -> list[int]:
+        """The positions of the images with objects on which nothing is found, from the best thresholds on."""
+        return np.flatnonzero((self.confusion.objects > 0) & (self.confusion.found == 0)).tolist()
 
 
 def _within(values: Floats, low: float, high: float) -> Bools:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,23 +14,28 @@ from PIL import Image
 
 from detector.evaluation.accumulate import limits
 from detector.evaluation.collector import ImageId
+from detector.evaluation.errors import KINDS, MISSED
 from detector.evaluation.measure import Estimate
 from detector.evaluation.report import plots
-from detector.evaluation.report.advice import MEANING, sentences
-from detector.evaluation.report.facts import Facts, Mistakes, Threshold, largest
+from detector.evaluation.report.advice import MEANING, advise, summary
+from detector.evaluation.report.facts import FEW, OFTEN, Facts, Mistakes, Threshold, largest
 from detector.evaluation.table import beyond
 
 WORST = 24
 """images that are shown"""
+BLIND = 6
+"""The most further ones, on which nothing is found."""
 LONG_SIDE = 1000
 """of a picture, in pixels"""
 CONFUSIONS = 15
 """The most pairs of classes that are listed."""
+NAME = 40
+"""Characters of an image's name that are shown."""
 CLASSES = 12
 """Up to so many classes the whole matrix of confusions is shown."""
 
-Draw = Callable[[ImageId, Mapping[int, float], Mistakes], tuple[Image.Image, Image.Image]]
-"""(image, the lowest score that is drawn by label, what is wrong) -> pictures of its objects and its detections"""
+Draw = Callable[[ImageId, Sequence[float], Mistakes], tuple[Image.Image, Image.Image]]
+"""(image, the lowest score that is drawn of each class, what is wrong) -> pictures of its objects and its detections"""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class WorstImage:
     """One of the worst images."""
 
     name: str
+    objects: int
     missed: int
     wrong: int
     truth: str
@@ -45,7 +51,7 @@ class WorstImage:
     found: str
 
 
-def write_report(title: str, facts: Mapping[str, Facts], draw: Draw) -> str:
+def write_report(title: str, facts: Mapping[str, Facts], draw: Draw, used: Collection[str] = ()) -> str:
     """Write the page.
 
     Args:
@@ -53,15 +59,17 @@ def write_report(title: str, facts: Mapping[str, Facts], draw: Draw) -> str:
         facts: of boxes, and of masks where there are some, by the name of the output; all but AP and the costs of
             errors is of the first.
         draw: draws one of the images.
+        used: overrides that the detector was trained with, which are not advised.
     """
     main = next(iter(facts.values()))
-    best = {label: t.score for label, t in enumerate(main.thresholds) if t.score is not None}
+    several = len(main.collector.classes) > 1
     environment = Environment(
         loader=PackageLoader("detector.evaluation.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    names = {image: str(main.collector.image(image).get("file_name", image)) for image in main.images}
+    names = {image: _short(str(main.collector.image(image).get("file_name", image))) for image in main.images}
     return environment.get_template("report.html.j2").render(
         title=title,
+        summary=summary(main),
         images=len(main.images),
         objects=int(main.points.objects.sum()),
         detections=int(main.errors.counts.sum()),
@@ -70,24 +78,30 @@ def write_report(title: str, facts: Mapping[str, Facts], draw: Draw) -> str:
         bins=[f"{side:g}" for side in main.collector.size_bins],
         scores=[(name, [_interval(own.estimates.get(key)) for key in SCORES]) for name, own in facts.items()],
         columns=SCORES,
-        advice=sentences(main),
+        advice=advise(main, used),
         costs=[(name, _costs(own)) for name, own in facts.items()],
         meaning=MEANING,
-        classes=[_row(t) for t in main.thresholds],
-        matrix=_matrix(main),
-        confusions=_confusions(main),
+        present=f"{100 * main.errors.present:.1f}",
+        classes=[(_row(t), t.objects < FEW) for t in main.thresholds],
+        few=FEW,
+        balances=[(_row(t), False) for t in main.balances],
+        blind=len(shown(main)) > len(main.worst(WORST)),
+        several=several,
+        matrix=_matrix(main) if several else None,
+        confusions=_confusions(main) if several else [],
+        pairs=len(main.confusion.pairs()),
         plots={name: _uri(drawing(main), "svg+xml") for name, drawing in DRAWINGS.items()},
-        calibration_error=f"{100 * main.calibration_error:.1f}",
-        worst=[_bad(main, image, names, draw, best) for image in main.worst(WORST)],
+        worst=[_bad(main, image, names, draw) for image in shown(main)],
     )
 
 
 NONE = "-"
 
 
-def worst_images(facts: Facts) -> list[ImageId]:
-    """List the images that the page shows, the worst first."""
-    return [facts.images[place] for place in facts.worst(WORST)]
+def shown(facts: Facts) -> list[int]:
+    """Return the positions of the images that the page shows: the worst ones, and some of those with nothing found."""
+    worst = facts.worst(WORST)
+    return worst + [image for image in facts.blind if image not in worst][:BLIND]
 
 
 SCORES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -112,9 +126,15 @@ def _interval(estimate: Estimate | None) -> tuple[str, str]:
 
 def _costs(facts: Facts) -> list[list[str]]:
     numbers = facts.errors.numbers()
+    kept = facts.errors.kind[facts.kept]
     sizes = list(facts.costs)
     return [
-        [kind, str(numbers[kind]), *(f"{100 * facts.costs[size][kind]:.1f}" for size in sizes)]
+        [
+            kind,
+            *(f"{100 * facts.costs[size][kind]:.1f}" for size in sizes),
+            str(numbers[kind]),
+            str(np.count_nonzero(kept == KINDS.index(kind))) if kind != KINDS[MISSED] else "",
+        ]
         for kind in largest(facts.costs["all"])
     ]
 
@@ -147,29 +167,28 @@ def _matrix(facts: Facts) -> dict[str, Any] | None:
 
 def _confusions(facts: Facts) -> list[tuple[str, str, int, str]]:
     """List the pairs of classes that are most often taken for each other: truth, found as, how often, share."""
-    matrix = facts.confusion.matrix[:-1, :-1].copy()
     total = facts.confusion.matrix[:-1].sum(1)
-    np.fill_diagonal(matrix, 0)
-    order = np.argsort(-matrix, axis=None, kind="stable")[:CONFUSIONS]
     names = facts.collector.classes
-    pairs = [divmod(int(place), len(names)) for place in order]
-    return [
-        (names[a], names[b], int(matrix[a, b]), f"{100 * matrix[a, b] / total[a]:.0f}")
-        for a, b in pairs
-        if matrix[a, b]
-    ]
+    often = [pair for pair in facts.confusion.pairs() if pair[2] >= OFTEN][:CONFUSIONS]
+    return [(names[a], names[b], number, f"{100 * number / total[a]:.0f}") for a, b, number in often]
 
 
-def _bad(facts: Facts, image: int, names: Mapping[ImageId, str], draw: Draw, best: Mapping[int, float]) -> WorstImage:
+def _bad(facts: Facts, image: int, names: Mapping[ImageId, str], draw: Draw) -> WorstImage:
     found = facts.confusion
     right = int(found.right[image])
-    pictures = draw(facts.images[image], best, facts.mistakes(image))
+    pictures = draw(facts.images[image], facts.least, facts.mistakes(image))
     return WorstImage(
         names[facts.images[image]],
+        int(found.objects[image]),
         int(found.objects[image]) - right,
         int(found.found[image]) - right,
         *(_uri(_jpeg(picture), "jpeg") for picture in pictures),
     )
+
+
+def _short(name: str) -> str:
+    """Leave out the middle of a long name."""
+    return name if len(name) <= NAME else f"{name[: NAME // 2]} ... {name[-NAME // 2 :]}"
 
 
 def _jpeg(picture: Image.Image) -> bytes:
