@@ -45,7 +45,7 @@ def limits(collector: Collector) -> list[int]:
 
 
 def accumulate(
-    collector: Collector, kind: Kind, areas: Mapping[str, tuple[float, float]], most: Sequence[int]
+    collector: Collector, kind: Kind, areas: Mapping[str, tuple[float, float]], max_dets: Sequence[int]
 ) -> Accumulated:
     """Accumulate the precision and recall of a collector's detections as COCO does.
 
@@ -56,27 +56,27 @@ def accumulate(
         collector: of detections on one image at least.
         kind: boxes or masks.
         areas: named ranges of areas in square pixels.
-        most: M ascending numbers of detections of an image and class, of which the best are taken.
+        max_dets: M ascending numbers of detections of an image and class, of which the best are taken.
     """
-    return accumulate_records(collector, kind, areas, most, truths(collector, kind), detections(collector, kind))
+    return accumulate_records(collector, kind, areas, max_dets, truths(collector, kind), detections(collector, kind))
 
 
 def accumulate_records(
     collector: Collector,
     kind: Kind,
     areas: Mapping[str, tuple[float, float]],
-    most: Sequence[int],
+    max_dets: Sequence[int],
     known: Sequence[Record],
     found: Found,
 ) -> Accumulated:
     """Accumulate as `accumulate`, from `truths` and `detections` of the collector, the areas of which may be others."""
     category_ids = sorted(set(collector.category_ids))
     if any(record.get("unknown") for record in known):
-        comparison = Comparison(kind, collector.images, category_ids, areas, known, found.records(), most)
+        comparison = Comparison(kind, collector.images, category_ids, areas, known, found.records(), max_dets)
         result: Mapping[str, Any] = comparison.eval
         thresholds: Floats = comparison.params.iouThrs
     else:
-        result, thresholds = _fast(collector, kind, areas, most, known, found)
+        result, thresholds = _fast(collector, kind, areas, max_dets, known, found)
     counted = Counter(record["category_id"] for record in known if not record["ignore"])
     objects = np.array([counted[category] for category in category_ids], np.int64)
     precision, scores, recall = (np.asarray(result[name]) for name in ("precision", "scores", "recall"))
@@ -87,7 +87,7 @@ def _fast(
     collector: Collector,
     kind: Kind,
     areas: Mapping[str, tuple[float, float]],
-    most: Sequence[int],
+    max_dets: Sequence[int],
     known: Sequence[Record],
     found: Found,
 ) -> tuple[Mapping[str, Any], Floats]:
@@ -115,7 +115,7 @@ def _fast(
     parameters = evaluation.params
     parameters.cat_ids = list(places.values())
     parameters.area_rng_lbl, parameters.area_rng = list(areas), [list(area) for area in areas.values()]
-    parameters.max_dets = list(most)
+    parameters.max_dets = list(max_dets)
     evaluation.evaluate()
     evaluation.accumulate()
     result = evaluation.eval

@@ -64,15 +64,15 @@ class CocoMetric(Metric):
         return {name: value for name, value in values.items() if value is not None}
 
     def _summary(self, kind: Kind, prefix: str) -> dict[str, float | None]:
-        most = limits(self.collector)
-        found = accumulate(self.collector, kind, self.areas(), most)
+        max_dets = limits(self.collector)
+        found = accumulate(self.collector, kind, self.areas(), max_dets)
         self.curves[prefix] = _curves(found, self.collector.category_ids)
         values = {
             f"AR{limit}" if limit <= LIMITS[-1] else f"AR@{limit}": mean(found.recall[..., 0, m])
-            for m, limit in enumerate(most)
+            for m, limit in enumerate(max_dets)
         }
-        for place in range(most.index(LIMITS[-1]), len(most)):
-            at = "" if most[place] == LIMITS[-1] else f"@{most[place]}"
+        for place in range(max_dets.index(LIMITS[-1]), len(max_dets)):
+            at = "" if max_dets[place] == LIMITS[-1] else f"@{max_dets[place]}"
             precision, recall = found.precision[..., place], found.recall[..., place]  # [IoU, (recall,) class, area]
             values |= {
                 f"AP{at}": mean(precision[..., 0]),
@@ -81,7 +81,7 @@ class CocoMetric(Metric):
                 **{f"AP{size}{at}": mean(precision[..., area]) for area, size in enumerate("sml", 1)},
                 **{f"AR{size}{at}": mean(recall[..., area]) for area, size in enumerate("sml", 1)},
             }
-        precision = found.precision[..., 0, most.index(LIMITS[-1])]
+        precision = found.precision[..., 0, max_dets.index(LIMITS[-1])]
         for name, category in zip(self.collector.classes, self.collector.category_ids, strict=True):
             values[f"AP/{name}"] = mean(precision[..., found.category_ids.index(category)])
         return {f"{prefix}/{name}": value for name, value in values.items()}

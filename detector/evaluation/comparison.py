@@ -41,13 +41,13 @@ class Comparison(COCOeval):  # type: ignore[misc]  # pycocotools has no types
         areas: Mapping[str, tuple[float, float]],
         truths: Sequence[Record],
         detections: Sequence[Record],
-        most: Sequence[int] = LIMITS,
+        max_dets: Sequence[int] = LIMITS,
     ) -> None:
         super().__init__(iouType="bbox" if kind == "box" else "segm")
         self.images = images
         self.truths = _grouped(truths)
         self._gts, self._dts = (defaultdict(list, records) for records in (self.truths, _grouped(detections)))
-        self.params.maxDets = list(most)
+        self.params.maxDets = list(max_dets)
         self.params.imgIds = list(range(len(images)))
         self.params.catIds = category_ids
         self.params.areaRngLbl = list(areas)

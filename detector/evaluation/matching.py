@@ -18,7 +18,7 @@ Bools = NDArray[np.bool_]
 THRESHOLDS: Floats = np.linspace(0.5, 0.95, 10)
 """COCO's IoU thresholds, with pycocotools' rounding."""
 
-HIGHEST = 1 - 1e-10
+HIGHEST_THRESHOLD = 1 - 1e-10
 """The highest IoU that pycocotools asks for."""
 
 
@@ -51,7 +51,7 @@ def match(
     objects: list[Record],
     found: Found,
     areas: Sequence[tuple[float, float]],
-    most: int = LIMITS[-1],
+    max_dets: int = LIMITS[-1],
 ) -> Matches:
     """Match detections to objects of their image and class, those of the highest scores first.
 
@@ -62,13 +62,13 @@ def match(
         objects: ground truth, as `truths` lists it.
         found: detections.
         areas: A ranges in square pixels, both ends included.
-        most: of an image and class, so many detections of the highest scores are taken.
+        max_dets: of an image and class, so many detections of the highest scores are taken.
     """
     ranges = np.array(areas, np.float64)
     rank = np.lexsort((-found.scores, found.categories, found.images))
     own = list(zip(found.images[rank].tolist(), found.categories[rank].tolist(), strict=True))
     starts = [i for i, key in enumerate(own) if not i or key != own[i - 1]]
-    groups = {own[a]: rank[a : min(a + most, b)] for a, b in pairwise([*starts, len(own)])}
+    groups = {own[a]: rank[a : min(a + max_dets, b)] for a, b in pairwise([*starts, len(own)])}
     chosen = np.sort(np.concatenate([np.zeros(0, np.int64), *groups.values()]))
     place = np.full(len(rank), -1)
     place[chosen] = np.arange(len(chosen))
@@ -130,7 +130,7 @@ def _choose(overlap: Floats, crowd: Bools, ignored: Bools) -> Integers:
         crowd: [G]: crowds can be matched again and again.
         ignored: [A, G].
     """
-    count, levels = overlap.shape[1], np.minimum(THRESHOLDS, HIGHEST)
+    count, levels = overlap.shape[1], np.minimum(THRESHOLDS, HIGHEST_THRESHOLD)
     chosen = np.full((len(ignored), len(levels), len(overlap)), -1)
     taken = np.zeros((len(ignored), len(levels), count), bool)
     plain = ~ignored[:, None]

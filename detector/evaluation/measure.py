@@ -117,19 +117,19 @@ def measure_collected(
     kind: Kind = "box",
     seed: int = 0,
     resamples: int = 1000,
-    most: Sequence[int] = LIMITS,
+    max_dets: Sequence[int] = LIMITS,
 ) -> Measured:
     """Measure every metric of one kind of a collector's detections; see `measure`.
 
     Args:
         collector, kind, seed, resamples: as there.
-        most: ascending numbers of detections of an image and class; AP is that of the last.
+        max_dets: ascending numbers of detections of an image and class; AP is that of the last.
     """
     fine = {name: (low**2, _below(high)) for name, (low, high) in bins().items()}
     areas = CocoMetric(collector).areas() | fine
     known, found = objects_of(collector, kind), detections(collector, kind)
-    precision = accumulate_records(collector, kind, areas, most, known, found)
-    matches = match(kind, known, found, list(areas.values()), most[-1])
+    precision = accumulate_records(collector, kind, areas, max_dets, known, found)
+    matches = match(kind, known, found, list(areas.values()), max_dets[-1])
     images = collector.images
     repeats = resample(len(images), seed, resamples)
     resampled = average_precisions(matches, precision.category_ids, repeats)

@@ -120,7 +120,7 @@ class Facts:
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
         """AP by size and IoU with its bootstrap interval, at the collector's limit of detections."""
-        return measure_collected(self.collector, self.kind, *self._draws, most=limits(self.collector)).estimates()
+        return measure_collected(self.collector, self.kind, *self._draws, max_dets=limits(self.collector)).estimates()
 
     @cached_property
     def thresholds(self) -> list[Threshold]:
