@@ -52,13 +52,14 @@ def beyond(collector: Collector) -> str:
     over = int(np.maximum(counts - LIMITS[-1], 0).sum())
     if not over:
         return ""
-    share = f"leaves {over} of {counts.sum()} objects ({100 * over / counts.sum():.1f} %) out"
+    share = f"{over} of {counts.sum()} objects ({100 * over / counts.sum():.1f} %)"
     limit = collector.limit
     way = (
         f"the rows of the best {limit} count more" if limit > LIMITS[-1] else "a higher dataset.detections counts them"
     )
     more = f", but an image has up to {most}: raise dataset.detections" if LIMITS[-1] < limit < most else ""
-    return f"COCO's limit of {LIMITS[-1]} detections of an image and class {share}: {way}{more}."
+    beyond_limit = f"are beyond COCO's limit of {LIMITS[-1]} detections of an image and class, and count as missed"
+    return f"{share} {beyond_limit}: {way}{more}."
 
 
 def foot(collector: Collector) -> str:

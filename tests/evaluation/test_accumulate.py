@@ -102,7 +102,7 @@ def test_more_than_a_hundred_detections_count() -> None:
 @pytest.mark.parametrize(
     ("limit", "count", "words"),
     [
-        (300, 200, "of 200 objects (50.0 %) out: the rows of the best 300 count more."),
+        (300, 200, "of an image and class, and count as missed: the rows of the best 300 count more."),
         (150, 200, "the rows of the best 150 count more, but an image has up to 200: raise dataset.detections."),
         (100, 200, "a higher dataset.detections counts them."),
         (300, 100, ""),
@@ -110,6 +110,6 @@ def test_more_than_a_hundred_detections_count() -> None:
 )
 def test_objects_beyond_the_limit_are_said(limit: int, count: int, words: str) -> None:
     said = beyond(crowded(limit, count))
-    assert said.startswith("COCO's limit of 100 detections of an image and class leaves 100 of 200" if words else "")
+    assert said.startswith("100 of 200 objects (50.0 %) are beyond COCO's limit of 100 detections" if words else "")
     assert said.endswith(words)
     assert bool(said) is bool(words)

@@ -89,7 +89,8 @@ def test_thresholds_and_images_by_hand() -> None:
     assert (only.name, only.objects, only.right, only.wrong, only.missed) == ("cell", 200, 100, 0, 100)
     assert (only.precision, only.recall) == (1, 0.5)
     assert only.f1 == pytest.approx(2 / 3)
-    assert facts.worst(24) == [0]
+    assert facts.worst(24) == facts.full == [0]
+    assert facts.below == 0
     mistakes = facts.mistakes(0)
     assert mistakes.missed.shape == (100, 4)
     assert mistakes.counted.tolist() == list(range(100))  # of 200 detections
@@ -100,11 +101,11 @@ def test_thresholds_and_images_by_hand() -> None:
     )
     first = advise(facts)[0]
     assert first.case == (
-        "1 of 1 images hold more than 100 objects, and a detector may find 100 on each: 100 objects cannot be found."
+        "On 1 of 1 images the limit of 100 detections was reached: up to 100 objects more may be found there."
     )
     assert first.now == ("evaluate.py dataset.detections=200", "predict.py detections=200")
     assert [(part.low, part.high, part.objects) for part in facts.bins] == [(0, 8, 200)]
-    assert [balance.name for balance in facts.balances] == ["to miss few objects", "balanced", "for few false alarms"]
+    assert [balance.name for balance in facts.balances] == ["fewer missed", "balanced", "fewer false alarms"]
     assert facts.costs["all"]["missed"] == facts.costs["small"]["missed"] == pytest.approx(0.495, abs=0.01)
     assert facts.costs["large"]["missed"] == 0
 
@@ -156,13 +157,26 @@ def test_advice_on_images_without_detections_and_on_sizes() -> None:
         ([], []),
         (large, [(0, 0.9, row(40.0, 1)[0])]),
     )
-    assert facts.blind == [1]
+    assert facts.blind == [1, 3]
     assert shown(facts) == [0, 3, 1]
     cases = [one.case for one in advise(facts)]
-    assert cases[0] == "On 1 of 3 images with objects nothing is found at all: 5 of the 24 missed objects are theirs."
+    assert cases[0] == (
+        "On 2 of 3 images with objects at most a tenth of the objects is found: 14 of the 24 missed objects are theirs."
+    )
     assert cases[-1] == (
         "Smaller objects are found worse than those of 32 to 64 px (AP50 55). Sides of 16 to 32 px: 0 (15 objects)."
     )
+
+
+def test_thresholds_of_classes_and_what_lies_below_them() -> None:
+    cells, false = row(30.0, 12), row(30.0, 12, 300.0)
+    scores = [0.9] * 10 + [0.3] * 2
+    found = [(0, score, box) for score, box in zip(scores, cells, strict=True)] + [(0, 0.4, box) for box in false]
+    facts = measured(([(1, box) for box in cells], found))
+    assert facts.thresholds[0].score == pytest.approx(0.9)
+    assert (facts.together.right, facts.together.wrong, facts.together.missed, facts.below) == (10, 0, 2, 2)
+    page = write_report("cells", {"box": facts}, lambda *_: (Image.new("RGB", (4, 4)),) * 2)
+    assert "Of the 2 missed objects, 0 have no detection near them, 2 are found only by detections below" in page
 
 
 def test_advice_on_classes_leaves_out_what_is_in_use() -> None:
@@ -170,6 +184,9 @@ def test_advice_on_classes_leaves_out_what_is_in_use() -> None:
     swapped = [(1, 0.9, box) for _, box in cells[:2]] + [(0, 0.8, box) for _, box in cells[2:]]
     facts = measured((cells, swapped))
     assert facts.confusion.pairs() == [(0, 1, 2)]
+    assert [(t.name, t.score, t.right, t.wrong) for t in facts.thresholds] == [
+        *(("cell", pytest.approx(0.8), 2, 0), ("dust", pytest.approx(0.8), 0, 2)),  # few of both: that of all classes
+    ]
     (only,) = (one for one in advise(facts) if "another class" in one.case)
     assert "Look below at which classes" in only.help
     assert only.train == ("dataset.repeat_threshold=0.1",)

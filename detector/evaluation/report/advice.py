@@ -32,7 +32,7 @@ MEANING = {
     "both": "of the wrong class, and placed badly",
     "duplicate": "of an object that a detection with a higher score has found already",
     "background": "where no object is",
-    "missed": "an object that no detection finds, nor would if its class or its place were right",
+    "missed": "an object that no detection comes near",
 }
 
 HELP = {
@@ -44,8 +44,8 @@ HELP = {
     ),
     "localisation": Advice(
         "Objects are found, but placed badly",
-        "Look at the worst images: are the annotations' edges drawn exactly? A larger input places small objects "
-        "better (scripts/data.py suggest). The operator and the model that are made for exact places:",
+        "Look at the worst images: are the annotations' edges drawn exactly, and is each object annotated by itself? "
+        "The operator and the model that are made for exact places:",
         train=("pooler=roialign", "model=cascade_rcnn"),
     ),
     "both": Advice(
@@ -53,7 +53,7 @@ HELP = {
     ),
     "duplicate": Advice(
         "Objects are found more than once",
-        "Unless your objects overlap each other, let boxes that overlap less be one object:",
+        "Unless your objects overlap each other, merge boxes already at a smaller overlap:",
         train=("model.heads.select.nms_thresh=0.4",),
     ),
     "background": Advice(
@@ -99,19 +99,32 @@ def advise(facts: Facts, used: Collection[str] = ()) -> list[Advice]:
         return [Advice("There are no objects to find.", "Evaluate on images with annotations.")]
     if facts.errors.present < SMALL:
         return [*_limit(facts), _nothing(facts)]
-    costs, numbers = facts.costs["all"], facts.errors.numbers()
+    costs = facts.costs["all"]
     found = []
     for kind in largest(costs):
         if costs[kind] >= SMALL:
-            what = "objects" if kind == KINDS[MISSED] else "detections, those with low scores among them"
             part = HELP[kind]
-            case = f"{part.case}: this costs {100 * costs[kind]:.1f} points of AP50 ({numbers[kind]} {what})."
+            case = f"{part.case}: this costs {100 * costs[kind]:.1f} points of AP50 ({_numbers(facts, kind)})."
             train = tuple(change for change in part.train if change not in used)
             if facts.collector.output("segmentation") is not None:
                 train = tuple(change.replace("cascade_rcnn", "cascade_mask_rcnn") for change in train)
             seldom = kind == KINDS[CLASSIFICATION] and not _often(facts)
             found.append(Advice(case, SELDOM if seldom else part.help, train, part.now))
     return [*_limit(facts), *_blind(facts), *found, *_sizes(facts), *_classes(facts), *_scores(facts)]
+
+
+def _numbers(facts: Facts, kind: str) -> str:
+    """Say how many errors of a kind there are, and of which classes most objects are missed."""
+    number = facts.errors.numbers()[kind]
+    if kind != KINDS[MISSED]:
+        kept = int(np.count_nonzero(facts.errors.kind[facts.kept] == KINDS.index(kind)))
+        return f"{kept} of the detections that are kept, {number} with those of low scores"
+    if len(facts.thresholds) < 2:
+        return f"{number} objects"
+    classes = np.array([o["category_id"] for o in facts.errors.objects])[facts.errors.missed]
+    counts = [int(np.count_nonzero(classes == one)) for one in facts.collector.category_ids]
+    most = sorted(zip(counts, facts.collector.classes, strict=True), key=lambda pair: -pair[0])[:3]
+    return f"{number} objects, most of them {', '.join(f'{name} {count}' for count, name in most if count)}"
 
 
 def _often(facts: Facts) -> bool:
@@ -132,35 +145,31 @@ def _nothing(facts: Facts) -> Advice:
 
 
 def _limit(facts: Facts) -> list[Advice]:
-    """Speak of images with more objects than an image may have detections."""
-    counts, limit = facts.confusion.objects, facts.collector.limit
-    over = int(np.maximum(counts - limit, 0).sum())
-    if not over:
+    """Speak of images on which the limit of detections is reached."""
+    counts, limit = facts.confusion.objects[facts.full], facts.collector.limit
+    if not len(counts):
         return []
     case = (
-        f"{np.count_nonzero(counts > limit)} of {len(counts)} images hold more than {limit} objects, and a detector "
-        f"may find {limit} on each: {over} objects cannot be found."
+        f"On {len(counts)} of {len(facts.images)} images the limit of {limit} detections was reached: up to "
+        f"{(counts - limit).sum()} objects more may be found there."
     )
     enough = -(-int(counts.max()) // 100) * 100
-    return [
-        Advice(
-            case,
-            "Allow as many detections as there are:",
-            now=(f"evaluate.py dataset.detections={enough}", f"predict.py detections={enough}"),
-        )
-    ]
+    now = f"evaluate.py dataset.detections={enough}", f"predict.py detections={enough}"
+    return [Advice(case, "Allow as many detections as there are objects:", now=now)]
 
 
 def _blind(facts: Facts) -> list[Advice]:
-    """Speak of images on which nothing is found."""
+    """Speak of images on which next to nothing is found."""
     found = facts.confusion
-    lost, missed = int(found.objects[facts.blind].sum()), int((found.objects - found.right).sum())
-    if not facts.blind or lost < 0.05 * missed:
+    missed = found.objects - found.right
+    lost = int(missed[facts.blind].sum())
+    if not facts.blind or lost < 0.05 * missed.sum():
         return []
     images = f"{len(facts.blind)} of {np.count_nonzero(found.objects)} images with objects"
     return [
         Advice(
-            f"On {images} nothing is found at all: {lost} of the {missed} missed objects are theirs.",
+            f"On {images} at most a tenth of the objects is found: {lost} of the {missed.sum()} missed objects are "
+            "theirs.",
             "Look at them below: how do they differ from the others, in light, colour, scale or kind of object? Add "
             "such images to the training.",
         )
@@ -218,10 +227,10 @@ def _scores(facts: Facts) -> list[Advice]:
     if facts.calibration_error < 0.1 or not off:
         return []
     most = sorted(sorted(off, key=lambda part: -abs(part[0] - part[1]) * part[2])[:3])
-    listed = ", ".join(f"{100 * share:.0f} % at a score of about {score:.2f}" for score, share, _ in most)
+    listed = ", ".join(f"{100 * share:.0f} % at about {score:.2f}" for score, share, _ in most)
     return [
         Advice(
-            f"A score is not the share of detections that are right. Right are {listed}.",
+            f"A score is not the share of detections that are right. By score, right are {listed}.",
             "Do not read scores as probabilities: choose thresholds from the tables below.",
         )
     ]

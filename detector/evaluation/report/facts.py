@@ -26,18 +26,18 @@ OFTEN = 2
 """How often one class is taken for another, at least, to be spoken of."""
 
 BALANCED = "balanced"
-AIMS = {"to miss few objects": 2.0, BALANCED: 1.0, "for few false alarms": 0.5}
+AIMS = {"fewer missed": 2.0, BALANCED: 1.0, "fewer false alarms": 0.5}
 """What a threshold is for, and how much more recall matters then than precision: the beta of an F measure."""
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """The best threshold of a class and what it gives."""
+    """A threshold of the score and what it gives."""
 
     name: str
     objects: int
     score: float | None
-    """None where no object is found"""
+    """None where no object of any class is found"""
     right: int
     wrong: int
     missed: int
@@ -123,21 +123,31 @@ class Facts:
         return measure_collected(self.collector, self.kind, *self._draws, max_dets=limits(self.collector)).estimates()
 
     @cached_property
+    def balances(self) -> list[Threshold]:
+        """One threshold for all classes together, for each of `AIMS`; none where no object is found."""
+        points = self.points.together()
+        found = []
+        for aim, beta in AIMS.items():
+            if points.scores and (score := points.best(0, beta)) is not None:
+                found.append(Threshold(aim, int(points.objects[0]), score, *points.at(0, score)))
+        return found
+
+    @cached_property
     def thresholds(self) -> list[Threshold]:
-        """The best threshold of each class."""
+        """The best threshold of each class; where it has few objects, or none is found, that of all classes."""
+        common = next((balance.score for balance in self.balances if balance.name == BALANCED), None)
         found = []
         for label, name in enumerate(self.collector.classes):
-            score = self.points.best(label)
-            counts = self.points.at(label, np.inf if score is None else score)
-            found.append(Threshold(name, int(self.points.objects[label]), score, *counts))
+            objects = int(self.points.objects[label])
+            own = self.points.best(label) if objects >= FEW else None
+            score = common if own is None else own
+            found.append(Threshold(name, objects, score, *self.points.at(label, np.inf if score is None else score)))
         return found
 
     @cached_property
     def least(self) -> list[float]:
-        """The score from which on detections of each class are kept: its best threshold, else that of all classes."""
-        every = next((balance.score for balance in self.balances if balance.name == BALANCED), None)
-        scores = [every if threshold.score is None else threshold.score for threshold in self.thresholds]
-        return [0.5 if score is None else score for score in scores]
+        """The score from which on detections of each class are kept: its threshold; 0.5 where nothing is right."""
+        return [0.5 if threshold.score is None else threshold.score for threshold in self.thresholds]
 
     @cached_property
     def kept(self) -> Bools:
@@ -154,14 +164,9 @@ class Facts:
         return Threshold("all classes", len(self.errors.objects), None, right, wrong, len(self.errors.objects) - right)
 
     @cached_property
-    def balances(self) -> list[Threshold]:
-        """One threshold for all classes together, for each of `AIMS` that finds an object."""
-        points = self.points.together()
-        found = []
-        for aim, beta in AIMS.items():
-            if points.scores and (score := points.best(0, beta)) is not None:
-                found.append(Threshold(aim, int(points.objects[0]), score, *points.at(0, score)))
-        return found
+    def below(self) -> int:
+        """The number of objects that only detections below the thresholds find."""
+        return int(np.count_nonzero((self.errors.kind == NO_ERROR) & self.errors.counts & ~self.kept))
 
     @cached_property
     def bins(self) -> list[Bin]:
@@ -247,8 +252,16 @@ class Facts:
 
     @cached_property
     def blind(self) -> list[int]:
-        """The positions of the images with objects on which nothing is found, from the best thresholds on."""
-        return np.flatnonzero((self.confusion.objects > 0) & (self.confusion.found == 0)).tolist()
+        """The positions of the images on which at most a tenth of the objects is found."""
+        objects, right = self.confusion.objects, self.confusion.right
+        return np.flatnonzero((objects > 0) & (10 * right <= objects)).tolist()
+
+    @cached_property
+    def full(self) -> list[int]:
+        """The positions of the images with more objects than detections may be, where as many are found."""
+        numbers = np.bincount(self.errors.found.images, minlength=len(self.images))
+        limit = self.collector.limit
+        return np.flatnonzero((numbers >= limit) & (self.confusion.objects > limit)).tolist()
 
 
 def _within(values: Floats, low: float, high: float) -> Bools:

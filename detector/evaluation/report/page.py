@@ -46,6 +46,8 @@ class WorstImage:
     objects: int
     missed: int
     wrong: int
+    full: bool
+    """whether the limit of detections was reached, with more objects"""
     truth: str
     """picture of the objects, as a data URI"""
     found: str
@@ -82,14 +84,21 @@ def write_report(title: str, facts: Mapping[str, Facts], draw: Draw, used: Colle
         costs=[(name, _costs(own)) for name, own in facts.items()],
         meaning=MEANING,
         present=f"{100 * main.errors.present:.1f}",
-        classes=[(_row(t), t.objects < FEW) for t in main.thresholds],
+        classes=[(_row(t), t.objects < FEW) for t in _sorted(main.thresholds)],
+        rare=sum(t.objects < FEW for t in main.thresholds if t.objects),
+        known=sum(t.objects > 0 for t in main.thresholds),
+        together=main.together,
+        below=main.below,
+        apart=int(np.count_nonzero(main.errors.missed)),
         few=FEW,
         balances=[(_row(t), False) for t in main.balances],
         blind=len(shown(main)) > len(main.worst(WORST)),
+        most=main.collector.limit,
         several=several,
         matrix=_matrix(main) if several else None,
         confusions=_confusions(main) if several else [],
         pairs=len(main.confusion.pairs()),
+        often=OFTEN,
         plots={name: _uri(drawing(main), "svg+xml") for name, drawing in DRAWINGS.items()},
         worst=[_bad(main, image, names, draw) for image in shown(main)],
     )
@@ -128,15 +137,21 @@ def _costs(facts: Facts) -> list[list[str]]:
     numbers = facts.errors.numbers()
     kept = facts.errors.kind[facts.kept]
     sizes = list(facts.costs)
+    known = ["all", *(size for size in sizes if f"AP{size[0]}" in facts.estimates)]
     return [
         [
             kind,
-            *(f"{100 * facts.costs[size][kind]:.1f}" for size in sizes),
+            *(f"{100 * facts.costs[size][kind]:.1f}" if size in known else NONE for size in sizes),
             str(numbers[kind]),
             str(np.count_nonzero(kept == KINDS.index(kind))) if kind != KINDS[MISSED] else "",
         ]
         for kind in largest(facts.costs["all"])
     ]
+
+
+def _sorted(thresholds: Sequence[Threshold]) -> list[Threshold]:
+    """Sort classes by the objects that are missed, those with few objects last."""
+    return sorted(thresholds, key=lambda t: (t.objects < FEW, -t.missed))
 
 
 def _row(threshold: Threshold) -> list[str]:
@@ -169,8 +184,8 @@ def _confusions(facts: Facts) -> list[tuple[str, str, int, str]]:
     """List the pairs of classes that are most often taken for each other: truth, found as, how often, share."""
     total = facts.confusion.matrix[:-1].sum(1)
     names = facts.collector.classes
-    often = [pair for pair in facts.confusion.pairs() if pair[2] >= OFTEN][:CONFUSIONS]
-    return [(names[a], names[b], number, f"{100 * number / total[a]:.0f}") for a, b, number in often]
+    pairs = facts.confusion.pairs()[:CONFUSIONS]
+    return [(names[a], names[b], number, f"{100 * number / total[a]:.0f}") for a, b, number in pairs]
 
 
 def _bad(facts: Facts, image: int, names: Mapping[ImageId, str], draw: Draw) -> WorstImage:
@@ -182,6 +197,7 @@ def _bad(facts: Facts, image: int, names: Mapping[ImageId, str], draw: Draw) -> 
         int(found.objects[image]),
         int(found.objects[image]) - right,
         int(found.found[image]) - right,
+        image in facts.full,
         *(_uri(_jpeg(picture), "jpeg") for picture in pictures),
     )
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from detector.evaluation.bootstrap import LEVELS
 from detector.evaluation.measure import bins
-from detector.evaluation.report.facts import Facts, largest
+from detector.evaluation.report.facts import FEW, Facts, largest
 from detector.visualize import PALETTE
 
 COLOURS = ["#{:02x}{:02x}{:02x}".format(*rgb) for rgb in PALETTE if rgb != (240, 228, 66)]
@@ -111,7 +111,9 @@ def sizes_and_ious(facts: Facts) -> bytes:
     names = [edges[part.low, part.high] for part in facts.bins]
     for colour, prefix in ((COLOURS[4], "AP50"), ("0.2", "AP")):
         _points(left, facts, [f"{prefix}{name}" for name in names], colour, prefix)
-    labels = [f"{part.low:g}-{part.high:g}\n{part.objects}" for part in facts.bins]
+    labels = [
+        f"{part.low:g}-{part.high:g}\n{part.objects}{' (few)' if part.objects < FEW else ''}" for part in facts.bins
+    ]
     left.set_xticks(range(len(names)), [label.replace("-inf", "-") for label in labels], fontsize=9)
     _clean(left, "by the side of objects", "root of the area, px; number of objects", "")
     ious = [name for name in facts.estimates if name.startswith("AP@0.")]
