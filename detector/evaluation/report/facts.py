@@ -258,10 +258,9 @@ class Facts:
 
     @cached_property
     def full(self) -> list[int]:
-        """The positions of the images with more objects than detections may be, where as many are found."""
-        numbers = np.bincount(self.errors.found.images, minlength=len(self.images))
+        """The positions of the images on which as many detections as may be are kept, and more objects are."""
         limit = self.collector.limit
-        return np.flatnonzero((numbers >= limit) & (self.confusion.objects > limit)).tolist()
+        return np.flatnonzero((self.confusion.found >= limit) & (self.confusion.objects > limit)).tolist()
 
 
 def _within(values: Floats, low: float, high: float) -> Bools:
