@@ -196,9 +196,7 @@ def _trained_config(
         final.dataset, lines = given_dataset(final, config, overrides, splits)
         for line in lines:
             log.info(line)
-    asked = config.get("detections", OmegaConf.select(final, "dataset.detections"))
-    if asked is not None and asked != OmegaConf.select(trained.config, "dataset.detections"):
-        _allow_detections(final, asked)
+    set_detections(final, trained.config, config, overrides)
     if config.get("proposals") is not None:
         if not takes_proposals(final.model):
             raise ValueError(
@@ -208,17 +206,26 @@ def _trained_config(
     return final
 
 
-def _allow_detections(final: DictConfig, number: Any) -> None:
-    """Let a trained detector find so many objects on an image, in place.
+def set_detections(final: DictConfig, trained: DictConfig, config: DictConfig, overrides: Sequence[str]) -> None:
+    """Let a trained detector find as many objects on an image as the user asks for, in place; else as in training.
 
     Raises:
-        ValueError: it is not a number of detections, or the detector does not say where it is set.
+        ValueError: it is not a number of detections, or the model does not say where it is set.
     """
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise ValueError(f"detections must be a number of 1 or more, not {number!r}")
+    key = "detections" if "detections" in config else "dataset.detections"
     select = OmegaConf.select(final, "model.heads.select")
-    if select is None or "topk_per_image" not in select:
-        raise ValueError(f"detections={number}: the checkpoint's model has no heads.select.topk_per_image to change")
+    known = select is not None and "topk_per_image" in select
+    if key == "dataset.detections" and not any(key_of(o) == key for o in overrides):
+        if known and OmegaConf.select(trained, key) is None:
+            final.dataset.detections = select.topk_per_image
+        return
+    number = OmegaConf.select(config, key)
+    if number is None and key == "detections":
+        return
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise ValueError(f"{key} must be a number of 1 or more, not {number!r}")
+    if not known:
+        raise ValueError(f"{key}={number}: the model has no heads.select.topk_per_image; leave it out, or train anew")
     select.topk_per_image = final.dataset.detections = number
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from omegaconf import OmegaConf
@@ -46,13 +46,14 @@ class Detector:
         trust: Sequence[str] = (),
         detections: int | None = None,
     ) -> None:
-        settings: dict[str, Any] = {
+        settings = {
             "checkpoint": str(checkpoint),
+            "device": str(device),
             "precision": precision,
             "norm_eps": norm_eps,
             "trust": list(trust),
+            "detections": detections,
         }
-        settings |= {"device": str(device), "detections": detections}
         self._load(resolve(OmegaConf.create(settings), splits=()), device, str(checkpoint))
 
     @classmethod

@@ -106,8 +106,14 @@ def predict(config: DictConfig, overrides: Sequence[str], folder: Path, console:
         raise ValueError(f"threshold must be a score from 0 to 1, or best, not {config.threshold!r}")
     if output.is_file() or output.resolve() == images[0].resolve().parent:
         raise ValueError(f"output {str(output)!r}: give a folder of its own, apart from the images (output=FOLDER)")
-    settings = config.device, config.precision, config.norm_eps, config.trust, config.detections
-    detector = Detector(config.checkpoint, *settings)
+    detector = Detector(
+        config.checkpoint,
+        config.device,
+        config.precision,
+        config.norm_eps,
+        config.trust,
+        detections=config.detections,
+    )
     reader = adapted_reader(detector.reader, config)
     scores: list[float | None] = [config.threshold] * len(detector.classes)
     if best:

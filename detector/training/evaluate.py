@@ -70,7 +70,8 @@ def evaluate_checkpoint(config: DictConfig, overrides: Sequence[str], folder: Pa
     )
     evaluate(resolved, data, folder, console, task)
     if config.report and task.global_rank == 0:
-        report(collector, val, final, folder, str(config.checkpoint), console)
+        trained = resolved.trained.config
+        report(collector, val, str(final.dataset.name), trained, folder, str(config.checkpoint), console)
 
 
 def evaluate(

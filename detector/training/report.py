@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
@@ -28,45 +29,54 @@ RIGHT, WRONG = (150, 150, 150), (213, 94, 0)
 
 
 def report(
-    collector: Collector, dataset: DetectionDataset, config: DictConfig, folder: Path, checkpoint: str, console: Console
+    collector: Collector,
+    dataset: DetectionDataset,
+    dataset_name: str,
+    config: DictConfig,
+    folder: Path,
+    checkpoint: str,
+    console: Console,
 ) -> None:
     """Write the page on a detector's results, and each class's best threshold beside its checkpoint.
 
     Args:
         collector: of detections on the dataset.
         dataset: the evaluated split.
-        config: of the detector.
+        dataset_name: its name.
+        config: of the detector's training.
         folder: of the page.
         checkpoint: what was evaluated: a file, or the name of published weights.
         console: where it is said what was written.
     """
-    name = str(config.dataset.name)
-    best = write_page(collector, dataset, f"{checkpoint} on {name}", folder, console, _used(config))
+    title = f"{checkpoint} on {dataset_name}"
+    best = write_page(collector, dataset, title, folder, console, checkpoint, possible_changes(config))
     if not (source := Path(checkpoint)).is_file():
         console.print("Thresholds are kept beside a file only; the page has them", soft_wrap=True)
         return
     path = thresholds_file(source)
     try:
-        write_text(path, describe_thresholds(best, source, name))
+        write_text(path, describe_thresholds(best, source, dataset_name))
     except OSError as error:
         console.print(f"{path} cannot be written ({error.strerror}); the page has the thresholds", markup=False)
     else:
         console.print(f"Each class's best threshold, for predict.py threshold=best: {path}", markup=False)
 
 
-def _used(config: DictConfig) -> set[str]:
-    """List the overrides that the page may advise and the detector was trained with."""
-    aligned = (
-        OmegaConf.select(config, "pooler.aligned") and config.pooler.operator._target_ == "ops.multiscale_roi_align"
-    )
-    cascade = "Cascade" in config.model.heads._target_
-    known = {
-        "pooler=roialign": aligned,
-        "model=cascade_rcnn": cascade,
-        "dataset.repeat_threshold=0.1": OmegaConf.select(config, "dataset.repeat_threshold") is not None,
-        "dataset.train.keep_empty=true": OmegaConf.select(config, "dataset.train.keep_empty"),
+def possible_changes(config: DictConfig) -> set[str]:
+    """List the overrides that the page may advise and that a training of this configuration can take."""
+
+    def value(key: str) -> Any:
+        return OmegaConf.select(config, key)
+
+    aligned = value("pooler.aligned") and value("pooler.operator._target_") == "ops.multiscale_roi_align"
+    cascade = "cascade_mask_rcnn" if value("model.heads.further.mask") is not None else "cascade_rcnn"
+    changes = {
+        "pooler=roialign": value("pooler.operator") is not None and not aligned,
+        f"model={cascade}": value("model.heads._target_") == "detector.models.roi_heads.StandardHeads",
+        "dataset.repeat_threshold=0.1": "repeat_threshold" in config.dataset and not config.dataset.repeat_threshold,
+        "dataset.train.keep_empty=true": value("dataset.train.keep_empty") is False,
     }
-    return {change for change, so in known.items() if so}
+    return {change for change, possible in changes.items() if possible}
 
 
 def write_page(
@@ -75,7 +85,8 @@ def write_page(
     title: str,
     folder: Path,
     console: Console,
-    used: Collection[str] = (),
+    checkpoint: str | None = None,
+    possible: Collection[str] = (),
 ) -> dict[str, float | None]:
     """Write `report.html`, the page on a collector's detections.
 
@@ -85,10 +96,11 @@ def write_page(
         title: of the page.
         folder: of the page.
         console: where it is said what was written.
-        used: overrides that the detector was trained with, which are not advised.
+        checkpoint: of the detector, for commands; None: there is none.
+        possible: overrides of the training that it is not trained with, and may be.
 
     Returns:
-        the best threshold of each class by its name; None where no object is found.
+        the threshold of each class by its name; None where no object of any class is found.
     """
     console.print("Writing the report ...")
     facts = {BOX: Facts(collector, "box")}
@@ -108,6 +120,6 @@ def write_page(
             draw(sample.image, drawable(found, kept, masks=False), dataset.classes, 0.0, right),
         )
 
-    write_text(folder / REPORT, write_report(title, facts, drawn, used))
+    write_text(folder / REPORT, write_report(title, facts, drawn, checkpoint, possible))
     console.print(f"The page: {folder / REPORT}", markup=False, soft_wrap=True)
     return {t.name: t.score for t in facts[BOX].thresholds}

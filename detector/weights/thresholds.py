@@ -19,7 +19,7 @@ def describe_thresholds(scores: Mapping[str, float | None], checkpoint: Path, da
     """Write the text of the file.
 
     Args:
-        scores: by class name; None where no object was found.
+        scores: by class name; None where no object of any class was found.
         checkpoint: the evaluated file.
         dataset: name of the one that they were found on.
     """
@@ -28,7 +28,7 @@ def describe_thresholds(scores: Mapping[str, float | None], checkpoint: Path, da
 
 
 def read_thresholds(checkpoint: str, classes: Sequence[str]) -> list[float | None]:
-    """Read the best threshold of each class of a checkpoint; None for classes of which no object was found.
+    """Read the best threshold of each class of a checkpoint; None where no object of any class was found.
 
     Raises:
         ValueError: there are none, they are of another state of the file, or a class is not among them.

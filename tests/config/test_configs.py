@@ -150,6 +150,7 @@ def test_recipes_of_several_sizes() -> None:
 @pytest.mark.parametrize("name", ["evaluate", "predict", "proposals"])
 def test_other_scripts(name: str) -> None:
     config = compose_config(name=name)
+    assert "checkpoint" in list(config)
     assert OmegaConf.select(config, "checkpoint") is None  # the user gives it
 
 

@@ -16,7 +16,7 @@ from detector.config.conventions import check_additions
 from detector.config.given import given_dataset
 from detector.config.mistakes import unknown_key
 from detector.config.overrides import allow_new_keys
-from detector.config.resolve import resolve, with_classes
+from detector.config.resolve import resolve, set_detections, with_classes
 from detector.config.trained import open_checkpoint
 from detector.weights import changed_settings
 from detector.weights.checkpoints import FORMAT, portable_config
@@ -119,6 +119,32 @@ def test_a_trained_detector_may_find_more() -> None:
         dataset, lines = given(*more, "dataset.detections=300")
         assert dataset.detections == 300
         assert "dataset.detections=300 (there 100)" in lines[-1]
+
+
+def test_the_number_of_detections_reaches_the_model() -> None:
+    def after(*overrides: str, **changes: int | None) -> tuple[int, int]:
+        before = trained()
+        before.dataset.detections = changes.get("dataset", 100)
+        before.model.heads.select.topk_per_image = changes.get("model", 100)
+        final = before.copy()
+        own = ["checkpoint=last.ckpt", *overrides]
+        config = compose_config(*allow_new_keys(own), name="evaluate")
+        if overrides:
+            final.dataset, _ = given_dataset(final, config, own)
+        set_detections(final, before, config, own)
+        return final.dataset.detections, final.model.heads.select.topk_per_image
+
+    assert after() == (100, 100)
+    assert after("dataset.detections=300") == (300, 300)
+    assert after("dataset.detections=50", dataset=50, model=300) == (50, 50)
+    assert after("dataset=coco", dataset=None, model=300) == (300, 300)
+    for wrong in ("null", "0", "2.5", "true"):
+        with pytest.raises(ValueError, match=r"dataset\.detections must be a number of 1 or more"):
+            after(f"dataset.detections={wrong}")
+    own = OmegaConf.create({"dataset": {"detections": 100}, "model": {"heads": {}}})
+    set_detections(own.copy(), own, OmegaConf.create({"detections": None}), [])
+    with pytest.raises(ValueError, match=r"detections=5: the model has no heads\.select\.topk_per_image"):
+        set_detections(own.copy(), own, OmegaConf.create({"detections": 5}), [])
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from PIL import Image
 
 from detector.evaluation import CocoMetric, Collector
 from detector.evaluation.collector import ImageId
+from detector.evaluation.confusion import confused_pairs
 from detector.evaluation.report.advice import advise, summary
 from detector.evaluation.report.facts import Facts, Mistakes
 from detector.evaluation.report.page import shown, write_report
@@ -60,7 +61,7 @@ def test_the_page_is_whole_and_holds_the_metrics() -> None:
     metrics = CocoMetric(collector).results()
     for kind in ("box", "mask"):
         assert f"{100 * metrics[f'{kind}/AP']:.1f}" in page.words["td"]
-    matrix = facts["box"].confusion.matrix
+    matrix = facts["box"].confusion
     assert {str(count) for count in matrix.ravel().tolist()} <= set(page.words["td"])
     assert any("missed" in words for words in page.words["figcaption"])
 
@@ -89,8 +90,8 @@ def test_thresholds_and_images_by_hand() -> None:
     assert (only.name, only.objects, only.right, only.wrong, only.missed) == ("cell", 200, 100, 0, 100)
     assert (only.precision, only.recall) == (1, 0.5)
     assert only.f1 == pytest.approx(2 / 3)
-    assert facts.worst(24) == facts.full == [0]
-    assert facts.below == 0
+    assert facts.worst(24) == facts.at_limit == [0]
+    assert facts.found_below == 0
     mistakes = facts.mistakes(0)
     assert mistakes.missed.shape == (100, 4)
     assert mistakes.counted.tolist() == list(range(100))  # of 200 detections
@@ -100,10 +101,8 @@ def test_thresholds_and_images_by_hand() -> None:
         "100 of 100 detections are right (100 of 100)."
     )
     first = advise(facts)[0]
-    assert first.case == (
-        "On 1 of 1 images the limit of 100 detections was reached: up to 100 objects more may be found there."
-    )
-    assert first.now == ("evaluate.py dataset.detections=200", "predict.py detections=200")
+    assert first.case == ("On 1 of 1 images the limit of 100 detections was reached: 100 objects are missed there.")
+    assert first.commands == (("evaluate", "dataset.detections=200"), ("predict", "detections=200"))
     assert [(part.low, part.high, part.objects) for part in facts.bins] == [(0, 8, 200)]
     assert [balance.name for balance in facts.balances] == ["fewer missed", "balanced", "fewer false alarms"]
     assert facts.costs["all"]["missed"] == facts.costs["small"]["missed"] == pytest.approx(0.495, abs=0.01)
@@ -119,9 +118,16 @@ def test_scores_beside_the_share_that_is_right() -> None:
     assert (scores * counts).sum() == pytest.approx(errors.found.scores[errors.counts].sum())
     assert (shares * counts).sum() == pytest.approx(np.count_nonzero(errors.kind == -1))
     assert facts.calibration_error == pytest.approx((abs(scores - shares) * counts).sum() / counts.sum())
-    off = [score - share for score, share, count in facts.calibration if count >= 10]
-    said = [one.case for one in advise(facts) if "A score is not the share" in one.case]
-    assert len(said) == (facts.calibration_error >= 0.1 and max(map(abs, off)) >= 0.15)
+
+
+def test_scores_that_are_no_probabilities() -> None:
+    cells, false = row(30.0, 20), row(30.0, 20, 300.0)
+    found = [(0, 0.95, box) for box in cells] + [(0, 0.55, box) for box in false]
+    facts = measured(([(1, box) for box in cells], found))
+    (said,) = (one.case for one in advise(facts) if "A score is not" in one.case)
+    assert said.endswith("By score, right are 0 % at about 0.55.")
+    right = measured(([(1, box) for box in cells], found[:20]))
+    assert not [one for one in advise(right) if "A score is not" in one.case]
 
 
 CELLS = [{"id": 1, "name": "cell"}, {"id": 2, "name": "dust"}]
@@ -157,7 +163,7 @@ def test_advice_on_images_without_detections_and_on_sizes() -> None:
         ([], []),
         (large, [(0, 0.9, row(40.0, 1)[0])]),
     )
-    assert facts.blind == [1, 3]
+    assert facts.nearly_all_missed == [1, 3]
     assert shown(facts) == [0, 3, 1]
     cases = [one.case for one in advise(facts)]
     assert cases[0] == (
@@ -174,24 +180,65 @@ def test_thresholds_of_classes_and_what_lies_below_them() -> None:
     found = [(0, score, box) for score, box in zip(scores, cells, strict=True)] + [(0, 0.4, box) for box in false]
     facts = measured(([(1, box) for box in cells], found))
     assert facts.thresholds[0].score == pytest.approx(0.9)
-    assert (facts.together.right, facts.together.wrong, facts.together.missed, facts.below) == (10, 0, 2, 2)
-    page = write_report("cells", {"box": facts}, lambda *_: (Image.new("RGB", (4, 4)),) * 2)
-    assert "Of the 2 missed objects, 0 have no detection near them, 2 are found only by detections below" in page
+    together = facts.together
+    assert (together.right, together.wrong, together.missed, facts.found_below) == (10, 0, 2, 2)
+    page = write_report("cells", {"box": facts}, plain)
+    assert "Of the 2 missed objects, 2 are found by detections below the thresholds, 0 have a detection" in page
 
 
-def test_advice_on_classes_leaves_out_what_is_in_use() -> None:
+def plain(*_: object) -> tuple[Image.Image, Image.Image]:
+    return Image.new("RGB", (4, 4)), Image.new("RGB", (4, 4))
+
+
+def test_numbers_of_images_are_those_of_the_page() -> None:
+    """The detections of one class lie nearer to objects of another, which confusions count, but nothing else does."""
+    cells = row(60.0, 12)
+    dust = [[x + 6, y, width, height] for x, y, width, height in cells]
+    both = [(1, box) for box in cells] + [(2, box) for box in dust]
+    found = [(0, 0.9, [x + 5, *rest]) for x, *rest in cells]  # nearer to the dust
+    facts = measured((both, found))
+    assert facts.confusion.tolist() == [[0, 0, 12], [12, 0, 0], [0, 0, 0]]
+    assert (facts.together.right, facts.together.wrong, facts.together.missed) == (12, 0, 12)
+    assert (facts.by_image.missed.tolist(), facts.by_image.wrong.tolist()) == ([12], [0])
+    assert not facts.mistakes(0).wrong.any()
+    assert facts.mistakes(0).labels.tolist() == [1] * 12
+    assert facts.nearly_all_missed == []
+
+
+def test_nothing_right_and_strange_names() -> None:
+    facts = measured(([(1, box) for box in row(30.0, 20)], [(0, 0.9, box) for box in row(30.0, 15, 300.0)]))
+    assert summary(facts) == "None of the 20 objects is found; 15 detections score 0.5 or more."
+    assert [(t.score, t.wrong, t.missed) for t in facts.thresholds] == [(None, 15, 20), (None, 0, 0)]
+    box = [[0.0, 0.0, 2e5, 2e5]]  # a size beyond COCO's
+    truth = {"images": [{"id": 1, "height": 300_000, "width": 300_000}], "categories": [{"id": 1, "name": "$x_$"}]}
+    annotations = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": box[0], "area": 4e10}]
+    collector = Collector(truth | {"annotations": annotations}, [1])
+    found = [Objects(torch.tensor([[0.0, 0, 2e5, 2e5]]), torch.ones(1), torch.zeros(1).long())]
+    collector.update([1], found, [(300_000, 300_000)])
+    assert "$x_$" in write_report("a name", {"box": Facts(collector, "box", resamples=20)}, plain)
+
+
+def test_commands_are_for_a_checkpoint() -> None:
+    facts = measured(*[([(1, box) for box in row(30.0, 10)], [(0, 0.9, box) for box in row(30.0, 10, 300.0)])] * 2)
+    assert "python scripts" not in write_report("cells", {"box": Facts(crowded(100), "box", resamples=20)}, plain)
+    page = write_report("cells", {"box": Facts(crowded(100), "box", resamples=20)}, plain, "a run/last.ckpt")
+    assert "python scripts/evaluate.py checkpoint=&#39;a run/last.ckpt&#39; dataset.detections=200" in page
+    assert "threshold=best" not in write_report("cells", {"box": facts}, plain)
+
+
+def test_advice_is_what_a_training_can_take() -> None:
     cells = [(1, box) for box in row(30.0, 4)]  # two of which are taken for dust, of which there is none
     swapped = [(1, 0.9, box) for _, box in cells[:2]] + [(0, 0.8, box) for _, box in cells[2:]]
     facts = measured((cells, swapped))
-    assert facts.confusion.pairs() == [(0, 1, 2)]
+    assert confused_pairs(facts.confusion) == [(0, 1, 2)]
     assert [(t.name, t.score, t.right, t.wrong) for t in facts.thresholds] == [
         *(("cell", pytest.approx(0.8), 2, 0), ("dust", pytest.approx(0.8), 0, 2)),  # few of both: that of all classes
     ]
-    (only,) = (one for one in advise(facts) if "another class" in one.case)
-    assert "Look below at which classes" in only.help
-    assert only.train == ("dataset.repeat_threshold=0.1",)
-    (only,) = (one for one in advise(facts, {"dataset.repeat_threshold=0.1"}) if "another class" in one.case)
-    assert only.train == ()
+    repeat = "dataset.repeat_threshold=0.1"
+    (only,) = (one for one in advise(facts, {repeat}) if "another class" in one.case)
+    assert "Look below at which classes" in only.remedy
+    assert only.changes == (repeat,)
+    assert not [one for one in advise(facts) if one.changes]
     once = measured((cells, swapped[1:]))
     (only,) = (one for one in advise(once) if "another class" in one.case)
-    assert "No class is often taken" in only.help
+    assert "No class is often taken" in only.remedy

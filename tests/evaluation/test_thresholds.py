@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from detector.evaluation.confusion import confusion
+from detector.evaluation.confusion import confused_pairs, confusion
 from detector.evaluation.errors import find_errors
 from detector.evaluation.thresholds import OperatingPoints, operating_points
 from tests.evaluation.test_accumulate import random_collector
@@ -49,18 +49,17 @@ def test_nothing_found_has_no_threshold() -> None:
 def test_ignored_detections_count_in_no_class() -> None:
     ignored = found([(CAT, HERE)], [(CAT, FAR), (CAT, HERE)], crowds=[(CAT, (32, 32, 30, 30))])
     assert operating_points(ignored, [CAT]).precision(0).tolist() == [1]
-    assert confusion(ignored, "box", [CAT, DOG], {CAT: 0.0}, 1).matrix.tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0]]
+    assert confusion(ignored, "box", [CAT, DOG], ignored.counts, 1).tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0]]
 
 
 def test_confusion_by_hand() -> None:
     errors = found([(CAT, HERE), (DOG, FAR)], [(DOG, HERE), (CAT, BESIDE), (DOG, (0, 50, 9, 9)), (CAT, FAR)])
-    every = confusion(errors, "box", [CAT, DOG], {CAT: 0.0, DOG: 0.0}, 1)
+    every = confusion(errors, "box", [CAT, DOG], np.ones(4, bool), 1)
     # the cat is found as a dog, the dog as a cat; a cat and a dog are found where nothing is
-    assert every.matrix.tolist() == [[0, 1, 0], [1, 0, 0], [1, 1, 0]]
-    assert every.pairs() == [(0, 1, 1), (1, 0, 1)]
-    assert (every.objects.tolist(), every.found.tolist(), every.right.tolist()) == ([2], [4], [0])
-    dogs = confusion(errors, "box", [CAT, DOG], {DOG: 0.885}, 1)
-    assert dogs.matrix.tolist() == [[0, 1, 0], [0, 0, 1], [0, 0, 0]]
+    assert every.tolist() == [[0, 1, 0], [1, 0, 0], [1, 1, 0]]
+    assert confused_pairs(every) == [(0, 1, 1), (1, 0, 1)]
+    dogs = confusion(errors, "box", [CAT, DOG], (errors.found.categories == DOG) & (errors.found.scores >= 0.885), 1)
+    assert dogs.tolist() == [[0, 1, 0], [0, 0, 1], [0, 0, 0]]
 
 
 @pytest.mark.parametrize("kind", ["box", "mask"])
@@ -71,11 +70,11 @@ def test_the_numbers_agree(kind: str) -> None:
     curves = operating_points(errors, ids)
     best = {one: score for label, one in enumerate(ids) if (score := curves.best(label)) is not None}
     assert sorted(best) == sorted(ids)
-    result = confusion(errors, kind, ids, best, len(collector.images))
-    assert result.matrix.sum(1)[:-1].tolist() == curves.objects.tolist()
+    least = np.array([best[category] for category in errors.found.categories.tolist()])
+    matrix = confusion(errors, kind, ids, errors.counts & (errors.found.scores >= least), len(collector.images))
+    assert matrix.sum(1)[:-1].tolist() == curves.objects.tolist()
     counted = [curves.at(label, best[one]) for label, one in enumerate(ids)]
-    assert result.matrix.sum(0)[:-1].tolist() == [right + wrong for right, wrong, _ in counted]
-    assert result.found.sum() == result.matrix[:, :-1].sum()
+    assert matrix.sum(0)[:-1].tolist() == [right + wrong for right, wrong, _ in counted]
     for label, one in enumerate(ids):
         f1 = [2 * right / (2 * right + wrong + left) for right, wrong, left in [curves.at(label, best[one])]]
         assert f1[0] == pytest.approx(curves.f_measure(label).max())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from detector.evaluation.confusion import confused_pairs
 from detector.evaluation.errors import CLASSIFICATION, KINDS, MISSED
-from detector.evaluation.report.facts import FEW, OFTEN, Facts, largest
+from detector.evaluation.report.facts import FEW, NOTHING_RIGHT, OFTEN, Facts, largest
 
 SMALL = 0.005
 """Costs below half a point of AP are not spoken of."""
@@ -19,11 +20,13 @@ class Advice:
     """What is the case, and what may help."""
 
     case: str
-    help: str
-    train: tuple[str, ...] = ()
-    """for the command of a new training"""
-    now: tuple[str, ...] = ()
-    """for the commands of evaluation and prediction, without a training"""
+    remedy: str
+    lead: str = ""
+    """what the changes below do; said where there are any"""
+    changes: tuple[str, ...] = ()
+    """overrides for the command of the training"""
+    commands: tuple[tuple[str, str], ...] = ()
+    """scripts and overrides that need no training"""
 
 
 MEANING = {
@@ -32,36 +35,37 @@ MEANING = {
     "both": "of the wrong class, and placed badly",
     "duplicate": "of an object that a detection with a higher score has found already",
     "background": "where no object is",
-    "missed": "an object that no detection comes near",
+    "missed": "an object that no detection would find, were its class or its place right",
 }
 
 HELP = {
     "classification": Advice(
         "Objects are found in the right place, but taken for another class",
-        "Look below at which classes are taken for which: are their labels sound? Could they be one class? If some are "
-        "rare, repeat their images:",
-        train=("dataset.repeat_threshold=0.1",),
+        "Look below at which classes are taken for which: are their labels sound? Could they be one class?",
+        "If some are rare, repeat their images:",
+        ("dataset.repeat_threshold=0.1",),
     ),
     "localisation": Advice(
         "Objects are found, but placed badly",
-        "Look at the worst images: are the annotations' edges drawn exactly, and is each object annotated by itself? "
-        "The operator and the model that are made for exact places:",
-        train=("pooler=roialign", "model=cascade_rcnn"),
+        "Look at the worst images: are the annotations' edges drawn exactly, and is each object annotated by itself?",
+        "Made for exact places:",
+        ("pooler=roialign", "model=cascade_rcnn", "model=cascade_mask_rcnn"),
     ),
     "both": Advice(
         "Detections are of the wrong class and placed badly", "These are mostly the foot of other errors: mend those."
     ),
     "duplicate": Advice(
         "Objects are found more than once",
-        "Unless your objects overlap each other, merge boxes already at a smaller overlap:",
-        train=("model.heads.select.nms_thresh=0.4",),
+        "Unless your objects overlap each other, a lower model.heads.select.nms_thresh in the training's configuration "
+        "merges boxes already at a smaller overlap.",
     ),
     "background": Advice(
         "Detections lie where no object is",
-        "Look at the worst images: are these objects that nobody has annotated? Then annotate them. Else add images "
-        "without objects to the training, and keep detections from the best thresholds on:",
-        train=("dataset.train.keep_empty=true",),
-        now=("predict.py threshold=best",),
+        "Look at the worst images: are these objects that nobody has annotated? Then annotate them. Else keep "
+        "detections from the best thresholds on.",
+        "Train on images without objects, too:",
+        ("dataset.train.keep_empty=true",),
+        (("predict", "threshold=best"),),
     ),
     "missed": Advice(
         "Objects are not found at all",
@@ -70,30 +74,30 @@ HELP = {
     ),
 }
 
-SELDOM = (
-    "No class is often taken for a certain other one. Train longer, and if some classes are rare, repeat their images:"
-)
+SELDOM = "No class is often taken for a certain other one: train longer."
 """of errors of classification"""
 
 
 def summary(facts: Facts) -> str:
-    """Say in words how many objects are found and how many detections are right, from the best thresholds on."""
+    """Say in words how many objects are found and how many detections right, from the best thresholds on."""
     found = facts.together
-    if found.recall is None:
+    if not found.objects:
         return "There are no objects to find."
+    if not found.right:
+        return f"None of the {found.objects} objects is found; {found.wrong} detections score {NOTHING_RIGHT} or more."
+    assert found.recall is not None
+    assert found.precision is not None
     first = f"{100 * found.recall:.0f} of 100 objects are found ({found.right} of {found.objects})"
-    if found.precision is None:
-        return f"No object is found, of {found.objects}."
     second = f"{100 * found.precision:.0f} of 100 detections are right ({found.right} of {found.right + found.wrong})"
     return f"With detections kept from the best threshold of each class on, {first}, and {second}."
 
 
-def advise(facts: Facts, used: Collection[str] = ()) -> list[Advice]:
+def advise(facts: Facts, possible: Collection[str] = ()) -> list[Advice]:
     """Return what may help, what costs most first.
 
     Args:
         facts: of a detector.
-        used: overrides that the detector was trained with, which are not advised.
+        possible: overrides of the training that it is not trained with, and may be.
     """
     if not facts.errors.objects:
         return [Advice("There are no objects to find.", "Evaluate on images with annotations.")]
@@ -103,14 +107,11 @@ def advise(facts: Facts, used: Collection[str] = ()) -> list[Advice]:
     found = []
     for kind in largest(costs):
         if costs[kind] >= SMALL:
-            part = HELP[kind]
-            case = f"{part.case}: this costs {100 * costs[kind]:.1f} points of AP50 ({_numbers(facts, kind)})."
-            train = tuple(change for change in part.train if change not in used)
-            if facts.collector.output("segmentation") is not None:
-                train = tuple(change.replace("cascade_rcnn", "cascade_mask_rcnn") for change in train)
+            case = f"{HELP[kind].case}: this costs {100 * costs[kind]:.1f} points of AP50 ({_numbers(facts, kind)})."
             seldom = kind == KINDS[CLASSIFICATION] and not _often(facts)
-            found.append(Advice(case, SELDOM if seldom else part.help, train, part.now))
-    return [*_limit(facts), *_blind(facts), *found, *_sizes(facts), *_classes(facts), *_scores(facts)]
+            found.append(replace(HELP[kind], case=case, remedy=SELDOM if seldom else HELP[kind].remedy))
+    every = [*_limit(facts), *_blind(facts), *found, *_sizes(facts), *_classes(facts), *_scores(facts)]
+    return [replace(one, changes=tuple(change for change in one.changes if change in possible)) for one in every]
 
 
 def _numbers(facts: Facts, kind: str) -> str:
@@ -124,12 +125,12 @@ def _numbers(facts: Facts, kind: str) -> str:
     classes = np.array([o["category_id"] for o in facts.errors.objects])[facts.errors.missed]
     counts = [int(np.count_nonzero(classes == one)) for one in facts.collector.category_ids]
     most = sorted(zip(counts, facts.collector.classes, strict=True), key=lambda pair: -pair[0])[:3]
-    return f"{number} objects, most of them {', '.join(f'{name} {count}' for count, name in most if count)}"
+    return f"{number} objects, above all {', '.join(f'{name} {count}' for count, name in most if count)}"
 
 
 def _often(facts: Facts) -> bool:
     """Tell whether some class is taken for another more than once."""
-    pairs = facts.confusion.pairs()
+    pairs = confused_pairs(facts.confusion)
     return bool(pairs) and pairs[0][2] >= OFTEN
 
 
@@ -139,36 +140,38 @@ def _nothing(facts: Facts) -> Advice:
     counted = ", ".join(f"{count} {kind}" for kind, count in numbers.items() if count)
     return Advice(
         f"Next to nothing is found right (AP50 {100 * facts.errors.present:.1f}). Errors: {counted}.",
-        "Train longer, and look at the losses in metrics.csv. Do the images have the objects that were trained on, at "
+        "Train longer, and look at the curves of the losses. Do the images have the objects that were trained on, at "
         "that scale? Compare the two pictures of the worst images below.",
     )
 
 
 def _limit(facts: Facts) -> list[Advice]:
     """Speak of images on which the limit of detections is reached."""
-    counts, limit = facts.confusion.objects[facts.full], facts.collector.limit
-    if not len(counts):
+    images, limit = facts.at_limit, facts.collector.limit
+    if not images:
         return []
-    case = (
-        f"On {len(counts)} of {len(facts.images)} images the limit of {limit} detections was reached: up to "
-        f"{(counts - limit).sum()} objects more may be found there."
-    )
-    enough = -(-int(counts.max()) // 100) * 100
-    now = f"evaluate.py dataset.detections={enough}", f"predict.py detections={enough}"
-    return [Advice(case, "Allow as many detections as there are objects:", now=now)]
+    missed, most = facts.by_image.missed[images].sum(), facts.by_image.objects[images].max()
+    enough = -(-int(most) // 100) * 100
+    return [
+        Advice(
+            f"On {len(images)} of {len(facts.images)} images the limit of {limit} detections was reached: {missed} "
+            "objects are missed there.",
+            "Allow as many detections as there are objects.",
+            commands=(("evaluate", f"dataset.detections={enough}"), ("predict", f"detections={enough}")),
+        )
+    ]
 
 
 def _blind(facts: Facts) -> list[Advice]:
     """Speak of images on which next to nothing is found."""
-    found = facts.confusion
-    missed = found.objects - found.right
-    lost = int(missed[facts.blind].sum())
-    if not facts.blind or lost < 0.05 * missed.sum():
+    images, missed = facts.nearly_all_missed, facts.by_image.missed
+    lost = int(missed[images].sum())
+    if not images or lost < 0.05 * missed.sum():
         return []
-    images = f"{len(facts.blind)} of {np.count_nonzero(found.objects)} images with objects"
+    share = f"{len(images)} of {np.count_nonzero(facts.by_image.objects)} images with objects"
     return [
         Advice(
-            f"On {images} at most a tenth of the objects is found: {lost} of the {missed.sum()} missed objects are "
+            f"On {share} at most a tenth of the objects is found: {lost} of the {missed.sum()} missed objects are "
             "theirs.",
             "Look at them below: how do they differ from the others, in light, colour, scale or kind of object? Add "
             "such images to the training.",
@@ -215,8 +218,9 @@ def _classes(facts: Facts) -> list[Advice]:
     return [
         Advice(
             f"Some classes are far below the median F1 of {100 * middle:.0f} %: {names}.",
-            "If the training set holds few of them, annotate more, or repeat their images; else look at their images.",
-            train=("dataset.repeat_threshold=0.1",),
+            "Look at their images. If the training set holds few of them, annotate more.",
+            "Repeat their images:",
+            ("dataset.repeat_threshold=0.1",),
         )
     ]
 

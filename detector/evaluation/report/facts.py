@@ -10,7 +10,7 @@ import numpy as np
 from detector.evaluation.accumulate import Accumulated, accumulate, limits
 from detector.evaluation.coco import UNBOUNDED
 from detector.evaluation.collector import Collector, ImageId
-from detector.evaluation.confusion import Confusion, confusion
+from detector.evaluation.confusion import confusion
 from detector.evaluation.errors import KINDS, NO_ERROR, Bools, Errors, find_errors
 from detector.evaluation.measure import Estimate, bins, measure_collected
 from detector.evaluation.records import Floats, Integers, Kind
@@ -24,6 +24,9 @@ FEW = 10
 
 OFTEN = 2
 """How often one class is taken for another, at least, to be spoken of."""
+
+NOTHING_RIGHT = 0.5
+"""The score from which on detections are counted and drawn where none is right."""
 
 BALANCED = "balanced"
 AIMS = {"fewer missed": 2.0, BALANCED: 1.0, "fewer false alarms": 0.5}
@@ -72,7 +75,17 @@ class Bin:
     @property
     def sides(self) -> str:
         """The sides in words."""
-        return f"from {self.low:g} px" if np.isinf(self.high) else f"{self.low:g} to {self.high:g} px"
+        return f"{self.low:g} px and more" if np.isinf(self.high) else f"{self.low:g} to {self.high:g} px"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Numbers of objects and of kept detections of each of I images, [I]."""
+
+    objects: Integers
+    missed: Integers
+    kept: Integers
+    wrong: Integers
 
 
 @dataclass(frozen=True)
@@ -141,50 +154,69 @@ class Facts:
             objects = int(self.points.objects[label])
             own = self.points.best(label) if objects >= FEW else None
             score = common if own is None else own
-            found.append(Threshold(name, objects, score, *self.points.at(label, np.inf if score is None else score)))
+            counts = self.points.at(label, NOTHING_RIGHT if score is None else score)
+            found.append(Threshold(name, objects, score, *counts))
         return found
 
     @cached_property
-    def least(self) -> list[float]:
-        """The score from which on detections of each class are kept: its threshold; 0.5 where nothing is right."""
-        return [0.5 if threshold.score is None else threshold.score for threshold in self.thresholds]
+    def score_thresholds(self) -> list[float]:
+        """The score from which on detections of each class are kept; `NOTHING_RIGHT` where nothing is right."""
+        return [NOTHING_RIGHT if threshold.score is None else threshold.score for threshold in self.thresholds]
 
     @cached_property
     def kept(self) -> Bools:
         """[N]: the errors' detections that count and are kept."""
         place = {category: label for label, category in enumerate(self.collector.category_ids)}
-        lowest = [self.least[place[category]] for category in self.errors.found.categories.tolist()]
+        lowest = [self.score_thresholds[place[category]] for category in self.errors.found.categories.tolist()]
         return self.errors.counts & (self.errors.found.scores >= np.array(lowest, np.float64))
 
     @cached_property
-    def together(self) -> Threshold:
-        """What is right, wrong and missed of all classes where those detections are kept; its score is None."""
-        right = int(np.count_nonzero(self.errors.kind[self.kept] == NO_ERROR))
-        wrong = int(np.count_nonzero(self.kept)) - right
-        return Threshold("all classes", len(self.errors.objects), None, right, wrong, len(self.errors.objects) - right)
+    def right(self) -> Bools:
+        """[N]: the detections that are kept and match an object."""
+        right: Bools = self.kept & (self.errors.kind == NO_ERROR)
+        return right
 
     @cached_property
-    def below(self) -> int:
+    def missed(self) -> Bools:
+        """[G]: the objects that no detection that is kept matches."""
+        missed = np.ones(len(self.errors.objects), bool)
+        missed[self.errors.object[self.right]] = False
+        return missed
+
+    @cached_property
+    def together(self) -> Threshold:
+        """What is right, wrong and missed of all classes, each with its threshold."""
+        right, kept = int(self.right.sum()), int(self.kept.sum())
+        return Threshold("all classes", len(self.errors.objects), None, right, kept - right, int(self.missed.sum()))
+
+    @cached_property
+    def found_below(self) -> int:
         """The number of objects that only detections below the thresholds find."""
         return int(np.count_nonzero((self.errors.kind == NO_ERROR) & self.errors.counts & ~self.kept))
 
     @cached_property
-    def bins(self) -> list[Bin]:
-        """The fine size bins that hold objects."""
-        sides = np.sqrt([record["area"] for record in self.errors.objects])
-        numbers = {(low, high): int(((sides >= low) & (sides < high)).sum()) for low, high in bins().values()}
-        return [
-            Bin(*edges, numbers[edges], self.estimates[f"AP50{name}"].value)
-            for name, edges in bins().items()
-            if numbers[edges]
-        ]
+    def by_image(self) -> Counts:
+        """The numbers of each image."""
+        places = np.array([record["image_id"] for record in self.errors.objects], np.int64)
+        images = self.errors.found.images
+        parts = places, places[self.missed], images[self.kept], images[self.kept & ~self.right]
+        return Counts(*(np.bincount(part, minlength=len(self.images)) for part in parts))
 
     @cached_property
-    def confusion(self) -> Confusion:
-        """Which class is taken for which, from the best thresholds on."""
-        ids = self.collector.category_ids
-        least = dict(zip(ids, self.least, strict=True))
-        return confusion(self.errors, self.kind, ids, least, len(self.images))
+    def bins(self) -> list[Bin]:
+        """The fine size bins that hold objects."""
+        areas = np.array([record["area"] for record in self.errors.objects], np.float64)
+        found = []
+        for name, (low, high) in bins().items():
+            number = int(np.count_nonzero((areas >= low**2) & (areas < high**2)))
+            if number and f"AP50{name}" in self.estimates:
+                found.append(Bin(low, high, number, self.estimates[f"AP50{name}"].value))
+        return found
+
+    @cached_property
+    def confusion(self) -> Integers:
+        """[C + 1, C + 1]: which class is taken for which, of the detections that are kept; see `confusion`."""
+        return confusion(self.errors, self.kind, self.collector.category_ids, self.kept, len(self.images))
 
     @cached_property
     def costs(self) -> dict[str, dict[str, float]]:
@@ -228,13 +260,13 @@ class Facts:
         label = {category: place for place, category in enumerate(self.collector.category_ids)}
         missed = [
             (label[record["category_id"]], record["bbox"])
-            for record, gone in zip(self.errors.objects, self.confusion.missed, strict=True)
+            for record, gone in zip(self.errors.objects, self.missed, strict=True)
             if gone and record["image_id"] == image
         ]
         numbers = [len(self.collector.detections(name).labels) for name in self.images]
         counted, wrong = np.zeros((2, sum(numbers)), bool)
         counted[self.errors.places] = True
-        wrong[self.errors.places] = self.confusion.wrong
+        wrong[self.errors.places] = self.kept & ~self.right
         own = slice(sum(numbers[:image]), sum(numbers[: image + 1]))
         return Mistakes(
             np.array([box for _, box in missed], np.float64).reshape(-1, 4),
@@ -245,22 +277,21 @@ class Facts:
 
     def worst(self, count: int) -> list[int]:
         """Return the positions of the images with the most objects missed and detections wrong, the worst first."""
-        found = self.confusion
-        wrong = found.objects - found.right + found.found - found.right
-        order = np.argsort(-wrong, kind="stable")[:count]
-        return [int(image) for image in order if wrong[image]]
+        mistakes = self.by_image.missed + self.by_image.wrong
+        order = np.argsort(-mistakes, kind="stable")[:count]
+        return [int(image) for image in order if mistakes[image]]
 
     @cached_property
-    def blind(self) -> list[int]:
+    def nearly_all_missed(self) -> list[int]:
         """The positions of the images on which at most a tenth of the objects is found."""
-        objects, right = self.confusion.objects, self.confusion.right
-        return np.flatnonzero((objects > 0) & (10 * right <= objects)).tolist()
+        objects, found = self.by_image.objects, self.by_image.objects - self.by_image.missed
+        return np.flatnonzero((objects > 0) & (10 * found <= objects)).tolist()
 
     @cached_property
-    def full(self) -> list[int]:
+    def at_limit(self) -> list[int]:
         """The positions of the images on which as many detections as may be are kept, and more objects are."""
         limit = self.collector.limit
-        return np.flatnonzero((self.confusion.found >= limit) & (self.confusion.objects > limit)).tolist()
+        return np.flatnonzero((self.by_image.kept >= limit) & (self.by_image.objects > limit)).tolist()
 
 
 def _within(values: Floats, low: float, high: float) -> Bools:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from PIL import Image
 
 from detector.evaluation.accumulate import limits
 from detector.evaluation.collector import ImageId
+from detector.evaluation.confusion import confused_pairs
 from detector.evaluation.errors import KINDS, MISSED
 from detector.evaluation.measure import Estimate
 from detector.evaluation.report import plots
@@ -23,8 +25,8 @@ from detector.evaluation.table import beyond
 
 WORST = 24
 """images that are shown"""
-BLIND = 6
-"""The most further ones, on which nothing is found."""
+FURTHER = 6
+"""The most further ones, on which at most a tenth of the objects is found."""
 LONG_SIDE = 1000
 """of a picture, in pixels"""
 CONFUSIONS = 15
@@ -43,17 +45,25 @@ class WorstImage:
     """One of the worst images."""
 
     name: str
+    whole: str
+    """its name, uncut"""
     objects: int
     missed: int
     wrong: int
-    full: bool
+    at_limit: bool
     """whether the limit of detections was reached, with more objects"""
     truth: str
     """picture of the objects, as a data URI"""
     found: str
 
 
-def write_report(title: str, facts: Mapping[str, Facts], draw: Draw, used: Collection[str] = ()) -> str:
+def write_report(
+    title: str,
+    facts: Mapping[str, Facts],
+    draw: Draw,
+    checkpoint: str | None = None,
+    possible: Collection[str] = (),
+) -> str:
     """Write the page.
 
     Args:
@@ -61,14 +71,15 @@ def write_report(title: str, facts: Mapping[str, Facts], draw: Draw, used: Colle
         facts: of boxes, and of masks where there are some, by the name of the output; all but AP and the costs of
             errors is of the first.
         draw: draws one of the images.
-        used: overrides that the detector was trained with, which are not advised.
+        checkpoint: of the detector, for commands; None: there is none.
+        possible: overrides of the training that it is not trained with, and may be.
     """
     main = next(iter(facts.values()))
     several = len(main.collector.classes) > 1
     environment = Environment(
         loader=PackageLoader("detector.evaluation.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    names = {image: _short(str(main.collector.image(image).get("file_name", image))) for image in main.images}
+    names = {image: str(main.collector.image(image).get("file_name", image)) for image in main.images}
     return environment.get_template("report.html.j2").render(
         title=title,
         summary=summary(main),
@@ -80,24 +91,25 @@ def write_report(title: str, facts: Mapping[str, Facts], draw: Draw, used: Colle
         bins=[f"{side:g}" for side in main.collector.size_bins],
         scores=[(name, [_interval(own.estimates.get(key)) for key in SCORES]) for name, own in facts.items()],
         columns=SCORES,
-        advice=advise(main, used),
-        costs=[(name, _costs(own)) for name, own in facts.items()],
+        advice=advise(main, possible),
+        checkpoint=None if checkpoint is None else shlex.quote(checkpoint),
+        costs=[(name, _costs(own, own is main)) for name, own in facts.items()],
         meaning=MEANING,
         present=f"{100 * main.errors.present:.1f}",
         classes=[(_row(t), t.objects < FEW) for t in _sorted(main.thresholds)],
         rare=sum(t.objects < FEW for t in main.thresholds if t.objects),
         known=sum(t.objects > 0 for t in main.thresholds),
         together=main.together,
-        below=main.below,
+        found_below=main.found_below,
         apart=int(np.count_nonzero(main.errors.missed)),
         few=FEW,
         balances=[(_row(t), False) for t in main.balances],
-        blind=len(shown(main)) > len(main.worst(WORST)),
+        further=len(shown(main)) > len(main.worst(WORST)),
         most=main.collector.limit,
         several=several,
         matrix=_matrix(main) if several else None,
         confusions=_confusions(main) if several else [],
-        pairs=len(main.confusion.pairs()),
+        pairs=len(confused_pairs(main.confusion)),
         often=OFTEN,
         plots={name: _uri(drawing(main), "svg+xml") for name, drawing in DRAWINGS.items()},
         worst=[_bad(main, image, names, draw) for image in shown(main)],
@@ -108,9 +120,9 @@ NONE = "-"
 
 
 def shown(facts: Facts) -> list[int]:
-    """Return the positions of the images that the page shows: the worst ones, and some of those with nothing found."""
+    """Return the positions of the images that the page shows: the worst, and some with nearly all objects missed."""
     worst = facts.worst(WORST)
-    return worst + [image for image in facts.blind if image not in worst][:BLIND]
+    return worst + [image for image in facts.nearly_all_missed if image not in worst][:FURTHER]
 
 
 SCORES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -133,17 +145,17 @@ def _interval(estimate: Estimate | None) -> tuple[str, str]:
     return value, f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}"
 
 
-def _costs(facts: Facts) -> list[list[str]]:
+def _costs(facts: Facts, main: bool) -> list[list[str]]:
+    """Return the rows of the costs of errors; only the main facts have the thresholds that leave some of them."""
     numbers = facts.errors.numbers()
-    kept = facts.errors.kind[facts.kept]
-    sizes = list(facts.costs)
-    known = ["all", *(size for size in sizes if f"AP{size[0]}" in facts.estimates)]
+    left = facts.errors.kind[facts.kept] if main else None
+    known = ["all", *(size for size in facts.costs if f"AP{size[0]}" in facts.estimates)]
     return [
         [
             kind,
-            *(f"{100 * facts.costs[size][kind]:.1f}" if size in known else NONE for size in sizes),
+            *(f"{100 * costs[kind]:.1f}" if size in known else NONE for size, costs in facts.costs.items()),
             str(numbers[kind]),
-            str(np.count_nonzero(kept == KINDS.index(kind))) if kind != KINDS[MISSED] else "",
+            NONE if left is None or kind == KINDS[MISSED] else str(np.count_nonzero(left == KINDS.index(kind))),
         ]
         for kind in largest(facts.costs["all"])
     ]
@@ -170,7 +182,7 @@ def _matrix(facts: Facts) -> dict[str, Any] | None:
     """Return the matrix of confusions with shares of each row for its shades; None where there are many classes."""
     if len(facts.collector.classes) > CLASSES:
         return None
-    matrix = facts.confusion.matrix
+    matrix = facts.confusion
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     names = [*facts.collector.classes, "nothing"]
     cells = [
@@ -182,29 +194,30 @@ def _matrix(facts: Facts) -> dict[str, Any] | None:
 
 def _confusions(facts: Facts) -> list[tuple[str, str, int, str]]:
     """List the pairs of classes that are most often taken for each other: truth, found as, how often, share."""
-    total = facts.confusion.matrix[:-1].sum(1)
+    total = facts.confusion[:-1].sum(1)
     names = facts.collector.classes
-    pairs = facts.confusion.pairs()[:CONFUSIONS]
+    pairs = confused_pairs(facts.confusion)[:CONFUSIONS]
     return [(names[a], names[b], number, f"{100 * number / total[a]:.0f}") for a, b, number in pairs]
 
 
 def _bad(facts: Facts, image: int, names: Mapping[ImageId, str], draw: Draw) -> WorstImage:
-    found = facts.confusion
-    right = int(found.right[image])
-    pictures = draw(facts.images[image], facts.least, facts.mistakes(image))
+    found, name = facts.by_image, names[facts.images[image]]
+    pictures = draw(facts.images[image], facts.score_thresholds, facts.mistakes(image))
     return WorstImage(
-        names[facts.images[image]],
+        _short(name),
+        name,
         int(found.objects[image]),
-        int(found.objects[image]) - right,
-        int(found.found[image]) - right,
-        image in facts.full,
+        int(found.missed[image]),
+        int(found.wrong[image]),
+        image in facts.at_limit,
         *(_uri(_jpeg(picture), "jpeg") for picture in pictures),
     )
 
 
 def _short(name: str) -> str:
     """Leave out the middle of a long name."""
-    return name if len(name) <= NAME else f"{name[: NAME // 2]} ... {name[-NAME // 2 :]}"
+    end = (NAME - 5) // 2
+    return name if len(name) <= NAME else f"{name[:end]} ... {name[-end:]}"
 
 
 def _jpeg(picture: Image.Image) -> bytes:

@@ -53,7 +53,7 @@ def precision_recall(facts: Facts) -> bytes:
     for k, iou in enumerate((0.5, 0.65, 0.75, 0.85, 0.95) if len(known) else ()):
         place = int(np.abs(curves.thresholds - iou).argmin())
         right.plot(LEVELS, curves.precision[place][:, known, 0, -1].mean(1), color=COLOURS[k], label=f"IoU {iou:g}")
-    _clean(right, "mean of the classes" if several else facts.collector.classes[0], "recall", "precision")
+    _clean(right, "mean of the classes" if several else _text(facts.collector.classes[0]), "recall", "precision")
     for axes in parts:
         axes.set(xlim=(0, 1.01), ylim=(0, 1.02))
         if axes.lines:
@@ -160,7 +160,7 @@ def calibration(facts: Facts) -> bytes:
 def counts(facts: Facts) -> bytes:
     """Draw how many objects are found on each image beside how many there are."""
     figure, (axes,) = _figure(1, 3.4, 4.5)
-    true, found = facts.confusion.objects, facts.confusion.found
+    true, found = facts.by_image.objects, facts.by_image.kept
     most = max(int(true.max(initial=1)), int(found.max(initial=1)))
     axes.plot([0, most], [0, most], color="0.7", linestyle="--", linewidth=1)
     axes.plot(true, found, "o", color=COLOURS[4], alpha=0.5, markersize=4)

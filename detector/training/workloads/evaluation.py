@@ -76,7 +76,7 @@ def pycocotools(images: int, masks: bool, device: torch.device) -> Callable[[], 
     rows = [row for image, own in found.items() for row in _rows(image, own)]
 
     def call() -> dict[str, float]:
-        found = {}
+        values = {}
         with redirect_stdout(StringIO()):
             known = COCO()
             known.dataset = truth
@@ -87,8 +87,8 @@ def pycocotools(images: int, masks: bool, device: torch.device) -> Callable[[], 
                 evaluation.evaluate()
                 evaluation.accumulate()
                 evaluation.summarize()
-                found["box/AP" if kind == "bbox" else "mask/AP"] = float(evaluation.stats[0])
-        return found
+                values["box/AP" if kind == "bbox" else "mask/AP"] = float(evaluation.stats[0])
+        return values
 
     return call
 
