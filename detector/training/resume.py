@@ -1,4 +1,4 @@
-"""Find the checkpoint that a run resumes from."""
+"""Find the checkpoint that a run resumes from, and keep what came after it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from detector.config.resolve import EXTENDING_KEYS, MACHINE_TRAINER_KEYS, MOVABLE_KEYS
-from detector.training.folder import is_finished, read_config
+from detector.training.folder import COMMAND, METRICS, is_finished, read_config
+from detector.training.saving import copy_file
 from detector.weights.checkpoints import read_checkpoint
 
 
@@ -22,7 +23,10 @@ def run_folder_of(checkpoint: Path) -> Path:
         ValueError: the checkpoint is not in RUN/checkpoints/.
     """
     if checkpoint.is_file() and checkpoint.parent.name != "checkpoints":
-        raise ValueError(f"resume {str(checkpoint)!r}: a run resumes in its own folder, from RUN/checkpoints/*.ckpt")
+        raise ValueError(
+            f"resume {str(checkpoint)!r}: a run resumes in its own folder, from RUN/checkpoints/*.ckpt; a copy in "
+            "NEW/checkpoints/ goes on in the folder NEW, and leaves this one as it is"
+        )
     return checkpoint.parent.parent
 
 
@@ -56,7 +60,7 @@ def checkpoint_to_resume(folder: Path, config: Any, console: Console) -> tuple[b
                 }
                 given = " ".join(f"{key}={'null' if value is None else value}" for key, value in values.items())
                 way = f". To go on with that one, give resume={last} {given} alone"
-                done = int(read_checkpoint(last)["global_step"]) if last.is_file() else 0
+                done = _steps_of(last) if last.is_file() else 0
                 if config["schedule"]["steps"] < done:
                     way = f". That one has done {done} steps: give as many, or more"
             raise ValueError(
@@ -72,6 +76,60 @@ def checkpoint_to_resume(folder: Path, config: Any, console: Console) -> tuple[b
             f"{last} is truncated (renamed to {broken.name}); the run starts over", soft_wrap=True, markup=False
         )
     return False, last if last.is_file() else None
+
+
+def keep_later(folder: Path, resume: Path, steps: int, console: Console) -> None:
+    """Move away what a run has written that goes on from a checkpoint.
+
+    These are the results of a finished run, which it is no longer, and, where it goes on from an earlier step than its
+    last one, the later checkpoints, `metrics.csv` and results: they become the folder of a run, which can go on, too.
+    Checkpoints that cannot be read are renamed; all are read before the first is moved.
+
+    Args:
+        folder: the run's folder.
+        resume: the checkpoint that it goes on from, in its folder `checkpoints`.
+        steps: of the run.
+        console: where it is said.
+    """
+    last, start = folder / "checkpoints" / "last.ckpt", _steps_of(resume)
+    reached, damaged = {resume: start}, {}
+    for path in [] if resume == last else sorted(last.parent.glob("*.ckpt")):
+        try:
+            reached[path] = _steps_of(path)
+        except ValueError as error:  # of the last one, it is why an earlier one is resumed
+            damaged[path] = error
+    for path, reason in damaged.items():
+        broken = path.replace(path.with_name(f"{path.name}.broken"))
+        console.print(f"{reason}; it is kept as {broken.name}", markup=False, soft_wrap=True)
+    done = reached.get(last, max(reached.values()))
+    if start >= done:
+        if is_finished(folder) and start < steps:
+            (folder / METRICS).replace(folder / f"metrics_of_step_{done}.json")
+        return
+    kept, number = folder / f"until_step_{done}", 1
+    while kept.exists():
+        number += 1
+        kept = folder / f"until_step_{done}_{number}"
+    (kept / "checkpoints").mkdir(parents=True)
+    for name in ("config.yaml", COMMAND, "metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt"):
+        if (folder / name).is_file():
+            copy_file(folder / name, kept / name)
+    for name in (METRICS, "predictions", "pictures"):
+        if (folder / name).exists():
+            (folder / name).replace(kept / name)
+    for path, step in reached.items():
+        if step > start and path != last:
+            path.replace(kept / "checkpoints" / path.name)
+    copy_file(resume, last)  # from which `resume=auto` goes on; until here, from where the run was
+    console.print(
+        f"The run goes on from step {start}; what it has done up to step {done} is kept in {kept}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _steps_of(checkpoint: Path) -> int:
+    return int(read_checkpoint(checkpoint)["global_step"])
 
 
 def differences(one: Any, other: Any) -> set[str]:

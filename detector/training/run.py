@@ -32,12 +32,12 @@ from detector.training.callbacks import (
 from detector.training.compilation import Compilation, chosen_parts
 from detector.training.evaluate import available_metrics, evaluate, make_trainer, write_metrics
 from detector.training.failures import explained
-from detector.training.folder import COMMAND, METRICS, is_finished, train_command
+from detector.training.folder import COMMAND, is_finished, train_command
 from detector.training.interruption import Interruption
 from detector.training.normalisation import check_smallest_image, shares_statistics, watch_batch_norms
 from detector.training.peers import Peers
 from detector.training.pictures import Pictures
-from detector.training.resume import checkpoint_to_resume, run_folder_of
+from detector.training.resume import checkpoint_to_resume, keep_later, run_folder_of
 from detector.training.saving import Checkpoints, copy_file, write_text
 from detector.training.task import DetectionTask
 from detector.training.throughput import Throughput
@@ -228,52 +228,6 @@ def fit(
     if trainer.is_global_zero:
         write_metrics(folder, result)
     return result
-
-
-def keep_later(folder: Path, resume: Path, steps: int, console: Console) -> None:
-    """Move away what a run has written that goes on from a checkpoint.
-
-    These are the results of a finished run, which it is no longer, and, where it goes on from an earlier step than its
-    last one, the later checkpoints, with `metrics.csv`, in a folder of their own.
-
-    Args:
-        folder: the run's folder.
-        resume: the checkpoint that it goes on from.
-        steps: of the run.
-        console: where it is said.
-    """
-    last, start = folder / "checkpoints" / "last.ckpt", _steps_of(resume)
-    try:
-        done = _steps_of(last) if last.is_file() else start
-    except ValueError as error:  # one that cannot be read is why an earlier one is resumed
-        console.print(f"{error}; it is kept as last.ckpt.broken", markup=False, soft_wrap=True)
-        last.replace(last.with_name("last.ckpt.broken"))
-        done = start
-    if start >= done:
-        if is_finished(folder) and start < steps:
-            (folder / METRICS).replace(folder / f"metrics_of_step_{done}.json")
-        return
-    kept, number = folder / f"until_step_{done}", 1
-    while kept.exists():
-        number += 1
-        kept = folder / f"until_step_{done}_{number}"
-    kept.mkdir()
-    copy_file(folder / "metrics.csv", kept / "metrics.csv")
-    if (folder / METRICS).is_file():
-        (folder / METRICS).replace(kept / METRICS)
-    for path in last.parent.glob("*.ckpt"):
-        if path != resume and _steps_of(path) > start:
-            path.replace(kept / path.name)
-    copy_file(resume, last)  # from which `resume=auto` goes on
-    console.print(
-        f"The run goes on from step {start}; what it has done up to step {done} is kept in {kept}",
-        markup=False,
-        soft_wrap=True,
-    )
-
-
-def _steps_of(checkpoint: Path) -> int:
-    return int(read_checkpoint(checkpoint)["global_step"])
 
 
 def _check_monitor(monitor: str, available: Sequence[str]) -> None:

@@ -153,6 +153,25 @@ def test_a_validation_that_was_missed_is_done_as_it_would_have_been(tmp_path: Pa
     assert {p.name for p in (tmp_path / "run/checkpoints").glob("step*")} == {f"step={i}.ckpt" for i in (2, 4, 6)}
 
 
+def test_what_came_after_an_earlier_checkpoint_goes_on_in_a_folder_of_its_own(tmp_path: Path, run: Run) -> None:
+    arguments = options(run, steps=4, keep_every=2)
+    done = run_script("train", *arguments, "hydra.run.dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    first = {name: (tmp_path / f"run/{name}").read_bytes() for name in ("metrics.json", "predictions/box.json")}
+    back = run_script("train", "resume=run/checkpoints/step=2.ckpt", "schedule.steps=3", "workers=0", cwd=tmp_path)
+    assert back.returncode == 0, back.stderr
+    kept = tmp_path / "run/until_step_4"
+    assert {name: (kept / name).read_bytes() for name in first} == first
+    files = [p for p in (tmp_path / "run").rglob("*") if p.is_file() and kept not in p.parents]
+    since = {path: path.read_bytes() for path in files}
+    last = kept / "checkpoints/last.ckpt"
+    more = run_script("train", f"resume={last}", "schedule.steps=6", "workers=0", cwd=tmp_path)
+    assert more.returncode == 0, more.stderr
+    assert {path: path.read_bytes() for path in since} == since
+    assert [row["step"] for row in rows(kept) if row["loss"]] == list("012345")
+    assert (kept / "metrics_of_step_4.json").read_bytes() == first["metrics.json"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [[], ["trainer.devices=2", "+trainer.strategy=ddp"]], ids=["one", "two"])
 def test_a_compiled_run_validates_resumes_and_is_evaluated_as_it_was(

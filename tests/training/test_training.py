@@ -13,7 +13,8 @@ from detector.config.resolve import resolve_precision
 from detector.training.callbacks import BestCheckpoint
 from detector.training.evaluate import accelerator as _accelerator
 from detector.training.folder import METRICS
-from detector.training.run import keep_best, keep_later
+from detector.training.resume import keep_later, run_folder_of
+from detector.training.run import keep_best
 from detector.weights.checkpoints import FORMAT
 
 
@@ -69,7 +70,12 @@ def checkpoints(folder: Path, **steps: int) -> Path:
         content = {"global_step": step, "aligned_rcnn": {"format": FORMAT, "config": {}}, "state_dict": {}}
         torch.save(content, folder / f"checkpoints/{name}.ckpt")
     (folder / "metrics.csv").write_text("step\n11\n")
+    (folder / "config.yaml").touch()
     return folder
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(torch.load(checkpoint, weights_only=True)["global_step"])
 
 
 @pytest.mark.parametrize(("steps", "results"), [(20, "metrics_of_step_12.json"), (12, METRICS)])
@@ -77,7 +83,7 @@ def test_a_finished_run_that_goes_on_keeps_its_results(tmp_path: Path, steps: in
     folder = checkpoints(tmp_path / "run", last=12, best=8)
     (folder / METRICS).write_text(json.dumps({"time/total": 1.0}))
     keep_later(folder, folder / "checkpoints/last.ckpt", steps, Console(quiet=True))
-    assert {p.name for p in folder.iterdir()} == {"checkpoints", "metrics.csv", results}
+    assert {p.name for p in folder.iterdir()} == {"checkpoints", "config.yaml", "metrics.csv", results}
     assert len(list((folder / "checkpoints").iterdir())) == 2
 
 
@@ -86,30 +92,68 @@ def test_what_came_after_an_earlier_checkpoint_is_kept(tmp_path: Path, finished:
     folder = checkpoints(tmp_path / "run", last=12, best=8, **{"step=3": 3, "step=2": 2, "step=6": 6})
     if finished:
         (folder / METRICS).write_text(json.dumps({"time/total": 1.0}))
+        (folder / "predictions").mkdir()
     said = Console(file=io.StringIO(), width=200)
     keep_later(folder, folder / "checkpoints/step=3.ckpt", 12, said)
     kept = folder / "until_step_12"
     assert f"from step 3; what it has done up to step 12 is kept in {kept}" in said.file.getvalue()
-    assert {p.name for p in kept.iterdir()} - {METRICS} == {"last.ckpt", "best.ckpt", "step=6.ckpt", "metrics.csv"}
-    assert (kept / METRICS).is_file() is finished
-    assert {p.name for p in folder.iterdir()} == {"checkpoints", "metrics.csv", kept.name}
+    results = {METRICS, "predictions"} if finished else set()
+    assert {p.name for p in kept.iterdir()} == {"checkpoints", "config.yaml", "metrics.csv"} | results
+    assert {p.name for p in (kept / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt", "step=6.ckpt"}
+    assert {p.name for p in folder.iterdir()} == {"checkpoints", "config.yaml", "metrics.csv", kept.name}
     assert {p.name for p in (folder / "checkpoints").iterdir()} == {"last.ckpt", "step=2.ckpt", "step=3.ckpt"}
-    assert torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
-    assert torch.load(kept / "last.ckpt", weights_only=True)["global_step"] == 12
+    assert step_of(folder / "checkpoints/last.ckpt") == 3
+    assert step_of(kept / "checkpoints/last.ckpt") == 12
     (folder / "checkpoints/last.ckpt").unlink()
-    torch.save(torch.load(kept / "last.ckpt", weights_only=True), folder / "checkpoints/last.ckpt")
+    torch.save(torch.load(kept / "checkpoints/last.ckpt", weights_only=True), folder / "checkpoints/last.ckpt")
     keep_later(folder, folder / "checkpoints/step=2.ckpt", 12, said)
-    assert {p.name for p in (folder / "until_step_12_2").glob("*.ckpt")} == {"last.ckpt", "step=3.ckpt"}
-    assert (kept / "best.ckpt").is_file()
+    assert {p.name for p in (folder / "until_step_12_2/checkpoints").iterdir()} == {"last.ckpt", "step=3.ckpt"}
+    assert (kept / "checkpoints/best.ckpt").is_file()
 
 
-def test_a_damaged_last_checkpoint_does_not_keep_an_earlier_one_from_going_on(tmp_path: Path) -> None:
-    folder = checkpoints(tmp_path / "run", **{"step=3": 3})
-    (folder / "checkpoints/last.ckpt").write_bytes(b"half")
+def test_what_is_kept_has_the_best_checkpoint_of_before(tmp_path: Path) -> None:
+    folder = checkpoints(tmp_path / "run", last=12, best=2, **{"step=3": 3})
+    keep_later(folder, folder / "checkpoints/step=3.ckpt", 12, Console(quiet=True))
+    for place in (folder, folder / "until_step_12"):
+        assert step_of(place / "checkpoints/best.ckpt") == 2
+
+
+@pytest.mark.parametrize("name", ["until_step_12/last.ckpt", "checkpoints/until_step_12/last.ckpt"])
+def test_a_checkpoint_outside_a_runs_folder_is_refused_with_the_way_out(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(parents=True)
+    path.touch()
+    with pytest.raises(ValueError, match="a copy in NEW/checkpoints/ goes on in the folder NEW"):
+        run_folder_of(path)
+
+
+@pytest.mark.parametrize("name", ["last", "step=6", "best"])
+def test_a_damaged_checkpoint_does_not_keep_an_earlier_one_from_going_on(tmp_path: Path, name: str) -> None:
+    folder = checkpoints(tmp_path / "run", last=12, best=8, **{"step=3": 3, "step=6": 6, "step=9": 9})
+    (folder / f"checkpoints/{name}.ckpt").write_bytes(b"half")
     said = Console(file=io.StringIO(), width=300)
     keep_later(folder, folder / "checkpoints/step=3.ckpt", 12, said)
-    assert {p.name for p in (folder / "checkpoints").iterdir()} == {"step=3.ckpt", "last.ckpt.broken"}
-    assert "last.ckpt" in said.file.getvalue()
+    later = {"last.ckpt", "best.ckpt", "step=6.ckpt", "step=9.ckpt"} - {f"{name}.ckpt"}
+    kept = folder / f"until_step_{9 if name == 'last' else 12}"
+    assert {p.name for p in (kept / "checkpoints").iterdir()} == later
+    left = {"last.ckpt", "step=3.ckpt", f"{name}.ckpt.broken"}
+    assert {p.name for p in (folder / "checkpoints").iterdir()} == left
+    assert step_of(folder / "checkpoints/last.ckpt") == 3
+    assert f"it is kept as {name}.ckpt.broken" in said.file.getvalue()
+
+
+def test_a_full_disk_leaves_a_run_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = checkpoints(tmp_path / "run", last=12, best=8, **{"step=3": 3, "step=6": 6})
+    before = {p.name for p in (folder / "checkpoints").iterdir()}
+
+    def full(source: Path, path: Path) -> None:
+        raise OSError(f"no space for {path}, a copy of {source}")
+
+    monkeypatch.setattr("detector.training.resume.copy_file", full)
+    with pytest.raises(OSError, match="no space"):
+        keep_later(folder, folder / "checkpoints/step=3.ckpt", 12, Console(quiet=True))
+    assert {p.name for p in (folder / "checkpoints").iterdir()} == before
+    assert step_of(folder / "checkpoints/last.ckpt") == 12
 
 
 def test_mps_is_never_used(monkeypatch: pytest.MonkeyPatch) -> None:
