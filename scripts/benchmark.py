@@ -4,8 +4,8 @@
 detectors, `train` a training of Mask R-CNN. Others measure time and memory: `match` of matching anchors with objects,
 `data` of reading and augmenting images, `masks` of encoding and cropping masks, `selection` of keeping the best of many
 boxes, `evaluation` of the metrics; with `--against COMMIT` also those of that commit, in a git worktree of it.
-`annotations` loads a million objects beside pycocotools. `loop` times the steps of the first command's training beside
-a plain loop without Lightning.
+`annotations` loads a million objects beside pycocotools. `loop` times each step of the first command's training beside
+one of a plain loop without Lightning.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main() -> int:
     train.add_argument("--images", type=int, default=2, help="in a batch (2)")
     train.add_argument("--rois", type=int, default=512, help="sampled of each image (512)")
     train.add_argument("--backbone", default="resnet50", help="torchvision's name of a ResNet (resnet50)")
-    train.add_argument("--steps", type=int, default=10, help="in each of the rounds, of loop, too (10)")
+    train.add_argument("--steps", type=int, help="in each of the rounds (10), or of loop (100)")
     arguments = parser.parse_args()
 
     import torch
@@ -69,7 +69,8 @@ def main() -> int:
 
     usual = {"ops": 9, "step": 9, "train": 5}.get(arguments.what, 3)
     rounds = usual if arguments.rounds is None else arguments.rounds
-    counts = (rounds, arguments.threads or 1, arguments.images, arguments.rois, arguments.steps, arguments.objects)
+    steps_of_each = (100 if arguments.what == "loop" else 10) if arguments.steps is None else arguments.steps
+    counts = (rounds, arguments.threads or 1, arguments.images, arguments.rois, steps_of_each, arguments.objects)
     if min(counts) < 1 or min(arguments.size) < 32:
         print("error: --rounds, --threads and other counts must be at least 1; of --size, at least 32", file=sys.stderr)
         return 1
@@ -93,12 +94,13 @@ def main() -> int:
                     arguments.images,
                     rois=arguments.rois,
                     turns=rounds,
-                    steps=arguments.steps,
+                    steps=steps_of_each,
                 )
                 beside_torchvision.run(training, device, dtypes)
             elif arguments.what == "loop":
                 print(f"{benchmark.describe(device)}\n")
-                beside_plain_loop.run(rounds, arguments.steps, device)
+                keep_memory()
+                beside_plain_loop.run(steps_of_each, device)
             elif arguments.what == "annotations":
                 print(f"{benchmark.describe(torch.device('cpu'))}; medians over {rounds} processes\n")
                 beside_pycocotools.run(arguments.objects, rounds)
