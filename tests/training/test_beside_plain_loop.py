@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pytest
 import torch
 
 from detector.config.compose import compose_config
@@ -34,9 +33,3 @@ def test_the_table_has_the_differences_of_both_steps_on_a_batch() -> None:
     taken[1, 0, 0] += 1
     spread = next(line for line in module.table(taken) if line.startswith("| time, mean"))
     assert spread.split("|")[4].strip().startswith("+76.7 % (+10.0 to +")
-
-
-@pytest.mark.slow
-def test_the_first_command_is_compared(capsys: pytest.CaptureFixture[str]) -> None:
-    module.run(2, torch.device("cpu"))
-    assert "2 steps of each loop" in capsys.readouterr().out
