@@ -1,29 +1,20 @@
 """The CUDA sources compile, without a GPU."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from fresh import module, run
 
-from ops import compile, compile_cuda
+from ops import build, compile, compile_cuda
 
-ROOT = Path(__file__).resolve().parents[2]
 REGISTERED = """
-import sys, torch, ops
-torch.ops.load_library(sys.argv[1])
-names = ["match", *(f"{name}{way}" for name in ("average", "ps_average", "maximum") for way in ("", "_backward"))]
+import torch, ops
+torch.ops.load_library({library!r})
+names = ["match", *(f"{{name}}{{way}}" for name in ("average", "ps_average", "maximum") for way in ("", "_backward"))]
 for name in names:
-    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"aligned_rcnn::{name}", "CUDA"), name
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"aligned_rcnn::{{name}}", "CUDA"), name
 """
-
-
-def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-W", "error", *arguments]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600, check=False)
 
 
 def why_not() -> str | None:
@@ -37,18 +28,19 @@ def why_not() -> str | None:
 def test_all_sources_compile():
     if reason := why_not():
         pytest.skip(f"the CUDA sources were not compiled: {reason}")
-    result = run("-m", "ops.build", "9.0+PTX")
-    assert result.returncode == 0, result.stderr
-    (line,) = (line for line in result.stdout.splitlines() if line.startswith("cuda"))
-    registered = run("-c", REGISTERED, line.split()[1])
-    assert registered.returncode == 0, registered.stderr
+    code, output, error = run(module("ops.build", "9.0+PTX"))
+    assert code == 0, error
+    (line,) = (line for line in output.splitlines() if line.startswith("cuda"))
+    code, _, error = run(REGISTERED.format(library=line.split()[1]))
+    assert code == 0, error
 
 
 @pytest.mark.parametrize("architecture", ["sm_90", "9", "90", "9.0+ptx", "all"])
-def test_malformed_architectures_are_refused(architecture):
-    result = run("-m", "ops.build", architecture)
-    assert result.returncode == 1
-    assert result.stderr == f'error: architectures are written as "9.0" or "9.0+PTX"; got \'{architecture}\'\n'
+def test_malformed_architectures_are_refused(architecture, capsys):
+    assert build.main([architecture]) == 1
+    assert (
+        capsys.readouterr().err == f'error: architectures are written as "9.0" or "9.0+PTX"; got \'{architecture}\'\n'
+    )
 
 
 def test_architectures_become_flags():
@@ -120,9 +112,9 @@ print(*(warning.message for warning in caught), sep="\\n")
 assert native.available(torch.device("cpu"))
 """
 TRACED = """
-import sys, torch
+import torch
 from ops import native
-native.build_cuda = lambda: sys.argv[1]
+native.build_cuda = lambda: {library!r}
 
 @torch.compile(fullgraph=True, backend="eager")
 def plus(x):
@@ -134,9 +126,9 @@ assert torch._C._dispatch_has_kernel_for_dispatch_key("aligned_rcnn::average", "
 
 
 def test_without_cuda_operators_pure_pytorch_runs():
-    result = run("-c", WITHOUT_A_GPU, TORCH_CUDA_ARCH_LIST="")
-    assert result.returncode == 0, result.stderr
-    (warning,) = result.stdout.splitlines()
+    code, output, error = run(WITHOUT_A_GPU, TORCH_CUDA_ARCH_LIST="")
+    assert code == 0, error
+    (warning,) = output.splitlines()
     assert warning.startswith("RoI operators for CUDA: ")
     assert warning.endswith("; using the slower pure PyTorch ones.")
 
@@ -145,5 +137,5 @@ def test_without_cuda_operators_pure_pytorch_runs():
 def test_the_library_is_loaded_under_the_compiler_too():
     if reason := why_not():
         pytest.skip(f"the CUDA sources were not compiled: {reason}")
-    result = run("-c", TRACED, str(compile_cuda.build_cuda(["9.0+PTX"])))
-    assert result.returncode == 0, result.stderr
+    code, _, error = run(TRACED.format(library=str(compile_cuda.build_cuda(["9.0+PTX"]))))
+    assert code == 0, error

@@ -1,20 +1,16 @@
 """Matching boxes with objects: by hand, against the matrix of all pairs, and the edges."""
 
-import os
 import resource
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from fresh import run
 from match_cases import anchors, assert_same, pyramid_case, random_case, reference
 from roi_cases import hostile_boxes
 
 import ops
 from ops import fallback
 
-ROOT = Path(__file__).resolve().parents[2]
 BOXES = torch.tensor(
     [
         [0.0, 0.0, 10.0, 10.0],  # is object 0
@@ -123,6 +119,7 @@ def test_any_number_of_threads():
 VARIANT = """
 import sys; sys.path[:0] = ["tests/ops"]
 import ops
+from fresh import run
 from match_cases import assert_same, random_case, reference
 assert "{variant} variant" in ops.backend().reason, ops.backend()
 for seed in range(12):
@@ -133,12 +130,8 @@ for seed in range(12):
 
 @pytest.mark.skipif("portable" in ops.backend().reason, reason="the portable variant has run already")
 def test_the_portable_variant_gives_the_same_bits():
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ATEN_CPU_CAPABILITY": "default"}
-    command = [sys.executable, "-c", VARIANT.format(variant="portable")]
-    result = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert result.returncode == 0, result.stderr
+    code, _, error = run(VARIANT.format(variant="portable"), ATEN_CPU_CAPABILITY="default")
+    assert code == 0, error
 
 
 def test_dtypes_and_strides():

@@ -1,10 +1,7 @@
 """The benchmark and the drawing run, and report what they measured."""
 
-import os
 import re
 import runpy
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import pytest
 import torch
 
 from ops import benchmark, drawing
+from tests.scripts.conftest import run_script
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = benchmark.Workload("small", 2, 20, 128, 192, 8, 7, canonical_size=40)
@@ -57,11 +55,7 @@ def test_timings_take_turns():
     ],
 )
 def test_bad_arguments(arguments, message):
-    command = [sys.executable, "scripts/benchmark.py", "ops", *arguments]
-    env_path = {"PYTHONPATH": str(ROOT)}
-    result = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **env_path}
-    )
+    result = run_script("benchmark", "ops", *arguments, cwd=ROOT)
     assert result.returncode == 1
     assert message in result.stderr
     assert "Traceback" not in result.stderr

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from fresh import module, run
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = "import runpy; print(runpy.run_path('ops/compile.py')['build']())"
@@ -49,12 +50,6 @@ def start(code: str, **environment: str) -> "subprocess.Popen[str]":
     env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
-
-
-def run(code: str, **environment: str) -> tuple[int, str, str]:
-    with start(code, **environment) as process:
-        output, error = process.communicate(timeout=300)
-    return process.returncode, output, error
 
 
 def stub_compiler(folder: Path, then: str = "") -> tuple[str, Path]:
@@ -151,19 +146,17 @@ def test_without_a_build_pure_pytorch_runs(environment, message, tmp_path):
 
 def test_a_failing_compiler_is_quoted(tmp_path):
     compiler, _ = stub_compiler(tmp_path, then='echo "cpu.cpp:1: error: no such luck" >&2; exit 1')
-    command = [sys.executable, "-W", "ignore", "-m", "ops.build"]
-    env = {**os.environ, "CXX": compiler, "ALIGNED_RCNN_CACHE": str(tmp_path / "cache")}
-    result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
-    assert result.returncode == 1
-    assert result.stderr.strip().endswith("error: compiling the operators failed: cpu.cpp:1: error: no such luck")
+    cache = {"CXX": compiler, "ALIGNED_RCNN_CACHE": str(tmp_path / "cache")}
+    code, _, error = run(module("ops.build"), warnings="ignore", **cache)
+    assert code == 1
+    assert error.strip().endswith("error: compiling the operators failed: cpu.cpp:1: error: no such luck")
     assert not list((tmp_path / "cache").glob("*.so"))
 
 
 def test_building_ahead_reports_what_it_found():
-    command = [sys.executable, "-W", "error", "-m", "ops.build"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert result.returncode == 0, result.stderr
-    found = [line.split()[0] for line in result.stdout.splitlines()]
+    code, output, error = run(module("ops.build"))
+    assert code == 0, error
+    found = [line.split()[0] for line in output.splitlines()]
     assert found == ["torch", "compiler", "nvcc", "library", "cuda", "backend"]
 
 
