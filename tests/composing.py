@@ -1,15 +1,16 @@
 """Compose configurations more quickly: Hydra and OmegaConf read the same few dozen files and values in each test."""
 
 import os
+import pickle
 from functools import cache
 from typing import Any
 
 import omegaconf._utils
 import omegaconf.base
 from hydra._internal.config_repository import ConfigRepository
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.hydra import Hydra
 from hydra.core.object_type import ObjectType
+from hydra.plugins.config_source import ConfigSource
 
 
 def read_once() -> None:
@@ -18,17 +19,23 @@ def read_once() -> None:
 
     def load_once(self: ConfigRepository, config_path: str) -> Any:
         source = self._find_object_source(config_path=config_path, object_type=ObjectType.CONFIG)
-        if not isinstance(source, FileConfigSource):
+        key = source and (source.scheme(), source.path, source.provider, config_path, *_state(source, config_path))
+        if not key or key[0] not in ("file", "pkg"):  # not by class: Hydra imports its plugins a second time
             return load(self, config_path)
-        file = os.path.join(source.path, source._normalize_file_name(config_path))
-        state = os.stat(file)
-        key = (file, config_path, source.provider, state.st_mtime_ns, state.st_ino)
         if key not in files:
-            files[key] = load(self, config_path)
-        return files[key]
+            files[key] = pickle.dumps(load(self, config_path))  # Hydra moves the nodes into what it composes
+        return pickle.loads(files[key])
 
     ConfigRepository.load_config = load_once
     omegaconf.base.parse = omegaconf._utils.parse = cache(omegaconf.base.parse)
+
+
+def _state(source: ConfigSource, config_path: str) -> tuple[int, ...]:
+    """Tell a file from what it was before; those of packages stay."""
+    if source.scheme() != "file":
+        return ()
+    status = os.stat(os.path.join(source.path, source._normalize_file_name(config_path)))
+    return (status.st_mtime_ns, status.st_ino)
 
 
 def compose_once() -> None:

@@ -3,6 +3,7 @@
 import atexit
 import gc
 import os
+import pickle
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -53,9 +54,10 @@ Compose = Callable[..., DictConfig]
 
 
 @cache
-def _composed(name: str, groups: tuple[str, ...]) -> DictConfig:
+def _composed(name: str, groups: tuple[str, ...]) -> bytes:
+    """Compose, and pickle what was composed: a copy by pickle takes a fifth of a deep copy's time."""
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        return compose(name, overrides=list(groups))
+        return pickle.dumps(compose(name, overrides=list(groups)))
 
 
 def _chooses(override: str) -> bool:
@@ -65,7 +67,7 @@ def _chooses(override: str) -> bool:
 
 def compose_config(*overrides: str, name: str = "train") -> DictConfig:
     """Compose as Hydra does: once for each choice of groups, into which the values are set."""
-    config = _composed(name, tuple(filter(_chooses, overrides))).copy()
+    config = pickle.loads(_composed(name, tuple(filter(_chooses, overrides))))
     values = [override for override in overrides if not _chooses(override)]
     ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides(values), config)
     return config
