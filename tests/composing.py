@@ -2,6 +2,8 @@
 
 import os
 import pickle
+from collections import defaultdict
+from copy import deepcopy
 from functools import cache
 from typing import Any
 
@@ -11,6 +13,7 @@ from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.hydra import Hydra
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigSource
+from omegaconf.base import Metadata
 
 
 def read_once() -> None:
@@ -28,6 +31,18 @@ def read_once() -> None:
 
     ConfigRepository.load_config = load_once
     omegaconf.base.parse = omegaconf._utils.parse = cache(omegaconf.base.parse)
+
+
+def copy_quickly() -> None:
+    """Copy the metadata of a configuration's nodes, plain values and types, without a look at each of them."""
+
+    def copied(self: Metadata, memo: dict[int, Any]) -> Metadata:
+        new = object.__new__(type(self))
+        new.__dict__.update(self.__dict__, flags=None if self.flags is None else self.flags.copy())
+        new.resolver_cache = deepcopy(self.resolver_cache, memo) if self.resolver_cache else defaultdict(dict)
+        return new
+
+    Metadata.__deepcopy__ = copied
 
 
 def _state(source: ConfigSource, config_path: str) -> tuple[int, ...]:

@@ -23,9 +23,10 @@ from detector.models import vgg
 from detector.models.rcnn import RCNN
 from detector.training.optim import Muon
 from detector.types import Batch, Masks, Target
-from tests.composing import read_once
+from tests.composing import copy_quickly, read_once
 
 read_once()
+copy_quickly()
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores
     os.environ["OMP_NUM_THREADS"] = "1"
