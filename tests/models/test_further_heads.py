@@ -18,6 +18,7 @@ from detector.models.roi_heads import StandardHeads
 from detector.types import Batch, Objects, Output, Size
 from tests.conftest import compose_config, confident, random_batch, small_model
 
+pytestmark = pytest.mark.usefixtures("thin")
 NARROW = {
     "resnet18_c4": ["backbone.box_size=4", "dataset.rois=16"],
     "resnet18_small_fpn": ["dataset.rois=32", "dataset.rpn.test.post_nms_topk=40"],
@@ -61,8 +62,8 @@ class AgeHead(FurtherHead):
 
 
 def detector(model: str, backbone: str, *overrides: str) -> RCNN:
-    """A small detector; C4's widths are those of its ResNet."""
-    widths = ["backbone.channels=256", "backbone.width=512"] if backbone == "resnet18_c4" else []
+    """A small detector; C4's widths are those of its thin ResNet."""
+    widths = ["backbone.channels=64", "backbone.width=128"] if backbone == "resnet18_c4" else []
     return small_model(f"model={model}", f"backbone={backbone}", *widths, *NARROW[backbone], *overrides)
 
 
@@ -81,13 +82,13 @@ def batch_with_ages(*counts: int) -> Batch:
 @pytest.mark.parametrize("own_pooler", [True, False], ids=["own pooler", "the box head's"])
 @pytest.mark.parametrize(("name", "backbone", "kind"), KINDS, ids=[kind.__name__ for *_, kind in KINDS])
 def test_a_further_head_trains_and_predicts(name: str, backbone: str, kind: type, own_pooler: bool) -> None:
-    stride, channels = (16, 256) if kind is C4Heads else (8, 32)
+    stride, channels = (16, 64) if kind is C4Heads else (8, 32)
     pooler = None
     if own_pooler:
         of = None if kind is C4Heads else [4, 8, 16, 32, 64]
         pooler = Pooler(ops.multiscale_roi_align, ops.assign_levels, 3, [stride], of)
     elif kind is C4Heads:
-        channels = 512  # after the stage
+        channels = 128  # after the stage
     head = AgeHead(channels, pooler, AgeOutput())
     model = model_with(name, backbone, age=head)
     assert type(model.heads) is kind
@@ -130,7 +131,7 @@ def test_c4_runs_its_stage_once_on_each_roi_in_training() -> None:
 
 
 def test_c4_runs_its_stage_once_on_all_detections() -> None:
-    model = confident(model_with("faster_rcnn", "resnet18_c4", one=AgeHead(512), other=AgeHead(512)))
+    model = confident(model_with("faster_rcnn", "resnet18_c4", one=AgeHead(128), other=AgeHead(128)))
     rois: list[int] = []
     trunk = model.heads.box_head.trunk
     assert isinstance(trunk, StageTrunk)
@@ -143,7 +144,7 @@ def test_c4_runs_its_stage_once_on_all_detections() -> None:
 
 @pytest.mark.parametrize(("name", "backbone", "kind"), KINDS, ids=[kind.__name__ for *_, kind in KINDS])
 def test_further_heads_may_see_a_part_of_the_detections_at_a_time(name: str, backbone: str, kind: type) -> None:
-    channels = 512 if kind is C4Heads else 32
+    channels = 128 if kind is C4Heads else 32
     model = confident(model_with(name, backbone, age=AgeHead(channels)))
     results = []
     for size in (None, 7, 1):

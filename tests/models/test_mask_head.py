@@ -71,7 +71,7 @@ def test_every_head_learns_a_mask_by_every_loss(head: str, loss: str) -> None:
     # In the papers' words: `mask_head=mlp mask_loss=softmax`.
     narrow = ["mask_head.width=128"] if head == "mlp" else []
     model = small_model("model=mask_rcnn", f"mask_head={head}", f"mask_loss={loss}", *narrow)
-    batch = random_batch(2)
+    batch = random_batch(2, size=(64, 96))
     optimizer = torch.optim.Adam(model.heads.further["mask"].parameters(), 1e-3)
     history = []
     for _ in range(30):

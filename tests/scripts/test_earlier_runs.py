@@ -114,7 +114,8 @@ def test_earlier_runs_count_as_finished_and_give_records(study: Path, tmp_path: 
 def test_unfinished_earlier_runs_are_refused_with_the_reason(study: Path, tmp_path: Path) -> None:
     run = study / "runs" / "roipool" / "shapes_coco" / "0"
     (run / "metrics.json").unlink()
-    result = run_script("ablate", STUDY[0], "arms=[roipool]", *STUDY[2:], cwd=tmp_path)
+    drawn = ["dataset.train.train=2", "dataset.train.val=3"]  # as in its configuration
+    result = run_script("ablate", STUDY[0], "arms=[roipool]", *STUDY[2:], *drawn, cwd=tmp_path)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     assert f"{run.relative_to(tmp_path)} holds a run with other values of" in result.stderr
