@@ -172,8 +172,7 @@ def test_pairwise_combinations_train_and_evaluate() -> None:
                 config.norm.groups = 8  # of which all layers have a multiple
             config.backbone.channels = CHANNELS[row["backbone"]]
             config.backbone.width = 128 if row["backbone"].endswith("_c4") else 32
-            if row["mask_head"] == "mlp":
-                config.mask_head.width = 32
+            config.mask_head.width = 32
             config.dataset.detections = 10
             config.dataset.rpn.train.post_nms_topk = config.dataset.rpn.test.post_nms_topk = config.dataset.rois = 16
         torch.manual_seed(0)

@@ -38,16 +38,18 @@ def test_every_folder_is_a_known_group() -> None:
     }
 
 
+@pytest.mark.usefixtures("thin")
 @pytest.mark.parametrize("pooler", choices("pooler"))
 @pytest.mark.parametrize("model", choices("model"))
 def test_models_and_poolers(model: str, pooler: str) -> None:
-    config = complete(f"model={model}", f"pooler={pooler}", "backbone.channels=16", "backbone.width=16")
+    small = ["backbone.channels=16", "backbone.width=16", "dataset.rois=16"]
+    config = complete(f"model={model}", f"pooler={pooler}", *small)
     if model == "rfcn" and pooler not in ("roialign", "roialign_adaptive", "roipool"):
         with pytest.raises(ValueError, match="pooler=roialign, roialign_adaptive or roipool"):
             build.build_model(config)
         return
     detector = build.build_model(config)
-    losses = detector.loss(random_batch(2, proposals=20))
+    losses = detector.loss(random_batch(2, size=(64, 96), proposals=20))
     assert torch.stack(list(losses.values())).isfinite().all()
 
 

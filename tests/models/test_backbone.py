@@ -12,6 +12,7 @@ from detector.config.resolve import with_classes
 from detector.models.backbone import FPN, Norm, SingleLevel, frozen_batch_norm, group_norm
 from detector.models.resnet import ResNet
 from detector.models.vgg import VGG16
+from tests.config.test_combinations import CHANNELS, KINDS
 from tests.conftest import CLASSES, compose_config, confident, random_batch
 
 
@@ -99,11 +100,10 @@ def test_norms_that_cannot_be() -> None:
         frozen_batch_norm(48, eps=-1)
 
 
-@pytest.mark.parametrize(
-    "choice", ["resnet18_c4", "resnet18_c5", "resnet18_dc5", "vgg16", "extracted_fpn", "resnet18_small_fpn"]
-)
+@pytest.mark.usefixtures("thin")
+@pytest.mark.parametrize("choice", KINDS)
 def test_a_detector_on_it_learns_everywhere_and_finds_what_it_finds(choice: str) -> None:
-    width = [] if choice.endswith("c4") else ["backbone.width=32"]
+    width = [f"backbone.channels={CHANNELS[choice]}", f"backbone.width={128 if choice.endswith('c4') else 32}"]
     few = ["dataset.rois=16", "dataset.rpn.test.post_nms_topk=40"]
     config = compose_config(f"backbone={choice}", "model=mask_rcnn", *width, *few)
     model = build.build_model(with_classes(config, CLASSES))

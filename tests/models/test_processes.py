@@ -21,7 +21,7 @@ OBJECTS = (3, 0, 1, 0)
 
 @cache
 def batch() -> Batch:
-    whole = random_batch(*OBJECTS, size=(96, 128))
+    whole = random_batch(*OBJECTS, size=(64, 96))
     for number, target in enumerate(whole.targets):
         target.seed = 2 * number
         target.boxes = target.boxes.double()
