@@ -19,6 +19,7 @@ from detector.models.rcnn import RCNN
 from detector.weights.checkpoints import FORMAT, checkpoint_config, load_checkpoint, portable_config, read_checkpoint
 from tests.conftest import CLASSES, compose_config, confident, random_batch
 
+pytestmark = pytest.mark.usefixtures("thin")
 SMALL = ["backbone.channels=16", "backbone.width=16", "trainer.precision=32-true"]
 
 
@@ -73,7 +74,7 @@ def test_a_checkpoint_gives_its_rpn(model: str, tmp_path: Path) -> None:
     source = trained(
         tmp_path / "last.ckpt", f"model={model}", "model.proposer.anchors.ratios=[1.0]", "backbone.anchors=1"
     )
-    other = ["backbone=resnet18_c5", "backbone.channels=512", "pooler=roipool", "dataset=voc07"]
+    other = ["backbone=resnet18_c5", "backbone.channels=128", "pooler=roipool", "dataset=voc07"]
     for overrides in ([], other):
         assert_same_proposals(source, adopted(tmp_path / "last.ckpt", *overrides)[0].eval())
     assert (

@@ -83,6 +83,7 @@ def test_batched_equals_single(name: str) -> None:
             torch.testing.assert_close(found.scores, single.scores, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.usefixtures("thin")
 @pytest.mark.parametrize("name", ["rfcn", "cascade_mask_rcnn"])
 def test_other_heads_take_them_too(name: str) -> None:
     model = small_model(f"model={name}", "model/proposer=given")
@@ -137,6 +138,7 @@ def test_the_frozen_rpn_does_not_see_how_others_pad() -> None:
             assert torch.equal(a, b)
 
 
+@pytest.mark.usefixtures("thin")
 def test_two_poolers_see_the_same_proposals() -> None:
     source = confident(small_model())
     batch = random_batch(3, 2)
@@ -177,6 +179,7 @@ def test_nothing_of_the_frozen_rpn_changes_in_training() -> None:
     assert not any(p.requires_grad or p.grad is not None for p in model.proposer.parameters())
 
 
+@pytest.mark.usefixtures("thin")
 def test_given_and_frozen_proposals_of_the_same_rpn_give_the_same_detections() -> None:
     model = confident(with_frozen(confident(small_model())))
     batch = random_batch(3, 2)

@@ -15,6 +15,8 @@ from detector.types import Batch, Masks, Objects, Target
 from detector.weights.checkpoints import load_checkpoint
 from tests.conftest import CLASSES, compose_config, confident, learn, random_batch, small_model
 
+pytestmark = pytest.mark.usefixtures("thin")
+
 STAGES = {f"{name}{number}" for name in ("class", "box") for number in (1, 2, 3)}
 LOSSES = {  # of the second stage
     "faster_rcnn": {"class", "box"},

@@ -101,20 +101,21 @@ def test_given_parts_are_compiled() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("thin")
 @pytest.mark.parametrize(
     ("overrides", "parts"),
     [
         (["model=rfcn"], ["backbone", "proposer.head", "heads.maps"]),
         (["model=cascade_rcnn"], [*PARTS[:3], "heads.later.0.box_head.trunk", "heads.later.1.box_head.trunk"]),
         (
-            ["backbone=resnet18_c4", "backbone.channels=256", "backbone.width=512"],
+            ["backbone=resnet18_c4", "backbone.channels=64", "backbone.width=128"],
             ["backbone", "proposer.head", "heads.box_head.trunk.stage"],
         ),
         (
-            ["backbone=resnet18_c4", "backbone.channels=256", "backbone.width=512", "backbone.freeze_at=4"],
+            ["backbone=resnet18_c4", "backbone.channels=64", "backbone.width=128", "backbone.freeze_at=4"],
             ["proposer.head", "heads.box_head.trunk.stage"],
         ),
-        (["backbone=vgg16", "backbone.channels=512"], PARTS[:3]),  # its trunk drops out at random
+        (["backbone=vgg16", "backbone.channels=128"], PARTS[:3]),  # its trunk drops out at random
     ],
 )
 def test_parts_of_other_detectors(overrides: list[str], parts: list[str]) -> None:
