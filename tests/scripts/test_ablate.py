@@ -107,6 +107,10 @@ def test_a_study_is_interrupted_resumes_and_writes_its_report(tmp_path: Path, ru
         "shapes_voc",
     }
 
+    third = run_script("ablate", *arguments, cwd=tmp_path)
+    assert third.returncode == 0, third.stderr
+    assert done(runs) == after
+
     other = run_script("ablate", *arguments, "schedule.steps=8", cwd=tmp_path)
     assert other.returncode == 1
     assert "other values of schedule.scheduler.steps, schedule.steps" in other.stderr
