@@ -15,7 +15,12 @@ from detector.types import Batch, Masks, Objects, Target
 from detector.weights.checkpoints import load_checkpoint
 from tests.conftest import CLASSES, compose_config, confident, learn, random_batch, small_model
 
-pytestmark = pytest.mark.usefixtures("thin")
+
+@pytest.fixture(autouse=True)
+def _thin_but_where_an_image_is_learnt_by_heart(request: pytest.FixtureRequest) -> None:
+    if "slow" not in request.keywords:
+        request.getfixturevalue("thin")
+
 
 STAGES = {f"{name}{number}" for name in ("class", "box") for number in (1, 2, 3)}
 LOSSES = {  # of the second stage
