@@ -25,6 +25,7 @@ def test_the_folder_of_a_run(run: Run) -> None:
         "checkpoints/best.ckpt",
         "predictions/box.json",
         "predictions/mask.json",
+        "predictions/truth.json",
         "pictures/predictions.png",
     }
     command = (run.folder / "command.txt").read_text()
