@@ -102,9 +102,9 @@ def test_a_part_that_takes_too_long_is_stopped_with_all_its_processes(
     gpu: ModuleType, tmp_path: Path, interrupts_ignored: None
 ) -> None:
     parts = [
-        gpu.Part("quick", 0.5, python("")),  # what it leaves is the next one's
+        gpu.Part("quick", 3.0, python("")),  # what it leaves is the next one's
         gpu.Part(
-            "hangs", 4.5, python(f"import atexit; atexit.register(print, 'so far'); {leave_a_child(tmp_path, 60)}")
+            "hangs", 2.0, python(f"import atexit; atexit.register(print, 'so far'); {leave_a_child(tmp_path, 60)}")
         ),
         gpu.Part("next", 30, python(leave_a_child(tmp_path / "next", 0.0))),
     ]
