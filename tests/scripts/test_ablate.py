@@ -242,11 +242,11 @@ def test_a_failed_run_is_named_and_the_others_go_on(tmp_path: Path, run: Run) ->
 
 
 def test_runs_on_other_data_of_the_same_name_are_not_compared(tmp_path: Path, run: Run) -> None:
-    other = shutil.copytree(run.folder, tmp_path / "other")
+    one, other = (shutil.copytree(run.folder, tmp_path / name) for name in ("one", "other"))
     config = (other / "config.yaml").read_text()
     assert config.count("\n    seed: 0\n") == 2  # of the drawing, for train and val
     (other / "config.yaml").write_text(config.replace("\n    seed: 0\n", "\n    seed: 5\n"))
-    result = run_script("ablate", "--compare", str(run.folder), str(other), cwd=tmp_path)
+    result = run_script("ablate", "--compare", str(one), str(other), cwd=tmp_path)
     assert result.returncode == 1
     assert "other images or objects: give runs on the same data" in result.stderr
     assert not (tmp_path / "outputs").exists()

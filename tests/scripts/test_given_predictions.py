@@ -1,6 +1,7 @@
 """`evaluate.py predictions=FILE`: what another program has found is measured and compared like a run."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ def test_given_predictions_are_measured_and_compared(tmp_path: Path, run: Run) -
     assert {name: measured[name] for name in names} == {name: own[name] for name in names}
     assert (tmp_path / "given/predictions/box.json").read_text() == found.read_text()
     assert "data:image/jpeg" in (tmp_path / "given/report.html").read_text()
-    compared = run_script("ablate", "--compare", str(run.folder), "given", "--output", "two", cwd=tmp_path)
+    shutil.copytree(run.folder, tmp_path / "run")  # what is measured is kept in a run's folder
+    compared = run_script("ablate", "--compare", "run", "given", "--output", "two", cwd=tmp_path)
     assert compared.returncode == 0, compared.stderr
     report = (tmp_path / "two/report/report.md").read_text()
     assert "given predictions" in report
