@@ -1,6 +1,7 @@
 """Run the scripts as a user does, on a small generated dataset."""
 
 import fcntl
+import json
 import multiprocessing
 import os
 import runpy
@@ -117,8 +118,11 @@ class Run:
     @property
     def dataset(self) -> Path:
         """The folder of its dataset; other tests generate other datasets beside it."""
-        sets = (self.folder.parent / "data").glob("shapes_coco-*")
-        return next(folder for folder in sets if len(list((folder / "val").iterdir())) == 6)
+        for path in (self.folder.parent / "data").glob("shapes_coco-*/parameters.json"):
+            drawn = json.loads(path.read_text())
+            if (drawn["val"], drawn["image_size"]) == (6, 96):  # of `FEW`
+                return path.parent
+        raise AssertionError("the run has no dataset")
 
 
 @pytest.fixture(scope="session")
