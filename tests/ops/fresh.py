@@ -13,13 +13,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVER = """
-import json, os, sys, warnings
+import json, os, signal, sys, warnings
 import torch, torchvision
 for line in sys.stdin:
     job = json.loads(line)
     process = os.fork()
     if process == 0:
         os.setsid()
+        signal.alarm(600)
         for number, path in enumerate((os.devnull, *job["streams"])):
             os.dup2(os.open(path, os.O_RDWR), number)
         os.environ.clear()

@@ -119,7 +119,6 @@ def test_any_number_of_threads():
 VARIANT = """
 import sys; sys.path[:0] = ["tests/ops"]
 import ops
-from fresh import run
 from match_cases import assert_same, random_case, reference
 assert "{variant} variant" in ops.backend().reason, ops.backend()
 for seed in range(12):
