@@ -28,7 +28,7 @@ from detector.config.build import (
 from detector.config.classes import dataset_classes, with_labels_of
 from detector.config.compose import read_yaml
 from detector.config.conventions import apply_conventions
-from detector.config.given import given_dataset
+from detector.config.given import given_dataset, set_detections
 from detector.config.images import fit_normalization
 from detector.config.overrides import key_of
 from detector.config.proposer import borrowed_rpn
@@ -204,29 +204,6 @@ def _trained_config(
             )
         final.proposals = config.proposals
     return final
-
-
-def set_detections(final: DictConfig, trained: DictConfig, config: DictConfig, overrides: Sequence[str]) -> None:
-    """Let a trained detector find as many objects on an image as the user asks for, in place; else as in training.
-
-    Raises:
-        ValueError: it is not a number of detections, or the model does not say where it is set.
-    """
-    key = "detections" if "detections" in config else "dataset.detections"
-    select = OmegaConf.select(final, "model.heads.select")
-    known = select is not None and "topk_per_image" in select
-    if key == "dataset.detections" and not any(key_of(o) == key for o in overrides):
-        if known and OmegaConf.select(trained, key) is None:
-            final.dataset.detections = select.topk_per_image
-        return
-    number = OmegaConf.select(config, key)
-    if number is None and key == "detections":
-        return
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise ValueError(f"{key} must be a number of 1 or more, not {number!r}")
-    if not known:
-        raise ValueError(f"{key}={number}: the model has no heads.select.topk_per_image; leave it out, or train anew")
-    select.topk_per_image = final.dataset.detections = number
 
 
 def _resumed_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:

@@ -13,10 +13,10 @@ from PIL import Image
 from detector.config.build import open_split
 from detector.config.compose import compose_config as compose
 from detector.config.conventions import check_additions
-from detector.config.given import given_dataset
+from detector.config.given import given_dataset, set_detections
 from detector.config.mistakes import unknown_key
 from detector.config.overrides import allow_new_keys
-from detector.config.resolve import resolve, set_detections, with_classes
+from detector.config.resolve import resolve, with_classes
 from detector.config.trained import open_checkpoint
 from detector.weights import changed_settings
 from detector.weights.checkpoints import FORMAT, portable_config
