@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from rich.console import Console
@@ -110,14 +109,13 @@ def write_page(
         dataset, [collector.images[place] for place in shown(facts[BOX])]
     )  # in the order of drawing, one at a time
 
-    def drawn(image: ImageId, least: Sequence[float], mistakes: Mistakes) -> tuple[Image.Image, Image.Image]:
+    def drawn(image: ImageId, mistakes: Mistakes) -> tuple[Image.Image, Image.Image]:
         sample, found = next(samples), collector.detections(image)
-        kept = mistakes.counted[found.scores[mistakes.counted] >= np.array(least)[found.labels[mistakes.counted]]]
         gone = same_objects(sample.target, sample.original_size, mistakes.missed, mistakes.labels)
-        left, right = ([WRONG if bad else RIGHT for bad in part] for part in (gone, mistakes.wrong[kept]))
+        left, right = ([WRONG if bad else RIGHT for bad in part] for part in (gone, mistakes.wrong))
         return (
             draw(sample.image, replace(sample.target, masks=None), dataset.classes, colours=left),  # masks hide objects
-            draw(sample.image, drawable(found, kept, masks=False), dataset.classes, 0.0, right),
+            draw(sample.image, drawable(found, mistakes.kept, masks=False), dataset.classes, 0.0, right),
         )
 
     write_text(folder / REPORT, write_report(title, facts, drawn, checkpoint, possible))

@@ -1,4 +1,3 @@
-from collections.abc import Sequence
 from html.parser import HTMLParser
 
 import numpy as np
@@ -44,8 +43,8 @@ class Page(HTMLParser):
             self.words.setdefault(self._open[-1], []).append(data)
 
 
-def drawn(image: ImageId, least: Sequence[float], mistakes: Mistakes) -> tuple[Image.Image, Image.Image]:
-    assert len(least) in (0, 3)
+def drawn(image: ImageId, mistakes: Mistakes) -> tuple[Image.Image, Image.Image]:
+    assert len(mistakes.kept) == len(mistakes.wrong)
     assert len(mistakes.missed) or mistakes.wrong.any()
     return Image.new("RGB", (40, 30)), Image.new("L", (40, 30))
 
@@ -94,7 +93,7 @@ def test_thresholds_and_images_by_hand() -> None:
     assert facts.found_below == 0
     mistakes = facts.mistakes(0)
     assert mistakes.missed.shape == (100, 4)
-    assert mistakes.counted.tolist() == list(range(100))  # of 200 detections
+    assert mistakes.kept.tolist() == list(range(100))  # of 200 detections
     assert not mistakes.wrong.any()
     assert summary(facts) == (
         "With detections kept from the best threshold of each class on, 50 of 100 objects are found (100 of 200), and "
@@ -102,7 +101,7 @@ def test_thresholds_and_images_by_hand() -> None:
     )
     first = advise(facts)[0]
     assert first.case == ("On 1 of 1 images the limit of 100 detections was reached: 100 objects are missed there.")
-    assert first.commands == (("evaluate", "dataset.detections=200"), ("predict", "detections=200"))
+    assert first.commands == (("evaluate", "dataset.detections=200"), ("predict", "input=IMAGES detections=200"))
     assert [(part.low, part.high, part.objects) for part in facts.bins] == [(0, 8, 200)]
     assert [balance.name for balance in facts.balances] == ["fewer missed", "balanced", "fewer false alarms"]
     assert facts.costs["all"]["missed"] == facts.costs["small"]["missed"] == pytest.approx(0.495, abs=0.01)

@@ -65,7 +65,7 @@ HELP = {
         "detections from the best thresholds on.",
         "Train on images without objects, too:",
         ("dataset.train.keep_empty=true",),
-        (("predict", "threshold=best"),),
+        (("predict", "input=IMAGES threshold=best"),),
     ),
     "missed": Advice(
         "Objects are not found at all",
@@ -110,7 +110,7 @@ def advise(facts: Facts, possible: Collection[str] = ()) -> list[Advice]:
             case = f"{HELP[kind].case}: this costs {100 * costs[kind]:.1f} points of AP50 ({_numbers(facts, kind)})."
             seldom = kind == KINDS[CLASSIFICATION] and not _often(facts)
             found.append(replace(HELP[kind], case=case, remedy=SELDOM if seldom else HELP[kind].remedy))
-    every = [*_limit(facts), *_blind(facts), *found, *_sizes(facts), *_classes(facts), *_scores(facts)]
+    every = [*_limit(facts), *_nearly_all_missed(facts), *found, *_sizes(facts), *_classes(facts), *_scores(facts)]
     return [replace(one, changes=tuple(change for change in one.changes if change in possible)) for one in every]
 
 
@@ -157,12 +157,12 @@ def _limit(facts: Facts) -> list[Advice]:
             f"On {len(images)} of {len(facts.images)} images the limit of {limit} detections was reached: {missed} "
             "objects are missed there.",
             "Allow as many detections as there are objects.",
-            commands=(("evaluate", f"dataset.detections={enough}"), ("predict", f"detections={enough}")),
+            commands=(("evaluate", f"dataset.detections={enough}"), ("predict", f"input=IMAGES detections={enough}")),
         )
     ]
 
 
-def _blind(facts: Facts) -> list[Advice]:
+def _nearly_all_missed(facts: Facts) -> list[Advice]:
     """Speak of images on which next to nothing is found."""
     images, missed = facts.nearly_all_missed, facts.by_image.missed
     lost = int(missed[images].sum())

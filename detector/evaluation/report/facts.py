@@ -96,10 +96,10 @@ class Mistakes:
     """[M, 4]: boxes of the missed objects: x, y, width, height"""
     labels: Integers
     """[M]: their classes"""
-    counted: Integers
-    """positions of the detections that count, at most the collector's `limit`, among those of the image"""
+    kept: Integers
+    """[K]: positions of the detections that are kept, among those of the image"""
     wrong: Bools
-    """[N]: which of the image's detections are wrong"""
+    """[K]: which of them are wrong"""
 
 
 class Facts:
@@ -263,17 +263,20 @@ class Facts:
             for record, gone in zip(self.errors.objects, self.missed, strict=True)
             if gone and record["image_id"] == image
         ]
-        numbers = [len(self.collector.detections(name).labels) for name in self.images]
-        counted, wrong = np.zeros((2, sum(numbers)), bool)
-        counted[self.errors.places] = True
-        wrong[self.errors.places] = self.kept & ~self.right
-        own = slice(sum(numbers[:image]), sum(numbers[: image + 1]))
+        own = np.flatnonzero(self.kept & (self.errors.found.images == image))
+        own = own[np.argsort(self.errors.places[own])]
         return Mistakes(
             np.array([box for _, box in missed], np.float64).reshape(-1, 4),
             np.array([place for place, _ in missed], np.int64),
-            np.flatnonzero(counted[own]),
-            wrong[own],
+            self.errors.places[own] - self._starts[image],
+            ~self.right[own],
         )
+
+    @cached_property
+    def _starts(self) -> Integers:
+        """[I]: the place of each image's first detection among all of the collector."""
+        numbers = [len(self.collector.detections(name).labels) for name in self.images]
+        return np.cumsum([0, *numbers])[:-1]
 
     def worst(self, count: int) -> list[int]:
         """Return the positions of the images with the most objects missed and detections wrong, the worst first."""

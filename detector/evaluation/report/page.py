@@ -36,8 +36,8 @@ NAME = 40
 CLASSES = 12
 """Up to so many classes the whole matrix of confusions is shown."""
 
-Draw = Callable[[ImageId, Sequence[float], Mistakes], tuple[Image.Image, Image.Image]]
-"""(image, the lowest score that is drawn of each class, what is wrong) -> pictures of its objects and its detections"""
+Draw = Callable[[ImageId, Mistakes], tuple[Image.Image, Image.Image]]
+"""(image, what is kept and wrong) -> pictures of its objects and its detections"""
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def _confusions(facts: Facts) -> list[tuple[str, str, int, str]]:
 
 def _bad(facts: Facts, image: int, names: Mapping[ImageId, str], draw: Draw) -> WorstImage:
     found, name = facts.by_image, names[facts.images[image]]
-    pictures = draw(facts.images[image], facts.score_thresholds, facts.mistakes(image))
+    pictures = draw(facts.images[image], facts.mistakes(image))
     return WorstImage(
         _short(name),
         name,

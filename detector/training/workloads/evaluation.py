@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from functools import partial
 from io import StringIO
@@ -57,12 +57,18 @@ def drawn(images: int, masks: bool) -> tuple[dict[str, list[dict[str, Any]]], di
     return truth, found
 
 
-def ours(metric: type[CocoMetric | VocMetric], images: int, masks: bool, device: torch.device) -> Callable[[], object]:
-    """Prepare a metric of this project, from detections in memory to its values."""
-    del device  # it is the CPU's work
+def collected(images: int, masks: bool) -> tuple[dict[str, list[dict[str, Any]]], Collector]:
+    """Collect the detections, and return the truth beside them."""
     truth, found = drawn(images, masks)
     collector = Collector(truth, list(range(1, CLASSES + 1)), (32, 96), [MaskOutput()] if masks else [])
     collector.merge([found])
+    return truth, collector
+
+
+def ours(metric: type[CocoMetric | VocMetric], images: int, masks: bool, device: torch.device) -> Callable[[], object]:
+    """Prepare a metric of this project, from detections in memory to its values."""
+    del device  # it is the CPU's work
+    _, collector = collected(images, masks)
     return lambda: metric(collector).results()
 
 
@@ -72,8 +78,8 @@ def pycocotools(images: int, masks: bool, device: torch.device) -> Callable[[], 
     from pycocotools.cocoeval import COCOeval
 
     del device
-    truth, found = drawn(images, masks)
-    rows = [row for image, own in found.items() for row in _rows(image, own)]
+    truth, collector = collected(images, masks)
+    rows = {name: list(collector.rows(name, key)) for name, key in collector.written()}
 
     def call() -> dict[str, float]:
         values = {}
@@ -81,31 +87,16 @@ def pycocotools(images: int, masks: bool, device: torch.device) -> Callable[[], 
             known = COCO()
             known.dataset = truth
             known.createIndex()
-            for kind in ("bbox", "segm") if masks else ("bbox",):
-                kept = [_without(row, "bbox") if kind == "segm" else dict(row) for row in rows]
-                evaluation = COCOeval(known, known.loadRes(kept), kind)
-                evaluation.evaluate()
-                evaluation.accumulate()
-                evaluation.summarize()
-                values["box/AP" if kind == "bbox" else "mask/AP"] = float(evaluation.stats[0])
+            for name, kind in (("box", "bbox"), ("mask", "segm")):
+                if name in rows:
+                    evaluation = COCOeval(known, known.loadRes([dict(row) for row in rows[name]]), kind)
+                    evaluation.evaluate()
+                    evaluation.accumulate()
+                    evaluation.summarize()
+                    values[f"{name}/AP"] = float(evaluation.stats[0])
         return values
 
     return call
-
-
-def _rows(image: int | str, found: ImageDetections) -> list[dict[str, Any]]:
-    """Return an image's detections in COCO's results format."""
-    rows = [
-        {"image_id": image, "category_id": int(label) + 1, "bbox": box.tolist(), "score": float(score)}
-        for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True)
-    ]
-    for row, shape in zip(rows, found.shapes.get("mask", []), strict=False):
-        row["segmentation"] = shape
-    return rows
-
-
-def _without(row: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key != name}
 
 
 CASES = {
