@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from detector.data.pixels import opened
-from detector.data.stored import Pixels, Stored, turned
+from detector.data.stored import Pixels, Region, Stored, turned
 from detector.data.value_range import Bounds, parse_range, propose_range, scale
 from detector.types import Size
 
@@ -104,6 +105,32 @@ class ImageReader:
             self._check_type(stored)
             pixels = stored.read()
         return self._convert(np.ascontiguousarray(turned(pixels, orientation)), stored)
+
+    @contextmanager
+    def regions(self, path: Path) -> Iterator[ImageRegions]:
+        """Open an image of which regions are to be read, each as `read` would read it.
+
+        Of uncompressed and Deflate TIFFs of one page (others need imagecodecs) and of `*.npy` only these regions are
+        read. Other files are decoded as a whole, once; so are images that are turned, and those whose `range` is
+        percentiles of the image.
+
+        Raises:
+            FileNotFoundError, ValueError: as of `read`.
+        """
+        with opened(path, self.channels, self.max_pixels) as stored:
+            self._check_type(stored)
+            orientation = self._orientation(stored, None, None)
+            relative = any(bounds.percent for bounds in self._bounds or ())
+            region = stored.open_regions() if orientation == 1 and not relative else None
+            if region is not None:
+
+                def read(at: Region) -> Tensor:
+                    return self._convert(region(at), stored)
+
+                yield ImageRegions(stored.size, True, read)
+                return
+            image = self._convert(np.ascontiguousarray(turned(stored.read(), orientation)), stored)
+        yield ImageRegions((image.shape[1], image.shape[2]), False, lambda at: image[:, at[1] : at[3], at[0] : at[2]])
 
     def orientation(self, path: Path) -> int:
         """Return EXIF's orientation of an image, 1 to 8, by which `read` turns it unless `exif` is false; 1: upright.
@@ -241,6 +268,18 @@ def read_image(path: Path) -> Tensor:
         FileNotFoundError, ValueError: as of `ImageReader.read`.
     """
     return ImageReader().read(path)
+
+
+@dataclass(frozen=True)
+class ImageRegions:
+    """An image of which regions are read."""
+
+    size: Size
+    """height and width"""
+    partial: bool
+    """whether only the regions are read, not the whole file"""
+    read: Callable[[Region], Tensor]
+    """(x1, y1, x2, y2), within the image -> [channels, y2 - y1, x2 - x1]"""
 
 
 @dataclass(frozen=True)

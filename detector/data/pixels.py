@@ -20,7 +20,9 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 from detector.data.stored import (
     ORIENTATION,
     Pixels,
+    ReadRegion,
     Refused,
+    Region,
     Stored,
     check_pixels,
     decode_by_opencv,
@@ -28,7 +30,7 @@ from detector.data.stored import (
     open_image,
     turned,
 )
-from detector.data.tiff import describe_tiff, is_plain
+from detector.data.tiff import describe_tiff, is_plain, region_reader
 
 REDUCED = re.compile(r"(?<!BGR);16|SGI16")
 """In the decoder's arguments: samples of 16 bits. `BGR;16` has 16 bits for the three together."""
@@ -74,7 +76,7 @@ def _open(path: Path, channels: int, max_pixels: int | None, files: ExitStack) -
     if isinstance(image, TiffImagePlugin.TiffImageFile) and not is_plain(image, path):
         return describe_tiff(path, files.enter_context(tifffile.TiffFile(path)))
     if image.mode in EIGHT_BITS and not _is_reduced(image, path):
-        return _plain(image, path, channels)
+        return _plain(image, path, channels, files)
     return _deep(image, path)
 
 
@@ -87,7 +89,7 @@ def _orientation(image: Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
-def _plain(image: Image.Image, path: Path, channels: int) -> Stored:
+def _plain(image: Image.Image, path: Path, channels: int, files: ExitStack) -> Stored:
     """Describe a file that Pillow reads completely: 8 bits a band."""
     grey, alpha = image.mode in ("1", "L", "LA", "La"), image.has_transparency_data
     # Pillow converts to RGB itself, which is fastest. It repeats grey and drops alpha, as `ImageReader` does.
@@ -113,7 +115,25 @@ def _plain(image: Image.Image, path: Path, channels: int) -> Stored:
             image.draft("RGB", (width // 8, height // 8))  # decodes a JPEG at an eighth of its size, which is fast
             image.load()
 
-    return Stored(path, stored, orientation, len(mode), alpha and channels != 3, np.dtype(np.uint8), pixels, check)
+    def regions() -> ReadRegion | None:
+        if isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode in ("L", "RGB"):
+            return _plain_region(image, path, len(mode), files)
+        return None
+
+    return Stored(
+        path, stored, orientation, len(mode), alpha and channels != 3, np.dtype(np.uint8), pixels, check, regions
+    )
+
+
+def _plain_region(image: TiffImagePlugin.TiffImageFile, path: Path, bands: int, files: ExitStack) -> ReadRegion | None:
+    """Return what reads a region of an 8-bit TIFF, grey or RGB, as Pillow reads it; None if only Pillow can."""
+    tags = image.tag_v2
+    if tags.get(262) not in (1, 2) or any(bits != 8 for bits in tags.get(258, (1,))):
+        return None
+    read = region_reader(path, files.enter_context(tifffile.TiffFile(path)))
+    if read is None or len(image.getbands()) == bands:
+        return read
+    return lambda at: np.repeat(read(at), bands, 2)
 
 
 def _is_reduced(image: Image.Image, path: Path) -> bool:
@@ -178,7 +198,15 @@ def _array(path: Path, channels: int) -> Stored:
             return np.array(values[..., None])
         return np.array(values if shape[2] == channels else values.transpose(1, 2, 0))
 
+    def region(at: Region) -> Pixels:
+        x1, y1, x2, y2 = at
+        if values.ndim == 2:
+            return np.array(values[y1:y2, x1:x2, None])
+        if shape[2] == channels:
+            return np.array(values[y1:y2, x1:x2])
+        return np.array(values[:, y1:y2, x1:x2].transpose(1, 2, 0))
+
     first = 1 if values.ndim == 3 and shape[2] != channels else 0
     size = shape[first], shape[first + 1]
     bands = 1 if values.ndim == 2 else channels
-    return Stored(path, size, 1, bands, False, values.dtype.newbyteorder("="), pixels)
+    return Stored(path, size, 1, bands, False, values.dtype.newbyteorder("="), pixels, regions=lambda: region)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,11 @@ from detector.types import Size
 Pixels = NDArray[Any]
 """[H, W, bands]"""
 
+Region = tuple[int, int, int, int]
+"""x1, y1, x2, y2 in whole pixels, x2 and y2 excluded."""
+
+ReadRegion = Callable[[Region], Pixels]
+
 BROKEN = (
     OSError,
     SyntaxError,
@@ -30,6 +36,7 @@ BROKEN = (
     IndexError,
     EOFError,
     struct.error,
+    zlib.error,
     cv2.error,
     tifffile.TiffFileError,
 )
@@ -65,6 +72,9 @@ class Stored:
     decode: Callable[[], Pixels]
     check: Callable[[], None] | None = None
     """finds damage in less time than decoding, after which the pixels cannot be read"""
+    regions: Callable[[], ReadRegion | None] | None = None
+    """returns what reads the stored pixels of a region without reading the others; None, or where it returns None: the
+    file has to be decoded as a whole"""
 
     @property
     def upright(self) -> Size:
@@ -80,6 +90,23 @@ class Stored:
         """
         with named(self.path):
             return self.decode()
+
+    def open_regions(self) -> ReadRegion | None:
+        """Return what reads the stored pixels of a region; None if the file has to be decoded as a whole.
+
+        Raises:
+            ValueError: the file is damaged, now or when it is called; the message names it.
+        """
+        with named(self.path):
+            read = None if self.regions is None else self.regions()
+        if read is None:
+            return None
+
+        def region(at: Region) -> Pixels:
+            with named(self.path):
+                return read(at)
+
+        return region
 
     def verify(self) -> None:
         """Check that the file is not damaged; nothing can be read from it afterwards.

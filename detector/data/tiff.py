@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,14 @@ import numpy as np
 import tifffile
 from PIL import TiffImagePlugin
 
-from detector.data.stored import ORIENTATION, Pixels, Refused, Stored, decode_by_opencv
+from detector.data.stored import ORIENTATION, Pixels, ReadRegion, Refused, Region, Stored, decode_by_opencv
 from detector.types import Size
+
+DEFLATE = (8, 32946)
+"""Compressions that tifffile decodes without imagecodecs, beside none."""
+
+LARGE_SEGMENT = 1 << 25
+"""Pixels of a compressed strip or tile above which a TIFF is read as a whole: each region would decode it again."""
 
 
 def is_plain(image: TiffImagePlugin.TiffImageFile, path: Path) -> bool:
@@ -62,7 +70,78 @@ def describe_tiff(path: Path, file: tifffile.TiffFile) -> Stored:
 
     tag = page.tags.get(ORIENTATION)
     orientation = 1 if tag is None or tag.value not in range(1, 9) else int(tag.value)
-    return Stored(path, size, orientation, bands, alpha, np.dtype(series.dtype), pixels)
+    single = len(series.pages) == 1 and bands == page.samplesperpixel
+    return Stored(
+        path,
+        size,
+        orientation,
+        bands,
+        alpha,
+        np.dtype(series.dtype),
+        pixels,
+        regions=lambda: region_reader(path, file) if single else None,
+    )
+
+
+def region_reader(path: Path, file: tifffile.TiffFile) -> ReadRegion | None:
+    """Return what reads the samples of a region of the first page, [h, w, samples], and nothing beside.
+
+    Args:
+        path: of the file.
+        file: the opened file, which must stay open.
+
+    Returns:
+        None if the page has to be decoded as a whole: its compression needs imagecodecs, which is not installed, or it
+        is compressed in one piece.
+    """
+    page = file.series[0].keyframe
+    if not isinstance(page, tifffile.TiffPage) or page.dtype is None or page.shaped[1] != 1:
+        return None
+    dtype = page.dtype
+    separate, _, length, width, samples = page.shaped
+    if page.is_memmappable:
+        stored = np.memmap(path, np.dtype(f"{file.byteorder}{dtype.char}"), "r", page.dataoffsets[0], page.shaped, "C")
+
+        def mapped(at: Region) -> Pixels:
+            x1, y1, x2, y2 = at
+            values = stored[:, 0, y1:y2, x1:x2].transpose(1, 2, 0, 3).reshape(y2 - y1, x2 - x1, separate * samples)
+            return values.astype(values.dtype.newbyteorder("="))
+
+        return mapped
+    high, wide = (page.tilelength, page.tilewidth) if page.is_tiled else (min(page.rowsperstrip, length), width)
+    decodable = page.compression == 1 or page.compression in DEFLATE or find_spec("imagecodecs") is not None
+    if not decodable or high * wide > LARGE_SEGMENT:
+        return None
+    across, down = -(-width // wide), -(-length // high)
+
+    def touched(at: Region) -> Iterator[int]:
+        x1, y1, x2, y2 = at
+        for plane in range(separate):
+            for row in range(y1 // high, -(-y2 // high)):
+                for column in range(x1 // wide, -(-x2 // wide)):
+                    yield (plane * down + row) * across + column
+
+    def decoded(at: Region) -> Pixels:
+        x1, y1, x2, y2 = at
+        values = np.zeros((y2 - y1, x2 - x1, separate * samples), dtype)
+        for index in touched(at):
+            count = page.databytecounts[index]
+            if not count:  # a segment that was left out is empty
+                continue
+            file.filehandle.seek(page.dataoffsets[index])
+            found = page.decode(file.filehandle.read(count), index, jpegtables=page.jpegtables)
+            segment, (plane, _, top, left, _), _ = found
+            if segment is None:
+                continue
+            low, first = max(y1, top), max(x1, left)
+            high_end, last = min(y2, top + segment.shape[1]), min(x2, left + segment.shape[2])
+            bands = slice(plane * samples, (plane + 1) * samples)
+            values[low - y1 : high_end - y1, first - x1 : last - x1, bands] = segment[
+                0, low - top : high_end - top, first - left : last - left
+            ]
+        return values
+
+    return decoded
 
 
 def _compressed(path: Path, shape: tuple[int, ...], dtype: Any, reason: str) -> Pixels:

@@ -69,7 +69,7 @@ def write_voc(splits: Sequence[Split], folder: Path, placing: Placing = "copy") 
             masks = shapes is not None and bool(shapes.known.any())
             stems = [Path(name).stem for name in names[split.name]]
             for image, (stem, name) in enumerate(zip(stems, names[split.name], strict=True)):
-                tree = _tree(table, image, name, masks)
+                tree = annotation_tree(table, image, name, masks)
                 tree.write(place / "Annotations" / f"{stem}.xml", encoding="utf-8")
                 if masks:
                     path = place / "SegmentationObject" / f"{stem}.png"
@@ -87,7 +87,17 @@ def write_voc(splits: Sequence[Split], folder: Path, placing: Placing = "copy") 
     return lost.sentences() + said
 
 
-def _tree(table: Annotations, image: int, name: str, masks: bool) -> ElementTree.ElementTree[ElementTree.Element]:
+def annotation_tree(
+    table: Annotations, image: int, name: str, masks: bool
+) -> ElementTree.ElementTree[ElementTree.Element]:
+    """Return the XML of an image.
+
+    Args:
+        table: annotations without objects of other classes.
+        image: its number.
+        name: of its file.
+        masks: whether there is a PNG of masks beside.
+    """
     height, width = table.size(image)
     root = ElementTree.Element("annotation")
     _texts(root, {"folder": "JPEGImages", "filename": name})

@@ -55,14 +55,20 @@ def write_coco(splits: Sequence[Split], folder: Path, placing: Placing = "copy")
     with new_folder(folder) as place:
         (place / "annotations").mkdir()
         for split in splits:
-            document = _document(split.annotations, names[split.name])
+            document = coco_document(split.annotations, names[split.name])
             path = place / "annotations" / f"instances_{split.name}.json"
             path.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
             place_images(split, place / split.name, names[split.name], placing)
     return []
 
 
-def _document(table: Annotations, names: Sequence[str]) -> dict[str, Any]:
+def coco_document(table: Annotations, names: Sequence[str]) -> dict[str, Any]:
+    """Return annotations as the content of a COCO JSON, with numbers as ids of images, and areas.
+
+    Args:
+        table: the annotations.
+        names: of the images, written as `file_name`.
+    """
     areas = np.where(np.isnan(table.areas), mask_and_box_areas(table), table.areas)
     document = to_coco(replace(table, areas=areas))
     if not all(isinstance(number, int) for number in table.image_ids):

@@ -27,7 +27,7 @@ DIGITS = 11
 
 
 @dataclass
-class _Lost:
+class Lost:
     """What YOLO cannot hold, counted."""
 
     crowds: int = 0
@@ -89,7 +89,7 @@ def write_yolo(splits: Sequence[Split], folder: Path, placing: Placing = "copy")
                 f"{split.name} has the classes {split.annotations.classes}, {splits[0].name} {classes}; YOLO has one "
                 "list for all splits"
             )
-    lost, names = _Lost(), file_names(splits)
+    lost, names = Lost(), file_names(splits)
     shapes = [split.annotations.segmentations for split in splits]
     polygons = any(s is not None and s.known.any() for s in shapes)
     with new_folder(folder) as place:
@@ -102,7 +102,7 @@ def write_yolo(splits: Sequence[Split], folder: Path, placing: Placing = "copy")
             labels = place / "labels" / split.name
             labels.mkdir(parents=True)
             for image, name in enumerate(names[split.name]):
-                rows = _rows(split.annotations, image, polygons, lost)
+                rows = label_rows(split.annotations, image, polygons, lost)
                 (labels / f"{Path(name).stem}.txt").write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
             (place / "images" / split.name).mkdir(parents=True)
             place_images(split, place / "images" / split.name, names[split.name], placing)
@@ -110,7 +110,7 @@ def write_yolo(splits: Sequence[Split], folder: Path, placing: Placing = "copy")
     return lost.sentences()
 
 
-def _set_upright(split: Split, folder: Path, names: Sequence[str], placing: Placing, lost: _Lost) -> None:
+def _set_upright(split: Split, folder: Path, names: Sequence[str], placing: Placing, lost: Lost) -> None:
     """Remove the orientation from copies of images that YOLO's readers, who turn by it, would not show as annotated."""
     found = drawn_as_stored(split)
     if placing == "none":
@@ -131,7 +131,15 @@ def _set_upright(split: Split, folder: Path, names: Sequence[str], placing: Plac
         lost.upright += 1
 
 
-def _rows(table: Annotations, image: int, polygons: bool, lost: _Lost) -> list[str]:
+def label_rows(table: Annotations, image: int, polygons: bool, lost: Lost) -> list[str]:
+    """Return the lines of an image's file of labels.
+
+    Args:
+        table: the annotations.
+        image: its number.
+        polygons: write objects as polygons, not as boxes.
+        lost: what cannot be written is counted there.
+    """
     size = height, width = table.size(image)
     objects = slice(int(table.starts[image]), int(table.starts[image + 1]))
     limits = np.array([width, height, width, height], np.float64)
