@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, overload
 
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 from torch import Tensor
 
 from detector.config.build import build_model, instantiate, takes_proposals
 from detector.config.resolve import PRECISIONS, Resolved, resolve
-from detector.data.collate import collate
 from detector.data.image import ImageReader
+from detector.inference.detect import Detect, TestTimeAugmentation
+from detector.inference.given_images import GivenImage, as_tensor, as_tensors, is_one
+from detector.inference.tiles import Join, Tiling, detect_tiles, regions_of
 from detector.models.folding import fold
-from detector.types import Objects, Sample, Target
+from detector.types import Objects, Sample
+from detector.visualize import draw
 
 
 class Detector:
     """Detect objects in images with a trained model.
 
-    Its `reader` reads image files as in training.
+        detector = Detector("RUN/checkpoints/best.ckpt")
+        objects = detector("photo.jpg")
+        detector.draw("photo.jpg", objects).save("drawn.png")
 
     Args:
         checkpoint: a checkpoint of this project, or a source for `detector.weights.read_weights`.
@@ -31,6 +38,12 @@ class Detector:
         norm_eps: see `detector.config.trained.open_checkpoint`.
         trust: packages of which the checkpoint may build parts.
         detections: the most of an image; None: as in training.
+        test_time_augmentation: None, or such as `{"flip": True, "scales": [0.8, 1, 1.25]}`: images are also detected in
+            flipped from left to right and resized, and what is found is joined by NMS.
+
+    Attributes:
+        classes: names by label.
+        reader: reads image files as in training.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
@@ -45,7 +58,9 @@ class Detector:
         norm_eps: float | None = None,
         trust: Sequence[str] = (),
         detections: int | None = None,
+        test_time_augmentation: Mapping[str, Any] | TestTimeAugmentation | None = None,
     ) -> None:
+        test_time = TestTimeAugmentation.parse(test_time_augmentation)
         settings = {
             "checkpoint": str(checkpoint),
             "device": str(device),
@@ -54,7 +69,7 @@ class Detector:
             "trust": list(trust),
             "detections": detections,
         }
-        self._load(resolve(OmegaConf.create(settings), splits=()), device, str(checkpoint))
+        self._load(resolve(OmegaConf.create(settings), splits=()), device, str(checkpoint), test_time)
 
     @classmethod
     def of(cls, resolved: Resolved, device: str, checkpoint: str) -> Self:
@@ -63,7 +78,9 @@ class Detector:
         detector._load(resolved, device, checkpoint)
         return detector
 
-    def _load(self, resolved: Resolved, device: str, checkpoint: str) -> None:
+    def _load(
+        self, resolved: Resolved, device: str, checkpoint: str, test_time: TestTimeAugmentation | None = None
+    ) -> None:
         config, trained = resolved.config, resolved.trained
         assert trained is not None
         if takes_proposals(config.model):
@@ -81,18 +98,99 @@ class Detector:
         self.reader: ImageReader = ImageReader() if node is None else instantiate(node)
         self.augment: Callable[[Sample, int], Sample] = instantiate(config.dataset.val_augment)
         self.size_divisibility: int = config.backbone.size_divisibility
+        self._detect = Detect(
+            self.model,
+            self.augment,
+            self.size_divisibility,
+            test_time,
+            int(config.dataset.get("detections") or 100),
+            self._context,
+        )
 
-    @torch.inference_mode()
-    def __call__(self, images: Sequence[Tensor]) -> list[Objects]:
-        """Return the detections in images of any sizes, in pixels of each image.
+    def _context(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
+
+    @overload
+    def __call__(self, images: GivenImage) -> Objects: ...  # type: ignore[overload-overlap]  # of str, which is one
+
+    @overload
+    def __call__(self, images: Sequence[GivenImage]) -> list[Objects]: ...
+
+    def __call__(self, images: GivenImage | Sequence[GivenImage]) -> Objects | list[Objects]:
+        """Detect the objects in one image, or in each of several of any sizes, in pixels of the image.
 
         Args:
-            images: as `self.reader` reads them: uint8 [3, H, W], RGB, unless the training's were others.
+            images: one image or a sequence of images, each
+
+                - a path, read by `self.reader` as in training: upright, if EXIF turns it;
+                - a PIL image, upright by its EXIF orientation, too;
+                - an array uint8 [H, W, 3] in the order RGB (OpenCV's are BGR: `array[..., ::-1]`), or [H, W], grey;
+                - a tensor uint8 [3, H, W], RGB.
+
+                For a detector of other channels than RGB, D of them in place of 3; deep images are tensors of floats in
+                0..255, as `self.reader.read` returns them. A tensor of four dimensions is a sequence.
+
+        Returns:
+            the detections of the image, best first, on the CPU; for a sequence a list of them. What is given together
+            is padded to one size, and computed at once.
+
+        Raises:
+            FileNotFoundError, ValueError: a file cannot be read, or an array or tensor has another shape or type.
+            TypeError: something is no image.
         """
-        samples = [self.augment(_unlabelled(image, i), 0) for i, image in enumerate(images)]
-        with torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext():
-            found = self.model(collate(samples, self.size_divisibility).to(self.device))
-        return [objects.to("cpu") for objects in found]
+        if is_one(images):
+            return self._found([as_tensor(images, self.reader)])[0]
+        return self._found(as_tensors(images, self.reader))
+
+    @torch.inference_mode()
+    def _found(self, images: Sequence[Tensor]) -> list[Objects]:
+        return [objects.to("cpu") for objects in self._detect(images, self.device)]
+
+    def detect_tiles(
+        self,
+        image: GivenImage,
+        tiles: int = 1024,
+        overlap: float = 0.2,
+        join: Join = "iou",
+        join_thresh: float = 0.5,
+        batch: int = 1,
+    ) -> Objects:
+        """Detect the objects in an image of any size, window by window, and join what several windows find of one.
+
+        Args:
+            image: as of a call. Of a path whose format allows, only the windows are read (`ImageReader.regions`).
+            tiles, overlap, join, join_thresh: see `Tiling`.
+            batch: windows that are computed at once.
+
+        Returns:
+            the detections, best first, as many as there are, in pixels of the image.
+
+        Raises:
+            FileNotFoundError, ValueError, TypeError: as of a call; or a number is out of range.
+        """
+        tiling = Tiling(tiles, overlap, join, join_thresh)
+        if isinstance(image, str | os.PathLike):
+            with self.reader.regions(Path(image)) as regions:
+                return detect_tiles(regions.read, regions.size, tiling, self._found, batch)
+        pixels = as_tensor(image, self.reader)
+        size = pixels.shape[1], pixels.shape[2]
+        return detect_tiles(regions_of(pixels), size, tiling, self._found, batch)
+
+    def draw(self, image: GivenImage, objects: Objects, threshold: float = 0.5) -> Image.Image:
+        """Draw detections on their image: boxes, masks, class names and scores in %.
+
+        Args:
+            image: as of a call.
+            objects: the detections in it.
+            threshold: those with a lower score are not drawn.
+
+        Returns:
+            a picture in RGB; small images are enlarged by a whole number (`detector.visualize.draw`).
+
+        Raises:
+            FileNotFoundError, ValueError, TypeError: as of a call.
+        """
+        return draw(as_tensor(image, self.reader), objects, self.classes, threshold)
 
 
 def usable_device(name: str) -> torch.device:
@@ -116,9 +214,3 @@ def usable_device(name: str) -> torch.device:
             f"device={name}: torch cannot use it on this machine; use device=auto or device=cpu"
         ) from error
     return device
-
-
-def _unlabelled(image: Tensor, name: int) -> Sample:
-    flags = torch.zeros(0, dtype=torch.bool)
-    target = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), flags, flags)
-    return Sample(image, target, name, (image.shape[1], image.shape[2]))

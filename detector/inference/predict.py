@@ -1,65 +1,24 @@
-"""Detect objects in image files (`scripts/predict.py`)."""
+"""Detect objects in image files and videos (`scripts/predict.py`)."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.console import Console
-from rich.progress import track
 
 from detector.data.image import ImageReader
-from detector.data.image_files import images_among
 from detector.inference.detector import Detector
-from detector.types import Objects, Output, Size
-from detector.visualize import draw
-from detector.weights.thresholds import read_thresholds
-
-
-def image_files(path: Path) -> list[Path]:
-    """List the images in a folder, or the one image if `path` is a file.
-
-    NumPy's arrays, `*.npy`, are images where the folder has no others.
-
-    Raises:
-        FileNotFoundError: there is no such file or folder.
-        ValueError: the folder has no images.
-    """
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise FileNotFoundError(f"input {str(path)!r}: no such file or folder")
-    images = images_among(path.iterdir())
-    if not images:
-        raise ValueError(f"input {str(path)!r}: the folder has no images, such as *.jpg, *.png, *.tif or *.npy")
-    return images
-
-
-def plain_detections(
-    objects: Objects, classes: Sequence[str], size: Size, outputs: Sequence[Output] = ()
-) -> list[dict[str, object]]:
-    """Convert detections to plain data: class, score, box (x, y, width, height), and the outputs of further heads.
-
-    Args:
-        objects: the detections of one image.
-        classes: class names by label.
-        size: (height, width) of the image.
-        outputs: outputs of the model's further heads, such as masks as COCO's run-length codes.
-    """
-    xywh = [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in objects.boxes.tolist()]
-    rows: list[dict[str, object]] = [
-        {"class": classes[label], "score": score, "bbox": box}
-        for label, score, box in zip(objects.labels.tolist(), objects.scores.tolist(), xywh, strict=True)
-    ]
-    for output in outputs:
-        for row, shape in zip(rows, output(objects, size), strict=True):
-            row[output.key] = shape
-    return rows
+from detector.inference.inputs import Input, find_inputs
+from detector.inference.output_folder import OutputFolder, earlier_files
+from detector.inference.predict_video import OF_VIDEOS, detect_video
+from detector.inference.results import MASK
+from detector.inference.saving import DETECTIONS, check_formats, make_savers
+from detector.inference.score_thresholds import BEST, Drawn, read_threshold
+from detector.inference.tiles import Tiling
+from detector.inference.work import Unreadable, Work, detect_images
 
 
 def adapted_reader(trained: ImageReader, config: DictConfig) -> ImageReader:
@@ -86,10 +45,11 @@ def adapted_reader(trained: ImageReader, config: DictConfig) -> ImageReader:
 
 
 def predict(config: DictConfig, overrides: Sequence[str], folder: Path, console: Console) -> None:
-    """Detect objects in images: draw the detections on each, and write all to `detections.json`.
+    """Detect objects in images and videos, draw them, and write them in other formats, too.
 
-    `images.json` says what boxes and masks refer to: the size of each image as it was read, whether that is upright or
-    as it is stored, and its EXIF orientation.
+    All detections are in `detections.json`, those of a video in a JSON by frames. `images.json` says what boxes and
+    masks refer to: the size of each image as it was read, whether that is upright or as it is stored, and its EXIF
+    orientation. `written.txt` lists all that was written; the next prediction removes these files.
 
     Args:
         config: composed from `configs/predict.yaml`.
@@ -97,15 +57,19 @@ def predict(config: DictConfig, overrides: Sequence[str], folder: Path, console:
         console: where progress is shown.
 
     Raises:
-        ValueError, OSError: the input or the checkpoint is invalid; or images cannot be read (the others are done).
+        ValueError, OSError: the input or the checkpoint is invalid, or the folder holds other files; or images cannot
+            be read (the others are done).
     """
     del overrides, folder
-    images, output = image_files(Path(config.input)), Path(config.output)
-    best = config.threshold == "best"
-    if not best and (not isinstance(config.threshold, int | float) or not 0 <= config.threshold <= 1):
-        raise ValueError(f"threshold must be a score from 0 to 1, or best, not {config.threshold!r}")
-    if output.is_file() or output.resolve() == images[0].resolve().parent:
-        raise ValueError(f"output {str(output)!r}: give a folder of its own, apart from the images (output=FOLDER)")
+    output = Path(config.output)
+    given = list(config.input) if isinstance(config.input, ListConfig) else str(config.input)
+    inputs = find_inputs(given, output)
+    _check_output(output, inputs)
+    batch, tiling = config.batch, Tiling.parse(config.tiles, config.overlap, config.join, config.join_thresh)
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise ValueError(f"batch must be a whole number of at least 1, not {batch!r}")
+    if not isinstance(config.threshold, DictConfig) and config.threshold != BEST:
+        read_threshold(config.threshold, [], "")  # before the detector is read, which takes longer
     detector = Detector(
         config.checkpoint,
         config.device,
@@ -113,41 +77,68 @@ def predict(config: DictConfig, overrides: Sequence[str], folder: Path, console:
         config.norm_eps,
         config.trust,
         detections=config.detections,
+        test_time_augmentation=config.test_time_augmentation,
     )
-    reader = adapted_reader(detector.reader, config)
-    scores: list[float | None] = [config.threshold] * len(detector.classes)
-    if best:
-        scores = read_thresholds(str(config.checkpoint), detector.classes)
-        if unknown := [name for name, score in zip(detector.classes, scores, strict=True) if score is None]:
-            console.print(f"Not drawn, since none was found right: {', '.join(unknown)}", markup=False, soft_wrap=True)
-    least = torch.tensor([math.inf if score is None else score for score in scores])
-    output.mkdir(parents=True, exist_ok=True)
-    stems = Counter(path.stem for path in images)
-    found: dict[str, list[dict[str, object]]] = {}
-    pixels: dict[str, dict[str, object]] = {}
-    unread: list[str] = []
-    for path in track(images, "Detecting", console=console):
-        try:
-            image, orientation = reader.read(path), reader.orientation(path)
-        except (ValueError, OSError) as error:
-            unread.append(str(error))
-            continue
-        objects = detector([image])[0]
-        size = (image.shape[1], image.shape[2])
-        kind = "as stored" if reader.exif is False else "upright"
-        pixels[path.name] = {"width": size[1], "height": size[0], "pixels": kind, "exif_orientation": orientation}
-        found[path.name] = plain_detections(objects, detector.classes, size, detector.model.heads.outputs)
-        name = path.stem if stems[path.stem] == 1 else path.name
-        drawn = objects.select(objects.scores >= least.to(objects.scores)[objects.labels])
-        draw(image, drawn, detector.classes, 0.0).save(output / f"{name}.png")
-    (output / "detections.json").write_text(json.dumps(found, indent=1) + "\n")
-    (output / "images.json").write_text(json.dumps(pixels, indent=1) + "\n")
+    masks = any(output.key == MASK for output in detector.model.heads.outputs)
+    formats = check_formats(config.save, masks)
+    if tiling is not None and tiling.join == "mask" and not masks:
+        raise ValueError("join=mask: the detector has no masks; use join=iou or join=ios")
+    images, videos = ([i for i in inputs if i.is_video is kind] for kind in (False, True))
+    if videos and (others := [name for name in formats if name not in OF_VIDEOS]):
+        raise ValueError(
+            f"save={others[0]}: {videos[0].path} is a video, of which [{', '.join(OF_VIDEOS)}] are written, and a JSON "
+            "by frames; for the others take its frames out: ffmpeg -i VIDEO frames/%06d.png"
+        )
+    least = read_threshold(config.threshold, detector.classes, str(config.checkpoint))
+    if unknown := [name for name, score in zip(detector.classes, least, strict=True) if score is None]:
+        console.print(f"Not drawn, since none was found right: {', '.join(unknown)}", markup=False, soft_wrap=True)
+    results = OutputFolder(output)
+    try:
+        savers = make_savers(formats, results, detector.classes, masks)
+        reader = adapted_reader(detector.reader, config)
+        work = Work(detector, reader, tiling, batch, Drawn(least), savers, results)
+        detect_images(work, images, console)
+        for video in videos:
+            try:
+                detect_video(work, video, console)
+            except Unreadable as error:
+                work.unread.append(str(error))
+        for saver in savers.values():
+            saver.close()
+        results.write_text("images.json", json.dumps(work.pixels, indent=1) + "\n")
+    finally:
+        results.close()
+    _report(work, output, len(inputs), console)
+
+
+def _check_output(output: Path, inputs: Sequence[Input]) -> None:
+    """Check that the folder of the results is not that of the images, and holds nothing but earlier results."""
+    if output.is_file() or any(output.resolve() == given.path.resolve().parent for given in inputs):
+        raise ValueError(f"output {str(output)!r}: give a folder of its own, apart from the images (output=FOLDER)")
+    earlier_files(output)
+
+
+def _report(work: Work, output: Path, inputs: int, console: Console) -> None:
+    """Say what was found and drawn, and what was not as one may expect."""
+    counts = [f"{len(work.pixels)} images"] if work.pixels or not work.frames else []
+    counts += [f"{work.frames} frames"] if work.frames else []
     console.print(
-        f"{sum(map(len, found.values()))} detections in {len(found)} images: {output}/detections.json", markup=False
+        f"{work.drawn.found} detections in {' and '.join(counts)}: {output}/{DETECTIONS}", markup=False, soft_wrap=True
     )
-    turned = sum(row["exif_orientation"] != 1 for row in pixels.values())
+    console.print(work.drawn.sentence(), markup=False, soft_wrap=True)
+    if work.decoded:
+        console.print(
+            f"{len(work.decoded)} images were decoded as a whole, such as {work.decoded[0]}; TIFFs without "
+            "compression or with Deflate, and .npy, are read by windows",
+            markup=False,
+            soft_wrap=True,
+        )
+    turned = sum(row["exif_orientation"] != 1 for row in work.pixels.values())
     if turned:
-        kind = "as they are stored" if reader.exif is False else "upright, exif=false takes them as they are stored"
+        stored = getattr(work.reader, "exif", None) is False
+        kind = "as they are stored" if stored else "upright, exif=false takes them as they are stored"
         console.print(f"{turned} images are turned by EXIF (images.json); pixels are those {kind}", markup=False)
-    if unread:
-        raise ValueError(f"{len(unread)} of {len(images)} images could not be read: {'; '.join(unread[:3])}")
+        if stored and "yolo" in work.savers:
+            console.print("YOLO's readers turn images as EXIF says: its labels do not fit these", markup=False)
+    if work.unread:
+        raise ValueError(f"{len(work.unread)} of {inputs} images could not be read: {'; '.join(work.unread[:3])}")

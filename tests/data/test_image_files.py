@@ -12,7 +12,7 @@ from detector.data.faults import Effect, collect
 from detector.data.image import ImageReader
 from detector.data.image_files import SUFFIXES, images_among
 from detector.data.yolo import read_yolo
-from detector.inference.predict import image_files
+from detector.inference.inputs import image_files
 
 ROW = "0 0.5 0.25 0.2 0.1\n"
 XML = (
