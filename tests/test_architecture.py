@@ -16,7 +16,7 @@ ROOMS = {
     "config": {"models", "data", "evaluation", "weights"},
     "doctor": {"data", "config"},
     "inference": {"models", "data", "weights", "config"},
-    "training": {"models", "data", "evaluation", "weights", "config"},
+    "training": {"models", "data", "evaluation", "weights", "config", "inference"},
     "alignment": {"data", "evaluation", "config", "training"},
     "ablation": {"evaluation", "weights", "config", "training"},
 }

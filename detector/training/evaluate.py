@@ -20,12 +20,16 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 import ops
-from detector.config.build import build_collector, build_metrics, instantiate
+from detector.config.build import build_collector, build_metrics, instantiate, takes_proposals
 from detector.config.resolve import Resolved, resolve
+from detector.data.augment import Augment
 from detector.data.datamodule import DetectionDataModule
 from detector.evaluation import Collector, Metric, render
 from detector.evaluation.table import foot
 from detector.evaluation.truth_file import write_truth
+from detector.inference.detect import Detect, TestTimeAugmentation
+from detector.inference.evaluation import DetectOnWhole
+from detector.inference.tiles import Tiling
 from detector.training.callbacks import Progress
 from detector.training.pictures import detect_some
 from detector.training.report import report
@@ -49,14 +53,29 @@ def evaluate_checkpoint(config: DictConfig, overrides: Sequence[str], folder: Pa
     Raises:
         ValueError, OSError: the configuration, the checkpoint or the data is invalid.
     """
+    tiling = Tiling.parse(config.tiles, config.overlap, config.join, config.join_thresh)
+    test_time = TestTimeAugmentation.parse(config.test_time_augmentation)
     resolved = resolve(config, overrides, splits=("val",))
     assert resolved.trained is not None
     final, val = resolved.config, resolved.datasets["val"]
     model = instantiate(final.model)  # `resolve` has checked that its heads fit the backbone
     resolved.trained.load(model)
+    if (tiling is not None or test_time is not None) and takes_proposals(final.model):
+        raise ValueError("tiles and test_time_augmentation need a model that proposes its own regions; leave them out")
+    if tiling is not None and tiling.join == "mask" and not any(o.needs == "masks" for o in model.heads.outputs):
+        raise ValueError("join=mask: the detector has no masks; use join=iou or join=ios")
     collector = build_collector(model.heads.outputs, val, final.dataset.size_bins, final.dataset.detections)
-    task = DetectionTask(model, collector=collector, metrics=build_metrics(final.dataset.metrics, collector))
     augment = instantiate(final.dataset.val_augment)
+    size = final.schedule.val_batch_size
+    tiled = None
+    if tiling is not None or test_time is not None:
+        limit = int(final.dataset.detections)
+        detect = Detect(model, augment, final.backbone.size_divisibility, test_time, limit)
+        tiled = DetectOnWhole(detect, tiling, size)
+        augment = Augment()  # none: `detect` prepares the images, or their windows
+        size = size if tiling is None else 1
+    metrics = build_metrics(final.dataset.metrics, collector)
+    task = DetectionTask(model, collector=collector, metrics=metrics, detect=tiled)
     data = DetectionDataModule(
         train=None,
         val=val,
@@ -64,7 +83,7 @@ def evaluate_checkpoint(config: DictConfig, overrides: Sequence[str], folder: Pa
         val_augment=augment,
         steps=1,
         batch_size=1,
-        val_batch_size=final.schedule.val_batch_size,
+        val_batch_size=size,
         workers=final.workers,
         stride=final.backbone.size_divisibility,
     )

@@ -36,7 +36,7 @@ def detect_some(
         sample = data.val[number * len(data.val) // count]
         batch = collate([data.val_augment(sample, 0)], data.stride)
         with torch.inference_mode():
-            found = task.model(batch.to(task.device))[0].to("cpu")
+            found = task.detect(batch.to(task.device))[0].to("cpu")
         yield sample.image, sample.target, found
 
 

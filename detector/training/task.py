@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from detector.evaluation import Collector, Metric
 from detector.models.rcnn import RCNN
 from detector.training.optim import parameter_groups
-from detector.types import Batch
+from detector.types import Batch, Objects
 from detector.weights.checkpoints import FORMAT
 
 ADVICE = "lower schedule.optimizer.lr or raise schedule.scheduler.warmup, and train again"
@@ -51,6 +51,7 @@ class DetectionTask(LightningModule):
         seed: seeds the random draws of each step together with its number, so that a resumed run draws the same.
         skip_bad_steps: so many steps may have gradients that are not finite: they change nothing, and are counted.
         validation_loss: log the losses of the validation batches as `val_loss`, too.
+        detect: detects the objects of each image of a batch in validation, by the model; None: the model itself.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class DetectionTask(LightningModule):
         seed: int = 0,
         skip_bad_steps: int = 0,
         validation_loss: bool = False,
+        detect: Callable[[Batch], list[Objects]] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.collector, self.metrics = model, collector, list(metrics)
@@ -75,6 +77,7 @@ class DetectionTask(LightningModule):
         self.validated_at: int | None = None
         self.skip_bad_steps, self.skipped = skip_bad_steps, 0
         self.validation_loss = validation_loss
+        self._detect = detect
         self._batch: Batch | None = None
         self._losses: dict[str, Tensor] = {}
         self._step_losses: dict[str, Tensor] = {}
@@ -234,6 +237,11 @@ class DetectionTask(LightningModule):
         losses = ", ".join(f"{name} {float(value):.3g}" for name, value in self._losses.items())
         return f"{step} (images {self._batch.ids}, batch {shape}{', losses: ' if losses else ''}{losses})"
 
+    def detect(self, batch: Batch) -> list[Objects]:
+        """Detect the objects of each image, as in validation."""
+        found: list[Objects] = self.model(batch) if self._detect is None else self._detect(batch)
+        return found
+
     def on_validation_epoch_start(self) -> None:
         """Reset what is collected."""
         self._validation_losses = {}
@@ -250,7 +258,7 @@ class DetectionTask(LightningModule):
                 before = self._validation_losses.get(name, 0.0)
                 self._validation_losses[name] = before + len(batch) * value.double()
         else:
-            detections = self.model(batch)
+            detections = self.detect(batch)
         self.collector.update(batch.ids, [found.to("cpu") for found in detections], batch.original_sizes)
 
     def on_validation_epoch_end(self) -> None:

@@ -148,3 +148,25 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
         assert name in done.stderr
         assert "Traceback" not in done.stderr
     assert not (tmp_path / "harmed").exists()
+
+
+def test_windows_are_measured_against_the_whole_image(tmp_path: Path, run: Run) -> None:
+    """One window of the images' size gives the same metrics; smaller ones and flips are measured alike."""
+    arguments = [f"checkpoint={run.checkpoint}", f"data_dir={run.folder.parent / 'data'}", "workers=0"]
+    for name, more in (
+        ("whole", ["batch_size=1"]),
+        ("one", ["tiles=96", "batch_size=1"]),
+        ("four", ["tiles=64", "overlap=0.3"]),
+        ("flipped", ["test_time_augmentation={flip: true}"]),
+    ):
+        done = run_script("evaluate", *arguments, *more, f"hydra.run.dir={name}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert metrics(tmp_path / "one") == metrics(tmp_path / "whole")
+    rows = {name: json.loads((tmp_path / name / "predictions" / "mask.json").read_text()) for name in ("four", "one")}
+    assert rows["four"] != rows["one"]
+    assert {tuple(row["segmentation"]["size"]) for row in rows["four"]} == {(96, 96)}
+    assert metrics(tmp_path / "four").keys() == metrics(tmp_path / "whole").keys()
+    assert metrics(tmp_path / "flipped") != metrics(tmp_path / "whole")
+    done = run_script("evaluate", "predictions=found.json", "tiles=64", "dataset=coco", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "tiles= is how a detector is run" in done.stderr
