@@ -9,8 +9,9 @@ from detector.evaluation import CocoMetric, Collector
 from detector.evaluation.collector import ImageId
 from detector.evaluation.confusion import confused_pairs
 from detector.evaluation.report.advice import advise, summary
-from detector.evaluation.report.facts import Facts, Mistakes
+from detector.evaluation.report.facts import Facts, Mistakes, Threshold
 from detector.evaluation.report.page import shown, write_report
+from detector.evaluation.report.plots import named_scores
 from detector.types import Objects
 from tests.evaluation.test_accumulate import crowded, random_collector
 
@@ -106,6 +107,18 @@ def test_thresholds_and_images_by_hand() -> None:
     assert [balance.name for balance in facts.balances] == ["fewer missed", "balanced", "fewer false alarms"]
     assert facts.costs["all"]["missed"] == facts.costs["small"]["missed"] == pytest.approx(0.495, abs=0.01)
     assert facts.costs["large"]["missed"] == 0
+
+
+def test_words_beside_thresholds_do_not_hide_each_other() -> None:
+    def named(*scores: float) -> list[tuple[float, float, str]]:
+        return named_scores([Threshold(name, 1, score, 1, 0, 0) for name, score in zip("abc", scores, strict=True)])
+
+    assert named(0.01, 0.01, 0.01) == [(0.01, pytest.approx(0.014), "a, b, c")]
+    assert named(0.5, 0.2, 0.21) == [
+        (0.2, pytest.approx(0.204), "b"),
+        (0.21, pytest.approx(0.228), "c"),
+        (0.5, pytest.approx(0.504), "a"),
+    ]
 
 
 def test_scores_beside_the_share_that_is_right() -> None:

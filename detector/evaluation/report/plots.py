@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import rc_context
@@ -12,13 +13,15 @@ from matplotlib.figure import Figure
 
 from detector.evaluation.bootstrap import LEVELS
 from detector.evaluation.measure import bins
-from detector.evaluation.report.facts import FEW, Facts, largest
+from detector.evaluation.report.facts import FEW, Facts, Threshold, largest
 from detector.visualize import PALETTE
 
 COLOURS = ["#{:02x}{:02x}{:02x}".format(*rgb) for rgb in PALETTE if rgb != (240, 228, 66)]
 """Okabe and Ito's without yellow, which is hard to see on white."""
 WIDTH = 9.0
 """of a figure, in inches"""
+WORDS = 0.024
+"""The width of upright words, on an axis of 0..1 over a whole figure."""
 CLASSES = 6
 """The most classes whose curves are drawn: the most frequent ones."""
 
@@ -86,22 +89,27 @@ def by_threshold(facts: Facts) -> bytes:
         ("0.2", "F1", 2 * right / total),
     ):
         axes.plot(levels, values, color=colour, label=name)
-    for balance in facts.balances:
-        assert balance.score is not None
-        axes.axvline(balance.score, color="0.6", linestyle=":", linewidth=1)
-        axes.annotate(
-            balance.name,
-            (balance.score, 0.02),
-            (-2, 0),
-            textcoords="offset points",
-            rotation=90,
-            fontsize=8,
-            ha="right",
-        )
+    for score, place, words in named_scores(facts.balances):
+        axes.axvline(score, color="0.6", linestyle=":", linewidth=1)
+        axes.annotate(words, (place, 0.02), rotation=90, fontsize=8, annotation_clip=False)
     _clean(axes, "all classes together, IoU 0.5", "score from which on detections are kept", "")
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     axes.legend(frameon=False, fontsize=9)
     return _svg(figure)
+
+
+def named_scores(balances: Sequence[Threshold]) -> list[tuple[float, float, str]]:
+    """List the thresholds by score, where their words begin, right of each and of the words before, and the words."""
+    named: dict[float, list[str]] = {}
+    for balance in balances:
+        assert balance.score is not None
+        named.setdefault(balance.score, []).append(balance.name)
+    found, free = [], 0.0
+    for score, names in sorted(named.items()):
+        place = max(score, free)
+        found.append((score, place + WORDS / 6, ", ".join(names)))
+        free = place + WORDS
+    return found
 
 
 def sizes_and_ious(facts: Facts) -> bytes:
