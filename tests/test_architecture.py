@@ -1,6 +1,7 @@
 """The arrows between the parts: who may import whom."""
 
 import ast
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -115,3 +116,8 @@ def test_top_level_is_the_agreed_one() -> None:
     allowed = {"detector", "configs", "ops", "scripts", "tests", "data", "findings"}
     allowed |= {"outputs", "multirun", "build", "gpu-report"}  # made by running something
     assert {n for n in folders if not n.endswith(".egg-info")} <= allowed
+
+
+def test_modules_of_tests_have_names_of_their_own() -> None:
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))  # by which pytest imports them
+    assert [name for name, times in names.items() if times > 1] == []
