@@ -13,9 +13,11 @@ from typing import Any
 
 import torch
 import torch._inductor.config
+import torch.compiler.config
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
+from torch._inductor.cpu_vec_isa import pick_vec_isa
 
 from detector.models.rfcn import PositionSensitiveMaps
 from detector.models.rpn import RPNHead
@@ -69,6 +71,7 @@ class Compilation(Callback):
         torch._dynamo.config.optimize_ddp = False  # parts are compiled, not the step
         torch._dynamo.config.recompile_limit = 64  # which all parts share; sides and numbers of 0 and 1 count anew
         torch._inductor.config.fallback_random = True  # dropout draws what it draws as it is
+        _name_cpu_in_cache()
         model: nn.Module = pl_module.model  # type: ignore[assignment]
         if self.parts is None:
             gains = measure(model, batch, self.backend, trainer.precision_plugin.forward_context)
@@ -96,6 +99,17 @@ class Compilation(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the detector as it was."""
         self._switch(False)
+
+
+def _name_cpu_in_cache() -> None:
+    """Keep apart what the compiler's cache holds for CPUs of different instructions.
+
+    torch 2.15 finds again what was compiled for other vector instructions, such as those that `ATEN_CPU_CAPABILITY`
+    has chosen, or those of another machine that shares the folder; it then computes wrongly or ends.
+    """
+    name = f" for {pick_vec_isa()}"
+    if not torch.compiler.config.cache_key_tag.endswith(name):
+        torch.compiler.config.cache_key_tag += name
 
 
 def chosen_parts(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch._inductor.codecache import compiled_fx_graph_hash
 
 from detector.models.rcnn import RCNN
 from detector.training import compilation
@@ -134,6 +135,18 @@ def test_where_nothing_compiles() -> None:
         ValueError, match=r"fails on this machine \(.*no compiler was found\): give trainer\.compile=false"
     ):
         measure(model(), random_batch(1, size=(64, 64)), backend=broken)  # type: ignore[arg-type]
+
+
+def test_what_is_compiled_for_other_instructions_is_not_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def key(instructions: str) -> str:
+        monkeypatch.setattr(torch.compiler.config, "cache_key_tag", "users")
+        monkeypatch.setattr(compilation, "pick_vec_isa", lambda: instructions)
+        for _ in range(2):
+            start(Compilation([], backend="eager"), model())
+        assert torch.compiler.config.cache_key_tag == f"users for {instructions}"
+        return compiled_fx_graph_hash(torch.fx.symbolic_trace(torch.nn.ReLU()), [torch.ones(3)], {}, [])[0]
+
+    assert key("avx2") == key("avx2") != key("avx512")
 
 
 def test_gains_are_said() -> None:
