@@ -10,8 +10,10 @@ from PIL import Image
 
 from detector.config import build
 from detector.config.resolve import with_classes
+from detector.data.image import ImageRegions
 from detector.inference.detect import TestTimeAugmentation
 from detector.inference.detector import Detector
+from detector.inference.work import shown
 from detector.types import Objects
 from detector.weights.checkpoints import FORMAT, portable_config
 from tests.conftest import CLASSES, compose_config, confident
@@ -168,3 +170,20 @@ def test_a_scale_of_one_changes_nothing_and_others_are_in_pixels_of_the_image(ch
 def test_other_test_time_augmentation_is_refused(given: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TestTimeAugmentation.parse(given)
+
+
+def test_very_large_images_are_drawn_on_a_smaller_copy() -> None:
+    pixels = torch.arange(3 * 50 * 70).view(3, 50, 70).remainder(251).to(torch.uint8)
+    read: list[tuple[int, int, int, int]] = []
+
+    def region(at: tuple[int, int, int, int]) -> torch.Tensor:
+        read.append(at)
+        return pixels[:, at[1] : at[3], at[0] : at[2]]
+
+    whole, factor = shown(ImageRegions((50, 70), True, region), most=3500)
+    assert factor == 1
+    assert torch.equal(whole, pixels)
+    small, factor = shown(ImageRegions((50, 70), True, region), most=500)
+    assert (factor, tuple(small.shape)) == (3, (3, 16, 23))
+    expected = pixels[:, 45:48, 66:69].float().mean((1, 2)).round()
+    assert torch.equal(small[:, 15, 22].float(), expected)
