@@ -59,9 +59,9 @@ def values_of(entries: Sequence[dict[str, Any]], key: str) -> list[Any]:
 
 
 def is_number(value: Any) -> bool:
-    """Say whether a value of a JSON is a finite number."""
+    """Say whether a value of a JSON or a YAML is a finite number; true and false are none."""
     try:
-        return isinstance(value, int | float) and math.isfinite(value)
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:  # an int beyond a float's range
         return False
 

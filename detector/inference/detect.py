@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from detector.boxes import batched_nms
 from detector.data.collate import collate
+from detector.data.json_values import is_number
 from detector.types import Objects, Sample, Target
 
 
@@ -39,12 +40,12 @@ class TestTimeAugmentation:
     def __post_init__(self) -> None:
         if not isinstance(self.flip, bool):
             raise ValueError(f"test_time_augmentation.flip must be true or false, not {self.flip!r}")
-        if not self.scales or any(not _is_number(scale) or not 0.1 <= scale <= 10 for scale in self.scales):
+        if not self.scales or any(not is_number(scale) or not 0.1 <= scale <= 10 for scale in self.scales):
             raise ValueError(
                 "test_time_augmentation.scales must be factors from 0.1 to 10, such as [0.8,1,1.25], not "
                 f"{list(self.scales)}"
             )
-        if not _is_number(self.nms_thresh) or not 0 <= self.nms_thresh <= 1:
+        if not is_number(self.nms_thresh) or not 0 <= self.nms_thresh <= 1:
             raise ValueError(f"test_time_augmentation.nms_thresh must lie in 0..1, not {self.nms_thresh!r}")
 
     @classmethod
@@ -72,10 +73,6 @@ class TestTimeAugmentation:
     def variants(self) -> list[tuple[float, bool]]:
         """The factor of each copy, and whether it is flipped."""
         return [(float(scale), flip) for scale in self.scales for flip in ((False, True) if self.flip else (False,))]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 class Detect:

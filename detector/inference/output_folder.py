@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from detector.weights.thresholds import file_sha256
 
 LIST = "written.txt"
 """The list of the files that were written, each with its SHA-256, as `sha256sum` writes it and `--check` reads it."""
@@ -71,7 +72,7 @@ class OutputFolder:
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         with (self.path / LIST).open("a", encoding="utf-8") as file:
-            file.write(_line(name, _digest(draft)))
+            file.write(_line(name, file_sha256(draft)))
         draft.replace(target)
 
     @contextmanager
@@ -108,7 +109,7 @@ def earlier_files(path: Path) -> list[str]:
     changed = [
         name
         for name in present
-        if name in listed and ((path / name).is_symlink() or _digest(path / name) != listed[name])
+        if name in listed and ((path / name).is_symlink() or file_sha256(path / name) != listed[name])
     ]
     if foreign or changed:
         held = [f"{_few(foreign)}, which no prediction has listed"] if foreign else []
@@ -155,8 +156,3 @@ def _listed(path: Path) -> dict[str, str]:
         if name:
             listed[name] = digest.lstrip("\\")
     return listed
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

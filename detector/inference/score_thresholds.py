@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from detector.data.json_values import is_number
 from detector.types import Objects
 from detector.weights.thresholds import read_thresholds
 
@@ -53,7 +54,7 @@ def read_threshold(given: Any, classes: Sequence[str], checkpoint: str) -> list[
 
 
 def _score(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+    if not is_number(value) or not 0 <= value <= 1:
         raise ValueError(
             f"{name} must be a score from 0 to 1{'' if ' ' in name else ', best, or scores by class'}, not {value!r}"
         )

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from detector.data.json_values import is_number
 from detector.data.stored import Region
 from detector.masks import paste_probabilities
 from detector.types import Objects, Size
@@ -52,11 +53,11 @@ class Tiling:
     def __post_init__(self) -> None:
         if isinstance(self.side, bool) or not isinstance(self.side, int) or self.side < 32:
             raise ValueError(f"tiles must be the side of a window in whole pixels, at least 32, not {self.side!r}")
-        if not _is_number(self.overlap) or not 0 <= self.overlap <= 0.75:
+        if not is_number(self.overlap) or not 0 <= self.overlap <= 0.75:
             raise ValueError(f"overlap must be a share of a window's side from 0 to 0.75, not {self.overlap!r}")
         if self.join not in JOINS:
             raise ValueError(f"join must be one of {', '.join(JOINS)}, not {self.join!r}")
-        if not _is_number(self.join_thresh) or not 0 < self.join_thresh <= 1:
+        if not is_number(self.join_thresh) or not 0 < self.join_thresh <= 1:
             raise ValueError(f"join_thresh must be above 0 and at most 1, not {self.join_thresh!r}")
 
     def windows(self, size: Size) -> list[Region]:
@@ -84,10 +85,6 @@ class Tiling:
             ValueError: a value is out of range.
         """
         return None if tiles is None else cls(tiles, overlap, join, join_thresh)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def regions_of(image: Tensor) -> Callable[[Region], Tensor]:

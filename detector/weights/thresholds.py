@@ -23,7 +23,7 @@ def describe_thresholds(scores: Mapping[str, float | None], checkpoint: Path, da
         checkpoint: the evaluated file.
         dataset: name of the one that they were found on.
     """
-    content = {"dataset": dataset, "sha256": _digest(checkpoint), "scores": dict(scores)}
+    content = {"dataset": dataset, "sha256": file_sha256(checkpoint), "scores": dict(scores)}
     return json.dumps(content, indent=1) + "\n"
 
 
@@ -42,17 +42,18 @@ def read_thresholds(checkpoint: str, classes: Sequence[str]) -> list[float | Non
         raise ValueError(f"threshold=best: there is no {path}: {way}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        digest, scores = content["sha256"], content["scores"]
+        of_state, scores = content["sha256"], content["scores"]
         found = {str(name): None if score is None else float(score) for name, score in scores.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"threshold=best: {path} cannot be read ({error!r}): {way}") from error
-    if digest != _digest(source):
+    if of_state != file_sha256(source):
         raise ValueError(f"threshold=best: {path} is of another state of {checkpoint}: {way}")
     if missing := [name for name in classes if name not in found]:
         raise ValueError(f"threshold=best: {path} has no threshold of {', '.join(missing[:5])}: {way}")
     return [found[name] for name in classes]
 
 
-def _digest(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
