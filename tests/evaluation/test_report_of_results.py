@@ -101,7 +101,9 @@ def test_thresholds_and_images_by_hand() -> None:
         "100 of 100 detections are right (100 of 100)."
     )
     first = advise(facts)[0]
-    assert first.case == ("On 1 of 1 images the limit of 100 detections was reached: 100 objects are missed there.")
+    assert first.case == (
+        "On 1 of 1 images the limit of 100 detections was reached: 100 of the objects there are missed."
+    )
     assert first.commands == (("evaluate", "dataset.detections=200"), ("predict", "input=IMAGES detections=200"))
     assert [(part.low, part.high, part.objects) for part in facts.bins] == [(0, 8, 200)]
     assert [balance.name for balance in facts.balances] == ["fewer missed", "balanced", "fewer false alarms"]
@@ -182,7 +184,8 @@ def test_advice_on_images_without_detections_and_on_sizes() -> None:
         "On 2 of 3 images with objects at most a tenth of the objects is found: 14 of the 24 missed objects are theirs."
     )
     assert cases[-1] == (
-        "Smaller objects are found worse than those of 32 to 64 px (AP50 55). Sides of 16 to 32 px: 0 (15 objects)."
+        "Smaller objects are found worse than those of 32 to 64 px (AP50 55): AP50 0 for sides of 16 to 32 px (15 "
+        "objects)."
     )
 
 
@@ -195,7 +198,8 @@ def test_thresholds_of_classes_and_what_lies_below_them() -> None:
     together = facts.together
     assert (together.right, together.wrong, together.missed, facts.found_below) == (10, 0, 2, 2)
     page = write_report("cells", {"box": facts}, plain)
-    assert "Of the 2 missed objects, 2 are found by detections below the thresholds, 0 have a detection" in page
+    assert "Of the 2 missed objects, 2 are found by detections below the thresholds, 0 have a detection of a" in page
+    assert "of a wrong class or place, and 0 have none" in page
 
 
 def plain(*_: object) -> tuple[Image.Image, Image.Image]:

@@ -35,7 +35,7 @@ MEANING = {
     "both": "of the wrong class, and placed badly",
     "duplicate": "of an object that a detection with a higher score has found already",
     "background": "where no object is",
-    "missed": "an object that no detection would find, were its class or its place right",
+    "missed": "an object that no detection lies on, not even a wrong one",
 }
 
 HELP = {
@@ -154,8 +154,8 @@ def _limit(facts: Facts) -> list[Advice]:
     enough = -(-int(most) // 100) * 100
     return [
         Advice(
-            f"On {len(images)} of {len(facts.images)} images the limit of {limit} detections was reached: {missed} "
-            "objects are missed there.",
+            f"On {len(images)} of {len(facts.images)} images the limit of {limit} detections was reached: {missed} of "
+            "the objects there are missed.",
             "Allow as many detections as there are objects.",
             commands=(("evaluate", f"dataset.detections={enough}"), ("predict", f"input=IMAGES detections={enough}")),
         )
@@ -189,10 +189,10 @@ def _sizes(facts: Facts) -> list[Advice]:
     for smaller in (True, False):
         parts = [p for p in known if (p.low < best.low) == smaller and p.ap50 < min(0.7 * best.ap50, best.ap50 - 0.1)]
         if parts:
-            listed = ", ".join(f"{p.sides}: {100 * p.ap50:.0f} ({p.objects} objects)" for p in parts)
+            listed = ", ".join(f"AP50 {100 * p.ap50:.0f} for sides of {p.sides} ({p.objects} objects)" for p in parts)
             case = (
                 f"{'Smaller' if smaller else 'Larger'} objects are found worse than those of {best.sides} "
-                f"(AP50 {100 * best.ap50:.0f}). Sides of {listed}."
+                f"(AP50 {100 * best.ap50:.0f}): {listed}."
             )
             way = (
                 "A larger input helps most"
