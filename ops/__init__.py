@@ -1,5 +1,6 @@
 """RoI operators with gradients, on CPU and GPU, deterministic, as drop-in replacements of torchvision's (README.md)."""
 
+from ops.convolution import winograd_conv2d
 from ops.crops import crop_and_resize, multiscale_crop_and_resize, multiscale_roi_crop, roi_crop
 from ops.functional import ps_roi_align, ps_roi_pool, roi_align, roi_pool, roi_warp
 from ops.levels import assign_levels
@@ -41,4 +42,5 @@ __all__ = [
     "roi_crop",
     "roi_pool",
     "roi_warp",
+    "winograd_conv2d",
 ]

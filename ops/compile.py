@@ -66,10 +66,10 @@ def _objects() -> list[tuple[str, str, list[str]]]:
     variants = _VARIANTS if platform.machine() in ("x86_64", "AMD64") else {"portable": []}
     kernels = [
         (f"{source}_{name}.o", f"{source}.cpp", [*_KERNEL, *rounding, f"-DVARIANT={name}", *flags])
-        for source, rounding in (("kernels", []), ("match_kernels", ["-ffp-contract=off"]))
+        for source, rounding in (("kernels", []), ("match_kernels", ["-ffp-contract=off"]), ("winograd_kernels", []))
         for name, flags in variants.items()
     ]
-    hosts = ["cpu_average", "cpu_boxes", "cpu_masks", "cpu_maximum", "library", "variants"]
+    hosts = ["cpu_average", "cpu_boxes", "cpu_convolution", "cpu_masks", "cpu_maximum", "library", "variants"]
     return [*((f"{name}.o", f"{name}.cpp", _HOST) for name in hosts), *kernels]
 
 

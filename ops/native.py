@@ -165,6 +165,10 @@ def _match_fake(boxes: Tensor, objects: Tensor, crowd: Tensor) -> tuple[Tensor, 
     return boxes.new_empty(count), index, nearest, boxes.new_empty(count)
 
 
+def _nothing_fake(*_: Any) -> None:
+    """Of an operator that fills a tensor."""
+
+
 def _nms_fake(boxes: Tensor, order: Tensor, groups: Tensor, iou_threshold: float, topk: int) -> Tensor:
     return order.new_empty(torch.library.get_ctx().new_dynamic_size())
 
@@ -223,6 +227,8 @@ def _register() -> None:
     fake("aligned_rcnn::average_masks", _average_masks_fake)
     fake("aligned_rcnn::match", _match_fake)
     fake("aligned_rcnn::nms", _nms_fake)
+    for name in ("input", "output", "filter"):
+        fake(f"aligned_rcnn::winograd_{name}", _nothing_fake)
     _register_linear("average")
     _register_linear("ps_average")
     torch.library.register_autograd("aligned_rcnn::maximum", _maximum_gradient, setup_context=_setup)

@@ -22,7 +22,7 @@ ROOMS = {
     "ablation": {"evaluation", "weights", "config", "training"},
 }
 """The rooms of `detector`, from the ground up, and which of those below each may import; all may import loose files."""
-LOOSE = {"__init__", "boxes", "masks", "matching", "run_lengths", "types", "visualize"}
+LOOSE = {"__init__", "boxes", "convolution", "masks", "matching", "run_lengths", "types", "visualize"}
 LIGHTNING = ("detector/training/", "detector/data/datamodule.py")
 HYDRA = ("detector/config/",)
 ALBUMENTATIONS = ("detector/data/augment.py", "detector/data/extra.py", "detector/data/transforms.py")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
 
-from detector.models.convolution import conv2d
+from detector.convolution import conv2d
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from detector.models.convolution import fast_weight_gradients
+from detector.convolution import fast_convolutions
 from detector.models.heads import Heads, Proposer
 from detector.types import Batch, Objects, Size
 
@@ -76,7 +76,7 @@ class RCNN(nn.Module):
         self.normalize, self.backbone = normalize, backbone
         self.proposer, self.heads = proposer, heads
         self.to(memory_format=torch.channels_last)
-        fast_weight_gradients(self)
+        fast_convolutions(self)
 
     def features(self, batch: Batch) -> list[Tensor]:
         """Compute the backbone's features by level, [B, D, H, W], fine to coarse."""

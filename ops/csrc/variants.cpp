@@ -4,6 +4,7 @@
 
 #include "kernels.h"
 #include "match.h"
+#include "winograd.h"
 
 namespace aligned_rcnn {
 namespace {
@@ -69,6 +70,18 @@ const MatchKernels<T>& match_kernels() {
 
 template const MatchKernels<float>& match_kernels<float>();
 template const MatchKernels<double>& match_kernels<double>();
+
+const WinogradKernels& winograd_kernels() {
+#if defined(__x86_64__)
+  if (chosen() == Variant::avx512) {
+    return avx512::winograd();
+  }
+  if (chosen() == Variant::avx2) {
+    return avx2::winograd();
+  }
+#endif
+  return portable::winograd();
+}
 
 const char* variant_name() {
   constexpr const char* names[] = {"portable", "AVX2", "AVX-512"};

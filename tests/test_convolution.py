@@ -1,4 +1,4 @@
-"""Convolutions with a weight gradient of our own give torch's gradients."""
+"""Convolutions by Winograd's algorithm, where it pays, give torch's values and gradients."""
 
 import copy
 
@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from detector.models import convolution
+import ops
+from detector import convolution
 from tests.conftest import random_batch, small_model
 
 
@@ -14,19 +15,19 @@ from tests.conftest import random_batch, small_model
 def everywhere(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
     """Use it for maps of any size and on any CPU; returns the inputs that it has met."""
     met: list[torch.Size] = []
-    compute = convolution.weight_gradient
+    compute = ops.winograd_conv2d
 
-    def recorded(x: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    def recorded(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         met.append(x.shape)
-        return compute(x, gradient)
+        return compute(x, weight, bias)
 
-    monkeypatch.setattr(convolution, "LEAST_PRODUCTS", 0)
+    monkeypatch.setattr(convolution, "pays", lambda *_: True)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    monkeypatch.setattr(convolution, "weight_gradient", recorded)
+    monkeypatch.setattr(ops, "winograd_conv2d", recorded)
     return met
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 2), (9, 12)])
+@pytest.mark.parametrize("size", [(1, 1), (5, 2), (9, 12)])
 @pytest.mark.parametrize(("images", "inputs", "outputs"), [(1, 3, 5), (3, 8, 4), (0, 2, 3)])
 @pytest.mark.parametrize("bias", [False, True])
 def test_gradients(
@@ -34,7 +35,7 @@ def test_gradients(
 ) -> None:
     theirs = nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
     ours = nn.Sequential(copy.deepcopy(theirs))
-    convolution.fast_weight_gradients(ours)
+    convolution.fast_convolutions(ours)
     x = torch.randn(images, inputs, *size).contiguous(memory_format=torch.channels_last)
     results = []
     for layer in (ours, theirs):
@@ -44,19 +45,9 @@ def test_gradients(
         results.append([y, given.grad, *(parameter.grad for parameter in layer.parameters())])
     assert len(everywhere) == 1
     for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
-
-
-def test_what_needs_no_gradient_gets_none(everywhere: list[torch.Size]) -> None:
-    layer = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1))
-    convolution.fast_weight_gradients(layer)
-    x = torch.randn(1, 4, 6, 6).contiguous(memory_format=torch.channels_last)
-    layer(x).sum().backward()
-    assert x.grad is None
-    layer.requires_grad_(False)
-    layer(x.requires_grad_()).sum().backward()
-    assert x.grad is not None
-    assert len(everywhere) == 1
+        assert one is not None
+        assert other is not None
+        torch.testing.assert_close(one, other, atol=4e-6 * max([1.0, *other.abs().flatten().tolist()]), rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -75,11 +66,40 @@ def test_other_convolutions_are_torchs(everywhere: list[torch.Size], layer: nn.C
     x = torch.randn(2, 4, 9, 9).contiguous(memory_format=torch.channels_last)
     expected = layer(x)
     model = nn.Sequential(layer)
-    convolution.fast_weight_gradients(model)
+    convolution.fast_convolutions(model)
     y = model(x)
     y.sum().backward()
     assert torch.equal(y, expected)
     assert not everywhere
+
+
+def test_other_numbers_and_memory_formats_are_torchs(everywhere: list[torch.Size]) -> None:
+    layer = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1))
+    convolution.fast_convolutions(layer)
+    x = torch.randn(2, 4, 9, 9).contiguous(memory_format=torch.channels_last)
+    layer(x.contiguous())
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(x)
+    layer.double()(x.double())
+    assert not everywhere
+
+
+@pytest.mark.parametrize(
+    ("maps", "filters", "expected"),
+    [
+        ((2, 256, 80, 80), 256, True),
+        ((1, 64, 24, 24), 64, True),
+        ((1, 64, 20, 20), 64, False),  # 25 tiles
+        ((2, 63, 80, 80), 256, False),
+        ((2, 512, 20, 20), 512, False),  # 50 tiles, 128 are needed
+        ((8, 512, 20, 20), 512, True),
+        ((100, 64, 5, 5), 64, False),  # 25 of 64 cells of the tiles lie on the map
+        ((100, 64, 7, 7), 64, True),
+        ((0, 64, 7, 7), 64, False),
+    ],
+)
+def test_where_it_pays(maps: tuple[int, ...], filters: int, expected: bool) -> None:
+    assert convolution.pays(torch.Size(maps), torch.Size((filters, maps[1], 3, 3))) is expected
 
 
 @pytest.mark.parametrize("overrides", [["model=mask_rcnn"], ["norm=frozen"]])
@@ -88,8 +108,8 @@ def test_a_detector_has_the_same_gradients(
 ) -> None:
     batch = random_batch(2, 1, size=(64, 96))
     gradients = []
-    for least in (0, 1 << 60):
-        monkeypatch.setattr(convolution, "LEAST_PRODUCTS", least)
+    for used in (True, False):
+        monkeypatch.setattr(convolution, "pays", lambda *_, used=used: used)
         model = small_model(*overrides)
         torch.manual_seed(0)
         sum(model.loss(batch).values(), torch.zeros(())).backward()  # type: ignore[no-untyped-call]

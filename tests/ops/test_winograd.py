@@ -1,0 +1,152 @@
+"""Winograd's convolution: values, gradients and errors, beside torch's in float64."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import ops
+from ops import convolution
+
+pytestmark = pytest.mark.skipif(ops.backend().name == "torch", reason="the operators are not compiled")
+
+
+def case(seed: int, images: int, inputs: int, outputs: int, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(images, inputs, height, width, generator=generator)
+    weight = torch.randn(outputs, inputs, 3, 3, generator=generator) / (9 * inputs) ** 0.5
+    return x, weight, torch.randn(outputs, generator=generator)
+
+
+def results(compute: object, x: Tensor, weight: Tensor, bias: Tensor | None, cotangent: Tensor) -> list[Tensor]:
+    leaves = [tensor.detach().requires_grad_() for tensor in (x, weight, bias) if tensor is not None]
+    y = compute(*leaves)  # type: ignore[operator]
+    return [y, *torch.autograd.grad(y, leaves, cotangent.to(y.dtype))]
+
+
+def direct(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return F.conv2d(x, weight, bias, padding=1)
+
+
+def assert_close(ours: list[Tensor], exact: list[Tensor]) -> None:
+    """A sum's rounding errors are in proportion to its terms, not to what they add up to."""
+    for one, other in zip(ours, exact, strict=True):
+        largest = max(float(other.detach().abs().max()), 1.0)
+        torch.testing.assert_close(one.double(), other, atol=4e-6 * largest, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (4, 4), (5, 3), (17, 12), (40, 31)])
+@pytest.mark.parametrize(("images", "inputs", "outputs"), [(1, 1, 1), (2, 3, 5), (3, 37, 16), (1, 64, 72)])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("biased", [False, True])
+def test_values_and_gradients(
+    size: tuple[int, int], images: int, inputs: int, outputs: int, memory_format: torch.memory_format, biased: bool
+) -> None:
+    x, weight, bias = case(0, images, inputs, outputs, *size)
+    x, weight = (tensor.contiguous(memory_format=memory_format) for tensor in (x, weight))
+    cotangent = torch.randn(images, outputs, *size, generator=torch.Generator().manual_seed(1))
+    given = bias if biased else None
+    ours = results(ops.winograd_conv2d, x, weight, given, cotangent)
+    theirs = results(direct, x.double(), weight.double(), None if given is None else given.double(), cotangent)
+    assert ours[0].is_contiguous(memory_format=torch.channels_last)
+    assert len(ours) == 3 + biased
+    assert_close(ours, theirs)
+
+
+def test_errors_are_a_few_times_a_plain_sums() -> None:
+    x, weight, bias = case(2, 2, 256, 256, 40, 40)
+    exact = direct(x.double(), weight.double(), bias.double())
+    ours, plain = (
+        (one(x, weight, bias).double() - exact).pow(2).mean().sqrt().item() for one in (ops.winograd_conv2d, direct)
+    )
+    assert ours < 8 * plain
+    assert ours < 3e-6 * exact.std().item()
+
+
+@pytest.mark.parametrize("part", [1, 1 << 14, 1 << 30])
+def test_parts_do_not_matter(monkeypatch: pytest.MonkeyPatch, part: int) -> None:
+    x, weight, bias = case(3, 3, 20, 24, 22, 19)
+    cotangent = torch.randn(3, 24, 22, 19)
+    expected = results(direct, x.double(), weight.double(), bias.double(), cotangent)
+    monkeypatch.setattr(convolution, "PART_BYTES", part)
+    monkeypatch.setattr(convolution, "LEAST_TILES", 1)
+    assert_close(results(ops.winograd_conv2d, x, weight, bias, cotangent), expected)
+
+
+def test_every_tile_is_in_one_part() -> None:
+    maps = torch.empty(3, 5, 21, 40)
+    for channels in ((1, 2), (200, 100), (60_000, 50_000)):
+        tiles = 0
+        for begin, (points, products) in convolution._parts(maps, *channels):
+            assert begin == tiles
+            assert (points.shape[2], products.shape[2]) == channels
+            assert points.shape[:2] == products.shape[:2]
+            tiles += points.shape[1]
+        assert tiles == convolution.count_tiles(maps) == 3 * 6 * 10
+
+
+def test_images_and_threads_do_not_matter() -> None:
+    x, weight, bias = case(4, 4, 64, 64, 30, 26)
+    whole = ops.winograd_conv2d(x, weight, bias)
+    each = torch.cat([ops.winograd_conv2d(image[None], weight, bias) for image in x])
+    torch.testing.assert_close(whole, each, atol=1e-6, rtol=1e-5)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone = ops.winograd_conv2d(x, weight, bias)
+    torch.set_num_threads(before)
+    torch.testing.assert_close(whole, alone, atol=1e-6, rtol=1e-5)
+
+
+def test_nothing_in_nothing_out() -> None:
+    x, weight, bias = case(5, 0, 4, 6, 8, 8)
+    y, *gradients = results(ops.winograd_conv2d, x, weight, bias, torch.zeros(0, 6, 8, 8))
+    assert y.shape == (0, 6, 8, 8)
+    assert [tuple(g.shape) for g in gradients] == [(0, 4, 8, 8), (6, 4, 3, 3), (6,)]
+    assert not gradients[1].any()
+
+
+def test_what_needs_no_gradient_gets_none() -> None:
+    x, weight, bias = case(6, 1, 4, 4, 8, 8)
+    ops.winograd_conv2d(x, weight.requires_grad_(), bias).sum().backward()
+    assert weight.grad is not None
+    assert x.grad is bias.grad is None
+    with torch.inference_mode():
+        assert not ops.winograd_conv2d(x, weight, bias).requires_grad
+
+
+def test_training_goes_on_after_inference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convolution, "_memory", convolution._Memory())
+    x, weight, bias = case(7, 1, 8, 8, 12, 12)
+    with torch.inference_mode():
+        expected = ops.winograd_conv2d(x, weight, bias)
+    y, *_ = results(ops.winograd_conv2d, x, weight, bias, torch.ones(1, 8, 12, 12))
+    assert torch.equal(y, expected)
+
+
+def test_threads_do_not_share_memory() -> None:
+    cases = [case(seed, 1, 32, 32, 40, 40) for seed in range(4)]
+    expected = [ops.winograd_conv2d(*one) for one in cases]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            for one, other in zip(pool.map(lambda one: ops.winograd_conv2d(*one), cases), expected, strict=True):
+                torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"input": torch.zeros(4, 8, 8)}, ValueError, r"input must be Tensor\[B, C, H, W\]; got shape \(4, 8, 8\)"),
+        ({"input": torch.zeros(1, 4, 8, 8).double()}, TypeError, "input must be float32; got torch.float64"),
+        ({"weight": torch.zeros(4, 4, 1, 1)}, ValueError, r"weight must be Tensor\[K, 4, 3, 3\]; got shape \(4, 4, 1"),
+        ({"weight": torch.zeros(4, 5, 3, 3)}, ValueError, r"weight must be Tensor\[K, 4, 3, 3\]; got shape \(4, 5"),
+        ({"bias": torch.zeros(3)}, ValueError, r"bias must be Tensor\[4\]; got shape \(3,\)"),
+        ({"bias": 1.0}, TypeError, "bias must be a tensor; got float"),
+        ({"input": torch.zeros(1, 4, 8, 8, device="meta")}, ValueError, "input must be on the CPU; got meta"),
+    ],
+)
+def test_malformed_arguments_are_named(change: dict[str, object], error: type[Exception], message: str) -> None:
+    given = {"input": torch.zeros(1, 4, 8, 8), "weight": torch.zeros(4, 4, 3, 3), "bias": torch.zeros(4)}
+    with pytest.raises(error, match=message):
+        ops.winograd_conv2d(**(given | change))  # type: ignore[arg-type]
