@@ -13,10 +13,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 import ops
 
@@ -209,6 +211,55 @@ def run(
                         f"| {timings['other']} | {timings['ours']} | {timings['other'].median / mine:.1f}x "
                         f"| {floor / mine / 1e9:.1f} | {floor / speed / mine:.0%} |"
                     )
+
+
+CONVOLUTIONS = (
+    ("P2 of two images of 320 px, as in a pyramid", (2, 256, 80, 80), 256),
+    ("P3", (2, 256, 40, 40), 256),
+    ("res2 of a ResNet-50", (2, 64, 80, 80), 64),
+    ("the default run: P2", (4, 64, 48, 48), 64),
+    ("res3", (4, 128, 24, 24), 128),
+    ("P4", (4, 64, 12, 12), 64),
+    ("the mask head on 128 RoIs", (128, 256, 14, 14), 256),
+)
+"""Name, maps [B, C, H, W] and number of filters."""
+
+
+def run_convolutions(rounds: int = 9, report: Callable[[str], None] = print) -> None:
+    """Report a Markdown table: 3×3 convolutions and their gradients on the CPU, torch's beside this project's.
+
+    Args:
+        rounds: timed calls of each.
+        report: called with each line.
+    """
+    device = torch.device("cpu")
+    report(f"{describe(device)}. Times in ms: median ± half the interquartile range of {rounds} rounds\n")
+    report("| convolution | maps | filters | pass | torch | ours | ratio |")
+    report("|---|---|---|---|---|---|---|")
+    for name, size, filters in CONVOLUTIONS:
+        generator = torch.Generator().manual_seed(0)
+        maps, weight, gradient = (
+            torch.randn(shape, generator=generator).contiguous(memory_format=torch.channels_last).requires_grad_()
+            for shape in (size, (filters, size[1], 3, 3), (size[0], filters, *size[2:]))
+        )
+        for passed, leaves in (("forward", []), ("of the maps", [maps]), ("of the weight", [weight])):
+            calls: dict[str, Callable[[], object]] = {}
+            for key, convolve in (("torch", _plain_convolution), ("ours", ops.winograd_conv2d)):
+                if leaves:
+                    output = convolve(maps, weight)
+                    calls[key] = partial(torch.autograd.grad, output, leaves, gradient, retain_graph=True)
+                else:
+                    calls[key] = partial(torch.no_grad()(convolve), maps, weight)
+            timings = measure(calls, device, rounds)
+            report(
+                f"| {name} | {' x '.join(map(str, size))} | {filters} "
+                f"| {passed if not leaves else f'gradient {passed}'} | {timings['torch']} | {timings['ours']} "
+                f"| {timings['torch'].median / timings['ours'].median:.1f}x |"
+            )
+
+
+def _plain_convolution(maps: Tensor, weight: Tensor) -> Tensor:
+    return F.conv2d(maps, weight, padding=1)
 
 
 def describe(device: torch.device) -> str:

@@ -1,11 +1,11 @@
 """Time this project against torchvision or an older commit, as a Markdown table.
 
-`python scripts/benchmark.py ops` times the RoI operators, `step` a training step and an inference pass of whole
-detectors, `train` a training of Mask R-CNN. Others measure time and memory: `match` of matching anchors with objects,
-`data` of reading and augmenting images, `masks` of encoding and cropping masks, `selection` of keeping the best of many
-boxes, `evaluation` of the metrics; with `--against COMMIT` also those of that commit, in a git worktree of it.
-`annotations` loads a million objects beside pycocotools. `loop` times each step of the first command's training beside
-one of a plain loop without Lightning.
+`python scripts/benchmark.py ops` times the RoI operators, `convolution` 3×3 convolutions on the CPU, `step` a training
+step and an inference pass of whole detectors, `train` a training of Mask R-CNN. Others measure time and memory: `match`
+of matching anchors with objects, `data` of reading and augmenting images, `masks` of encoding and cropping masks,
+`selection` of keeping the best of many boxes, `evaluation` of the metrics; with `--against COMMIT` also those of that
+commit, in a git worktree of it. `annotations` loads a million objects beside pycocotools. `loop` times each step of the
+first command's training beside one of a plain loop without Lightning.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> int:
     """Parse the command line and print the table; returns 1 after a message if an argument is invalid."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "what", choices=["ops", "step", "train", "loop", "annotations", *WORKLOADS], help="what to time"
+        "what", choices=["ops", "step", "convolution", "train", "loop", "annotations", *WORKLOADS], help="what to time"
     )
     parser.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
     rounds_help = "timed calls of each function (9), turns of training (5), or processes of each workload (3)"
@@ -67,7 +67,7 @@ def main() -> int:
     from detector.training import benchmark as steps
     from ops import benchmark
 
-    usual = {"ops": 9, "step": 9, "train": 5}.get(arguments.what, 3)
+    usual = {"ops": 9, "step": 9, "convolution": 9, "train": 5}.get(arguments.what, 3)
     rounds = usual if arguments.rounds is None else arguments.rounds
     steps_of_each = (100 if arguments.what == "loop" else 10) if arguments.steps is None else arguments.steps
     counts = (rounds, arguments.threads or 1, arguments.images, arguments.rois, steps_of_each, arguments.objects)
@@ -114,6 +114,10 @@ def main() -> int:
     if arguments.what == "step":
         keep_memory()
         steps.run(device, rounds, dtypes)
+        return 0
+    if arguments.what == "convolution":
+        keep_memory()
+        benchmark.run_convolutions(rounds)
         return 0
     workloads = benchmark.CUDA_WORKLOADS if device.type == "cuda" else benchmark.CPU_WORKLOADS
     benchmark.run("torchvision", torchvision_pool, device, workloads, rounds)

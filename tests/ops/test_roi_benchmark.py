@@ -30,6 +30,16 @@ def test_the_table_compares_on_the_same_values():
         )
 
 
+def test_convolutions_are_timed_forward_and_backward(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "CONVOLUTIONS", (("small", (2, 8, 9, 7), 5),))
+    lines: list[str] = []
+    benchmark.run_convolutions(rounds=2, report=lines.append)
+    rows = [line for line in lines if line.startswith("| small")]
+    assert [row.split(" | ")[3] for row in rows] == ["forward", "gradient of the maps", "gradient of the weight"]
+    for row in rows:
+        assert re.fullmatch(r"\| small \| 2 x 8 x 9 x 7 \| 5 \| [\w ]+ (\| [\d.]+ ± [\d.]+ ){2}\| [\d.]+x \|", row)
+
+
 def test_the_floor_counts_each_cell_once():
     workload = benchmark.Workload("one", 1, 1, 64, 64, 2, 1, canonical_size=224)
     features = workload.features(torch.device("cpu"), torch.float32, torch.contiguous_format)
