@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import ops
+from ops.convolution import is_plain
 
 LEAST_CHANNELS = 64
 """of input and output; with fewer the algorithm saves less than it adds"""
@@ -42,7 +43,8 @@ def conv2d(
 ) -> Tensor:
     """Apply a convolution as `torch.nn.functional.conv2d`, by Winograd's algorithm where that is faster."""
     if (
-        not torch.compiler.is_compiling()
+        is_plain(x)
+        and x.ndim == 4
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and weight.shape[2:] == (3, 3)
@@ -51,7 +53,6 @@ def conv2d(
         and x.is_contiguous(memory_format=torch.channels_last)
         and torch.backends.cpu.get_cpu_capability().startswith("AVX")
         and not torch.is_autocast_enabled("cpu")
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     ):
         return ops.winograd_conv2d(x, weight, bias)
     return F.conv2d(x, weight, bias, stride, padding, dilation, groups)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
@@ -42,8 +42,9 @@ def winograd_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None) -
     """Apply a 3×3 convolution of stride 1 and padding 1 by Winograd's algorithm F(4×4, 3×3), on the CPU.
 
     It multiplies a quarter as often as the sum that defines it, at the price of rounding errors about six times as
-    large: 1.5e-6 of the outputs' standard deviation for random inputs and 256 channels. The gradients of input and
-    weight are computed so, too; they cannot be differentiated.
+    large: 1.5e-6 of the outputs' standard deviation for random inputs and 256 channels. What is not finite, or near
+    the end of float32's range, spreads over a tile of 4×4 outputs. The gradients of input and weight are computed so,
+    too; they cannot be differentiated.
 
     Args:
         input: float32 Tensor[B, C, H, W] on the CPU; copied unless it is in channels_last.
@@ -51,8 +52,8 @@ def winograd_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None) -
         bias: float32 Tensor[K]; None: zeros.
 
     Returns:
-        float32 Tensor[B, K, H, W], in channels_last. Where the operators are not compiled, that of
-        `torch.nn.functional.conv2d`.
+        float32 Tensor[B, K, H, W], in channels_last. That of `torch.nn.functional.conv2d` where the operators are not
+        compiled, and where more than tensors are computed (`is_plain`).
 
     Raises:
         ValueError, TypeError: malformed arguments.
@@ -60,10 +61,21 @@ def winograd_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None) -
     Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016.
     """
     _check(input, weight, bias)
-    if not native.available(input.device):
+    if not is_plain(input) or not native.available(input.device):
         return F.conv2d(input, weight, bias, padding=1)
     output: Tensor = _Winograd.apply(input, weight, bias)
     return output
+
+
+def is_plain(tensor: Any) -> bool:
+    """Tell whether nothing but numbers is computed: nothing is compiled, traced, transformed or intercepted."""
+    return (
+        type(tensor) in (Tensor, nn.Parameter)
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        and not torch._C._are_functorch_transforms_active()
+        and not torch._C._len_torch_dispatch_stack()
+    )
 
 
 class _Winograd(torch.autograd.Function):
@@ -77,7 +89,7 @@ class _Winograd(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        x, gradient = (one.contiguous(memory_format=torch.channels_last) for one in (x, gradient))  # hooks may copy x
         of_x, of_weight, of_bias = ctx.needs_input_grad
         return (
             _convolve(gradient, _filters(weight, True), None) if of_x else None,
@@ -90,6 +102,10 @@ def _operators() -> Any:
     return torch.ops.aligned_rcnn
 
 
+_LIKE: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
+"""of all tensors here, whatever the defaults"""
+
+
 class _Memory(threading.local):
     """Memory of a thread, kept from call to call: the kernel would zero its pages anew each time."""
 
@@ -100,7 +116,7 @@ class _Memory(threading.local):
         """Return a float32 tensor of this size, which the next call with this name overwrites."""
         if name not in self._kept or self._kept[name].numel() < size:
             with torch.inference_mode(False):  # else only inference could write into it
-                self._kept[name] = torch.empty(size)
+                self._kept[name] = torch.empty(size, **_LIKE)
         return self._kept[name][:size]
 
 
@@ -135,7 +151,7 @@ def _convolve(maps: Tensor, filters: Tensor, bias: Tensor | None) -> Tensor:
     """Convolve maps [B, C, H, W] in channels_last by filters' points [36, C, K]."""
     inputs, outputs = filters.shape[1:]
     batch, _, height, width = maps.shape
-    convolved = torch.empty((batch, outputs, height, width), memory_format=torch.channels_last)
+    convolved = torch.empty((batch, outputs, height, width), memory_format=torch.channels_last, **_LIKE)
     for begin, (points, products) in _parts(maps, inputs, outputs):
         _operators().winograd_input(maps, begin, False, points)
         torch.bmm(points, filters, out=products)
@@ -146,13 +162,14 @@ def _convolve(maps: Tensor, filters: Tensor, bias: Tensor | None) -> Tensor:
 def _weight_gradient(x: Tensor, gradient: Tensor) -> Tensor:
     """Compute the weight gradient [K, C, 3, 3] from the input [B, C, H, W] and the output's gradient [B, K, H, W]."""
     inputs, outputs = x.shape[1], gradient.shape[1]
-    total = torch.zeros(POINTS, outputs, inputs)
+    total = torch.zeros(POINTS, outputs, inputs, **_LIKE)
     for begin, (points, gradients) in _parts(x, inputs, outputs):
         _operators().winograd_input(x, begin, False, points)
         _operators().winograd_input(gradient, begin, True, gradients)
         torch.baddbmm(total, gradients.transpose(1, 2), points, out=total)
-    along = torch.tensor(FILTER)
-    weight = torch.mm(torch.kron(along, along).T, total.view(POINTS, -1))
+    along = torch.tensor(FILTER, **_LIKE)
+    weight = torch.empty(9, outputs * inputs, **_LIKE)
+    torch.mm(torch.kron(along, along).T, total.view(POINTS, -1), out=weight)  # autocast changes nothing with `out`
     return weight.view(3, 3, outputs, inputs).permute(2, 3, 0, 1).contiguous(memory_format=torch.channels_last)
 
 
@@ -170,5 +187,9 @@ def _check(input: Any, weight: Any, bias: Any) -> None:
             raise ValueError(f"{name} must be Tensor[{shape}]; got shape {tuple(tensor.shape)}")
     if weight.shape[1:] != (input.shape[1], 3, 3):
         raise ValueError(f"weight must be Tensor[K, {input.shape[1]}, 3, 3]; got shape {tuple(weight.shape)}")
+    if 0 in (*weight.shape, *input.shape[1:]):
+        raise ValueError(
+            f"input and weight must have channels and cells; got shapes {tuple(input.shape)} and {tuple(weight.shape)}"
+        )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"bias must be Tensor[{weight.shape[0]}]; got shape {tuple(bias.shape)}")

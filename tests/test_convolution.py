@@ -1,6 +1,7 @@
 """Convolutions by Winograd's algorithm, where it pays, give torch's values and gradients."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -73,15 +74,49 @@ def test_other_convolutions_are_torchs(everywhere: list[torch.Size], layer: nn.C
     assert not everywhere
 
 
-def test_other_numbers_and_memory_formats_are_torchs(everywhere: list[torch.Size]) -> None:
+def within_autocast(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        return layer(x)
+
+
+@pytest.mark.parametrize(
+    "apply",
+    [
+        lambda layer, x: layer(x.contiguous()),
+        lambda layer, x: layer(x[0]),
+        lambda layer, x: layer.double()(x.double()),
+        lambda layer, x: layer.to("meta")(x.to("meta")),
+        within_autocast,
+        lambda layer, x: torch.compile(layer, backend="eager", fullgraph=True)(x),
+        lambda layer, x: torch.jit.trace(layer, (x,), check_trace=False)(x),
+        lambda layer, x: torch.fx.symbolic_trace(layer)(x),
+        lambda layer, x: torch.func.vmap(lambda one: layer(one[None])[0])(x),
+    ],
+    ids=["NCHW", "unbatched", "float64", "meta", "autocast", "compile", "trace", "fx", "vmap"],
+)
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:`torch.jit.trace:FutureWarning")
+def test_elsewhere_it_is_torchs(
+    everywhere: list[torch.Size], apply: Callable[[nn.Module, torch.Tensor], torch.Tensor]
+) -> None:
+    plain = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1).to(memory_format=torch.channels_last))
+    layer = copy.deepcopy(plain)
+    convolution.fast_convolutions(layer)
+    x = torch.randn(2, 4, 9, 9).contiguous(memory_format=torch.channels_last)
+    y, expected = apply(layer, x), apply(plain, x)
+    assert not everywhere
+    assert y.device.type == "meta" or torch.equal(y, expected)
+
+
+def test_on_other_processors_it_is_torchs(everywhere: list[torch.Size], monkeypatch: pytest.MonkeyPatch) -> None:
     layer = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1))
     convolution.fast_convolutions(layer)
     x = torch.randn(2, 4, 9, 9).contiguous(memory_format=torch.channels_last)
-    layer(x.contiguous())
-    with torch.autocast("cpu", torch.bfloat16):
-        layer(x)
-    layer.double()(x.double())
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    layer(x)
     assert not everywhere
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    layer(x)
+    assert len(everywhere) == 1
 
 
 @pytest.mark.parametrize(
