@@ -14,6 +14,8 @@ LEAST_CHANNELS = 64
 LEAST_TILES = 32
 """Tiles of 4 x 4 outputs, for up to `FILTER_WEIGHTS` pairs of channels; for more pairs, more in proportion."""
 FILTER_WEIGHTS = 256 * 256
+LEAST_PRODUCTS = 500_000
+"""Tiles times channels of input and output; the calls around fewer take longer than what is saved."""
 LEAST_SHARE = 0.6
 """of a map's tiles that must lie on the map"""
 
@@ -69,5 +71,6 @@ def pays(maps: torch.Size, filters: torch.Size) -> bool:
     return (
         min(inputs, outputs) >= LEAST_CHANNELS
         and tiles >= LEAST_TILES * max(1, inputs * outputs / FILTER_WEIGHTS)
+        and tiles * inputs * outputs >= LEAST_PRODUCTS
         and images * height * width >= LEAST_SHARE * 16 * tiles
     )

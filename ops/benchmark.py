@@ -239,21 +239,25 @@ def run_convolutions(rounds: int = 9, report: Callable[[str], None] = print) -> 
     for name, size, filters in CONVOLUTIONS:
         generator = torch.Generator().manual_seed(0)
         maps, weight, gradient = (
-            torch.randn(shape, generator=generator).contiguous(memory_format=torch.channels_last).requires_grad_()
+            torch.randn(shape, generator=generator).contiguous(memory_format=torch.channels_last)
             for shape in (size, (filters, size[1], 3, 3), (size[0], filters, *size[2:]))
         )
-        for passed, leaves in (("forward", []), ("of the maps", [maps]), ("of the weight", [weight])):
+        passes = (
+            ("forward", maps, weight),
+            ("gradient of the maps", maps.detach().requires_grad_(), weight),
+            ("gradient of the weight", maps, weight.detach().requires_grad_()),
+        )
+        for passed, *given in passes:
+            leaves = [tensor for tensor in given if tensor.requires_grad]
             calls: dict[str, Callable[[], object]] = {}
             for key, convolve in (("torch", _plain_convolution), ("ours", ops.winograd_conv2d)):
-                if leaves:
-                    output = convolve(maps, weight)
-                    calls[key] = partial(torch.autograd.grad, output, leaves, gradient, retain_graph=True)
-                else:
-                    calls[key] = partial(torch.no_grad()(convolve), maps, weight)
+                forward = partial(convolve, *given)
+                backward = partial(torch.autograd.grad, forward(), leaves, gradient, retain_graph=True)
+                calls[key] = backward if leaves else forward
             timings = measure(calls, device, rounds)
             report(
                 f"| {name} | {' x '.join(map(str, size))} | {filters} "
-                f"| {passed if not leaves else f'gradient {passed}'} | {timings['torch']} | {timings['ours']} "
+                f"| {passed} | {timings['torch']} | {timings['ours']} "
                 f"| {timings['torch'].median / timings['ours'].median:.1f}x |"
             )
 

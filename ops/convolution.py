@@ -16,8 +16,8 @@ from ops import native
 TILE = 4
 """Outputs along a side of a tile, of kTile in csrc/winograd.h."""
 POINTS = (TILE + 2) ** 2
-PART_BYTES = 4 << 20
-"""Size of the points of tiles that are computed together, which then stay in the cache."""
+PART_BYTES = 8 << 20
+"""Size of the points of tiles that are computed together: they stay in the cache, and threads seldom wait."""
 LEAST_TILES = 16
 """that are computed together; of fewer the matrix products are slow"""
 
@@ -104,6 +104,8 @@ def _operators() -> Any:
 
 _LIKE: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
 """of all tensors here, whatever the defaults"""
+_LINE = 16
+"""Numbers in a line of the cache."""
 
 
 class _Memory(threading.local):
@@ -112,12 +114,18 @@ class _Memory(threading.local):
     def __init__(self) -> None:
         self._kept: dict[str, Tensor] = {}
 
-    def get(self, name: str, size: int) -> Tensor:
-        """Return a float32 tensor of this size, which the next call with this name overwrites."""
+    def points(self, name: str, count: int, channels: int) -> Tensor:
+        """Return float32 [36, count, channels], which the next call with this name overwrites.
+
+        Its points lie an odd number of cache lines apart: if it were a power of two, those of a tile would displace
+        each other from the cache.
+        """
+        lines = -(-count * channels // _LINE) | 1
+        size = POINTS * lines * _LINE
         if name not in self._kept or self._kept[name].numel() < size:
             with torch.inference_mode(False):  # else only inference could write into it
                 self._kept[name] = torch.empty(size, **_LIKE)
-        return self._kept[name][:size]
+        return self._kept[name].as_strided((POINTS, count, channels), (lines * _LINE, channels, 1))
 
 
 _memory = _Memory()
@@ -125,8 +133,8 @@ _memory = _Memory()
 
 def _filters(weight: Tensor, turned: bool) -> Tensor:
     """Return the points [36, K, C] of filters [K, C, 3, 3], which the next call overwrites."""
-    size = POINTS * weight.shape[0] * weight.shape[1]
-    points = _memory.get("filters", size).view(POINTS, *weight.shape[:2])
+    count, channels = weight.shape[:2]
+    points = _memory.points("filters", count, channels)
     _operators().winograd_filter(weight, turned, points)
     return points
 
@@ -142,9 +150,7 @@ def _parts(maps: Tensor, *channels: int) -> Iterator[tuple[int, list[Tensor]]]:
     parts = -(-tiles // max(PART_BYTES // (4 * POINTS * sum(channels)), LEAST_TILES))
     for part in range(parts):
         begin, end = part * tiles // parts, (part + 1) * tiles // parts
-        sizes = [POINTS * (end - begin) * number for number in channels]
-        views = torch.split_with_sizes(_memory.get("maps", sum(sizes)), sizes)
-        yield begin, [view.view(POINTS, end - begin, number) for view, number in zip(views, channels, strict=True)]
+        yield begin, [_memory.points(f"maps {i}", end - begin, number) for i, number in enumerate(channels)]
 
 
 def _convolve(maps: Tensor, filters: Tensor, bias: Tensor | None) -> Tensor:

@@ -123,8 +123,10 @@ def test_on_other_processors_it_is_torchs(everywhere: list[torch.Size], monkeypa
     ("maps", "filters", "expected"),
     [
         ((2, 256, 80, 80), 256, True),
-        ((1, 64, 24, 24), 64, True),
-        ((1, 64, 20, 20), 64, False),  # 25 tiles
+        ((1, 256, 24, 24), 256, True),
+        ((1, 256, 20, 20), 256, False),  # 25 tiles
+        ((4, 64, 24, 24), 64, True),
+        ((4, 64, 12, 12), 64, False),  # 147,456 products
         ((2, 63, 80, 80), 256, False),
         ((2, 512, 20, 20), 512, False),  # 50 tiles, 128 are needed
         ((8, 512, 20, 20), 512, True),

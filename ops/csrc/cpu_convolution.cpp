@@ -39,10 +39,16 @@ void check_maps(const Tensor& maps) {
       "maps must be in channels_last");
 }
 
-void check_points(const Tensor& points, const Tiles& tiles, int64_t begin) {
-  STD_TORCH_CHECK(points.dim() == 3 && points.size(0) == kPoints && points.size(2) == tiles.channels &&
-                      points.scalar_type() == ScalarType::Float && points.is_contiguous(),
-                  "points must be float32 [36, T, C], contiguous, with the maps' channels");
+// Checks points [36, T, C], of which those of one point are contiguous.
+void check_points(const Tensor& points, int64_t channels) {
+  const bool shaped = points.dim() == 3 && points.size(0) == kPoints && points.size(2) == channels;
+  STD_TORCH_CHECK(shaped && points.stride(2) == 1 && points.stride(1) == channels &&
+                      points.stride(0) >= points.size(1) * channels && points.scalar_type() == ScalarType::Float,
+                  "points must be float32 [36, T, C] with the maps' channels, contiguous but for the first dimension");
+}
+
+void check_tiles(const Tensor& points, const Tiles& tiles, int64_t begin) {
+  check_points(points, tiles.channels);
   STD_TORCH_CHECK(0 <= begin && begin + points.size(1) <= tiles.count(), "the maps have ", tiles.count(), " tiles");
 }
 
@@ -50,12 +56,12 @@ void check_points(const Tensor& points, const Tiles& tiles, int64_t begin) {
 void winograd_input(Tensor maps, int64_t begin, bool gradient, Tensor points) {
   check_maps(maps);
   const Tiles tiles(maps);
-  check_points(points, tiles, begin);
+  check_tiles(points, tiles, begin);
   const auto& kernels = winograd_kernels();
   const auto kernel = gradient ? kernels.gradient : kernels.input;
   const float* from = data_of<float>(maps);
   float* to = mutable_data_of<float>(points);
-  const int64_t stride = points.size(1) * tiles.channels;
+  const int64_t stride = points.stride(0);
   tiles.visit(begin, points.size(1), [&](const MapTile& tile, int64_t offset, int64_t i) {
     kernel(from + offset, tile, to + i * tiles.channels, stride);
   });
@@ -65,7 +71,7 @@ void winograd_input(Tensor maps, int64_t begin, bool gradient, Tensor points) {
 void winograd_output(Tensor points, std::optional<Tensor> bias, int64_t begin, Tensor maps) {
   check_maps(maps);
   const Tiles tiles(maps);
-  check_points(points, tiles, begin);
+  check_tiles(points, tiles, begin);
   std::optional<Tensor> added;
   if (bias.has_value()) {
     STD_TORCH_CHECK(bias->dim() == 1 && bias->size(0) == tiles.channels && bias->scalar_type() == ScalarType::Float,
@@ -75,7 +81,7 @@ void winograd_output(Tensor points, std::optional<Tensor> bias, int64_t begin, T
   const auto kernel = winograd_kernels().output;
   const float *from = data_of<float>(points), *plus = added.has_value() ? data_of<float>(*added) : nullptr;
   float* to = mutable_data_of<float>(maps);
-  const int64_t stride = points.size(1) * tiles.channels;
+  const int64_t stride = points.stride(0);
   tiles.visit(begin, points.size(1), [&](const MapTile& tile, int64_t offset, int64_t i) {
     kernel(from + i * tiles.channels, stride, plus, tile, to + offset);
   });
@@ -88,14 +94,13 @@ void winograd_filter(Tensor filters, bool turned, Tensor points) {
       "filters must be float32 [K, C, 3, 3]");
   const Tensor given = torch::stable::contiguous(filters, MemoryFormat::ChannelsLast);
   const int64_t count = given.size(0), channels = given.size(1);
-  STD_TORCH_CHECK(points.dim() == 3 && points.size(0) == kPoints && points.size(1) == count &&
-                      points.size(2) == channels && points.scalar_type() == ScalarType::Float && points.is_contiguous(),
-                  "points must be float32 [36, K, C], contiguous");
+  check_points(points, channels);
+  STD_TORCH_CHECK(points.size(1) == count, "points must be [36, K, C]");
   const auto kernel = winograd_kernels().filter;
   const float* from = data_of<float>(given);
   float* to = mutable_data_of<float>(points);
   parallel_tasks(count, [&](int64_t k) {
-    kernel(from + 9 * k * channels, channels, turned, to + k * channels, count * channels);
+    kernel(from + 9 * k * channels, channels, turned, to + k * channels, points.stride(0));
   });
 }
 

@@ -208,9 +208,18 @@ def test_where_more_than_numbers_are_computed_it_is_torchs(
 
 def test_threads_do_not_share_memory() -> None:
     with ThreadPoolExecutor(1) as pool:
-        other = pool.submit(convolution._memory.get, "maps", 10).result()
-    assert other.data_ptr() != convolution._memory.get("maps", 10).data_ptr()
-    assert convolution._memory.get("maps", 5).data_ptr() == convolution._memory.get("maps", 10).data_ptr()
+        other = pool.submit(convolution._memory.points, "maps", 2, 5).result()
+    assert other.data_ptr() != convolution._memory.points("maps", 2, 5).data_ptr()
+    assert convolution._memory.points("maps", 1, 3).data_ptr() == convolution._memory.points("maps", 2, 5).data_ptr()
+
+
+@pytest.mark.parametrize(("count", "channels"), [(1, 1), (192, 64), (64, 256), (7, 48)])
+def test_points_lie_an_odd_number_of_cache_lines_apart(count: int, channels: int) -> None:
+    points = convolution._memory.points("maps", count, channels)
+    assert points.shape == (36, count, channels)
+    assert points.stride()[1:] == (channels, 1)
+    assert points.stride(0) % 32 == 16
+    assert 0 <= points.stride(0) - count * channels < 32
 
 
 @pytest.mark.parametrize(
