@@ -9,13 +9,10 @@ from torch.nn import functional as F
 import ops
 from ops.convolution import is_plain
 
-LEAST_CHANNELS = 64
+LEAST_CHANNELS = 32
 """of input and output; with fewer the algorithm saves less than it adds"""
-LEAST_TILES = 32
-"""Tiles of 4 x 4 outputs, for up to `FILTER_WEIGHTS` pairs of channels; for more pairs, more in proportion."""
-FILTER_WEIGHTS = 256 * 256
-LEAST_PRODUCTS = 500_000
-"""Tiles times channels of input and output; the calls around fewer take longer than what is saved."""
+LEAST_TILES = 40
+"""of 4 x 4 outputs; with fewer it saves less than transforming the filters costs"""
 LEAST_SHARE = 0.6
 """of a map's tiles that must lie on the map"""
 
@@ -66,11 +63,9 @@ def pays(maps: torch.Size, filters: torch.Size) -> bool:
     As measured on two kinds of CPU, with AVX2 and with AVX-512.
     """
     images, inputs, height, width = maps
-    outputs = filters[0]
     tiles = images * -(-height // 4) * -(-width // 4)
     return (
-        min(inputs, outputs) >= LEAST_CHANNELS
-        and tiles >= LEAST_TILES * max(1, inputs * outputs / FILTER_WEIGHTS)
-        and tiles * inputs * outputs >= LEAST_PRODUCTS
+        min(inputs, filters[0]) >= LEAST_CHANNELS
+        and tiles >= LEAST_TILES
         and images * height * width >= LEAST_SHARE * 16 * tiles
     )

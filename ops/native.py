@@ -165,8 +165,13 @@ def _match_fake(boxes: Tensor, objects: Tensor, crowd: Tensor) -> tuple[Tensor, 
     return boxes.new_empty(count), index, nearest, boxes.new_empty(count)
 
 
-def _nothing_fake(*_: Any) -> None:
-    """Of an operator that fills a tensor."""
+def _winograd_conv2d_fake(maps: Tensor, filters: Tensor, bias: Tensor | None, turned: bool) -> Tensor:
+    size = (maps.shape[0], filters.shape[1 if turned else 0], *maps.shape[2:])
+    return _empty(maps, size, True)
+
+
+def _winograd_weight_fake(maps: Tensor, gradients: Tensor) -> Tensor:
+    return _empty(maps, (gradients.shape[1], maps.shape[1], 3, 3), True)
 
 
 def _nms_fake(boxes: Tensor, order: Tensor, groups: Tensor, iou_threshold: float, topk: int) -> Tensor:
@@ -227,8 +232,8 @@ def _register() -> None:
     fake("aligned_rcnn::average_masks", _average_masks_fake)
     fake("aligned_rcnn::match", _match_fake)
     fake("aligned_rcnn::nms", _nms_fake)
-    for name in ("input", "output", "filter"):
-        fake(f"aligned_rcnn::winograd_{name}", _nothing_fake)
+    fake("aligned_rcnn::winograd_conv2d", _winograd_conv2d_fake)
+    fake("aligned_rcnn::winograd_weight", _winograd_weight_fake)
     _register_linear("average")
     _register_linear("ps_average")
     torch.library.register_autograd("aligned_rcnn::maximum", _maximum_gradient, setup_context=_setup)

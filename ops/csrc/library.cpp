@@ -47,12 +47,11 @@ STABLE_TORCH_LIBRARY(aligned_rcnn, m) {
   // Indices of the boxes [N, 4] that no better one of the same group suppresses by an IoU above the threshold, at most
   // topk of them, best first; order: int64 [N], best first; groups: int64 [N].
   m.def("nms(Tensor boxes, Tensor order, Tensor groups, float iou_threshold, int topk) -> Tensor");
-  // A 3 x 3 convolution by Winograd's algorithm (winograd.h), but for its matrix products. The points [36, T, C] of T
-  // tiles of maps [B, C, H, W] from `begin` on, of inputs or of outputs' gradients; the outputs of such points, plus a
-  // bias [C]; and the points [36, K, C] of filters [K, C, 3, 3].
-  m.def("winograd_input(Tensor maps, int begin, bool gradient, Tensor(a!) points) -> ()");
-  m.def("winograd_output(Tensor points, Tensor? bias, int begin, Tensor(a!) maps) -> ()");
-  m.def("winograd_filter(Tensor filters, bool turned, Tensor(a!) points) -> ()");
+  // Maps [B, C, H, W] convolved by filters [K, C, 3, 3], plus a bias [K], by Winograd's algorithm (winograd.h); turned:
+  // maps [B, K, H, W] by filters turned by half a turn, which is the gradient of the input.
+  m.def("winograd_conv2d(Tensor maps, Tensor filters, Tensor? bias, bool turned) -> Tensor");
+  // Its weight gradient [K, C, 3, 3], from maps [B, C, H, W] and the outputs' gradients [B, K, H, W].
+  m.def("winograd_weight(Tensor maps, Tensor gradients) -> Tensor");
   m.def("cpu_variant() -> str");
 }
 

@@ -21,16 +21,31 @@ struct MapTile {
   int64_t height, width, channels, y, x;
 };
 
+// Values at the points are `stride` elements apart from one point to the next. A matrix to multiply by is stored as
+// panels of `panel` columns: [columns / panel, rows, panel], the last one filled up with zeros.
 struct WinogradKernels {
-  // Writes the values [channels] of the inputs of a tile at each point, `stride` elements apart; beside the map are
-  // zeros.
+  // Writes the values [channels] of the inputs of a tile at each point; beside the map are zeros.
   void (*input)(const float* map, MapTile tile, float* out, int64_t stride);
   // Writes the outputs of a tile that lie on the map, from the products at each point, plus `bias` (null: none).
   void (*output)(const float* points, int64_t stride, const float* bias, MapTile tile, float* map);
-  // The transpose of `output`: writes the values of the outputs' gradients at each point.
-  void (*gradient)(const float* map, MapTile tile, float* out, int64_t stride);
-  // Writes the values [channels] of one filter [3, 3, channels] at each point; `turned` by half a turn.
-  void (*filter)(const float* filter, int64_t channels, bool turned, float* out, int64_t stride);
+  // The same as `input` for one row of points, from one panel of channels to the next a step of panel_stride; and the
+  // transpose of `output`, the values of the outputs' gradients.
+  void (*input_row[kSide])(const float* map, MapTile tile, float* out, int64_t stride, int64_t panel_stride);
+  void (*gradient_row[kSide])(const float* map, MapTile tile, float* out, int64_t stride, int64_t panel_stride);
+  // Writes the panel `number` of the matrices of filters [count, 3, 3, channels], one for each point: `channels` rows
+  // of filters, or, for the gradient of the input, `count` rows of channels, of the filters turned by half a turn.
+  void (*filters)(const float* filters, int64_t count, int64_t channels, int64_t number, float* out, int64_t stride);
+  void (*turned_filters)(const float* filters, int64_t count, int64_t channels, int64_t number, float* out,
+                         int64_t stride);
+  // The transpose of `filters`: writes the weights [3, 3, channels] of one filter from the values at each point.
+  void (*weights)(const float* points, int64_t stride, int64_t channels, float* filter);
+  // Multiplies a matrix [rows, inner] by panels of a matrix of `inner` rows: out [rows, panel_count * panel].
+  void (*multiply)(const float* matrix, int64_t rows, int64_t inner, const float* panels, int64_t panel_count,
+                   float* out);
+  // The same of a matrix [inner, rows], whose rows of memory are `stride` apart, transposed; adds to `out` if asked.
+  void (*correlate)(const float* matrix, int64_t stride, int64_t rows, int64_t inner, const float* panels,
+                    int64_t panel_count, bool add, float* out);
+  int64_t panel;
 };
 
 // The fastest variant, as for `kernels`.

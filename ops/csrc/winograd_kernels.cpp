@@ -63,6 +63,15 @@ inline void of_filter(const V* w, V* to) {
   to[5] = w[2];
 }
 
+// The transpose of `of_filter`.
+template <class V>
+inline void to_filter(const V* m, V* to) {
+  const V difference = (1.0f / 3) * (m[1] - m[2]), third = (4.0f / 15) * m[3], fourth = (1.0f / 15) * m[4];
+  to[0] = m[0] + difference - 4.0f * third + fourth;
+  to[1] = (1.0f / 3) * (m[1] + m[2]) - 2.0f * (third + fourth);
+  to[2] = difference - third + 4.0f * fourth + m[5];
+}
+
 // ---- Along both sides ----
 
 // Applies `along` to the columns, then to the rows, of from [FROM, FROM]; to [TO, TO].
@@ -100,10 +109,20 @@ inline void over_channels(int64_t channels, const Body& body) {
 // Reads SIZE x SIZE cells from (y, x) on; beside the map are zeros.
 template <int SIZE, class V>
 inline void read_cells(const float* map, const MapTile& tile, int64_t y, int64_t x, int64_t c, V (&to)[SIZE][SIZE]) {
+  const bool whole = 0 <= y && y + SIZE <= tile.height && 0 <= x && x + SIZE <= tile.width;
   for (int i = 0; i < SIZE; ++i) {
     for (int j = 0; j < SIZE; ++j) {
-      const bool inside = 0 <= y + i && y + i < tile.height && 0 <= x + j && x + j < tile.width;
+      const bool inside = whole || (0 <= y + i && y + i < tile.height && 0 <= x + j && x + j < tile.width);
       to[i][j] = inside ? load<V>(map + ((y + i) * tile.width + x + j) * tile.channels + c) : V{};
+    }
+  }
+}
+
+template <class V>
+inline void read_points(const float* points, int64_t stride, V (&to)[kSide][kSide]) {
+  for (int i = 0; i < kSide; ++i) {
+    for (int j = 0; j < kSide; ++j) {
+      to[i][j] = load<V>(points + (i * kSide + j) * stride);
     }
   }
 }
@@ -117,6 +136,9 @@ inline void write_points(const V (&from)[kSide][kSide], float* to, int64_t strid
   }
 }
 
+constexpr int kPanel = 2 * lanes<float>;
+constexpr int kRows = kAccumulators == 16 ? 12 : 6;  // of a block, whose sums are in registers
+
 void input(const float* map, MapTile tile, float* out, int64_t stride) {
   over_channels(tile.channels, [&](auto zero, int64_t c) {
     using V = decltype(zero);
@@ -127,14 +149,37 @@ void input(const float* map, MapTile tile, float* out, int64_t stride) {
   });
 }
 
-void gradient(const float* map, MapTile tile, float* out, int64_t stride) {
+// Writes the values at the points of row ROW alone, of SIZE x SIZE cells of a tile from `margin` cells before it on.
+template <int ROW, int SIZE, class Along>
+inline void write_row(const float* map, const MapTile& tile, int64_t margin, float* out, int64_t stride,
+                      int64_t panel_stride, const Along& along) {
   over_channels(tile.channels, [&](auto zero, int64_t c) {
     using V = decltype(zero);
-    V cells[kTile][kTile], points[kSide][kSide];
-    read_cells(map, tile, tile.y, tile.x, c, cells);
-    along_both<kTile, kSide>(cells, points, of_gradients<V>);
-    write_points(points, out + c, stride);
+    V cells[SIZE][SIZE], row[SIZE], points[kSide];
+    read_cells(map, tile, tile.y - margin, tile.x - margin, c, cells);
+    for (int x = 0; x < SIZE; ++x) {
+      V column[SIZE];
+      for (int y = 0; y < SIZE; ++y) {
+        column[y] = cells[y][x];
+      }
+      along(column, points);
+      row[x] = points[ROW];
+    }
+    along(row, points);
+    for (int j = 0; j < kSide; ++j) {
+      save(points[j], out + j * stride + c / kPanel * panel_stride + c % kPanel);
+    }
   });
+}
+
+template <int ROW>
+void input_row(const float* map, MapTile tile, float* out, int64_t stride, int64_t panel_stride) {
+  write_row<ROW, kSide>(map, tile, 1, out, stride, panel_stride, [](const auto* d, auto* to) { of_inputs(d, to); });
+}
+
+template <int ROW>
+void gradient_row(const float* map, MapTile tile, float* out, int64_t stride, int64_t panel_stride) {
+  write_row<ROW, kTile>(map, tile, 0, out, stride, panel_stride, [](const auto* g, auto* to) { of_gradients(g, to); });
 }
 
 void output(const float* points, int64_t stride, const float* bias, MapTile tile, float* map) {
@@ -143,11 +188,7 @@ void output(const float* points, int64_t stride, const float* bias, MapTile tile
   over_channels(tile.channels, [&](auto zero, int64_t c) {
     using V = decltype(zero);
     V products[kSide][kSide], cells[kTile][kTile];
-    for (int i = 0; i < kSide; ++i) {
-      for (int j = 0; j < kSide; ++j) {
-        products[i][j] = load<V>(points + (i * kSide + j) * stride + c);
-      }
-    }
+    read_points(points + c, stride, products);
     along_both<kSide, kTile>(products, cells, of_products<V>);
     const V added = bias == nullptr ? V{} : load<V>(bias + c);
     for (int i = 0; i < rows; ++i) {
@@ -158,22 +199,153 @@ void output(const float* points, int64_t stride, const float* bias, MapTile tile
   });
 }
 
-void filter(const float* filter, int64_t channels, bool turned, float* out, int64_t stride) {
+template <class V>
+inline void read_filter(const float* filter, int64_t channels, bool turned, V (&points)[kSide][kSide]) {
+  V weights[3][3];
+  for (int i = 0; i < 9; ++i) {
+    weights[i / 3][i % 3] = load<V>(filter + (turned ? 8 - i : i) * channels);
+  }
+  along_both<3, kSide>(weights, points, of_filter<V>);
+}
+
+void filters(const float* filters, int64_t count, int64_t channels, int64_t number, float* out, int64_t stride) {
+  float* to = out + number * channels * kPanel;
+  const int64_t first = number * kPanel;
   over_channels(channels, [&](auto zero, int64_t c) {
     using V = decltype(zero);
-    V weights[3][3], points[kSide][kSide];
-    for (int i = 0; i < 9; ++i) {
-      weights[i / 3][i % 3] = load<V>(filter + (turned ? 8 - i : i) * channels + c);
+    for (int k = 0; k < kPanel; ++k) {
+      V points[kSide][kSide] = {};
+      if (first + k < count) {
+        read_filter(filters + (first + k) * 9 * channels + c, channels, false, points);
+      }
+      for (int i = 0; i < kPoints; ++i) {
+        float values[Pack<V>::size];
+        save(points[i / kSide][i % kSide], values);
+        for (int j = 0; j < Pack<V>::size; ++j) {
+          to[i * stride + (c + j) * kPanel + k] = values[j];
+        }
+      }
     }
-    along_both<3, kSide>(weights, points, of_filter<V>);
-    write_points(points, out + c, stride);
   });
+}
+
+void turned_filters(const float* filters, int64_t count, int64_t channels, int64_t number, float* out, int64_t stride) {
+  const int64_t first = number * kPanel;
+  const int64_t columns = channels - first < kPanel ? channels - first : kPanel;
+  for (int64_t k = 0; k < count; ++k) {
+    float* to = out + (number * count + k) * kPanel;
+    over_channels(columns, [&](auto zero, int64_t c) {
+      using V = decltype(zero);
+      V points[kSide][kSide];
+      read_filter(filters + k * 9 * channels + first + c, channels, true, points);
+      write_points(points, to + c, stride);
+    });
+    for (int64_t c = columns; c < kPanel; ++c) {
+      for (int i = 0; i < kPoints; ++i) {
+        to[i * stride + c] = 0.0f;
+      }
+    }
+  }
+}
+
+void weights(const float* points, int64_t stride, int64_t channels, float* filter) {
+  over_channels(channels, [&](auto zero, int64_t c) {
+    using V = decltype(zero);
+    V products[kSide][kSide], weights[3][3];
+    read_points(points + c, stride, products);
+    along_both<kSide, 3>(products, weights, to_filter<V>);
+    for (int i = 0; i < 9; ++i) {
+      save(weights[i / 3][i % 3], filter + i * channels + c);
+    }
+  });
+}
+
+// ---- Products of matrices ----
+
+// A matrix whose element (row, i) is at row * stride + i, or, transposed, at i * stride + row.
+template <bool TRANSPOSED>
+struct Matrix {
+  const float* data;
+  int64_t stride;
+
+  float at(int64_t row, int64_t i) const { return data[TRANSPOSED ? i * stride + row : row * stride + i]; }
+  Matrix from(int64_t row) const { return {data + (TRANSPOSED ? row : row * stride), stride}; }
+};
+
+// Multiplies ROWS rows by a panel.
+template <int ROWS, bool TRANSPOSED>
+inline void multiply_block(Matrix<TRANSPOSED> matrix, int64_t inner, const float* panel, bool add, float* out,
+                           int64_t out_stride) {
+  using V = vector_t<float>;
+  V sums[ROWS][2] = {};
+  for (int64_t i = 0; i < inner; ++i) {
+    const V low = load<V>(panel + i * kPanel), high = load<V>(panel + i * kPanel + lanes<float>);
+    for (int row = 0; row < ROWS; ++row) {
+      const V factor = splat<V>(matrix.at(row, i));
+      sums[row][0] += factor * low;
+      sums[row][1] += factor * high;
+    }
+  }
+  for (int row = 0; row < ROWS; ++row) {
+    float* const to = out + row * out_stride;
+    save(add ? load<V>(to) + sums[row][0] : sums[row][0], to);
+    save(add ? load<V>(to + lanes<float>) + sums[row][1] : sums[row][1], to + lanes<float>);
+  }
+}
+
+// Multiplies fewer than kRows rows by a panel.
+template <int ROWS, bool TRANSPOSED>
+inline void multiply_rest(Matrix<TRANSPOSED> matrix, int64_t rows, int64_t inner, const float* panel, bool add,
+                          float* out, int64_t out_stride) {
+  if constexpr (ROWS > 0) {
+    if (rows == ROWS) {
+      multiply_block<ROWS>(matrix, inner, panel, add, out, out_stride);
+    } else {
+      multiply_rest<ROWS - 1>(matrix, rows, inner, panel, add, out, out_stride);
+    }
+  }
+}
+
+template <bool TRANSPOSED>
+inline void multiply_panels(Matrix<TRANSPOSED> matrix, int64_t rows, int64_t inner, const float* panels,
+                            int64_t panel_stride, int64_t panel_count, bool add, float* out) {
+  const int64_t out_stride = panel_count * kPanel;
+  for (int64_t p = 0; p < panel_count; ++p, panels += panel_stride, out += kPanel) {
+    int64_t row = 0;
+    for (; row + kRows <= rows; row += kRows) {
+      multiply_block<kRows>(matrix.from(row), inner, panels, add, out + row * out_stride, out_stride);
+    }
+    multiply_rest<kRows - 1>(matrix.from(row), rows - row, inner, panels, add, out + row * out_stride, out_stride);
+  }
+}
+
+void multiply(const float* matrix, int64_t rows, int64_t inner, const float* panels, int64_t panel_count, float* out) {
+  constexpr int64_t kTerms = 128;  // of a sum, which are added up by themselves: rounding errors grow less
+  for (int64_t i = 0; i < inner; i += kTerms) {
+    multiply_panels(Matrix<false>{matrix + i, inner}, rows, inner - i < kTerms ? inner - i : kTerms,
+                    panels + i * kPanel, inner * kPanel, panel_count, i > 0, out);
+  }
+}
+
+void correlate(const float* matrix, int64_t stride, int64_t rows, int64_t inner, const float* panels,
+               int64_t panel_count, bool add, float* out) {
+  multiply_panels(Matrix<true>{matrix, stride}, rows, inner, panels, inner * kPanel, panel_count, add, out);
 }
 
 }  // namespace
 
 const WinogradKernels& winograd() {
-  static constexpr WinogradKernels table{input, output, gradient, filter};
+  static constexpr WinogradKernels table{
+      input,
+      output,
+      {input_row<0>, input_row<1>, input_row<2>, input_row<3>, input_row<4>, input_row<5>},
+      {gradient_row<0>, gradient_row<1>, gradient_row<2>, gradient_row<3>, gradient_row<4>, gradient_row<5>},
+      filters,
+      turned_filters,
+      weights,
+      multiply,
+      correlate,
+      kPanel};
   return table;
 }
 

@@ -69,38 +69,45 @@ def test_errors_are_a_few_times_a_plain_sums() -> None:
     assert ours < 3e-6 * exact.std().item()
 
 
-@pytest.mark.parametrize("part", [1, 1 << 14, 1 << 30])
-def test_parts_do_not_matter(monkeypatch: pytest.MonkeyPatch, part: int) -> None:
-    x, weight, bias = case(3, 3, 20, 24, 22, 19)
-    cotangent = torch.randn(3, 24, 22, 19)
+@pytest.mark.parametrize(("inputs", "outputs"), [(20, 24), (70, 33), (140, 130)])
+def test_maps_of_many_tiles(inputs: int, outputs: int) -> None:
+    x, weight, bias = case(3, 3, inputs, outputs, 38, 35)
+    cotangent = torch.randn(3, outputs, 38, 35, generator=torch.Generator().manual_seed(1))
     expected = results(direct, x.double(), weight.double(), bias.double(), cotangent)
-    monkeypatch.setattr(convolution, "PART_BYTES", part)
-    monkeypatch.setattr(convolution, "LEAST_TILES", 1)
     assert_close(results(ops.winograd_conv2d, x, weight, bias, cotangent), expected)
 
 
-def test_every_tile_is_in_one_part() -> None:
-    maps = torch.empty(3, 5, 21, 40)
-    for channels in ((1, 2), (200, 100), (60_000, 50_000)):
-        tiles = 0
-        for begin, (points, products) in convolution._parts(maps, *channels):
-            assert begin == tiles
-            assert (points.shape[2], products.shape[2]) == channels
-            assert points.shape[:2] == products.shape[:2]
-            tiles += points.shape[1]
-        assert tiles == convolution.count_tiles(maps) == 3 * 6 * 10
-
-
-def test_images_and_threads_do_not_matter() -> None:
-    x, weight, bias = case(4, 4, 64, 64, 30, 26)
-    whole = ops.winograd_conv2d(x, weight, bias)
-    each = torch.cat([ops.winograd_conv2d(image[None], weight, bias) for image in x])
-    torch.testing.assert_close(whole, each, atol=1e-5, rtol=1e-5)
+@pytest.mark.parametrize(("inputs", "outputs"), [(5, 7), (64, 64), (130, 100)])
+def test_images_and_threads_change_no_bit(inputs: int, outputs: int) -> None:
+    x, weight, bias = case(4, 4, inputs, outputs, 50, 41)
+    cotangent = torch.randn(4, outputs, 50, 41)
+    whole = results(ops.winograd_conv2d, x, weight, bias, cotangent)
+    for i in range(4):
+        one = slice(i, i + 1)
+        y, gradient, *_ = results(ops.winograd_conv2d, x[one], weight, bias, cotangent[one])
+        assert torch.equal(y, whole[0][one])
+        assert torch.equal(gradient, whole[1][one])
     before = torch.get_num_threads()
-    for threads in (1, 3):
-        torch.set_num_threads(threads)
-        torch.testing.assert_close(whole, ops.winograd_conv2d(x, weight, bias), atol=1e-5, rtol=1e-5)
-    torch.set_num_threads(before)
+    try:
+        for threads in (1, 2, 3, 8):
+            torch.set_num_threads(threads)
+            again = results(ops.winograd_conv2d, x, weight, bias, cotangent)
+            assert all(torch.equal(one, other) for one, other in zip(again[:3], whole[:3], strict=True))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_programs_may_convolve_in_several_threads_at_once() -> None:
+    cases = [case(seed, 1 + seed, 8 * seed + 3, 40 - 7 * seed, 21, 30) for seed in range(4)]
+
+    def run(one: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
+        return results(ops.winograd_conv2d, *one, torch.ones(len(one[0]), len(one[1]), 21, 30))
+
+    expected = [run(one) for one in cases]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(run, cases * 8))
+    for i, tensors in enumerate(found):
+        assert all(torch.equal(a, b) for a, b in zip(tensors, expected[i % 4], strict=True))
 
 
 def test_nothing_in_nothing_out() -> None:
@@ -120,8 +127,7 @@ def test_what_needs_no_gradient_gets_none() -> None:
         assert not ops.winograd_conv2d(x, weight, bias).requires_grad
 
 
-def test_training_goes_on_after_inference(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convolution, "_memory", convolution._Memory())
+def test_training_goes_on_after_inference() -> None:
     x, weight, bias = case(7, 1, 8, 8, 12, 12)
     with torch.inference_mode():
         expected = ops.winograd_conv2d(x, weight, bias)
@@ -140,22 +146,20 @@ def test_it_cannot_be_differentiated_twice() -> None:
 @pytest.mark.parametrize(
     "around", [torch.device("meta"), torch.autocast("cpu", torch.bfloat16)], ids=["device", "autocast"]
 )
-def test_settings_do_not_matter(around: AbstractContextManager[object], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_do_not_matter(around: AbstractContextManager[object]) -> None:
     x, weight, bias = case(9, 2, 8, 8, 12, 12)
     cotangent = torch.randn(2, 8, 12, 12)
     expected = results(ops.winograd_conv2d, x, weight, bias, cotangent)
-    monkeypatch.setattr(convolution, "_memory", convolution._Memory())
     with around:
         within = results(ops.winograd_conv2d, x, weight, bias, cotangent)
     for found in (within, results(ops.winograd_conv2d, x, weight, bias, cotangent)):
         assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
-def test_the_default_dtype_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_dtype_does_not_matter() -> None:
     x, weight, bias = case(10, 2, 8, 8, 12, 12)
     cotangent = torch.randn(2, 8, 12, 12)
     expected = results(ops.winograd_conv2d, x, weight, bias, cotangent)
-    monkeypatch.setattr(convolution, "_memory", convolution._Memory())
     torch.set_default_dtype(torch.float64)
     try:
         found = results(ops.winograd_conv2d, x, weight, bias, cotangent)
@@ -199,27 +203,10 @@ def fake(x: Tensor, weight: Tensor) -> Tensor:
 def test_where_more_than_numbers_are_computed_it_is_torchs(
     compute: Callable[[Tensor, Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(convolution, "_memory", convolution._Memory())
-    monkeypatch.setattr(convolution, "_convolve", lambda *_: pytest.fail("computed by Winograd's algorithm"))
+    monkeypatch.setattr(convolution._Winograd, "apply", lambda *_: pytest.fail("computed by Winograd's algorithm"))
     x, weight, _ = case(12, 2, 8, 8, 12, 12)
     torch.testing.assert_close(compute(x, weight), direct(x, weight), atol=1e-5, rtol=1e-4)
     assert isinstance(fake(x, weight), FakeTensor)
-
-
-def test_threads_do_not_share_memory() -> None:
-    with ThreadPoolExecutor(1) as pool:
-        other = pool.submit(convolution._memory.points, "maps", 2, 5).result()
-    assert other.data_ptr() != convolution._memory.points("maps", 2, 5).data_ptr()
-    assert convolution._memory.points("maps", 1, 3).data_ptr() == convolution._memory.points("maps", 2, 5).data_ptr()
-
-
-@pytest.mark.parametrize(("count", "channels"), [(1, 1), (192, 64), (64, 256), (7, 48)])
-def test_points_lie_an_odd_number_of_cache_lines_apart(count: int, channels: int) -> None:
-    points = convolution._memory.points("maps", count, channels)
-    assert points.shape == (36, count, channels)
-    assert points.stride()[1:] == (channels, 1)
-    assert points.stride(0) % 32 == 16
-    assert 0 <= points.stride(0) - count * channels < 32
 
 
 @pytest.mark.parametrize(
@@ -240,3 +227,21 @@ def test_malformed_arguments_are_named(change: dict[str, object], error: type[Ex
     given = {"input": torch.zeros(1, 4, 8, 8), "weight": torch.zeros(4, 4, 3, 3), "bias": torch.zeros(4)}
     with pytest.raises(error, match=message):
         ops.winograd_conv2d(**(given | change))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((torch.zeros(1, 4, 8, 8).double(), torch.zeros(1, 4, 8, 8)), r"maps must be float32 \[B, C, H, W\]"),
+        ((torch.zeros(1, 4, 8, 8), torch.zeros(1, 4, 8, 9)), "the same images and cells"),
+        ((torch.zeros(2, 4, 8, 8), torch.zeros(1, 4, 8, 8)), "the same images and cells"),
+    ],
+)
+def test_the_operator_reads_nothing_beside_its_arguments(arguments: tuple[Tensor, ...], message: str) -> None:
+    given = [one.contiguous(memory_format=torch.channels_last) for one in arguments]
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.aligned_rcnn.winograd_weight(*given)
+    with pytest.raises(RuntimeError, match="maps must be in channels_last"):
+        torch.ops.aligned_rcnn.winograd_weight(torch.zeros(1, 4, 8, 8), torch.zeros(1, 4, 8, 8))
+    with pytest.raises(RuntimeError, match=r"filters must be float32 \[K, C, 3, 3\]"):
+        torch.ops.aligned_rcnn.winograd_conv2d(given[1], torch.zeros(6, 5, 3, 3), None, False)
