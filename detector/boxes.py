@@ -77,7 +77,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
     if boxes.device.type != "cpu":
         kept: Tensor = torchvision.ops.batched_nms(boxes, scores, idxs, iou_threshold)
         return kept[:topk]
-    if len(boxes) <= 1000:
+    if torch.compiler.is_exporting() or len(boxes) <= 1000:
         return ops.batched_nms(boxes, scores, idxs, iou_threshold, topk)
     kept = ops.batched_nms(boxes, scores, idxs, iou_threshold).sort().values
     return kept[scores[kept].sort(descending=True).indices[:topk]]

@@ -100,6 +100,13 @@ def _empty(like: Tensor, size: Sequence[int], channels_last: bool, dtype: torch.
 # ---- Fake kernels ----
 
 
+def _is_fake_channels_last(features: Sequence[Tensor]) -> bool:
+    """Tell `is_channels_last`; of sizes that depend on data, as of an exported resizing, it is not known: False."""
+    from torch.fx.experimental.symbolic_shapes import has_free_unbacked_symbols
+
+    return not any(has_free_unbacked_symbols(feature) for feature in features) and is_channels_last(features)
+
+
 def _average_fake(
     features: list[Tensor],
     boxes: Tensor,
@@ -111,7 +118,7 @@ def _average_fake(
     rule: str,
 ) -> Tensor:
     size = (boxes.shape[0], features[0].shape[1], pooled_height, pooled_width)
-    return _empty(features[0], size, is_channels_last(features))
+    return _empty(features[0], size, _is_fake_channels_last(features))
 
 
 def _maximum_fake(features: list[Tensor], boxes: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
@@ -140,7 +147,7 @@ def _ps_average_fake(features: list[Tensor], boxes: Tensor, *rest: Any) -> Tenso
     pooled_height, pooled_width = rest[2:4]
     channels = features[0].shape[1] // (pooled_height * pooled_width)
     size = (boxes.shape[0], channels, pooled_height, pooled_width)
-    return _empty(features[0], size, is_channels_last(features))
+    return _empty(features[0], size, _is_fake_channels_last(features))
 
 
 def _average_masks_fake(

@@ -40,6 +40,14 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
         box.)
     """
     _check(boxes, scores, idxs, iou_threshold, topk)
+    limit = _ALL if topk is None else topk
+    if torch.compiler.is_exporting():  # as one operator, since what it does depends on the number of boxes
+        kept: Tensor = torch.ops.aligned_rcnn.batched_nms(boxes, scores, idxs, iou_threshold, limit)
+        return kept
+    return _batched_nms(boxes, scores, idxs, iou_threshold, limit)
+
+
+def _batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float, limit: int) -> Tensor:
     boxes = boxes.detach()
     if boxes.dtype != torch.float64:
         boxes = boxes.float()
@@ -48,7 +56,6 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
     if 0 < boxes.shape[0] <= _COORDINATE_TRICK_BOXES:
         largest = torch.where(boxes.isfinite(), boxes, 0).max()
         boxes = boxes + (idxs.to(boxes.dtype) * (largest + 1))[:, None]
-    limit = _ALL if topk is None else topk
     if boxes.device.type != "cpu" or not native.available(boxes.device):
         return fallback.nms(boxes, order, idxs, iou_threshold, limit)
     kept: Tensor = torch.ops.aligned_rcnn.nms(boxes, order, idxs, iou_threshold, limit)
@@ -56,6 +63,16 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
 
 
 _ALL = 2**63 - 1
+
+
+def _fake(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float, topk: int) -> Tensor:
+    return idxs.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.int64)
+
+
+_SCHEMA = "(Tensor boxes, Tensor scores, Tensor idxs, float iou_threshold, int topk) -> Tensor"
+torch.library.define("aligned_rcnn::batched_nms", _SCHEMA)
+torch.library.impl("aligned_rcnn::batched_nms", "CompositeExplicitAutograd", _batched_nms)
+torch.library.register_fake("aligned_rcnn::batched_nms", _fake)
 
 
 def _check(boxes: Any, scores: Any, idxs: Any, iou_threshold: Any, topk: Any) -> None:

@@ -114,7 +114,7 @@ class CascadeHeads(StandardHeads):
 
         Boxes are those of the last stage, scores the average of all stages' probabilities.
         """
-        counts = [len(p) for p in proposals]
+        counts = [p.shape[0] for p in proposals]
         boxes, probabilities = list(proposals), []
         for head in (self.box_head, *(stage.box_head for stage in self.later)):
             predicted = self._predict(head, features, boxes)

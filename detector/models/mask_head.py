@@ -97,7 +97,7 @@ class MaskLoss(ABC):
 
 
 def _of_class(logits: Tensor, labels: Tensor) -> Tensor:
-    return logits[torch.arange(len(labels), device=labels.device), labels]
+    return logits[torch.arange(labels.shape[0], device=labels.device), labels]
 
 
 class Sigmoid(MaskLoss):
@@ -212,7 +212,7 @@ class MaskHead(FurtherHead):
         """Add the masks of the detected classes to the objects of each image, from pooled features [K, D, P, P]."""
         labels = torch.cat([o.labels for o in objects])
         chosen = self.mask_loss.probability(precise(self.predictor(pooled)), labels)
-        masks = torch.split(chosen, [len(o) for o in objects])
+        masks = torch.split(chosen, [o.labels.shape[0] for o in objects])
         return [replace(o, masks=m) for o, m in zip(objects, masks, strict=True)]
 
     def class_rows(self) -> dict[str, int]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 def with_batch_index(boxes: Sequence[Tensor]) -> Tensor:
     """Concatenate the boxes [R, 4] of B images into RoIs [K, 5], whose first column is the index of the image."""
-    index = torch.cat([box.new_full((len(box), 1), i) for i, box in enumerate(boxes)])
+    index = torch.cat([box.new_full((box.shape[0], 1), i) for i, box in enumerate(boxes)])
     return torch.cat((index, torch.cat(list(boxes))), 1)
 
 

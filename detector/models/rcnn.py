@@ -44,10 +44,19 @@ class Normalize(nn.Module):
                 "numbers; dataset.channels must be the number of channels"
             )
         normal = (images.to(self.mean.dtype) - self.mean) / self.std
+        if torch.compiler.is_exporting():  # a graph does not write into slices whose length it does not know
+            normal = torch.stack([_cleared(image, size) for image, size in zip(normal, sizes, strict=True)])
+            return normal.contiguous(memory_format=torch.channels_last)
         for image, (height, width) in zip(normal, sizes, strict=True):
             image[:, height:] = 0
             image[:, :, width:] = 0
         return normal.contiguous(memory_format=torch.channels_last)
+
+
+def _cleared(image: Tensor, size: Size) -> Tensor:
+    """Set what lies outside of `size` in an image [D, H, W] to zero."""
+    rows, columns = (torch.arange(length, device=image.device) for length in image.shape[1:])
+    return torch.where((rows < size[0])[:, None] & (columns < size[1]), image, 0.0)
 
 
 def fit_to_channels(values: Sequence[float], channels: int) -> list[float]:

@@ -133,7 +133,7 @@ class RFCNHeads(Heads):
         """Detect the objects of each image, best first; arguments as of `Heads.forward`."""
         predicted = self._predict(features, proposals)
         regress = predicted.regression(torch.cat(list(proposals)), self.bbox_reg_weights)
-        return self.select(predicted.probabilities, regress, [len(p) for p in proposals], sizes)
+        return self.select(predicted.probabilities, regress, [p.shape[0] for p in proposals], sizes)
 
     def _predict(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Prediction:
         maps = [self.maps(feature) for feature in features[: len(self.pooler.scales)]]

@@ -79,7 +79,7 @@ class StandardHeads(Heads):
         """Detect the objects of each image, best first; arguments as of `Heads.forward`."""
         predicted = self._predict(self.box_head, features, proposals)
         regress = predicted.regression(torch.cat(list(proposals)), self.box_head.bbox_reg_weights)
-        objects = self.select(predicted.probabilities, regress, [len(p) for p in proposals], sizes)
+        objects = self.select(predicted.probabilities, regress, [p.shape[0] for p in proposals], sizes)
         return self._complete(features, objects)
 
     def pool(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
@@ -143,6 +143,8 @@ class StandardHeads(Heads):
         """Let the further heads add their predictions to the detections of each image, some detections at a time."""
         if not self.further:
             return objects
+        if self.detections_at_once is None:
+            return self._complete_part(features, objects)
         chunks = in_parts([torch.arange(len(o), device=o.boxes.device) for o in objects], self.detections_at_once)
         parts = [
             self._complete_part(features, [o.select(i) for o, i in zip(objects, chunk, strict=True)])
@@ -165,7 +167,9 @@ def in_parts(boxes: Sequence[Tensor], size: int | None) -> Iterator[list[Tensor]
 
     Each chunk is a list of B tensors [R, ...]. Yields at least one chunk, empty if there are no boxes.
     """
+    if size is None:
+        yield list(boxes)
+        return
     starts = [0, *accumulate(len(b) for b in boxes)]
-    size = size or max(starts[-1], 1)
     for begin in range(0, max(starts[-1], 1), size):
         yield [b[max(begin - s, 0) : max(begin + size - s, 0)] for b, s in zip(boxes, starts, strict=False)]

@@ -168,7 +168,7 @@ class RPN(Proposer):
         for level, (anchors, logits, deltas) in enumerate(
             zip(prediction.anchors, prediction.logits, prediction.deltas, strict=True)
         ):
-            best, index = box_ops.precise(logits).topk(min(limits.pre_nms_topk, logits.shape[1]), dim=1)
+            best, index = box_ops.precise(logits).topk(torch.sym_min(limits.pre_nms_topk, logits.shape[1]), dim=1)
             chosen = box_ops.precise(deltas).gather(1, index[..., None].expand(-1, -1, 4))
             proposals.append(box_ops.decode(chosen, anchors[index], self.bbox_reg_weights))
             scores.append(best)
