@@ -1,0 +1,1 @@
+"""Export of trained detectors: to ONNX, to torch.export's programs and to OpenVINO, with preprocessing inside."""
