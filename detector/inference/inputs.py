@@ -79,7 +79,7 @@ def find_inputs(
     return list(_named(found, root))
 
 
-def image_files(path: Path, output: Path | None = None) -> list[Path]:
+def image_files(path: Path, output: Path | None = None, key: str = "input") -> list[Path]:
     """List the images in a folder and below, sorted, or the one image if `path` is a file.
 
     NumPy's arrays, `*.npy`, are images where the folder has no others. Hidden folders are not searched.
@@ -87,6 +87,7 @@ def image_files(path: Path, output: Path | None = None) -> list[Path]:
     Args:
         path: the folder or file.
         output: a folder that is not searched.
+        key: that it was given by, for messages.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
@@ -95,13 +96,13 @@ def image_files(path: Path, output: Path | None = None) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise FileNotFoundError(f"input {str(path)!r}: no such file or folder")
+        raise FileNotFoundError(f"{key} {str(path)!r}: no such file or folder")
     files = list(_below(path, None if output is None else output.resolve()))
     images = images_among(files)
     if not images:
         videos = sum(is_video(file) for file in files)
         more = f"; it has {videos} videos, give one of them, or a pattern such as '{path}/*.mp4'" if videos else ""
-        raise ValueError(f"input {str(path)!r}: the folder has no images, such as *.jpg, *.png, *.tif or *.npy{more}")
+        raise ValueError(f"{key} {str(path)!r}: the folder has no images, such as *.jpg, *.png, *.tif or *.npy{more}")
     return images
 
 
