@@ -14,7 +14,7 @@ from detector.config.help import CONFIGS, default_and_comment, help_text, read_h
 from tests.conftest import ROOT, compose_config
 from tests.scripts.conftest import run_script
 
-NAMES = ["train", "evaluate", "predict", "proposals", "data", "ablate", "alignment"]
+NAMES = ["train", "evaluate", "predict", "export", "proposals", "data", "ablate", "alignment"]
 ACTIONS = ["check", "stats", "show", "convert", "suggest"]
 """of `scripts/data.py`, each with a configuration `data_ACTION.yaml`"""
 CONFIGURED = [*NAMES, *(f"data_{action}" for action in ACTIONS)]
