@@ -88,11 +88,12 @@ def within_autocast(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
         lambda layer, x: layer.to("meta")(x.to("meta")),
         within_autocast,
         lambda layer, x: torch.compile(layer, backend="eager", fullgraph=True)(x),
+        lambda layer, x: torch.export.export(layer, (x,), strict=False).module()(x),
         lambda layer, x: torch.jit.trace(layer, (x,), check_trace=False)(x),
         lambda layer, x: torch.fx.symbolic_trace(layer)(x),
         lambda layer, x: torch.func.vmap(lambda one: layer(one[None])[0])(x),
     ],
-    ids=["NCHW", "unbatched", "float64", "meta", "autocast", "compile", "trace", "fx", "vmap"],
+    ids=["NCHW", "unbatched", "float64", "meta", "autocast", "compile", "export", "trace", "fx", "vmap"],
 )
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:`torch.jit.trace:FutureWarning")
 def test_elsewhere_it_is_torchs(
