@@ -45,9 +45,9 @@ for dtype in (torch.float32, torch.float64):
 for count in (1, 15, 16, 17, 1_000, 10_000):
     for dtype in (torch.float32, torch.float64):
         ops.batched_nms(boxes[:count, 1:].to(dtype), torch.rand(count), torch.arange(count) % 5 - 2, 0.3)
-for images, inputs, outputs, height, width in ((2, 3, 5, 1, 1), (1, 17, 40, 23, 6), (2, 37, 61, 70, 66), (0, 2, 2, 5, 5)):
+for images, inputs, outputs, *size in ((2, 3, 5, 1, 1), (1, 17, 40, 23, 6), (2, 37, 61, 70, 66), (0, 2, 2, 5, 5)):
     for memory_format in (torch.contiguous_format, torch.channels_last):
-        map = torch.rand(images, inputs, height, width).contiguous(memory_format=memory_format).requires_grad_()
+        map = torch.rand(images, inputs, *size).contiguous(memory_format=memory_format).requires_grad_()
         filters = torch.rand(outputs, inputs, 3, 3).requires_grad_()
         ops.winograd_conv2d(map, filters, torch.rand(outputs)).sum().backward()
 for case in CASES:
