@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from ops import native
@@ -17,8 +17,8 @@ def winograd_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None) -
 
     It multiplies a quarter as often as the sum that defines it, at the price of rounding errors about six times as
     large: 1.5e-6 of the outputs' standard deviation for random inputs and 256 channels. What is not finite, or near
-    the end of float32's range, spreads over a tile of 4×4 outputs. The gradients of input and weight are computed so,
-    too; they cannot be differentiated.
+    the end of float32's range, spreads over the tiles of 4×4 outputs that read it. The gradients of input and weight
+    are computed so, too; where they are to be differentiated, or are many at once, they are torch's.
 
     Args:
         input: float32 Tensor[B, C, H, W] on the CPU; copied unless it is in channels_last.
@@ -35,41 +35,50 @@ def winograd_conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None) -
     Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016.
     """
     _check(input, weight, bias)
-    if not is_plain(input) or not native.available(input.device):
+    if not is_plain(input, weight, bias) or not native.available(input.device):
         return F.conv2d(input, weight, bias, padding=1)
     output: Tensor = _Winograd.apply(input, weight, bias)
     return output
 
 
-def is_plain(tensor: Any) -> bool:
-    """Tell whether nothing but numbers is computed: nothing is compiled, traced, transformed or intercepted."""
+def is_plain(*tensors: Any) -> bool:
+    """Tell whether nothing but the numbers of tensors (or None) is computed: nothing is traced or intercepted."""
     return (
-        type(tensor) in (Tensor, nn.Parameter)
+        all(tensor is None or type(tensor) in (Tensor, nn.Parameter) for tensor in tensors)
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         and not torch._C._are_functorch_transforms_active()
         and not torch._C._len_torch_dispatch_stack()
+        and forward_ad._current_level < 0
     )
 
 
 class _Winograd(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        x = x.contiguous(memory_format=torch.channels_last)
         ctx.save_for_backward(x, weight)
-        return _operators().winograd_conv2d(x, weight, bias, False)  # type: ignore[no-any-return]
+        return _operators().winograd_conv2d(_channels_last(x), weight, bias, False)  # type: ignore[no-any-return]
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        x, gradient = (one.contiguous(memory_format=torch.channels_last) for one in (x, gradient))  # hooks may copy x
         of_x, of_weight, of_bias = ctx.needs_input_grad
+        batched = torch._C._functorch.is_legacy_batchedtensor(gradient)
+        if torch.is_grad_enabled() or batched or not is_plain(gradient, x, weight):
+            one, none = [1, 1], [0, 0]
+            return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
+                gradient, x, weight, [len(weight)], one, one, one, False, none, 1, ctx.needs_input_grad
+            )
+        gradient = _channels_last(gradient)
         return (
             _operators().winograd_conv2d(gradient, weight, None, True) if of_x else None,
-            _operators().winograd_weight(x, gradient) if of_weight else None,
+            _operators().winograd_weight(_channels_last(x), gradient) if of_weight else None,
             gradient.sum((0, 2, 3)) if of_bias else None,
         )
+
+
+def _channels_last(maps: Tensor) -> Tensor:
+    return maps.contiguous(memory_format=torch.channels_last)
 
 
 def _operators() -> Any:

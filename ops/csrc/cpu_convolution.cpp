@@ -39,10 +39,13 @@ struct Tiles {
 };
 
 void check_maps(const Tensor& maps) {
-  STD_TORCH_CHECK(maps.dim() == 4 && maps.scalar_type() == ScalarType::Float, "maps must be float32 [B, C, H, W]");
-  STD_TORCH_CHECK(
-      is_channels_last({maps}) || maps.size(1) == 1 || maps.size(2) * maps.size(3) == 1 || maps.numel() == 0,
-      "maps must be in channels_last");
+  STD_TORCH_CHECK(maps.dim() == 4 && maps.size(1) > 0 && maps.scalar_type() == ScalarType::Float,
+                  "maps must be float32 [B, C, H, W]");
+  const auto sizes = maps.sizes(), strides = maps.strides();
+  const int64_t expected[4] = {sizes[1] * sizes[2] * sizes[3], 1, sizes[1] * sizes[3], sizes[1]};
+  for (int d = 0; d < 4; ++d) {
+    STD_TORCH_CHECK(sizes[d] == 1 || strides[d] == expected[d] || maps.numel() == 0, "maps must be in channels_last");
+  }
 }
 
 // Memory of a thread, kept from call to call: the kernel would zero its pages anew each time.
@@ -50,6 +53,8 @@ class Memory {
  public:
   float* get(int64_t size) {
     if (size > size_) {
+      size_ = 0;
+      data_.reset();
       data_.reset(
           static_cast<float*>(std::aligned_alloc(kLineBytes, (size * 4 + kLineBytes - 1) / kLineBytes * kLineBytes)));
       STD_TORCH_CHECK(data_ != nullptr, "no memory for ", size * 4, " bytes");
@@ -156,7 +161,7 @@ Tensor winograd_weight(Tensor maps, Tensor gradients) {
       inputs.each(begin, count, [&](const MapTile& tile, int64_t offset, int64_t i) {
         float* const to = values + i * kernels.panel;
         kernels.input_row[row](source + offset, tile, to, of_inputs, count * kernels.panel);
-        for (int64_t point = 0; point < kSide; ++point) {
+        for (int64_t point = 0; point < kSide; ++point) {  // columns without a channel: nothing is left to chance
           float* const end = to + point * of_inputs + (panels - 1) * count * kernels.panel + kernels.panel;
           std::fill(end - (padded - inputs.channels), end, 0.0f);
         }

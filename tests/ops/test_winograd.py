@@ -1,5 +1,7 @@
 """Winograd's convolution: values, gradients and errors, beside torch's in float64."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -8,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
@@ -77,7 +80,7 @@ def test_maps_of_many_tiles(inputs: int, outputs: int) -> None:
     assert_close(results(ops.winograd_conv2d, x, weight, bias, cotangent), expected)
 
 
-@pytest.mark.parametrize(("inputs", "outputs"), [(5, 7), (64, 64), (130, 100)])
+@pytest.mark.parametrize(("inputs", "outputs"), [(5, 7), (64, 65), (130, 97), (40, 130)])
 def test_images_and_threads_change_no_bit(inputs: int, outputs: int) -> None:
     x, weight, bias = case(4, 4, inputs, outputs, 50, 41)
     cotangent = torch.randn(4, outputs, 50, 41)
@@ -89,8 +92,9 @@ def test_images_and_threads_change_no_bit(inputs: int, outputs: int) -> None:
         assert torch.equal(gradient, whole[1][one])
     before = torch.get_num_threads()
     try:
-        for threads in (1, 2, 3, 8):
+        for threads in (1, 2, 3, 5, 8):
             torch.set_num_threads(threads)
+            results(ops.winograd_conv2d, -x, weight, bias, -2 * cotangent)  # leaves other numbers in the memory
             again = results(ops.winograd_conv2d, x, weight, bias, cotangent)
             assert all(torch.equal(one, other) for one, other in zip(again[:3], whole[:3], strict=True))
     finally:
@@ -135,12 +139,39 @@ def test_training_goes_on_after_inference() -> None:
     assert torch.equal(y, expected)
 
 
-def test_it_cannot_be_differentiated_twice() -> None:
-    x, weight, bias = case(8, 1, 4, 4, 8, 8)
-    y = ops.winograd_conv2d(x.requires_grad_(), weight, bias)
-    (gradient,) = torch.autograd.grad(y.pow(2).sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
+def test_derivatives_of_derivatives() -> None:
+    x, weight, bias = case(8, 2, 6, 5, 9, 8)
+    found = []
+    for compute, dtype in ((ops.winograd_conv2d, torch.float32), (direct, torch.float64)):
+        leaves = [tensor.to(dtype).requires_grad_() for tensor in (x, weight, bias)]
+        first = torch.autograd.grad(compute(*leaves).pow(2).sum(), leaves, create_graph=True)
+        found.append([*first, *torch.autograd.grad(sum(one.pow(2).sum() for one in first), leaves)])
+    assert_close(*found)
+
+
+def test_many_gradients_at_once() -> None:
+    x, weight, bias = case(8, 2, 6, 5, 9, 8)
+    many = torch.randn(3, 2, 5, 9, 8)
+    leaves = [tensor.requires_grad_() for tensor in (x, weight, bias)]
+    found = torch.autograd.grad(ops.winograd_conv2d(*leaves), leaves, many, is_grads_batched=True)
+    expected = [results(direct, x.double(), weight.double(), bias.double(), one)[1:] for one in many]
+    assert_close(list(found), [torch.stack(one) for one in zip(*expected, strict=True)])
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:FutureWarning")  # of torch's own code
+def test_derivatives_along_a_direction() -> None:
+    x, weight, bias = case(8, 2, 6, 5, 9, 8)
+    with forward_ad.dual_level():
+        y = forward_ad.unpack_dual(ops.winograd_conv2d(forward_ad.make_dual(x, torch.ones_like(x)), weight, bias))
+    torch.testing.assert_close(y.tangent, direct(torch.ones_like(x), weight))
+
+
+def test_strided_weights_and_biases() -> None:
+    x, weight, bias = case(14, 1, 12, 20, 13, 9)
+    cotangent = torch.randn(1, 10, 13, 9)
+    for given in (bias[::2], bias[:1].expand(10)):
+        ours = results(ops.winograd_conv2d, x, weight[::2], given, cotangent)
+        assert_close(ours, results(direct, x.double(), weight[::2].double(), given.double(), cotangent))
 
 
 @pytest.mark.parametrize(
@@ -229,19 +260,60 @@ def test_malformed_arguments_are_named(change: dict[str, object], error: type[Ex
         ops.winograd_conv2d(**(given | change))  # type: ignore[arg-type]
 
 
+def test_subclasses_see_the_convolution() -> None:
+    class Watched(Tensor):
+        pass
+
+    x, weight, _ = case(15, 1, 4, 4, 8, 8)
+    assert type(ops.winograd_conv2d(x, weight.as_subclass(Watched))) is Watched
+
+
+LAST = torch.zeros(1, 4, 8, 8).contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("operator", "arguments", "message"),
     [
-        ((torch.zeros(1, 4, 8, 8).double(), torch.zeros(1, 4, 8, 8)), r"maps must be float32 \[B, C, H, W\]"),
-        ((torch.zeros(1, 4, 8, 8), torch.zeros(1, 4, 8, 9)), "the same images and cells"),
-        ((torch.zeros(2, 4, 8, 8), torch.zeros(1, 4, 8, 8)), "the same images and cells"),
+        ("weight", (LAST.double(), LAST), r"maps must be float32 \[B, C, H, W\]"),
+        ("weight", (LAST[:, :0], LAST), r"maps must be float32 \[B, C, H, W\]"),
+        ("weight", (LAST, LAST[:, :, :7]), "the same images and cells"),
+        ("weight", (torch.cat([LAST, LAST]), LAST), "the same images and cells"),
+        ("weight", (LAST.contiguous(), LAST), "maps must be in channels_last"),
+        ("weight", (LAST, LAST.contiguous()), "maps must be in channels_last"),
+        ("weight", (torch.zeros(1, 1, 8, 16)[..., ::2], LAST), "maps must be in channels_last"),
+        ("weight", (torch.zeros(3, 1, 1, 1).expand(3, 5, 1, 1),) * 2, "maps must be in channels_last"),
+        ("conv2d", (LAST, torch.zeros(6, 5, 3, 3), None, False), r"filters must be float32 \[K, C, 3, 3\]"),
+        ("conv2d", (LAST, torch.zeros(5, 4, 3, 3), None, True), r"filters must be float32 \[K, C, 3, 3\]"),
+        ("conv2d", (LAST, torch.zeros(6, 4, 3, 3), torch.zeros(5), False), "one for each output channel"),
     ],
 )
-def test_the_operator_reads_nothing_beside_its_arguments(arguments: tuple[Tensor, ...], message: str) -> None:
-    given = [one.contiguous(memory_format=torch.channels_last) for one in arguments]
+def test_the_operators_read_nothing_beside_their_arguments(
+    operator: str, arguments: tuple[object, ...], message: str
+) -> None:
     with pytest.raises(RuntimeError, match=message):
-        torch.ops.aligned_rcnn.winograd_weight(*given)
-    with pytest.raises(RuntimeError, match="maps must be in channels_last"):
-        torch.ops.aligned_rcnn.winograd_weight(torch.zeros(1, 4, 8, 8), torch.zeros(1, 4, 8, 8))
-    with pytest.raises(RuntimeError, match=r"filters must be float32 \[K, C, 3, 3\]"):
-        torch.ops.aligned_rcnn.winograd_conv2d(given[1], torch.zeros(6, 5, 3, 3), None, False)
+        getattr(torch.ops.aligned_rcnn, f"winograd_{operator}")(*arguments)
+
+
+WITHOUT_MEMORY = """
+import resource
+from pathlib import Path
+import torch, ops
+few, many = torch.ones(1, 32, 8, 8), torch.ones(1, 1024, 8, 8)
+filters = torch.ones(1024, 1024, 3, 3).contiguous(memory_format=torch.channels_last)
+expected = ops.winograd_conv2d(few, filters[:32, :32])
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (60 << 20),) * 2)
+try:
+    ops.winograd_conv2d(many, filters)
+except RuntimeError as error:
+    print(str(error).splitlines()[0])
+print(torch.equal(ops.winograd_conv2d(few, filters[:32, :32]), expected))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited as on Linux")
+def test_what_does_not_fit_in_memory_leaves_the_thread_usable() -> None:
+    run = subprocess.run([sys.executable, "-c", WITHOUT_MEMORY], capture_output=True, text=True)
+    message, equal = run.stdout.splitlines()
+    assert message.endswith("no memory for 150997248 bytes"), run.stderr
+    assert equal == "True"
