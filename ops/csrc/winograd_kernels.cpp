@@ -209,24 +209,20 @@ inline void read_filter(const float* filter, int64_t channels, bool turned, V (&
 }
 
 void filters(const float* filters, int64_t count, int64_t channels, int64_t number, float* out, int64_t stride) {
-  float* to = out + number * channels * kPanel;
-  const int64_t first = number * kPanel;
-  over_channels(channels, [&](auto zero, int64_t c) {
-    using V = decltype(zero);
-    for (int k = 0; k < kPanel; ++k) {
-      V points[kSide][kSide] = {};
-      if (first + k < count) {
-        read_filter(filters + (first + k) * 9 * channels + c, channels, false, points);
-      }
-      for (int i = 0; i < kPoints; ++i) {
-        float values[Pack<V>::size];
-        save(points[i / kSide][i % kSide], values);
-        for (int j = 0; j < Pack<V>::size; ++j) {
-          to[i * stride + (c + j) * kPanel + k] = values[j];
-        }
+  const int64_t first = number * kPanel, columns = count - first < kPanel ? count - first : kPanel;
+  float weights[9 * kPanel] = {};  // of all filters for one channel
+  for (int64_t c = 0; c < channels; ++c) {
+    for (int64_t k = 0; k < columns; ++k) {
+      for (int i = 0; i < 9; ++i) {
+        weights[i * kPanel + k] = filters[((first + k) * 9 + i) * channels + c];
       }
     }
-  });
+    for (int64_t k = 0; k < kPanel; k += lanes<float>) {
+      vector_t<float> points[kSide][kSide];
+      read_filter(weights + k, kPanel, false, points);
+      write_points(points, out + (number * channels + c) * kPanel + k, stride);
+    }
+  }
 }
 
 void turned_filters(const float* filters, int64_t count, int64_t channels, int64_t number, float* out, int64_t stride) {
