@@ -33,7 +33,7 @@ def test_every_folder_is_a_known_group() -> None:
         *("box_loss", "mask_head", "mask_loss", "study", "hydra"),
     }
     assert {p.stem for p in CONFIGS.glob("*.yaml")} == {
-        *("train", "evaluate", "predict", "data", "proposals", "ablate", "alignment"),
+        *("train", "evaluate", "predict", "export", "data", "proposals", "ablate", "alignment"),
         *("data_check", "data_convert", "data_show", "data_stats", "data_suggest"),
     }
 
