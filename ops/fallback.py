@@ -38,6 +38,8 @@ class Places:
 
 def _places(edges: Tensor, scale: float, bins: int, sampling_ratio: int, rule: str, size: int) -> Places:
     """Place the samples or cells of RoIs with edges [K, 2] (in pixels) on an axis of `size` cells."""
+    if rule == "ps_pool_rfcn":
+        edges = _round(edges) + edges.new_tensor([0, 1])
     begin, end = (edges * scale).unbind(1)
     finite = begin.isfinite() & end.isfinite()
     begin, end = torch.where(finite, begin, 0), torch.where(finite, end, 0)
@@ -46,6 +48,8 @@ def _places(edges: Tensor, scale: float, bins: int, sampling_ratio: int, rule: s
         start = begin - shift
         extent = (end - shift) - start
         extent = extent.clamp(min=1) if rule == "align" else extent
+    elif rule == "ps_pool_rfcn":
+        start, extent = begin, (end - begin).clamp(min=0.1)
     else:
         cells = [(e.floor() if rule == "pool_floor" else _round(e)).clamp(-(2.0**30), 2.0**30) for e in (begin, end)]
         counts_end = rule in ("warp", "pool_round")
@@ -60,9 +64,15 @@ def _places(edges: Tensor, scale: float, bins: int, sampling_ratio: int, rule: s
             torch.where(finite, start, 0), torch.where(finite, bin_size, 0), finite, number, sampling_ratio, size
         )
     limit = size - 1 if rule == "ps_pool" else size
-    first = start.long()[:, None]
-    low = ((number * bin_size[:, None]).floor().long() + first).clamp(0, limit)
-    high = (((number + 1) * bin_size[:, None]).ceil().long() + first).clamp(0, limit)
+    low, high = number * bin_size[:, None], (number + 1) * bin_size[:, None]
+    if rule == "ps_pool_rfcn":
+        # Clamped before the conversion: an edge can be as large as a float.
+        low, high = (e.clamp(-1, size + 1) for e in (low + start[:, None], high + start[:, None]))
+        first = torch.zeros((), dtype=torch.int64)
+    else:
+        first = start.long()[:, None]
+    low = (low.floor().long() + first).clamp(0, limit)
+    high = (high.ceil().long() + first).clamp(0, limit)
     high = torch.where(finite[:, None], high, low)
     longest = max(int((high - low).max()) if len(edges) else 0, 1)
     cell = low[..., None] + torch.arange(longest, device=edges.device)

@@ -17,6 +17,7 @@ from ops.pooling import Boxes, OutputSize, pool_level
 
 MODES = {"avg": "average", "max": "maximum"}
 QUANTIZATIONS = ("round", "floor")
+PS_QUANTIZATIONS = {"round": "ps_pool", "rfcn": "ps_pool_rfcn"}
 
 
 @torch.fx.wrap
@@ -157,17 +158,20 @@ def ps_roi_align(
 
 
 @torch.fx.wrap
-def ps_roi_pool(input: Tensor, boxes: Boxes, output_size: OutputSize, spatial_scale: float = 1.0) -> Tensor:
+def ps_roi_pool(
+    input: Tensor, boxes: Boxes, output_size: OutputSize, spatial_scale: float = 1.0, quantization: str = "round"
+) -> Tensor:
     """Pool RoIs with position-sensitive RoIPool (R-FCN, equation 1): average each bin's cells in its own channels.
-
-    Edges are rounded half away from zero and the end cell is excluded; the map's last row and column are never read, as
-    in torchvision. (torchvision's backward pass does not skip them: its gradient is wrong at the map's far edges.)
 
     Args:
         input: Tensor[N, C * PH * PW, H, W]; float32, float64, float16 or bfloat16.
         boxes: Tensor[K, 5] or a list of Tensor[L, 4]; any floating dtype.
         output_size: (PH, PW), or one int for both.
         spatial_scale: cells per pixel.
+        quantization: "round" for torchvision's: edges rounded to cells, half away from zero, the end cell excluded, the
+            map's last row and column never read (torchvision's backward pass does not skip them: its gradient is wrong
+            at the map's far edges); "rfcn" for that of R-FCN's authors, in other frameworks, too (RUNTIMES.md): edges
+            rounded to pixels, the end pixel included, then only the bins are rounded, outwards, to cells.
 
     Returns:
         Tensor[K, C, PH, PW]: channel c of bin (ph, pw) is pooled from input channel (c * PH + ph) * PW + pw; a bin
@@ -178,6 +182,8 @@ def ps_roi_pool(input: Tensor, boxes: Boxes, output_size: OutputSize, spatial_sc
 
     Equivalent to, for one RoI: crop = input[n, :, round(y1 s):round(y2 s), round(x1 s):round(x2 s)], then
         adaptive_avg_pool2d(crop, output_size), reshaped to [C, PH, PW, PH, PW], of which einsum("cpqpq->cpq") is taken.
-        torchvision.ops.ps_roi_pool computes the same.
+        torchvision.ops.ps_roi_pool computes the same ("round"). With "rfcn", bin p has the rows floor(y + p h / PH) up
+        to ceil(y + (p + 1) h / PH) of y = round(y1) s and h = max((round(y2) + 1) s - y, 0.1), columns alike.
     """
-    return pool_level("ps_average", "ps_pool", input, boxes, output_size, spatial_scale)
+    check_choice(quantization, "quantization", tuple(PS_QUANTIZATIONS))
+    return pool_level("ps_average", PS_QUANTIZATIONS[quantization], input, boxes, output_size, spatial_scale)

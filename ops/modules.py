@@ -85,15 +85,17 @@ class PSRoIAlign(nn.Module):
 class PSRoIPool(nn.Module):
     """Pool RoIs with position-sensitive RoIPool; arguments as of `ops.ps_roi_pool`."""
 
-    def __init__(self, output_size: OutputSize, spatial_scale: float) -> None:
+    def __init__(self, output_size: OutputSize, spatial_scale: float, quantization: str = "round") -> None:
         super().__init__()
         self.output_size = output_size
         self.spatial_scale = spatial_scale
+        self.quantization = quantization
 
     def forward(self, input: Tensor, rois: Boxes) -> Tensor:
         """Pool `rois` (Tensor[K, 5] or list of Tensor[L, 4]) of Tensor[N, C * PH * PW, H, W]: Tensor[K, C, PH, PW]."""
-        return ps_roi_pool(input, rois, self.output_size, self.spatial_scale)
+        return ps_roi_pool(input, rois, self.output_size, self.spatial_scale, self.quantization)
 
     def extra_repr(self) -> str:
         """Format the arguments as torchvision does."""
-        return f"output_size={self.output_size}, spatial_scale={self.spatial_scale}"
+        shown = f"output_size={self.output_size}, spatial_scale={self.spatial_scale}"
+        return shown if self.quantization == "round" else f"{shown}, quantization={self.quantization}"

@@ -18,7 +18,7 @@ import torch.fx
 from torch import Tensor
 
 from ops.checks import check_choice
-from ops.functional import MODES, QUANTIZATIONS
+from ops.functional import MODES, PS_QUANTIZATIONS, QUANTIZATIONS
 from ops.pooling import Boxes, OutputSize, pool_levels
 
 
@@ -103,11 +103,14 @@ def multiscale_ps_roi_pool(
     boxes: Boxes,
     output_size: OutputSize,
     scales: Sequence[float],
+    quantization: str = "round",
     levels: Tensor | None = None,
 ) -> Tensor:
     """Pool each RoI from its level with `ps_roi_pool`; arguments, result and errors as in the module's docstring.
 
     Equivalent to: for each level l, output[levels == l] = ps_roi_pool(features[l], boxes[levels == l], output_size,
-        scales[l]).
+        scales[l], quantization).
     """
-    return pool_levels("ps_average", "ps_pool", features, boxes, output_size, scales, levels=levels)
+    check_choice(quantization, "quantization", tuple(PS_QUANTIZATIONS))
+    rule = PS_QUANTIZATIONS[quantization]
+    return pool_levels("ps_average", rule, features, boxes, output_size, scales, levels=levels)

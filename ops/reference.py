@@ -197,13 +197,36 @@ def ps_roi_align(
     return torch.stack([_own_channels(p) for p in pooled]) if len(boxes) else pooled[:, :channels]
 
 
-def ps_roi_pool(input: Tensor, boxes: Tensor, output_size: tuple[int, int], spatial_scale: float = 1.0) -> Tensor:
+def cells_between(low: float, high: float, scale: float, bins: int, limit: int) -> list[tuple[int, int]]:
+    """List the cells [begin, end) of each bin of one axis as R-FCN's authors do, from edges in pixels."""
+    start = round_half_away(low) * scale
+    size = max((round_half_away(high) + 1) * scale - start, 0.1) / bins
+    result = []
+    for b in range(bins):
+        begin, end = math.floor(b * size + start), math.ceil((b + 1) * size + start)
+        result.append((min(max(begin, 0), limit), min(max(end, 0), limit)))
+    return result
+
+
+def ps_roi_pool(
+    input: Tensor,
+    boxes: Tensor,
+    output_size: tuple[int, int],
+    spatial_scale: float = 1.0,
+    quantization: str = "round",
+) -> Tensor:
     """Compute `ops.ps_roi_pool`; boxes as Tensor[K, 5]."""
 
+    def bins_of(low: float, high: float, bins: int, size: int) -> list[tuple[int, int]]:
+        if quantization == "rfcn":
+            return cells_between(low, high, spatial_scale, bins, size)
+        first, last = (round_half_away(edge * spatial_scale) for edge in (low, high))
+        return cells_of(first, max(last - first, 1), bins, size - 1)
+
     def pool(map: Tensor, edges: list[float]) -> Tensor:
-        x1, y1, x2, y2 = (round_half_away(edge * spatial_scale) for edge in edges)
-        rows = cells_of(y1, max(y2 - y1, 1), output_size[0], map.shape[1] - 1)
-        cols = cells_of(x1, max(x2 - x1, 1), output_size[1], map.shape[2] - 1)
+        x1, y1, x2, y2 = edges
+        rows = bins_of(y1, y2, output_size[0], map.shape[1])
+        cols = bins_of(x1, x2, output_size[1], map.shape[2])
         grid: list[list[Tensor]] = []
         for top, bottom in rows:
             grid.append([])

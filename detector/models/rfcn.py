@@ -99,7 +99,8 @@ class RFCNHeads(Heads):
         if pooler.operator is None:
             raise ValueError(
                 "R-FCN pools each bin from maps of its own, and this pooler has no position-sensitive operator: use "
-                "pooler=roialign, roialign_adaptive or roipool with their default mode, aligned and quantization"
+                "pooler=roialign, roialign_adaptive or roipool with their default mode, aligned and quantization (or "
+                "pooler.quantization=rfcn)"
             )
         if pooler.output_size != maps.size:
             raise ValueError(f"the maps are of {maps.size} bins a side, and the pooler pools {pooler.output_size}")

@@ -17,9 +17,13 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 inline Rule parse_rule(const std::string& name) {
-  const std::pair<const char*, Rule> rules[] = {
-      {"align", Rule::align},           {"align_half", Rule::align_half}, {"warp", Rule::warp},
-      {"pool_round", Rule::pool_round}, {"pool_floor", Rule::pool_floor}, {"ps_pool", Rule::ps_pool}};
+  const std::pair<const char*, Rule> rules[] = {{"align", Rule::align},
+                                                {"align_half", Rule::align_half},
+                                                {"warp", Rule::warp},
+                                                {"pool_round", Rule::pool_round},
+                                                {"pool_floor", Rule::pool_floor},
+                                                {"ps_pool", Rule::ps_pool},
+                                                {"ps_pool_rfcn", Rule::ps_pool_rfcn}};
   for (const auto& [known, rule] : rules) {
     if (name == known) {
       return rule;

@@ -20,12 +20,13 @@ namespace aligned_rcnn {
 
 // Where the bins of a RoI lie, and whether they sample points or pool whole cells.
 enum class Rule : int {
-  align,       // RoIAlign: exact edges, sides of at least one cell
-  align_half,  // RoIAlign with the half-pixel shift
-  warp,        // RoIWarp: edges rounded to cells, then sampled
-  pool_round,  // RoIPool as in use: edges rounded, both end cells included
-  pool_floor,  // RoIPool of the textbooks: edges floored, the end cell excluded
-  ps_pool,     // PSRoIPool: edges rounded, the end cell excluded, the map's last row and column never read
+  align,         // RoIAlign: exact edges, sides of at least one cell
+  align_half,    // RoIAlign with the half-pixel shift
+  warp,          // RoIWarp: edges rounded to cells, then sampled
+  pool_round,    // RoIPool as in use: edges rounded, both end cells included
+  pool_floor,    // RoIPool of the textbooks: edges floored, the end cell excluded
+  ps_pool,       // PSRoIPool of torchvision: edges rounded, the end cell excluded, the last row and column not read
+  ps_pool_rfcn,  // PSRoIPool of R-FCN's authors: edges rounded in pixels, the end included, bins rounded to cells
 };
 
 HOST_DEVICE bool samples_points(Rule rule) {
@@ -59,7 +60,7 @@ struct Axis {
   int size;       // cells of the map
   int grid;       // samples per bin; 0: the RoI is empty
   int64_t first;  // the first cell (pooling)
-  T start;        // the first edge, in cells (sampling)
+  T start;        // the first edge, in cells (sampling, ps_pool_rfcn)
   T bin;          // the extent of a bin, in cells
 };
 
@@ -73,7 +74,9 @@ HOST_DEVICE int64_t to_cell(T value) {
 template <class T>
 HOST_DEVICE Axis<T> make_axis(Rule rule, T low, T high, T scale, int bins, int sampling_ratio, int size) {
   Axis<T> axis{rule, size, 0, 0, T(0), T(0)};
-  const T begin = times(low, scale), end = times(high, scale);
+  const bool whole_pixels = rule == Rule::ps_pool_rfcn;
+  const T begin = times(whole_pixels ? std::round(low) : low, scale);
+  const T end = times(whole_pixels ? std::round(high) + T(1) : high, scale);
   if (!std::isfinite(begin) || !std::isfinite(end)) {
     return axis;
   }
@@ -85,6 +88,9 @@ HOST_DEVICE Axis<T> make_axis(Rule rule, T low, T high, T scale, int bins, int s
     if (rule == Rule::align && extent < T(1)) {
       extent = T(1);
     }
+  } else if (whole_pixels) {
+    axis.start = begin;
+    extent = end - begin > T(0.1) ? end - begin : T(0.1);
   } else {
     const bool floors = rule == Rule::pool_floor;
     const int64_t first = to_cell(floors ? std::floor(begin) : std::round(begin));
@@ -182,8 +188,15 @@ HOST_DEVICE Range cells_of(const Axis<T>& axis, int bin) {
   if (axis.grid == 0) {
     return {0, 0};
   }
-  const int64_t begin = static_cast<int64_t>(std::floor(times(static_cast<T>(bin), axis.bin))) + axis.first;
-  const int64_t end = static_cast<int64_t>(std::ceil(times(static_cast<T>(bin + 1), axis.bin))) + axis.first;
+  const T from = times(static_cast<T>(bin), axis.bin), to = times(static_cast<T>(bin + 1), axis.bin);
+  int64_t begin, end;
+  if (axis.rule == Rule::ps_pool_rfcn) {
+    begin = to_cell(std::floor(from + axis.start));
+    end = to_cell(std::ceil(to + axis.start));
+  } else {
+    begin = static_cast<int64_t>(std::floor(from)) + axis.first;
+    end = static_cast<int64_t>(std::ceil(to)) + axis.first;
+  }
   const int64_t limit = axis.rule == Rule::ps_pool ? axis.size - 1 : axis.size;
   const int64_t low = begin < 0 ? 0 : (begin > limit ? limit : begin);
   const int64_t high = end < 0 ? 0 : (end > limit ? limit : end);

@@ -77,6 +77,10 @@ def test_each_bin_is_the_mean_of_its_cells_in_its_own_map_and_the_bins_vote(cls_
     [
         (partial(ops.multiscale_ps_roi_align, sampling_ratio=2), partial(reference.ps_roi_align, sampling_ratio=2)),
         (ops.multiscale_ps_roi_pool, reference.ps_roi_pool),
+        (
+            partial(ops.multiscale_ps_roi_pool, quantization="rfcn"),
+            partial(reference.ps_roi_pool, quantization="rfcn"),
+        ),
     ],
 )
 def test_on_a_pyramid_each_roi_is_of_its_level_and_the_convolutions_are_shared(
@@ -165,6 +169,9 @@ def test_the_operator_follows_from_the_pooler() -> None:
         operator = compose_config("model=rfcn", f"pooler={choice}").model.heads.pooler.operator
         assert operator["_target_"] == expected
         assert operator.get("sampling_ratio") == ratio
+        assert "quantization" not in operator
+    heads = small_model("model=rfcn", "pooler=roipool", "pooler.quantization=rfcn").heads
+    assert heads.pooler.operator.keywords == {"quantization": "rfcn"}
 
 
 @pytest.mark.parametrize(

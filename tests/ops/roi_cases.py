@@ -51,6 +51,12 @@ def _ps_align(sampling_ratio: int) -> Case:
     return Case(f"ps-align-{sampling_ratio}", run, expected, True, own_channels=True)
 
 
+def _ps_pool(quantization: str) -> Case:
+    run = partial(ops.ps_roi_pool, quantization=quantization)
+    expected = partial(reference.ps_roi_pool, quantization=quantization)
+    return Case(f"ps-pool-{quantization}", run, expected, True, own_channels=True)
+
+
 CASES = [
     *(_align(mode, ratio, half) for mode in ("avg", "max") for ratio in (1, 2, -1) for half in (False, True)),
     _pool("round"),
@@ -58,7 +64,8 @@ CASES = [
     *(_warp(mode, ratio) for mode in ("avg", "max") for ratio in (2, -1)),
     _ps_align(2),
     _ps_align(-1),
-    Case("ps-pool", ops.ps_roi_pool, reference.ps_roi_pool, True, own_channels=True),
+    _ps_pool("round"),
+    _ps_pool("rfcn"),
     Case("crop", ops.roi_crop, reference.roi_crop, False),
     Case("crop-and-resize", ops.crop_and_resize, reference.crop_and_resize, True),
 ]

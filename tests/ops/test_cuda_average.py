@@ -137,7 +137,7 @@ def test_empty_inputs():
             assert (gradient == 0).all()
 
 
-@pytest.mark.parametrize("rule", ["align", "warp", "ps_pool"])
+@pytest.mark.parametrize("rule", ["align", "warp", "ps_pool", "ps_pool_rfcn"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_position_sensitive(dtype, rule):
     for channels, height, width in ((24, 3, 2), (7, 1, 7), (9, 3, 3)):

@@ -36,6 +36,7 @@ for dtype in (torch.float32, torch.float64, torch.bfloat16):
         for boxes in (hostile_boxes(150, seed=3), random_boxes(150, 2, 52, 68)):
             for name, rule in (
                 ("average", "align"), ("average", "align_half"), ("ps_average", "warp"), ("ps_average", "ps_pool"),
+                ("ps_average", "ps_pool_rfcn"),
                 ("maximum", "align_half"), ("maximum", "pool_round"),
             ):
                 for ratio in (2, -1):

@@ -90,6 +90,9 @@ def test_choices_and_sampling():
         ops.roi_align(X, B, 2, mode="sum")
     with pytest.raises(ValueError, match=re.escape("quantization must be one of 'round', 'floor'; got 'ceil'")):
         ops.roi_pool(X, B, 2, quantization="ceil")
+    for pool, feature, scale in ((ops.ps_roi_pool, X, 1.0), (ops.multiscale_ps_roi_pool, [X], [1.0])):
+        with pytest.raises(ValueError, match=re.escape("quantization must be one of 'round', 'rfcn'; got 'floor'")):
+            pool(feature, B, 2, scale, quantization="floor")
     with pytest.raises(TypeError, match=r"sampling_ratio must be an int; got 2\.5"):
         ops.roi_align(X, B, 2, sampling_ratio=2.5)
     with pytest.raises(ValueError, match="sampling_ratio must be at most 32768; got 32769"):

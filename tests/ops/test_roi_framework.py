@@ -168,6 +168,9 @@ def test_modules_are_their_functions():
     assert repr(ops.RoIPool(3, 0.5)) == "RoIPool(output_size=3, spatial_scale=0.5)"
     floor = ops.RoIPool(3, 0.5, quantization="floor")
     assert torch.equal(floor(input, boxes), ops.roi_pool(input, boxes, 3, 0.5, "floor"))
+    rfcn = ops.PSRoIPool(2, 0.5, quantization="rfcn")
+    assert repr(rfcn) == "PSRoIPool(output_size=2, spatial_scale=0.5, quantization=rfcn)"
+    assert torch.equal(rfcn(input, boxes), ops.ps_roi_pool(input, boxes, 2, 0.5, "rfcn"))
     ps_align, ps_pool = ops.PSRoIAlign(2, 0.5, 2), ops.PSRoIPool(2, 0.5)
     assert repr(ps_align) == "PSRoIAlign(output_size=2, spatial_scale=0.5, sampling_ratio=2)"
     assert repr(ps_pool) == "PSRoIPool(output_size=2, spatial_scale=0.5)"

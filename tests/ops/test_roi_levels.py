@@ -79,6 +79,8 @@ def test_multiscale_is_each_level_alone(memory_format, implementation, monkeypat
         (ops.multiscale_roi_warp, ops.roi_warp),
         (ops.multiscale_ps_roi_align, ops.ps_roi_align),
         (ops.multiscale_ps_roi_pool, ops.ps_roi_pool),
+        (lambda *a, **k: ops.multiscale_ps_roi_pool(*a, quantization="rfcn", **k),
+         lambda *a: ops.ps_roi_pool(*a, quantization="rfcn")),
         (ops.multiscale_roi_crop, ops.roi_crop),
         (ops.multiscale_crop_and_resize, ops.crop_and_resize),
     ):  # fmt: skip

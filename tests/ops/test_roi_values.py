@@ -49,6 +49,21 @@ def test_pool_by_hand(module, implementation):
     torch.testing.assert_close(result.flatten(), torch.tensor([0.2006668, 0.3841096, 0, 0.1863087]), rtol=0, atol=5e-8)
 
 
+@pytest.mark.parametrize("module", [ops, reference], ids=["ops", "reference"])
+@pytest.mark.parametrize(
+    ("quantization", "rows", "columns"),
+    [
+        ("round", [1, 2], [1, 2]),  # rows 1 to 2 and columns 1 to 2, a bin each
+        ("rfcn", [1.5, 2.5], [0.5, 1.5]),  # rows 1.5 to 3.25, of bins [1, 3) and [2, 4); columns 0.75 to 2.75
+    ],
+)
+def test_position_sensitive_pool_by_hand(module, quantization, rows, columns, implementation):
+    ramp = (10 * torch.arange(6.0)[:, None] + torch.arange(5.0)).expand(1, 4, 6, 5)
+    boxes = torch.tensor([[0, 3.4, 5.6, 10.4, 12.4]])
+    result = module.ps_roi_pool(ramp, boxes, (2, 2), 0.25, quantization)
+    torch.testing.assert_close(result[0, 0], 10 * torch.tensor(rows).float()[:, None] + torch.tensor(columns))
+
+
 def test_quantization_of_the_worked_example():
     """800 px at stride 32, a box of 665 px: 20.78 cells. Textbook RoIPool keeps 20, the one in use 22."""
     ramp = torch.arange(25.0).expand(1, 1, 25, 25)
