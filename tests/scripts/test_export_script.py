@@ -43,6 +43,9 @@ def test_a_run_is_quantised(tmp_path: Path, run: Run) -> None:
     assert sizes[0] < 0.7 * sizes[1]
     for words in ("model.int8.onnx (", "box/AP50", "times as fast as torch"):
         assert words in done.stdout
+    row = next(line.split() for line in done.stdout.splitlines() if line.split()[:1] == ["box/AP"])
+    assert len(row) == 4  # of the detector, the file and the quantised one
+    assert row[1] == row[2]
     done = run_script("export", "checkpoint=x", "int8=true", "output=model.pt2", cwd=tmp_path)
     assert done.returncode == 1
     assert "int8=true quantises an ONNX file that is written" in done.stderr

@@ -27,6 +27,7 @@ from detector.inference.export.quantization import calibration_images, measure, 
 from detector.inference.export.runners import Runner, open_file
 from detector.inference.inputs import image_files
 from detector.masks import MaskOutput, paste
+from detector.types import Objects
 
 SCENES = ((192, 192), (160, 240), (251, 187), (97, 301), (333, 500), (480, 640))
 """Heights and widths of the scenes that are drawn where no images are given."""
@@ -53,7 +54,7 @@ def export(config: DictConfig, overrides: Sequence[str], folder: Path, console: 
     if config.check is None:
         writer_of(path)
     chosen = None if config.images is None else image_files(Path(config.images), key="images")[: config.count]
-    resolved = resolve(config, overrides, ("train", "val") if config.int8 else ())
+    resolved = resolve(config, overrides, ("train", "val") if config.int8 else ("val",) if config.ap else ())
     detector = Detector.of(resolved, "cpu", str(config.checkpoint))
     if config.check is None:
         graph = build_graph(detector, config.masks)
@@ -62,19 +63,20 @@ def export(config: DictConfig, overrides: Sequence[str], folder: Path, console: 
     runner = open_file(path, config.threads)
     images = list(drawn(detector.reader.channels) if chosen is None else read(detector, chosen))
     check_parity(detector, runner, iter(images), console)
-    runners = [runner]
+    detectors: dict[str, Callable[[Tensor], Objects]] = {"torch": lambda image: detector([image])[0]}
+    detectors[f"{runner.name}, {runner.file}"] = runner
     if config.int8:
         target = path.with_suffix(".int8.onnx")
         quantize(path, target, calibration_images(resolved.datasets["train"], config.calibration))
         _announce(target, console)
-        runners.append(open_file(target, config.threads))
+        quantized = open_file(target, config.threads)
+        detectors[f"{quantized.name}, {quantized.file}"] = quantized
+    if config.int8 or config.ap:
         outputs = detector.model.heads.outputs
-        measured = [measure(run, resolved, outputs) for run in runners]
-        console.print(ap_table([path.name, target.name], measured))
+        measured = {name: measure(detect, resolved, outputs) for name, detect in detectors.items()}
+        console.print(ap_table(measured))
     if config.speed:
         torch.set_num_threads(config.threads or torch.get_num_threads())
-        detectors: dict[str, Callable[[Tensor], object]] = {"torch": lambda image: detector([image])[0]}
-        detectors |= {f"{runner.name}, {runner.file}": runner for runner in runners}
         console.print(speed_table(detectors, [image for _, image in images]))
 
 
@@ -83,7 +85,7 @@ def _check(config: DictConfig) -> None:
         value = config[name]
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
-    for name in ("int8", "speed"):
+    for name in ("ap", "int8", "speed"):
         if not isinstance(config[name], bool):
             raise ValueError(f"{name} must be true or false, not {config[name]!r}")
     if config.precision != "32-true":
@@ -100,15 +102,15 @@ def _announce(path: Path, console: Console) -> None:
     console.print(f"Written: {sizes}", markup=False, soft_wrap=True)
 
 
-def ap_table(names: Sequence[str], measured: Sequence[dict[str, float]]) -> Table:
-    """Make the table of AP by file."""
+def ap_table(measured: Mapping[str, Mapping[str, float]]) -> Table:
+    """Make the table of AP by what detects."""
     shown = Table(title="AP on the dataset's val part", title_justify="left", box=SIMPLE_HEAD)
     shown.add_column("")
-    for name in names:
+    for name in measured:
         shown.add_column(name, justify="right")
-    for key in measured[0]:
+    for key in next(iter(measured.values())):
         if key.count("/") == 1:  # without those of single classes
-            shown.add_row(key, *(f"{results[key]:.4f}" for results in measured))
+            shown.add_row(key, *(f"{results[key]:.4f}" for results in measured.values()))
     return shown
 
 
