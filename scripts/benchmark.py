@@ -5,7 +5,8 @@ step and an inference pass of whole detectors, `train` a training of Mask R-CNN.
 of matching anchors with objects, `data` of reading and augmenting images, `masks` of encoding and cropping masks,
 `selection` of keeping the best of many boxes, `evaluation` of the metrics; with `--against COMMIT` also those of that
 commit, in a git worktree of it. `annotations` loads a million objects beside pycocotools. `loop` times each step of the
-first command's training beside one of a plain loop without Lightning.
+first command's training beside one of a plain loop without Lightning. `runtimes` times inference beside exported files
+in ONNX Runtime and OpenVINO, in float32 and in 8 bits.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def main() -> int:
     """Parse the command line and print the table; returns 1 after a message if an argument is invalid."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "what", choices=["ops", "step", "convolution", "train", "loop", "annotations", *WORKLOADS], help="what to time"
+        "what",
+        choices=["ops", "step", "convolution", "train", "loop", "runtimes", "annotations", *WORKLOADS],
+        help="what to time",
     )
     parser.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
     rounds_help = "timed calls of each function (9), turns of training (5), or processes of each workload (3)"
@@ -63,11 +66,11 @@ def main() -> int:
     import torch
 
     from detector.config.cli import keep_memory
-    from detector.training import against, beside_plain_loop, beside_pycocotools, beside_torchvision
+    from detector.training import against, beside_plain_loop, beside_pycocotools, beside_runtimes, beside_torchvision
     from detector.training import benchmark as steps
     from ops import benchmark
 
-    usual = {"ops": 9, "step": 9, "convolution": 9, "train": 5}.get(arguments.what, 3)
+    usual = {"ops": 9, "step": 9, "convolution": 9, "train": 5, "runtimes": 9}.get(arguments.what, 3)
     rounds = usual if arguments.rounds is None else arguments.rounds
     steps_of_each = (100 if arguments.what == "loop" else 10) if arguments.steps is None else arguments.steps
     counts = (rounds, arguments.threads or 1, arguments.images, arguments.rois, steps_of_each, arguments.objects)
@@ -85,7 +88,7 @@ def main() -> int:
     if arguments.against is not None and arguments.what not in WORKLOADS:
         print(f"error: --against is for {', '.join(WORKLOADS)}, not for {arguments.what}", file=sys.stderr)
         return 1
-    if arguments.what in (*WORKLOADS, "train", "loop", "annotations"):
+    if arguments.what in (*WORKLOADS, "train", "loop", "runtimes", "annotations"):
         try:
             if arguments.what == "train":
                 training = beside_torchvision.Training(
@@ -101,6 +104,9 @@ def main() -> int:
                 print(f"{benchmark.describe(device)}\n")
                 keep_memory()
                 beside_plain_loop.run(steps_of_each, device)
+            elif arguments.what == "runtimes":
+                keep_memory()
+                beside_runtimes.run(arguments.threads, rounds)
             elif arguments.what == "annotations":
                 print(f"{benchmark.describe(torch.device('cpu'))}; medians over {rounds} processes\n")
                 beside_pycocotools.run(arguments.objects, rounds)

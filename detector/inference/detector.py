@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self, overload
 
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor
 
@@ -20,6 +20,7 @@ from detector.inference.detect import Detect, TestTimeAugmentation
 from detector.inference.given_images import GivenImage, as_tensor, as_tensors, is_one
 from detector.inference.tiles import Join, Tiling, detect_tiles, regions_of
 from detector.models.folding import fold
+from detector.models.rcnn import RCNN
 from detector.types import Objects, Sample
 from detector.visualize import draw
 
@@ -78,6 +79,13 @@ class Detector:
         detector._load(resolved, device, checkpoint)
         return detector
 
+    @classmethod
+    def around(cls, model: RCNN, config: DictConfig) -> Self:
+        """Build the detector, on the CPU, of a model and of the final configuration that it was built from."""
+        detector = cls.__new__(cls)
+        detector._place(model, config, torch.device("cpu"))
+        return detector
+
     def _load(
         self, resolved: Resolved, device: str, checkpoint: str, test_time: TestTimeAugmentation | None = None
     ) -> None:
@@ -88,11 +96,16 @@ class Detector:
                 f"checkpoint {checkpoint!r} takes proposals from a file, and these images have none; train it with "
                 "proposals=RUN/checkpoints/last.ckpt, which makes that run's RPN a part of it"
             )
-        self.classes: list[str] = list(config.classes)
-        self.dtype = PRECISIONS[config.trainer.precision]
-        self.device = usable_device(device)
+        usable = usable_device(device)
         model = build_model(config)
         trained.load(model)
+        self._place(model, config, usable, test_time)
+
+    def _place(
+        self, model: RCNN, config: DictConfig, device: torch.device, test_time: TestTimeAugmentation | None = None
+    ) -> None:
+        self.classes: list[str] = list(config.classes)
+        self.dtype, self.device = PRECISIONS[config.trainer.precision], device
         self.model = fold(model.double() if config.trainer.precision == "64-true" else model).to(self.device)
         node = config.dataset.get("reader")  # a dataset of the user's own may have none
         self.reader: ImageReader = ImageReader() if node is None else instantiate(node)

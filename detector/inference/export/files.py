@@ -98,15 +98,20 @@ def write_program(path: Path, graph: Graph, metadata: Mapping[str, str]) -> None
 
 def write_openvino(path: Path, graph: Graph, metadata: Mapping[str, str]) -> None:
     """Write OpenVINO's intermediate representation, converted from the ONNX file by OpenVINO itself, in float32."""
-    openvino = package("openvino", f"output={path.name}")
-    path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as folder:
         source = Path(folder) / "model.onnx"
         write_onnx(source, graph, metadata)
-        model = openvino.convert_model(str(source))
-        for name, text in metadata.items():
-            model.set_rt_info(text, ["aligned_rcnn", name])
-        openvino.save_model(model, str(path), compress_to_fp16=False)
+        convert_openvino(source, path)
+
+
+def convert_openvino(source: Path, path: Path) -> None:
+    """Convert an ONNX file, also a quantised one, to OpenVINO's intermediate representation, `path`."""
+    openvino, onnx = package("openvino", f"output={path.name}"), package("onnx", f"output={path.name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model = openvino.convert_model(str(source))
+    for entry in onnx.load(str(source), load_external_data=False).metadata_props:
+        model.set_rt_info(entry.value, ["aligned_rcnn", entry.key])
+    openvino.save_model(model, str(path), compress_to_fp16=False)
 
 
 @contextmanager
