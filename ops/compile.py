@@ -20,14 +20,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
+# torch is imported where it is needed: setup.py runs this file without.
 
 CSRC = Path(__file__).resolve().parent / "csrc"
+PREBUILT = CSRC.with_name("cpu.so")
+"""The CPU library of a wheel that brings one (CONTRIBUTING.md); for torch 2.10 and newer, all variants in it."""
 TARGET_VERSION = "0x020a000000000000"
 """The oldest torch that can load the library, by the stable ABI: 2.10."""
 
 COMPILE = "ALIGNED_RCNN_COMPILE"
 """Environment variable; 0 loads what is in the cache folder and compiles nothing."""
+
+_NO_COMPILER = "no C++ compiler was found (looked for CXX, g++, c++, clang++)"
 
 _COMMON = ["-std=c++20", "-fPIC", "-fvisibility=hidden", "-DNDEBUG", f"-DTORCH_TARGET_VERSION={TARGET_VERSION}"]
 # Coordinates must be equal on every processor, so multiply-adds are fused in the kernels only.
@@ -69,12 +73,31 @@ def _objects() -> list[tuple[str, str, list[str]]]:
         for source, rounding in (("kernels", []), ("match_kernels", ["-ffp-contract=off"]), ("winograd_kernels", []))
         for name, flags in variants.items()
     ]
-    hosts = ["cpu_average", "cpu_boxes", "cpu_convolution", "cpu_masks", "cpu_maximum", "library", "variants"]
-    return [*((f"{name}.o", f"{name}.cpp", _HOST) for name in hosts), *kernels]
+    hosts = ["cpu_average", "cpu_boxes", "cpu_convolution", "cpu_masks", "cpu_maximum", "variants"]
+    library = ("library.o", "library.cpp", [*_HOST, f'-DSOURCES="{sources_digest()}"'])
+    return [*((f"{name}.o", f"{name}.cpp", _HOST) for name in hosts), library, *kernels]
+
+
+def sources_digest() -> str:
+    """Return 20 hexadecimal digits of the SHA-256 of the CPU's sources, by which a library says what it is made of."""
+    digest = hashlib.sha256()
+    _add_files(digest, _sources())
+    return digest.hexdigest()[:20]
+
+
+def _sources() -> list[Path]:
+    return sorted(path for path in CSRC.iterdir() if path.is_file())
+
+
+def _add_files(digest: hashlib._Hash, sources: Iterable[Path]) -> None:
+    for source in sources:
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
 
 
 def torch_folder(name: str) -> str:
     """Return a folder of the installed torch: "include" or "lib"."""
+    import torch
+
     return str(Path(torch.__file__).parent / name)
 
 
@@ -93,9 +116,10 @@ def library_name(prefix: str, parts: object, sources: Iterable[Path]) -> Path:
         parts: commands, flags and compilers; hashed by their `repr`.
         sources: the files to hash.
     """
+    import torch
+
     digest = hashlib.sha256(repr((parts, torch.__version__, platform.machine())).encode())
-    for source in sorted(sources):
-        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    _add_files(digest, sorted(sources))
     return cache_folder() / f"{prefix}-{digest.hexdigest()[:20]}.so"
 
 
@@ -120,8 +144,7 @@ def ninja_file(library: Path, objects: Sequence[tuple[str, Path, list[str]]], li
 
 def library_path(compiler: str) -> Path:
     """Return the path of the CPU library for the present sources, flags and versions, built or not."""
-    sources = (path for path in CSRC.iterdir() if path.is_file())
-    return library_name("cpu", (_COMMON, _objects(), _extra_flags(), file_identity(compiler)), sources)
+    return library_name("cpu", (_COMMON, _objects(), _extra_flags(), file_identity(compiler)), _sources())
 
 
 def host_command(compiler: str) -> list[str]:
@@ -133,11 +156,12 @@ def _extra_flags() -> list[str]:
     return shlex.split(os.environ.get("CXXFLAGS", ""))
 
 
-def _ninja_file(compiler: str, library: Path) -> str:
+def _ninja_file(compiler: str, library: Path, for_wheels: bool = False) -> str:
     command = host_command(compiler)
-    objects = [(target, CSRC / source, [*command, *flags]) for target, source, flags in _objects()]
+    listed = [*_objects(), ("glibc.o", "glibc.cpp", _HOST)] if for_wheels else _objects()
+    objects = [(target, CSRC / source, [*command, *flags]) for target, source, flags in listed]
     link = [compiler, "-shared", "-L" + torch_folder("lib"), "-ltorch_cpu", "-ltorch", *_extra_flags()]
-    return ninja_file(library, objects, link)
+    return ninja_file(library, objects, [*link, "-s", "-Wl,--wrap=dlsym"] if for_wheels else link)
 
 
 @contextmanager
@@ -159,9 +183,25 @@ def build() -> Path:
         raise BuildError("the C++ operators are built on Linux and macOS only")
     compiler = find_compiler()
     if compiler is None:
-        raise BuildError("no C++ compiler was found (looked for CXX, g++, c++, clang++)")
+        raise BuildError(_NO_COMPILER)
     library = library_path(compiler)
     return compiled(library, _ninja_file(compiler, library), "the CPU (once; well under a minute)")
+
+
+def build_for_wheels(library: Path) -> None:
+    """Compile the CPU library of wheels for Linux on x86-64 (`.ci/wheel`), for glibc 2.28 and newer.
+
+    Args:
+        library: the file to write; one that exists is left as it is.
+
+    Raises:
+        BuildError: there is no compiler, or it fails, or the file cannot be written.
+    """
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        raise BuildError("wheels have a compiled library for Linux on x86-64 only")
+    if (compiler := find_compiler()) is None:
+        raise BuildError(_NO_COMPILER)
+    compiled(library, _ninja_file(compiler, library, for_wheels=True), "wheels")
 
 
 def compiled(library: Path, instructions: str, purpose: str) -> Path:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ops.compile import BuildError, build
+from ops.compile import PREBUILT, BuildError, build, sources_digest
 from ops.compile_cuda import build_cuda
 
 
@@ -29,14 +29,51 @@ class Backend(NamedTuple):
 
 
 def _load() -> str | None:
-    """Load the CPU library and register fake kernels and gradients; return the reason of a failure, or None."""
+    """Load the CPU library and register fake kernels and gradients; return the reason of a failure, or None.
+
+    Operators are registered once in a process. If a copy of this package has done that, such as an installed one
+    beside that of a clone, its operators serve this one, too, if they are compiled from the same sources.
+    """
+    if hasattr(torch.ops.aligned_rcnn, "average"):
+        if _sources() == sources_digest():
+            return None
+        return _without("those of another version of this project are loaded in this process")
     try:
-        torch.ops.load_library(build())  # type: ignore[no-untyped-call]
+        _load_library()
     except (BuildError, OSError) as error:
-        warnings.warn(f"RoI operators: {error}; using the slower pure PyTorch ones.", stacklevel=2)
-        return str(error)
+        return _without(str(error))
     _register()
     return None
+
+
+def _sources() -> str | None:
+    """Return the digest of the sources of the loaded library; None of one from before it said so."""
+    return str(torch.ops.aligned_rcnn.sources()) if hasattr(torch.ops.aligned_rcnn, "sources") else None
+
+
+def _load_library() -> None:
+    """Load the library that the wheel brings, or else compile it.
+
+    Raises:
+        BuildError, OSError: it cannot be compiled, or not be loaded.
+    """
+    refused = ""
+    if PREBUILT.is_file():
+        try:
+            torch.ops.load_library(PREBUILT)  # type: ignore[no-untyped-call]
+            return
+        except OSError as error:  # on a system that is not as the wheel's name says
+            refused = f"{error}, and compiling it anew: "
+    try:
+        torch.ops.load_library(build())  # type: ignore[no-untyped-call]
+    except BuildError as error:
+        raise BuildError(f"{refused}{error}", error.log) from error
+
+
+def _without(reason: str) -> str:
+    """Warn that the compiled operators cannot be used; returns the reason."""
+    warnings.warn(f"RoI operators: {reason}; using the slower pure PyTorch ones.", stacklevel=4)
+    return reason
 
 
 @functools.cache
@@ -44,6 +81,8 @@ def _cuda_missing() -> str | None:
     """Load the CUDA library at the first call, when CUDA is in use; return the reason of a failure, or None."""
     if _missing is not None:
         return _missing
+    if torch._C._dispatch_has_kernel_for_dispatch_key("aligned_rcnn::average", "CUDA"):
+        return None  # another copy of this package has loaded it
     try:
         torch.ops.load_library(build_cuda())  # type: ignore[no-untyped-call]
     except (BuildError, ValueError, OSError) as error:

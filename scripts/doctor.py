@@ -12,9 +12,13 @@ if __name__ == "__main__":
         "--output", type=Path, default=Path("outputs"), metavar="FOLDER", help="where runs are written (outputs)"
     )
     arguments = parser.parse_args()
-    spec = find_spec("detector")
-    # Whether the other scripts find this project is one of the things to find out.
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    root = Path(__file__).resolve().parents[1]
+    origin: str | None = str(root / "detector" / "__init__.py")
+    if (root / "pyproject.toml").is_file():
+        # In a clone, whether the other scripts find this project is one of the things to find out.
+        spec = find_spec("detector")
+        origin = None if spec is None else spec.origin
+        sys.path.insert(0, str(root))
     from detector.doctor.run import main
 
-    sys.exit(main(None if spec is None else spec.origin, arguments.build, arguments.output))
+    sys.exit(main(origin, arguments.build, arguments.output))

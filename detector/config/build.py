@@ -7,16 +7,17 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import get_object
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from detector.config.splits import refuse_nulls
+from detector.config.targets import target_of
 from detector.data.extra import check_nodes
 from detector.data.mixing import Mixing
 from detector.data.proposal_files import attach_proposals
 from detector.evaluation import METRICS, Collector, Metric
 from detector.models.rcnn import RCNN
+from detector.names import importable
 from detector.types import DetectionDataset, Output
 
 AUGMENT = "detector.data.augment.Augment"
@@ -39,7 +40,7 @@ def instantiate(config: Any, **kwargs: Any) -> Any:
     if missing := sorted(OmegaConf.missing_keys(config) - given):
         raise ValueError(f"give {' '.join(f'{key}=...' for key in missing)}: there is no default")
     # A copy, since Hydra resolves interpolations in place, also in nodes that `config` only refers to.
-    plain = OmegaConf.to_container(config, resolve=True)
+    plain = importable(OmegaConf.to_container(config, resolve=True))
     try:
         return hydra_instantiate(plain, **kwargs, _convert_="all")
     except InstantiationException as error:
@@ -119,7 +120,7 @@ def open_split(
 
 def _takes(node: DictConfig, name: str) -> bool:
     """Return whether the `_target_` of a node has an argument of this name."""
-    parameters = inspect.signature(get_object(node["_target_"])).parameters
+    parameters = inspect.signature(target_of(node)).parameters
     return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
@@ -140,14 +141,14 @@ def _switches(node: DictConfig) -> set[str]:
     """Return the arguments of a node's `_target_` whose default is a bool."""
     if "_target_" not in node:
         return set()
-    parameters = inspect.signature(get_object(node["_target_"])).parameters
+    parameters = inspect.signature(target_of(node)).parameters
     return {name for name, parameter in parameters.items() if isinstance(parameter.default, bool)}
 
 
 def needed_annotations(model: DictConfig | None) -> set[str]:
     """Return the annotations that the further heads of a model need for training, such as `masks`."""
     nodes = OmegaConf.select(model, "heads.further") if model is not None else None
-    heads = [get_object(node["_target_"]) for node in (nodes or {}).values() if node is not None]
+    heads = [target_of(node) for node in (nodes or {}).values() if node is not None]
     return {name for head in heads for name in getattr(head, "needs", ())}  # a factory function needs nothing
 
 
@@ -160,7 +161,7 @@ def drop_inherited(node: DictConfig, default: type) -> None:
         node: changed in place.
         default: the default part; only names of its arguments are dropped.
     """
-    target = get_object(node["_target_"])
+    target = target_of(node)
     own, inherited = inspect.signature(target).parameters, inspect.signature(default).parameters
     if target is default or any(p.kind is p.VAR_KEYWORD for p in own.values()):
         return
@@ -206,7 +207,7 @@ def pastes_masks(dataset: DictConfig, split: str) -> bool:
     if split != "train":
         return False
     nodes = [node for node in (dataset.get("mixing") or {}).values() if node is not None and node.get("p") != 0]
-    return any(getattr(get_object(node["_target_"]), "uses_masks", False) for node in nodes)
+    return any(getattr(target_of(node), "uses_masks", False) for node in nodes)
 
 
 def check_annotations(needed: Iterable[str], train: DetectionDataset) -> None:

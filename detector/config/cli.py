@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib
 import logging
 import signal
 import sys
@@ -25,6 +24,7 @@ from rich.console import Console
 from detector.config.help import default_and_comment
 from detector.config.mistakes import explain
 from detector.config.variables import FULL_ERROR, environment_variable
+from detector.names import find
 
 console = Console()
 failures: list[str] = []
@@ -131,16 +131,19 @@ class Command:
                 if self.full_error == "1":
                     raise
                 message = explain(error, str(settings.job.config_name), overrides)
-                print(f"error: {message}", file=sys.stderr)
-                if not multirun:
-                    sys.exit(1)
-                failures.append(message)
-                raise JobError(message) from None
+                self.fail(message, multirun)
+
+    def fail(self, message: str, multirun: bool) -> None:
+        """Print the message of invalid input, and end the script, or this job of a multirun."""
+        print(f"error: {message}", file=sys.stderr)
+        if not multirun:
+            sys.exit(1)
+        failures.append(message)
+        raise JobError(message) from None
 
 
 def _imported(name: str) -> Work:
-    module, _, function = name.rpartition(".")
-    found: Work = getattr(importlib.import_module(module), function)
+    found: Work = find(name)
     return found
 
 

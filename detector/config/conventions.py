@@ -7,12 +7,12 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from detector.config.compose import compose_config, not_chosen
 from detector.config.mistakes import followed_key, unknown_key
 from detector.config.overrides import allow_new_keys, key_of
+from detector.config.targets import target_of
 from detector.weights import PretrainedWeights, read_weights
 
 STUDY_DEFAULTS = "study_defaults"
@@ -61,7 +61,7 @@ def takes(node: DictConfig, key: str) -> bool:
     """Return whether the `_target_` of a node has an argument of this name."""
     if "_target_" not in node:
         return False
-    parameters = inspect.signature(get_object(node["_target_"])).parameters
+    parameters = inspect.signature(target_of(node)).parameters
     return key in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 

@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from detector.config.targets import target_of
 from detector.data.image import MAX_PIXELS
 
 READING = ("channels", "range", "exif", "max_pixels")
@@ -42,7 +42,7 @@ def takes_reader(split: DictConfig | None) -> bool:
     """Return whether the `_target_` of a split has an argument `reader`."""
     if split is None or "_target_" not in split:
         return False
-    return "reader" in inspect.signature(get_object(split["_target_"])).parameters
+    return "reader" in inspect.signature(target_of(split)).parameters
 
 
 def add_readers(dataset: DictConfig) -> None:

@@ -102,7 +102,7 @@ def _command(path: Path, staying: Sequence[str]) -> str:
     names.append(path.stem)
     chosen = names[0] if len(names) == 1 else f"[{','.join(names)}]"
     others = [*search_path(), f"experiment={chosen}", *(o for o in staying if o[0] == "~")]
-    return shlex.join(["python", "scripts/train.py", "--config-dir", str(path.parent.parent), *others])
+    return f"python scripts/train.py {shlex.join(['--config-dir', str(path.parent.parent), *others])}"
 
 
 def present_settings(config: DictConfig) -> Present:

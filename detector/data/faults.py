@@ -115,7 +115,7 @@ def sound(items: Sequence[T], check: Callable[[Sequence[T], int], object], kind:
 def _strict() -> Iterator[None]:
     """Raise at the first fault, and say nothing of the rest, which is read again later."""
     token = _collected.set(None)
-    logger = logging.getLogger("detector.data")
+    logger = logging.getLogger(__name__.rpartition(".")[0])
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:

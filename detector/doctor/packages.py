@@ -9,9 +9,11 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 from detector.doctor.findings import Finding, error, warning
+from detector.names import PARENT, ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "aligned-rcnn"
+INSTALL = f"pip install --upgrade {PROJECT}" if PARENT else f"pip install -e {ROOT}"
+"""The command that installs this project with what it needs: here, or in this clone."""
 OLDEST_PYTHON = (3, 11)
 """As in pyproject.toml, which older ones cannot read."""
 
@@ -43,7 +45,7 @@ def check_python(version: Sequence[str] = platform.python_version_tuple()) -> Fi
     found = f"{'.'.join(version)}, {sys.executable}"
     if (int(version[0]), int(version[1])) < OLDEST_PYTHON:
         oldest = ".".join(map(str, OLDEST_PYTHON))
-        return error("Python", found, f"install Python {oldest} or newer, and the project with it: pip install -e .")
+        return error("Python", found, f"install Python {oldest} or newer, and the project with it: {INSTALL}")
     return Finding("Python", found)
 
 
@@ -54,9 +56,9 @@ def check_project(origin: str | None) -> Finding:
         origin: the `__init__.py` of the `detector` that they find; None: there is none.
     """
     if origin is None:
-        return error("project", f"{ROOT} is not installed", f"pip install -e {ROOT}")
+        return error("project", f"{ROOT} is not installed", INSTALL)
     if (other := Path(origin).resolve().parents[1]) != ROOT:
-        return error("project", f"the scripts of {ROOT} use the packages in {other}", f"pip install -e {ROOT}")
+        return error("project", f"the scripts of {ROOT} use the packages in {other}", INSTALL)
     return Finding("project", str(ROOT))
 
 
@@ -103,8 +105,8 @@ def check_packages(required: Sequence[str]) -> Finding:
                 queue.append((name, child))
     if not faults:
         return Finding("packages", f"{len({name for name, _ in seen})} with the versions that they need of each other")
-    tested = f"pip install -c {ROOT}/constraints.txt -e {ROOT}"
-    mend = f"pip install -e {ROOT}; or the versions that the tests passed with: {tested}"
+    tested = f"; or the versions that the tests passed with: pip install -c {ROOT}/constraints.txt -e {ROOT}"
+    mend = INSTALL if PARENT else INSTALL + tested
     return (error if grave else warning)("packages", "; ".join(faults), mend)
 
 
@@ -154,4 +156,4 @@ def _import_mend(package: str, message: str) -> str:
             return mend.format(package=package, pair=PAIR)
     if package.startswith("import "):
         return f"python -c '{package}' shows it alone"
-    return f"pip install --force-reinstall {package}" if "ModuleNotFound" not in message else f"pip install -e {ROOT}"
+    return f"pip install --force-reinstall {package}" if "ModuleNotFound" not in message else INSTALL

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from detector.names import PLACE, here
+
 MODULES = {
     "numpy": "numpy",
     "torch": "torch",
@@ -103,12 +104,12 @@ def probe(build: bool = False, seconds: float = 600.0) -> Facts:
         seconds: how long to wait for it.
     """
     environment = {**os.environ, "NO_ALBUMENTATIONS_UPDATE": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(PLACE), os.environ.get("PYTHONPATH"))))
     environment["ALIGNED_RCNN_COMPILE"] = "1" if build else "0"
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "facts"
         file.touch()
-        command = [sys.executable, "-m", "detector.doctor.probe", str(file)]
+        command = [sys.executable, "-m", here("detector.doctor.probe"), str(file)]
         shown = None if build else subprocess.DEVNULL  # a build says that it takes a while
         try:
             code = subprocess.run(

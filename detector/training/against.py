@@ -7,7 +7,6 @@ project, this file measures one contender and prints the result as JSON; so it i
 from __future__ import annotations
 
 import ctypes
-import importlib
 import json
 import os
 import resource
@@ -135,7 +134,7 @@ def in_checkout(
     # -P: this file's folder is not searched for modules.
     command = [sys.executable, "-P", str(Path(__file__).resolve()), str(workload), case, contender, str(device)]
     threads = str(torch.get_num_threads())
-    environment = {**os.environ, "PYTHONPATH": str(place), "OMP_NUM_THREADS": threads}
+    environment = {**os.environ, "PYTHONPATH": str(_importing(place)), "OMP_NUM_THREADS": threads}
     done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{case}, {contender}, in {place}: {done.stderr.strip()[-2000:]}")
@@ -143,9 +142,18 @@ def in_checkout(
     return None if result is None else Measurement(**result)
 
 
+def _importing(place: Path) -> Path:
+    """Return the folder from which Python imports the project that lies in the folder `place`."""
+    from detector.names import PLACE  # not above: an older commit has no such file
+
+    return PLACE if place == ROOT else place
+
+
 def contenders(workload: Path) -> dict[str, list[str]]:
     """List a workload's cases, each with the names of its contenders."""
-    cases = importlib.import_module(f"detector.training.workloads.{workload.stem}").CASES
+    from detector.names import find  # not above: an older commit has no such file
+
+    cases = find(f"detector.training.workloads.{workload.stem}.CASES")
     return {case: list(by_name) for case, by_name in cases.items()}
 
 
@@ -168,10 +176,14 @@ def report(
         only: the cases to measure; None: all.
 
     Raises:
-        ValueError: there is no such commit.
+        ValueError: there is no such commit, or no clone.
         RuntimeError: a process fails.
     """
+    from detector.names import PARENT
+
     workload = ROOT / "detector" / "training" / "workloads" / f"{name}.py"
+    if commit is not None and PARENT:
+        raise ValueError(f"--against {commit} needs a clone of this project, and this is an installation: {ROOT}")
     if commit is None:
         _table(workload, None, None, device, rounds, write, only)
         return

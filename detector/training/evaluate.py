@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from detector.evaluation.truth_file import write_truth
 from detector.inference.detect import Detect, TestTimeAugmentation
 from detector.inference.evaluation import DetectOnWhole
 from detector.inference.tiles import Tiling
+from detector.names import PARENT
 from detector.training.callbacks import Progress
 from detector.training.pictures import detect_some
 from detector.training.report import report
@@ -198,7 +200,7 @@ def available_metrics(collector: Collector, metrics: Sequence[Metric], dataset: 
 
 
 def describe_environment(device: torch.device) -> dict[str, str]:
-    """Return versions, device and commit (absent outside a git checkout), under `env/`, for `metrics.json`."""
+    """Return versions, device and commit, or in an installation its version, under `env/`, for `metrics.json`."""
     facts = {
         "env/python": sys.version.split()[0],
         "env/torch": torch.__version__,
@@ -208,6 +210,8 @@ def describe_environment(device: torch.device) -> dict[str, str]:
         "env/threads": str(torch.get_num_threads()),
         "env/ops": ops.backend().name,
     }
+    if PARENT:  # the repository that an installation may lie in is another one
+        return {**facts, "env/version": version("aligned-rcnn")}
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         facts["env/commit"] = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()

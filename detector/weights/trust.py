@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 import ops
 from detector.data.extra import PACKAGE as ALBUMENTATIONS
 from detector.data.extra import is_transform
+from detector.names import PACKAGE, everywhere, find, module_of
 
 DATA_DIR = "${data_dir}"
 """The only interpolation allowed in a checkpoint: the parent folder of datasets, which can be moved."""
@@ -53,7 +53,7 @@ MODULES = ("torch.nn.modules.", "torchvision.ops.")
 _trusted: set[str] = set()
 
 
-OWN = ("detector", "ops", "torch", "torchvision", "albumentations", "lightning", "hydra", "omegaconf", "numpy")
+OWN = ("detector", "ops", PACKAGE, "torch", "torchvision", "albumentations", "lightning", "hydra", "omegaconf", "numpy")
 """Packages that a checkpoint may build chosen parts of only, and that `trust` does not open."""
 
 
@@ -104,17 +104,17 @@ def _is_allowed(target: str) -> bool:
     if module == ALBUMENTATIONS:
         return is_transform(name)
     if module.startswith("detector.evaluation."):
-        found = getattr(importlib.import_module(module), name)
-        return isinstance(found, type) and found.__module__.startswith("detector.evaluation.")
+        found = find(target)
+        return isinstance(found, type) and module_of(found).startswith("detector.evaluation.")
     if _within(module, _trusted):
-        found = getattr(importlib.import_module(module), name)
-        return callable(found) and _within(str(getattr(found, "__module__", "")), _trusted)
+        found = find(target)
+        return callable(found) and _within(module_of(found), _trusted)
     if not module.startswith(("detector.models", "torch.nn", "torch.optim", "torchvision.ops")) or "._" in target:
         return False
-    found = getattr(importlib.import_module(module), name)
+    found = find(target)
     if not isinstance(found, type):
         return False
-    if found.__module__.startswith("detector.models."):
+    if module_of(found).startswith("detector.models."):
         return True
     if issubclass(found, nn.Module):
         return found.__module__.startswith(MODULES)
@@ -137,6 +137,8 @@ def check_targets(config: Mapping[str, Any], source: str, new_run: bool = False)
             raise ValueError(f"{source}: {key} = {value!r}: the only interpolation allowed here is {DATA_DIR}")
         if key.rpartition(".")[2].strip() != "_target_":
             continue
+        if (name := everywhere(value)) != value:
+            raise ValueError(f"{source}: {key} = {value!r}: configurations call it {name!r}, in installations, too")
         try:
             allowed = _is_allowed(value)
         except (ImportError, AttributeError) as error:

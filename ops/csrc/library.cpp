@@ -10,6 +10,7 @@
 
 namespace {
 std::string cpu_variant() { return aligned_rcnn::variant_name(); }
+std::string sources() { return SOURCES; }
 }  // namespace
 
 STABLE_TORCH_LIBRARY(aligned_rcnn, m) {
@@ -53,8 +54,10 @@ STABLE_TORCH_LIBRARY(aligned_rcnn, m) {
   // Its weight gradient [K, C, 3, 3], from maps [B, C, H, W] and the outputs' gradients [B, K, H, W].
   m.def("winograd_weight(Tensor maps, Tensor gradients) -> Tensor");
   m.def("cpu_variant() -> str");
+  m.def("sources() -> str");  // the digest of those that this library is compiled from (sources.py)
 }
 
 STABLE_TORCH_LIBRARY_IMPL(aligned_rcnn, CompositeExplicitAutograd, m) {
   m.impl("cpu_variant", TORCH_BOX(&cpu_variant));
+  m.impl("sources", TORCH_BOX(&sources));
 }

@@ -135,7 +135,7 @@ def _tex_cell(cell: Cell) -> str:
 def _environment(**delimiters: Any) -> Environment:
     """Make a template environment: HTML is escaped by itself, Markdown and LaTeX by the filters."""
     environment = Environment(
-        loader=PackageLoader("detector.ablation.report"),
+        loader=PackageLoader(__name__.rpartition(".")[0]),
         autoescape=select_autoescape(["html.j2"]),
         undefined=StrictUndefined,
         trim_blocks=True,

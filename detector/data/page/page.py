@@ -34,7 +34,7 @@ def write_page(
     """
     drawn = [plots.distributions(splits, size_bins), plots.class_bars(splits), plots.centre_maps(splits)]
     environment = Environment(
-        loader=PackageLoader("detector.data.page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader(__name__.rpartition(".")[0]), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     return environment.get_template("stats.html.j2").render(
         name=name,

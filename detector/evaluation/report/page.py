@@ -77,7 +77,7 @@ def write_report(
     main = next(iter(facts.values()))
     several = len(main.collector.classes) > 1
     environment = Environment(
-        loader=PackageLoader("detector.evaluation.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader(__name__.rpartition(".")[0]), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     names = {image: str(main.collector.image(image).get("file_name", image)) for image in main.images}
     return environment.get_template("report.html.j2").render(
