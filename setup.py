@@ -94,7 +94,7 @@ def check_library(library: Path) -> None:
     if digest.encode() not in content:
         raise ValueError(f"{library} is not compiled from the sources in {ROOT / 'ops' / 'csrc'}")
     for symbol, newest in ((b"GLIBC_", GLIBC), (b"GLIBCXX_", GLIBCXX)):
-        found = [tuple(map(int, v.split(b"."))) for v in re.findall(rb"\0" + symbol + rb"(\d[\d.]*)\0", content)]
+        found = [tuple(map(int, v.split(b"."))) for v in re.findall(rb"\0" + symbol + rb"(\d[\d.]*)(?=\0)", content)]
         if found and max(found) > newest:
             needed = symbol.decode() + ".".join(map(str, max(found)))
             raise ValueError(f"{library} needs {needed}, newer than manylinux_2_28 has")

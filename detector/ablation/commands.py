@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
+from itertools import dropwhile
 
 from detector.config.conventions import STUDY_DEFAULTS
 from detector.config.overrides import key_of
@@ -50,6 +51,8 @@ def chosen_overrides(command: str) -> frozenset[str]:
     """
     try:
         words = shlex.split(command)
+        # Without `python scripts/train.py`, or `aligned-rcnn train` of an installation.
+        words = list(dropwhile(lambda word: "=" not in word and word[0] != "~", words))
     except ValueError:  # no valid shell command
         words = ["{", command.strip()]
     words = without_study_defaults(words)
