@@ -49,7 +49,7 @@ GLIBC, GLIBCXX = (2, 28), (3, 4, 24)
 CHANGES = [
     (r"^(\s*)from detector\.public\b", rf"\1from {PACKAGE}"),
     (r"^(\s*)from (detector|ops)\b(?=[\w.]* import\b)", rf"\1from {PACKAGE}.\2"),
-    (r"^(\s*)import (detector|ops)\b(?! +as\b)", rf"\1from {PACKAGE} import \2"),
+    (r"^(\s*)import (detector|ops)(?= *(?:#.*)?$)", rf"\1from {PACKAGE} import \2"),
     (r"(?<=-m )(detector|ops)\.", rf"{PACKAGE}.\1."),
     (r"(?:\bpython )?\bscripts/(\w+|\{\w+\}|\{\{ \w+ \}\})\.py\b", r"aligned-rcnn \1"),
 ]

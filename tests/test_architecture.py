@@ -20,9 +20,10 @@ ROOMS = {
     "training": {"models", "data", "evaluation", "weights", "config", "inference"},
     "alignment": {"data", "evaluation", "config", "training"},
     "ablation": {"evaluation", "weights", "config", "training"},
+    "public": {"config", "inference", "training", "ablation"},
 }
 """The rooms of `detector`, from the ground up, and which of those below each may import; all may import loose files."""
-LOOSE = {"__init__", "boxes", "convolution", "masks", "matching", "run_lengths", "types", "visualize"}
+LOOSE = {"__init__", "boxes", "convolution", "masks", "matching", "names", "run_lengths", "types", "visualize"}
 LIGHTNING = ("detector/training/", "detector/data/datamodule.py")
 HYDRA = ("detector/config/",)
 ALBUMENTATIONS = ("detector/data/augment.py", "detector/data/extra.py", "detector/data/transforms.py")

@@ -18,8 +18,15 @@ GIB = 1 << 30
 SLOWER = "without one a slower pure PyTorch implementation runs"
 
 
-def check_compiler(compiler: str | None) -> Finding:
-    """Check that there is a C++ compiler, and that it compiles C++20."""
+def check_compiler(compiler: str | None, needed: bool = True) -> Finding:
+    """Check that there is a C++ compiler, and that it compiles C++20.
+
+    Args:
+        compiler: the one that is used; None: there is none.
+        needed: whether anything is to be compiled; a wheel may bring the operators for CPUs.
+    """
+    if not needed:
+        return Finding("C++ compiler", f"{compiler or 'none'}; not needed: the operators came compiled")
     if compiler is None:
         chosen = os.environ.get("CXX")
         install = (

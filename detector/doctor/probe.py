@@ -71,6 +71,8 @@ class Operators:
     """why nvcc cannot be used with this torch; empty if it can"""
     cache: str
     """the folder of compiled libraries"""
+    prebuilt: bool = False
+    """whether they came with the CPU's library"""
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ def _operators() -> dict[str, Any]:
     import torch
 
     import ops
-    from ops.compile import BuildError, cache_folder, find_compiler
+    from ops.compile import PREBUILT, BuildError, cache_folder, find_compiler
     from ops.compile_cuda import check_versions, find_nvcc
 
     nvcc, fault = find_nvcc(), ""
@@ -182,7 +184,7 @@ def _operators() -> dict[str, Any]:
             fault = str(error)
     name, reason = ops.backend()
     paths = {"compiler": find_compiler(), "nvcc": nvcc, "nvcc_fault": fault, "cache": str(cache_folder())}
-    return {"backend": name, "reason": reason, **paths}
+    return {"backend": name, "reason": reason, "prebuilt": PREBUILT.is_file(), **paths}
 
 
 def _project() -> dict[str, Any]:

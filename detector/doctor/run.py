@@ -54,7 +54,7 @@ def _of_facts(facts: Facts, build: bool) -> list[tuple[str, Callable[[], Finding
         ]
     if torch is not None and ours is not None:
         checks += [
-            ("C++ compiler", lambda: operators.check_compiler(ours.compiler)),
+            ("C++ compiler", lambda: operators.check_compiler(ours.compiler, not ours.prebuilt or bool(torch.gpus))),
             ("nvcc", lambda: operators.check_nvcc(ours, torch)),
             ("cache", lambda: operators.check_cache(Path(ours.cache))),
             ("operators", lambda: operators.check_operators(ours, build)),
