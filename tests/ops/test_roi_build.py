@@ -1,6 +1,9 @@
 """Compilation on first use: once, never half-built, and with a clear message where it fails."""
 
 import os
+import platform
+import re
+import shutil
 import signal
 import stat
 import subprocess
@@ -164,6 +167,28 @@ def test_a_second_import_is_quick():
     code = "import torch, time; began = time.process_time(); import ops; print(time.process_time() - began)"
     _, output, error = run(code)
     assert float(output) < 1, error
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="there is one variant")
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="needs objdump")
+def test_what_the_variants_share_has_no_newer_instructions():
+    """Of a function that several objects have, such as a template's, the linker keeps one for all processors."""
+    code, output, error = run(BUILD)
+    assert code == 0, error
+    command = ["objdump", "--disassemble", "--demangle", "--no-show-raw-insn", output.strip()]
+    listing = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    wide: dict[str, set[str]] = {"ymm": set(), "zmm": set()}
+    function = ""
+    for line in listing.splitlines():
+        if line.endswith(">:"):
+            function = line.split(" ", 1)[1]
+        for register, found in wide.items():
+            if f"%{register}" in line:
+                found.add(function)
+    assert len(wide["ymm"]) > 20
+    assert len(wide["zmm"]) > 20
+    assert [name for name in wide["ymm"] if not re.search("avx2|avx512", name)] == []
+    assert [name for name in wide["zmm"] if "avx512" not in name] == []
 
 
 @pytest.mark.parametrize(("capability", "variant"), [("default", "portable"), ("avx2", "AVX2")])
