@@ -27,7 +27,7 @@ from setuptools.command.build_py import build_py
 from setuptools.command.editable_wheel import editable_wheel
 
 ROOT = Path(__file__).resolve().parent
-PACKAGE = "aligned_rcnn"
+NAME, PACKAGE = "aligned-rcnn", "aligned_rcnn"
 PUBLIC = "detector/public"
 FOLDERS = {
     PACKAGE: PUBLIC,
@@ -51,7 +51,8 @@ CHANGES = [
     (r"^(\s*)from (detector|ops)\b(?=[\w.]* import\b)", rf"\1from {PACKAGE}.\2"),
     (r"^(\s*)import (detector|ops)(?= *(?:#.*)?$)", rf"\1from {PACKAGE} import \2"),
     (r"(?<=-m )(detector|ops)\.", rf"{PACKAGE}.\1."),
-    (r"(?:\bpython )?\bscripts/(\w+|\{\w+\}|\{\{ \w+ \}\})\.py\b", r"aligned-rcnn \1"),
+    (r'pip install -e "\.\[(\{?\w+\}?)\]"', rf'pip install "{NAME}[\1]"'),
+    (r"(?:\bpython )?\bscripts/(\w+|\{\w+\}|\{\{ \w+ \}\})\.py\b", rf"{NAME} \1"),
 ]
 """Regular expressions, with what stands in place of their matches in an installation."""
 

@@ -70,9 +70,10 @@ def _fake(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float, top
 
 
 _SCHEMA = "(Tensor boxes, Tensor scores, Tensor idxs, float iou_threshold, int topk) -> Tensor"
-torch.library.define("aligned_rcnn::batched_nms", _SCHEMA)
-torch.library.impl("aligned_rcnn::batched_nms", "CompositeExplicitAutograd", _batched_nms)
-torch.library.register_fake("aligned_rcnn::batched_nms", _fake)
+if not hasattr(torch.ops.aligned_rcnn, "batched_nms"):  # another copy of this package may have done it (native.py)
+    torch.library.define("aligned_rcnn::batched_nms", _SCHEMA)
+    torch.library.impl("aligned_rcnn::batched_nms", "CompositeExplicitAutograd", _batched_nms)
+    torch.library.register_fake("aligned_rcnn::batched_nms", _fake)
 
 
 def _check(boxes: Any, scores: Any, idxs: Any, iou_threshold: Any, topk: Any) -> None:

@@ -37,6 +37,7 @@ def test_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     none = operators.check_compiler(None)
     assert none.verdict is WARNING
     assert "install" in none.mend
+    assert operators.check_compiler(None, needed=False).verdict is OK
     monkeypatch.setenv("CXX", "/nowhere")
     assert "unset CXX, which names no program (/nowhere)" in operators.check_compiler(None).mend
 

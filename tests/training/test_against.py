@@ -107,6 +107,12 @@ def test_the_table(commit: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[-1] == "| 10 objects | ours | 1 | 1 | 1.0 | 1 |"
 
 
+def test_an_installation_has_no_commits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detector.names.PARENT", "aligned_rcnn.")
+    with pytest.raises(ValueError, match="--against abc needs a clone"):
+        against.report("match", "abc", torch.device("cpu"), 1)
+
+
 def test_the_matchers_agree() -> None:
     """All that is compared does the same: torchvision labels a box with its object, -1 or -2."""
     assert len(match.inputs(10, CPU)[0]) == 268_569
