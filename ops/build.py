@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ops.compile import BuildError, build, find_compiler
+from ops.compile import PREBUILT, BuildError, build, find_compiler
 from ops.compile_cuda import architecture_flags, build_cuda, default_architectures, find_nvcc
 from ops.native import backend
 
@@ -31,7 +31,7 @@ def main(architectures: Sequence[str]) -> int:
     print(f"nvcc      {find_nvcc() or 'none'}")
     try:
         architecture_flags(architectures)
-        print(f"library   {build()}")
+        print(f"library   {PREBUILT if PREBUILT.is_file() else build()}")
         if architectures or (torch.version.cuda is not None and default_architectures()):
             print(f"cuda      {build_cuda(architectures or None)}")
         else:

@@ -72,7 +72,7 @@ def _load_library() -> None:
 
 def _without(reason: str) -> str:
     """Warn that the compiled operators cannot be used; returns the reason."""
-    warnings.warn(f"RoI operators: {reason}; using the slower pure PyTorch ones.", stacklevel=4)
+    warnings.warn(f"RoI operators: {reason}; using the slower pure PyTorch ones.", stacklevel=3)
     return reason
 
 
