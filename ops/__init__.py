@@ -15,10 +15,12 @@ from ops.multiscale import (
     multiscale_roi_warp,
 )
 from ops.native import backend
+from ops.ranking import BoxRanks, rank_boxes
 from ops.suppression import batched_nms
 
 __all__ = [
     "BoxMatches",
+    "BoxRanks",
     "PSRoIAlign",
     "PSRoIPool",
     "RoIAlign",
@@ -37,6 +39,7 @@ __all__ = [
     "multiscale_roi_warp",
     "ps_roi_align",
     "ps_roi_pool",
+    "rank_boxes",
     "roi_align",
     "roi_align_masks",
     "roi_crop",

@@ -37,6 +37,14 @@ _COMMON = ["-std=c++20", "-fPIC", "-fvisibility=hidden", "-DNDEBUG", f"-DTORCH_T
 # Coordinates must be equal on every processor, so multiply-adds are fused in the kernels only.
 _HOST = ["-O2", "-ffp-contract=off"]
 _KERNEL = ["-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-w"]
+_EXACT = ["-ffp-contract=off"]
+_KERNELS: tuple[tuple[str, list[str]], ...] = (
+    ("kernels", []),
+    ("match_kernels", _EXACT),
+    ("rank_kernels", _EXACT),
+    ("winograd_kernels", []),
+)
+"""The sources that are compiled once per variant, with further flags."""
 _VARIANTS = {
     "portable": [],
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
@@ -70,10 +78,10 @@ def _objects() -> list[tuple[str, str, list[str]]]:
     variants = _VARIANTS if platform.machine() in ("x86_64", "AMD64") else {"portable": []}
     kernels = [
         (f"{source}_{name}.o", f"{source}.cpp", [*_KERNEL, *rounding, f"-DVARIANT={name}", *flags])
-        for source, rounding in (("kernels", []), ("match_kernels", ["-ffp-contract=off"]), ("winograd_kernels", []))
+        for source, rounding in _KERNELS
         for name, flags in variants.items()
     ]
-    hosts = ["cpu_average", "cpu_boxes", "cpu_convolution", "cpu_masks", "cpu_maximum", "variants"]
+    hosts = ["cpu_average", "cpu_boxes", "cpu_convolution", "cpu_masks", "cpu_maximum", "cpu_rank", "variants"]
     library = ("library.o", "library.cpp", [*_HOST, f'-DSOURCES="{sources_digest()}"'])
     return [*((f"{name}.o", f"{name}.cpp", _HOST) for name in hosts), library, *kernels]
 

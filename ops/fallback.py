@@ -273,6 +273,45 @@ def match(boxes: Tensor, objects: Tensor, crowd: Tensor) -> tuple[Tensor, Tensor
     return values, index, torch.cat(nearest), torch.cat(covered)
 
 
+def rank(boxes: Tensor, objects: Tensor, crowd: Tensor, distance: str, topk: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute `aligned_rcnn::rank`, some boxes at a time."""
+    count, all_objects = boxes.shape[1], objects.shape[1]
+    if count == 0 or all_objects == 0:
+        places = torch.zeros(count, dtype=torch.int64, device=boxes.device)
+        return boxes.new_full((count,), torch.inf), places, places - 1
+    chunks = torch.split(boxes, max(CHUNK_PAIRS // all_objects, 1), dim=1)
+    best = []
+    nearest = boxes.new_full((all_objects, topk), torch.inf)
+    for chunk in chunks:
+        found = _distances(objects, chunk, crowd, distance)
+        best.append(found.min(0))
+        nearest = torch.cat((nearest, found), 1).topk(topk, largest=False).values
+    limit = nearest[:, -1:]
+    ranked = []
+    for chunk in chunks:
+        found = _distances(objects, chunk, crowd, distance)
+        within, index = torch.where(found <= limit, found, torch.inf).min(0)
+        ranked.append(torch.where(within.isfinite(), index, -1))
+    values, places = (torch.cat(parts) for parts in zip(*best, strict=True))
+    first = (~crowd).to(torch.uint8).argmax()  # of boxes that have no distance
+    return values, torch.where(values.isfinite(), places, first), torch.cat(ranked)
+
+
+def _distances(objects: Tensor, boxes: Tensor, crowd: Tensor, distance: str) -> Tensor:
+    """Compute the distances [G, N] of csrc/gaussian.h, infinite for crowd regions and what has no Gaussian."""
+    x, y, width, height, logarithm = boxes[:, None]
+    ox, oy, own_width, own_height, own_logarithm = objects[:, :, None]
+    dx, dy = x - ox, y - oy
+    if distance == "wasserstein":
+        dw, dh = width - own_width, height - own_height
+        found = (dx * dx + dy * dy) + (dw * dw + dh * dh)
+    else:
+        across, down = 0.5 / (own_width * own_width), 0.5 / (own_height * own_height)
+        spread = (width * width + dx * dx) * across + (height * height + dy * dy) * down
+        found = (spread + ((own_logarithm - 1) - logarithm)).clamp(min=0)
+    return torch.where(found.isfinite() & ~crowd[:, None], found, torch.inf)
+
+
 def nms(boxes: Tensor, order: Tensor, groups: Tensor, iou_threshold: float, topk: int) -> Tensor:
     """Compute `aligned_rcnn::nms`, one kept box after the other."""
     kept: list[Tensor] = []

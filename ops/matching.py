@@ -46,13 +46,14 @@ def match_boxes(boxes: Tensor, objects: Tensor, crowd: Tensor) -> BoxMatches:
         matched = overlap.max(0); best = overlap.max(1, keepdim=True).values; nearest = ((overlap == best) & (best >
         0)).any(0).
     """
-    arguments = _prepared(boxes, objects, crowd)
+    arguments = prepared(boxes, objects, crowd)
     if native.available(boxes.device):
         return BoxMatches(*torch.ops.aligned_rcnn.match(*arguments))
     return BoxMatches(*fallback.match(*arguments))
 
 
-def _prepared(boxes: Any, objects: Any, crowd: Any) -> tuple[Tensor, Tensor, Tensor]:
+def prepared(boxes: Any, objects: Any, crowd: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Check boxes [N, 4], objects [G, 4] and crowd [G]; the boxes in the dtype of the comparison, without gradients."""
     check_corners(boxes, "boxes", "N")
     check_corners(objects, "objects", "G")
     if not isinstance(crowd, Tensor) or crowd.dtype != torch.bool:

@@ -2,8 +2,8 @@
 
 Three operators serve all others: `average`, `ps_average` (position-sensitive) and `maximum` pool RoIs from the levels
 of a pyramid under a rule (where the bins lie and where they sample: csrc/geometry.h), and each has a backward operator.
-The averages are linear in the features, so that the backward of their backward is the operator itself. `match` matches
-boxes with objects and `nms` suppresses duplicates; they have no gradients.
+The averages are linear in the features, so that the backward of their backward is the operator itself. `match` and
+`rank` match boxes with objects and `nms` suppresses duplicates; they have no gradients.
 """
 
 from __future__ import annotations
@@ -211,6 +211,14 @@ def _match_fake(boxes: Tensor, objects: Tensor, crowd: Tensor) -> tuple[Tensor, 
     return boxes.new_empty(count), index, nearest, boxes.new_empty(count)
 
 
+def _rank_fake(
+    boxes: Tensor, objects: Tensor, crowd: Tensor, distance: str, topk: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    count = boxes.shape[1]
+    index, ranked = (boxes.new_empty(count, dtype=torch.int64) for _ in range(2))
+    return boxes.new_empty(count), index, ranked
+
+
 def _winograd_conv2d_fake(maps: Tensor, filters: Tensor, bias: Tensor | None, turned: bool) -> Tensor:
     size = (maps.shape[0], filters.shape[1 if turned else 0], *maps.shape[2:])
     return _empty(maps, size, True)
@@ -277,6 +285,7 @@ def _register() -> None:
     fake("aligned_rcnn::maximum_backward", _maximum_backward_fake)
     fake("aligned_rcnn::average_masks", _average_masks_fake)
     fake("aligned_rcnn::match", _match_fake)
+    fake("aligned_rcnn::rank", _rank_fake)
     fake("aligned_rcnn::nms", _nms_fake)
     fake("aligned_rcnn::winograd_conv2d", _winograd_conv2d_fake)
     fake("aligned_rcnn::winograd_weight", _winograd_weight_fake)

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "gaussian.h"
 #include "plan.h"
 
 namespace aligned_rcnn {
@@ -119,6 +120,38 @@ struct MatchArguments {
     STD_TORCH_CHECK(objects.size(0) < INT32_MAX, "there must be fewer than 2^31 - 1 objects");
     STD_TORCH_CHECK(crowd.dim() == 1 && crowd.size(0) == objects.size(0) && crowd.scalar_type() == ScalarType::Bool,
                     "crowd must be bool [G]");
+  }
+
+  bool is_double() const { return boxes.scalar_type() == ScalarType::Double; }
+};
+
+inline Distance parse_distance(const std::string& name) {
+  STD_TORCH_CHECK(name == "wasserstein" || name == "divergence", "unknown distance: ", name);
+  return name == "wasserstein" ? Distance::wasserstein : Distance::divergence;
+}
+
+// The arguments of `rank`, contiguous.
+struct RankArguments {
+  Tensor boxes, objects, crowd;
+  Distance distance;
+  int64_t topk;
+
+  RankArguments(const Tensor& given_boxes, const Tensor& given_objects, const Tensor& given_crowd,
+                const std::string& given_distance, int64_t given_topk)
+      : boxes(torch::stable::contiguous(given_boxes)),
+        objects(torch::stable::contiguous(given_objects)),
+        crowd(torch::stable::contiguous(given_crowd)),
+        distance(parse_distance(given_distance)),
+        topk(given_topk) {
+    for (const Tensor& tensor : {boxes, objects}) {
+      STD_TORCH_CHECK(tensor.dim() == 2 && tensor.size(0) == kGaussianRows, "boxes and objects must be [5, N]");
+      STD_TORCH_CHECK(tensor.scalar_type() == boxes.scalar_type(), "objects must be of the boxes' dtype");
+    }
+    STD_TORCH_CHECK(boxes.scalar_type() == ScalarType::Float || is_double(), "boxes must be float32 or float64");
+    STD_TORCH_CHECK(objects.size(1) < INT32_MAX, "there must be fewer than 2^31 - 1 objects");
+    STD_TORCH_CHECK(crowd.dim() == 1 && crowd.size(0) == objects.size(1) && crowd.scalar_type() == ScalarType::Bool,
+                    "crowd must be bool [G]");
+    STD_TORCH_CHECK(0 < topk && topk <= kMaxRanks, "topk must be between 1 and 16");
   }
 
   bool is_double() const { return boxes.scalar_type() == ScalarType::Double; }

@@ -47,6 +47,11 @@ STABLE_TORCH_LIBRARY(aligned_rcnn, m) {
   // with an object (-1 if there is none) and that object's index (int64; the first of equal ones), whether its IoU with
   // some object is the highest that any box has and positive (bool), and its largest share within a crowd region.
   m.def("match(Tensor boxes, Tensor objects, Tensor crowd) -> (Tensor, Tensor, Tensor, Tensor)");
+  // Boxes ranked by the distance of their Gaussians (gaussian.h) [5, N] from those of objects [5, G], "wasserstein" or
+  // "divergence". For each box: its least distance (infinite if there is none) and that object's index (int64; the
+  // first of equal ones), and the nearest object among whose topk least distances its own is (int64; -1 if it is in
+  // none).
+  m.def("rank(Tensor boxes, Tensor objects, Tensor crowd, str distance, int topk) -> (Tensor, Tensor, Tensor)");
   // Indices of the boxes [N, 4] that no better one of the same group suppresses by an IoU above the threshold, at most
   // topk of them, best first; order: int64 [N], best first; groups: int64 [N].
   m.def("nms(Tensor boxes, Tensor order, Tensor groups, float iou_threshold, int topk) -> Tensor");

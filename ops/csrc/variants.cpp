@@ -4,6 +4,7 @@
 
 #include "kernels.h"
 #include "match.h"
+#include "rank.h"
 #include "winograd.h"
 
 namespace aligned_rcnn {
@@ -70,6 +71,22 @@ const MatchKernels<T>& match_kernels() {
 
 template const MatchKernels<float>& match_kernels<float>();
 template const MatchKernels<double>& match_kernels<double>();
+
+template <class T>
+const RankKernels<T>& rank_kernels() {
+#if defined(__x86_64__)
+  if (chosen() == Variant::avx512) {
+    return avx512::ranking<T>();
+  }
+  if (chosen() == Variant::avx2) {
+    return avx2::ranking<T>();
+  }
+#endif
+  return portable::ranking<T>();
+}
+
+template const RankKernels<float>& rank_kernels<float>();
+template const RankKernels<double>& rank_kernels<double>();
 
 const WinogradKernels& winograd_kernels() {
 #if defined(__x86_64__)

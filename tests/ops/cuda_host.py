@@ -16,7 +16,7 @@ from ops import compile
 SHIM = Path(__file__).resolve().parent / "shim"
 CUDA = compile.CSRC / "cuda"
 _POOLING = (f"{name}{suffix}" for name in ("average", "ps_average", "maximum") for suffix in ("", "_backward"))
-OPERATORS = (*_POOLING, "average_masks", "match")
+OPERATORS = (*_POOLING, "average_masks", "match", "rank")
 ELEMENTS = ("float", "double", "Half", "BFloat16")
 BINNING_BYTES = 1024
 _FLAGS = [

@@ -11,7 +11,8 @@ from ops import build, compile, compile_cuda
 REGISTERED = """
 import torch, ops
 torch.ops.load_library({library!r})
-names = ["match", *(f"{{name}}{{way}}" for name in ("average", "ps_average", "maximum") for way in ("", "_backward"))]
+pooling = (f"{{name}}{{way}}" for name in ("average", "ps_average", "maximum") for way in ("", "_backward"))
+names = ["match", "rank", *pooling]
 for name in names:
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"aligned_rcnn::{{name}}", "CUDA"), name
 """

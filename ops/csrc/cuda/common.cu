@@ -1,6 +1,7 @@
 // The parts that do not depend on the features' element type.
 #include "masks.cuh"
 #include "match.cuh"
+#include "rank.cuh"
 #include "transpose.cuh"
 
 namespace aligned_rcnn::cuda {

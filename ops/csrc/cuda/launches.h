@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "../gaussian.h"
 #include "../geometry.h"
 #include "../kernels.h"
 #include "../masks.h"
@@ -104,6 +105,28 @@ struct Matching {
 // In two launches, between which no host waits.
 template <class T>
 void match(const Matching<T>& matching, void* stream);
+
+// The Gaussians of boxes and objects to rank, and the results, as the operator `rank` returns them.
+template <class T>
+struct Ranking {
+  const T* boxes;  // [kGaussianRows, count]
+  int64_t count;
+  const T* objects;   // [kGaussianRows, objects_count]
+  const bool* crowd;  // [objects_count]
+  int64_t objects_count;
+  unsigned topk;
+  match_bits_t<T>* next;   // [objects_count]: the least distance beyond the limit
+  match_bits_t<T>* limit;  // [objects_count]: the greatest distance of the boxes that are ranked
+  unsigned* found;         // [objects_count]: boxes at the distance `next`
+  unsigned* ranked_boxes;  // [objects_count]: boxes up to the limit
+  T* distance;
+  int64_t* index;
+  int64_t* ranked;
+};
+
+// In three launches per rank and one more, between which no host waits.
+template <class T>
+void rank(const Ranking<T>& ranking, Distance distance, void* stream);
 
 // size: bytes per element, 2, 4 or 8.
 void transpose(const Matrices* matrices, int count, int size, void* stream);

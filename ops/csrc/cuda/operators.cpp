@@ -150,6 +150,31 @@ Matched matched(const MatchArguments& given) {
   return {iou, index, nearest, covered};
 }
 
+template <class T>
+Ranked ranked(const RankArguments& given) {
+  const int64_t count = given.boxes.size(1), objects = given.objects.size(1);
+  const auto make = [&](int64_t length, ScalarType type) { return empty_on(given.boxes, {length}, type); };
+  const Tensor distance = make(count, Scalar<T>::type), index = make(count, ScalarType::Long),
+               within = make(count, ScalarType::Long);
+  const Tensor next = make(objects, Scalar<T>::type), limit = make(objects, Scalar<T>::type),
+               found = make(objects, ScalarType::Int), ranked_boxes = make(objects, ScalarType::Int);
+  const Ranking<T> ranking{data_of<T>(given.boxes),
+                           count,
+                           data_of<T>(given.objects),
+                           data_of<bool>(given.crowd),
+                           objects,
+                           static_cast<unsigned>(given.topk),
+                           mutable_data_of<match_bits_t<T>>(next),
+                           mutable_data_of<match_bits_t<T>>(limit),
+                           mutable_data_of<unsigned>(found),
+                           mutable_data_of<unsigned>(ranked_boxes),
+                           mutable_data_of<T>(distance),
+                           mutable_data_of<int64_t>(index),
+                           mutable_data_of<int64_t>(within)};
+  rank(ranking, given.distance, stream_of(given.boxes));
+  return {distance, index, within};
+}
+
 template <class S>
 bool aligned(const Pyramid& pyramid, const Tensor& grad) {
   return pyramid.aligned && at_16_bytes(grad.const_data_ptr());
@@ -246,6 +271,13 @@ Matched match(Tensor boxes, Tensor objects, Tensor crowd) {
   check_device(crowd, boxes, "crowd");
   const MatchArguments arguments(boxes, objects, crowd);
   return arguments.is_double() ? matched<double>(arguments) : matched<float>(arguments);
+}
+
+Ranked rank(Tensor boxes, Tensor objects, Tensor crowd, std::string distance, int64_t topk) {
+  check_device(objects, boxes, "objects");
+  check_device(crowd, boxes, "crowd");
+  const RankArguments arguments(boxes, objects, crowd, distance, topk);
+  return arguments.is_double() ? ranked<double>(arguments) : ranked<float>(arguments);
 }
 
 }  // namespace aligned_rcnn::cuda

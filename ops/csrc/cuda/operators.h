@@ -16,6 +16,7 @@ using Levels = std::optional<Tensor>;
 using Scales = std::vector<double>;
 using Sizes = std::vector<int64_t>;
 using Matched = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+using Ranked = std::tuple<Tensor, Tensor, Tensor>;
 
 Tensor average(Tensors features, Tensor boxes, Levels levels, Scales scales, int64_t pooled_height,
                int64_t pooled_width, int64_t sampling_ratio, std::string rule);
@@ -36,6 +37,7 @@ Tensors maximum_backward(Tensor grad, Tensor argmax, Tensor boxes, Levels levels
                          int64_t sampling_ratio, std::string rule, bool channels_last);
 
 Matched match(Tensor boxes, Tensor objects, Tensor crowd);
+Ranked rank(Tensor boxes, Tensor objects, Tensor crowd, std::string distance, int64_t topk);
 
 // The current stream of the tensor's device.
 void* stream_of(const Tensor& tensor);
@@ -45,4 +47,5 @@ void* stream_of(const Tensor& tensor);
 // Applies X(name) to all operators, to register them.
 #define ALIGNED_RCNN_CUDA_OPERATORS(X) \
   X(average)                           \
-  X(average_backward) X(ps_average) X(ps_average_backward) X(maximum) X(maximum_backward) X(average_masks) X(match)
+  X(average_backward)                  \
+  X(ps_average) X(ps_average_backward) X(maximum) X(maximum_backward) X(average_masks) X(match) X(rank)

@@ -40,6 +40,11 @@ inline unsigned atomicOr(unsigned* to, unsigned bits) {
   *to |= bits;
   return before;
 }
+inline unsigned atomicAdd(unsigned* to, unsigned more) {
+  const unsigned before = *to;
+  *to += more;
+  return before;
+}
 template <class Bits>
 Bits atomicMax(Bits* to, Bits bits) {
   const Bits before = *to;
