@@ -17,11 +17,21 @@ class Matches:
     """The match of each of N boxes (anchors or proposals); those neither positive nor negative are ignored."""
 
     index: Tensor
-    """int64 [N]: the ground-truth object of highest IoU (0 where there is none)"""
+    """int64 [N]: the ground-truth object that a box is matched with (0 where there is none)"""
     positive: Tensor
     """bool [N]: matched with the object `index`"""
     negative: Tensor
     """bool [N]: background"""
+
+
+Assigner = Callable[[Tensor, Target], Matches]
+"""Label boxes [N, 4] by the ground truth of their image: `Matcher`, or another rule of configs/assignment."""
+
+
+def all_negative(boxes: Tensor) -> Matches:
+    """Label all boxes [N, 4] of an image without ground truth as negative."""
+    index = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+    return Matches(index, index > 0, index == 0)
 
 
 class Matcher:
@@ -56,8 +66,7 @@ class Matcher:
     def __call__(self, boxes: Tensor, target: Target) -> Matches:
         """Match boxes [N, 4] with the ground truth of their image."""
         if len(target) == 0:
-            index = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
-            return Matches(index, index > 0, index == 0)
+            return all_negative(boxes)
         found = ops.match_boxes(boxes, target.boxes.to(boxes.dtype), target.crowd)
         positive, negative = found.iou >= self.high_threshold, found.iou < self.low_threshold
         if self.allow_low_quality_matches:
@@ -173,7 +182,7 @@ def label_rois(boxes: Tensor, matches: Matches, target: Target, background: int)
 def sample_rois(
     proposals: Sequence[Tensor],
     targets: Sequence[Target],
-    matcher: Matcher,
+    matcher: Assigner,
     sampler: Sampler,
     background: int,
     proposal_append_gt: bool,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from detector.matching import Matcher, Sampler
+from detector.matching import Assigner, Sampler
 from detector.models.box_head import AveragePool, BoxHead, Prediction
 from detector.models.heads import FurtherHead
 from detector.models.pooler import Pooler
@@ -49,7 +49,7 @@ class C4Heads(StandardHeads):
         box_pooler: Pooler,
         box_head: BoxHead,
         select: Select,
-        matcher: Matcher,
+        matcher: Assigner,
         sampler: Sampler,
         further: Mapping[str, FurtherHead] | None = None,
         proposal_append_gt: bool = True,

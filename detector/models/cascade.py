@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from detector import boxes as box_ops
-from detector.matching import Matcher, Rois, Sampler, join_rois, label_rois
+from detector.matching import Assigner, Rois, Sampler, join_rois, label_rois
 from detector.models.box_head import BoxHead
 from detector.models.heads import FurtherHead
 from detector.models.pooler import Pooler
@@ -25,7 +25,7 @@ class CascadeStage(nn.Module):
         box_head: predicts classes and boxes.
     """
 
-    def __init__(self, matcher: Matcher, box_head: BoxHead) -> None:
+    def __init__(self, matcher: Assigner, box_head: BoxHead) -> None:
         super().__init__()
         self.matcher, self.box_head = matcher, box_head
 
@@ -52,7 +52,7 @@ class CascadeHeads(StandardHeads):
         box_pooler: Pooler,
         box_head: BoxHead,
         select: Select,
-        matcher: Matcher,
+        matcher: Assigner,
         sampler: Sampler,
         later: Sequence[CascadeStage],
         further: Mapping[str, FurtherHead] | None = None,
@@ -127,7 +127,7 @@ class CascadeHeads(StandardHeads):
 
 
 @torch.no_grad()
-def _rematch(boxes: Tensor, before: Rois, size: Size, matcher: Matcher, target: Target, background: int) -> Rois:
+def _rematch(boxes: Tensor, before: Rois, size: Size, matcher: Assigner, target: Target, background: int) -> Rois:
     """Match the refined boxes again with the next stage's matcher.
 
     `boxes` [R, 4] are the RoIs `before` as this stage refined them. Ignored RoIs, which only fill the sample, and boxes

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from detector import boxes as box_ops
 from detector.boxes import BoxRegWeights
-from detector.matching import Matcher, Sampler, hardest, join_rois, sample_rois, take_all
+from detector.matching import Assigner, Sampler, hardest, join_rois, sample_rois, take_all
 from detector.models.box_head import Prediction, box_head_loss, loss_by_roi
 from detector.models.heads import Heads
 from detector.models.losses import BoxLoss
@@ -70,7 +70,7 @@ class RFCNHeads(Heads):
         maps: computes them from the features of a level.
         pooler: with a position-sensitive operator, such as `ops.multiscale_ps_roi_align`.
         select: postprocesses the predictions into detections.
-        matcher: labels proposals by their IoU with the ground truth.
+        matcher: labels proposals by the ground truth.
         sampler: samples among them for training.
         box_loss: on the deltas, such as `detector.models.losses.smooth_l1`.
         bbox_reg_weights: factors of the deltas (dx, dy, dw, dh).
@@ -88,7 +88,7 @@ class RFCNHeads(Heads):
         maps: PositionSensitiveMaps,
         pooler: Pooler,
         select: Select,
-        matcher: Matcher,
+        matcher: Assigner,
         sampler: Sampler,
         box_loss: BoxLoss,
         bbox_reg_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),

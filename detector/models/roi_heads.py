@@ -8,7 +8,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
-from detector.matching import Matcher, Rois, Sampler, join_rois, sample_rois
+from detector.matching import Assigner, Rois, Sampler, join_rois, sample_rois
 from detector.models.box_head import BoxHead, Prediction
 from detector.models.heads import FurtherHead, Heads, Positives
 from detector.models.pooler import Pooler
@@ -23,7 +23,7 @@ class StandardHeads(Heads):
         box_pooler: pools the features of the box head.
         box_head: classifies RoIs and regresses their boxes.
         select: postprocesses its predictions into detections.
-        matcher: labels proposals by their IoU with the ground truth.
+        matcher: labels proposals by the ground truth.
         sampler: samples among them for training.
         further: heads that run after the box head, by name, in this order.
         proposal_append_gt: add the ground-truth boxes to the proposals in training.
@@ -39,7 +39,7 @@ class StandardHeads(Heads):
         box_pooler: Pooler,
         box_head: BoxHead,
         select: Select,
-        matcher: Matcher,
+        matcher: Assigner,
         sampler: Sampler,
         further: Mapping[str, FurtherHead] | None = None,
         proposal_append_gt: bool = True,

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from detector import boxes as box_ops
 from detector.boxes import BoxRegWeights
-from detector.matching import Matcher, Sampler, sample
+from detector.matching import Assigner, Sampler, sample
 from detector.models.anchors import Anchors
 from detector.models.heads import Proposer
 from detector.models.losses import BoxLoss
@@ -86,7 +86,7 @@ class RPN(Proposer):
         anchors: makes the reference boxes.
         train, test: limits of the number of proposals in training and at inference.
         nms_thresh: NMS, by level, drops proposals whose IoU with a better one exceeds this.
-        matcher: labels anchors by their IoU with the ground truth.
+        matcher: labels anchors by the ground truth.
         sampler: samples among them for the loss.
         box_loss: on the deltas, such as `detector.models.losses.smooth_l1`.
         bbox_reg_weights: factors of the deltas (dx, dy, dw, dh).
@@ -103,7 +103,7 @@ class RPN(Proposer):
         train: Limits,
         test: Limits,
         nms_thresh: float,
-        matcher: Matcher,
+        matcher: Assigner,
         sampler: Sampler,
         box_loss: BoxLoss,
         bbox_reg_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),

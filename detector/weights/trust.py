@@ -39,6 +39,7 @@ FACTORIES = frozenset(
         "detector.models.extracted.torchvision_model",
         "detector.models.losses.giou",
         "detector.models.losses.smooth_l1",
+        "detector.models.rfla.effective_receptive_fields",
         "detector.training.optim.Muon",
         "detector.training.optim.cosine",
         "detector.training.optim.multistep",

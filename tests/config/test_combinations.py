@@ -18,7 +18,7 @@ from detector.models import resnet
 from detector.types import Batch
 from tests.conftest import CLASSES, ROOT, compose_config, random_batch
 
-GROUPS = ("model", "backbone", "pooler", "mask_loss", "mask_head", "box_loss", "norm")
+GROUPS = ("model", "backbone", "pooler", "mask_loss", "mask_head", "box_loss", "norm", "assignment")
 CHOICES = {group: sorted(p.stem for p in (ROOT / "configs" / group).glob("*.yaml")) for group in GROUPS}
 MASKS = ("mask_rcnn", "fast_mask_rcnn", "cascade_mask_rcnn")
 NO_VOTE = ("roialign_max", "roialign_legacy", "roiwarp", "roicrop", "crop_and_resize")
@@ -44,6 +44,9 @@ def refusal(choice: dict[str, str]) -> str | None:
         return "use pooler=roialign, roialign_adaptive or roipool"
     if choice["model"] in ("rfcn", "cascade_rcnn", "cascade_mask_rcnn") and shared_stage:
         return "use a backbone with FPN, C5 or DC5"
+    pyramid = choice["backbone"].endswith("_fpn") and choice["backbone"] != "extracted_fpn"
+    if choice.get("assignment") == "rfla" and not pyramid and not choice["model"].startswith("fast_"):
+        return "use assignment=rfla_anchors"
     return None
 
 

@@ -30,7 +30,7 @@ def test_every_folder_is_a_known_group() -> None:
     groups = {p.name for p in CONFIGS.iterdir() if p.is_dir()}
     assert groups == {
         *("dataset", "norm", "backbone", "pooler", "model", "schedule", "trainer", "logger", "experiment"),
-        *("box_loss", "mask_head", "mask_loss", "study", "hydra"),
+        *("assignment", "box_loss", "mask_head", "mask_loss", "study", "hydra"),
     }
     assert {p.stem for p in CONFIGS.glob("*.yaml")} == {
         *("train", "evaluate", "predict", "export", "data", "proposals", "ablate", "alignment"),
