@@ -34,6 +34,16 @@ def all_negative(boxes: Tensor) -> Matches:
     return Matches(index, index > 0, index == 0)
 
 
+def rank(boxes: Tensor, target: Target, distance: str, topk: int) -> ops.BoxRanks:
+    """Rank boxes [N, 4] for each object of their image, as `ops.rank_boxes` does."""
+    return ops.rank_boxes(boxes, target.boxes.to(boxes.dtype), target.crowd, distance, topk)
+
+
+def crowded(boxes: Tensor, target: Target) -> Tensor:
+    """Compute the largest share of each of N boxes within a crowd region of their image, [N]."""
+    return ops.match_boxes(boxes, target.boxes.to(boxes.dtype), target.crowd).covered
+
+
 class Matcher:
     """Label boxes as positive, negative or ignored by their IoU with the ground truth (Faster R-CNN, section 3.1.2).
 

@@ -73,6 +73,7 @@ def validation_set(folder: Path) -> DetectionDataset:
 def measure_run(folder: Path) -> dict[Kind, Measured]:
     """Measure a finished run, by kind of prediction; kinds that no ground truth exists for are left out.
 
+    Of an image as many detections count as the dataset keeps, `dataset.detections`, if these are more than COCO's 100.
     Measurements take a while and are kept beside the predictions, as `measured-KIND.npz`.
 
     Raises:
@@ -87,7 +88,8 @@ def measure_run(folder: Path) -> dict[Kind, Measured]:
         if not kept.is_file() or kept.stat().st_mtime_ns < file.stat().st_mtime_ns:
             truth = truth or validation_set(folder).ground_truth()
             bins = config.dataset.size_bins[0], config.dataset.size_bins[1]
-            numbers = measure(truth, read_predictions(file), kind, bins)
+            most = OmegaConf.select(config, "dataset.detections") or 0
+            numbers = measure(truth, read_predictions(file), kind, bins, limit=most)
             if not numbers.values:
                 continue  # such as masks of objects without ground-truth masks
             _keep(kept, numbers)

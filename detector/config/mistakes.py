@@ -101,7 +101,7 @@ def unknown_key(key: str, known: DictConfig | dict[str, Any]) -> str:
     parts = key.replace("@", ".").split(".")
     since = ".".join(RENAMED.get(part, part) for part in parts)
     if since != key and _exists(since.split("."), whole):
-        return f"unknown key {key!r}; it is called {since} since version 0.2"
+        return f"unknown key {key!r}; it is called {followed_key(since, whole) or since} since version 0.2"
     if (origin := followed_key(key, whole)) is not None:
         return f"{key} follows {origin}; set that"
     if _exists(parts, whole):  # given a mapping with further keys

@@ -159,8 +159,7 @@ def visible_shapes(shapes: list[Shape], size: int) -> list[VisibleShape] | None:
     points = ((np.arange(size * GRID) + 0.5) / GRID).astype(np.float32)
     windows, whole = [], []
     for number, shape in enumerate(shapes, 1):
-        x1, y1, x2, y2 = shape.box()
-        rows, columns = slice(int(y1), min(math.ceil(y2), size)), slice(int(x1), min(math.ceil(x2), size))
+        rows, columns = _window(shape, size)
         fine = _fine(rows), _fine(columns)
         inside = shape.covers(points[None, fine[1]], points[fine[0], None])
         owner[fine][inside] = number
@@ -180,20 +179,41 @@ def visible_shapes(shapes: list[Shape], size: int) -> list[VisibleShape] | None:
     return objects
 
 
+def whole_shape(shape: Shape, size: int) -> VisibleShape:
+    """Compute the visible part of a shape that nothing occludes, in an image of `size` x `size`."""
+    points = ((np.arange(size * GRID) + 0.5) / GRID).astype(np.float32)
+    rows, columns = _window(shape, size)
+    inside = shape.covers(points[None, _fine(columns)], points[_fine(rows), None])
+    share = inside.reshape(rows.stop - rows.start, GRID, columns.stop - columns.start, GRID).mean((1, 3))
+    return VisibleShape(shape.label, shape.box(), (rows, columns), share.astype(np.float32))
+
+
+def _window(shape: Shape, size: int) -> tuple[slice, slice]:
+    """Return the rows and columns of pixels that hold a shape."""
+    x1, y1, x2, y2 = shape.box()
+    return slice(int(y1), min(math.ceil(y2), size)), slice(int(x1), min(math.ceil(x2), size))
+
+
 def _fine(pixels: slice) -> slice:
     return slice(pixels.start * GRID, pixels.stop * GRID)
 
 
-def paint(rng: np.random.Generator, objects: list[VisibleShape], size: int) -> NDArray[np.uint8]:
-    """Paint the shapes with textures on a background, and add noise: uint8 [size, size, 3]."""
+def paint(rng: np.random.Generator, objects: list[VisibleShape], size: int, distinct: bool = True) -> NDArray[np.uint8]:
+    """Paint the shapes with textures on a background, and add noise: uint8 [size, size, 3].
+
+    Args:
+        distinct: paint each shape in another colour; else only in another than the background's.
+    """
     colour = rng.uniform(70, 180, 3).astype(np.float32)
     background = _texture(rng, (size, size), colour, strength=1.0)
     colours = [background.mean((0, 1))]
     image = np.zeros_like(background)
     covered = np.zeros((size, size), dtype=np.float32)
     for seen in objects:
-        colours.append(_colour(rng, colours))
-        image[seen.window] += seen.share[..., None] * _texture(rng, seen.share.shape, colours[-1], strength=0.7)
+        own = _colour(rng, colours)
+        if distinct:
+            colours.append(own)
+        image[seen.window] += seen.share[..., None] * _texture(rng, seen.share.shape, own, strength=0.7)
         covered[seen.window] += seen.share
     image += (1 - covered[..., None]) * background
     image += rng.normal(0, 5, image.shape).astype(np.float32)

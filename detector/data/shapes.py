@@ -8,9 +8,9 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from rich.progress import track
 from detector.data import scene
 from detector.data.coco import CocoDataset
 from detector.data.image import ImageReader
+
+T = TypeVar("T")
 
 OBJECTS = (3, 10)
 """the minimum and the maximum number of objects in an image"""
@@ -113,6 +115,23 @@ def generate(
         "val": val,
         "seed": seed,
     }
+    return draw_once(root, parameters, lambda folder, key, count: _write(parameters, folder, key, count))
+
+
+def draw_once(
+    root: str | Path, parameters: Mapping[str, Any], write: Callable[[Path, tuple[int, int], int], dict[str, Any]]
+) -> Path:
+    """Draw the splits of a generated dataset unless its folder exists; see `generate`.
+
+    Args:
+        root: the folder's path without the hash of the parameters.
+        parameters: of the images; `train`, `val` and `seed` are among them.
+        write: writes the images of a split into its folder and returns the content of its COCO JSON; called with the
+            folder, the key of its random numbers and the number of its images.
+
+    Returns:
+        the folder.
+    """
     stamp = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
     root = Path(root)
     folder = root.with_name(f"{root.name}-{stamp}")
@@ -124,12 +143,9 @@ def generate(
     try:
         (work / "parameters.json").write_text(json.dumps(parameters, indent=2) + "\n")
         (work / "annotations").mkdir()
-        console = Console(stderr=True)
-        for number, (split, count) in enumerate((("train", train), ("val", val))):
+        for number, split in enumerate(("train", "val")):
             (work / split).mkdir()
-            images = _images(parameters, (seed, number), count)
-            shown = track(images, f"Drawing {folder.name}/{split}", count, console=console)
-            content = _write_split(shown, work / split)
+            content = write(work / split, (parameters["seed"], number), parameters[split])
             (work / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
         try:
             os.rename(work, folder)
@@ -139,6 +155,12 @@ def generate(
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return folder
+
+
+def shown(images: Iterator[T], folder: Path, count: int) -> Iterable[T]:
+    """Show the progress of drawing `count` images into a split's folder."""
+    name = folder.parent.name.lstrip(".").rpartition("-")[0]
+    return track(images, f"Drawing {name}/{folder.name}", count, console=Console(stderr=True))
 
 
 def _images(
@@ -173,6 +195,10 @@ def _image(
         if all(low <= area < high for area, (low, high) in zip(areas, order, strict=True)):
             return scene.paint(rng, objects, size), objects
     raise RuntimeError(f"no arrangement of {len(bins)} objects found in {size}x{size} pixels")
+
+
+def _write(parameters: dict[str, Any], folder: Path, key: tuple[int, int], count: int) -> dict[str, Any]:
+    return _write_split(shown(_images(parameters, key, count), folder, count), folder)
 
 
 def _write_split(images: Iterable[tuple[NDArray[np.uint8], list[scene.VisibleShape]]], folder: Path) -> dict[str, Any]:

@@ -10,5 +10,9 @@ from detector.evaluation.voc import VocMetric
 
 __all__ = ["METRICS", "CocoMetric", "Collector", "Metric", "VocMetric", "render"]
 
-METRICS: dict[str, str] = {"coco": "detector.evaluation.coco.CocoMetric", "voc": "detector.evaluation.voc.VocMetric"}
+METRICS: dict[str, str] = {
+    "aitod": "detector.evaluation.aitod.AITODMetric",
+    "coco": "detector.evaluation.coco.CocoMetric",
+    "voc": "detector.evaluation.voc.VocMetric",
+}
 """The `_target_` of each metric that a dataset's `metrics` can name by a word."""

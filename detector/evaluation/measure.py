@@ -91,6 +91,7 @@ def measure(
     size_bins: tuple[float, float] = (32, 96),
     seed: int = 0,
     resamples: int = 1000,
+    limit: int = LIMITS[-1],
 ) -> Measured:
     """Measure every metric of one kind, on the images as they are and on bootstrap resamples of them.
 
@@ -105,11 +106,14 @@ def measure(
         size_bins: two sides in pixels, as `Collector` takes them.
         seed: of the resamples; runs are compared on the same ones.
         resamples: their number.
+        limit: detections of an image and class that count, the best; COCO's 100 if it is less.
 
     Raises:
         ValueError: there are no images, or the predictions do not fit the ground truth.
     """
-    return measure_collected(_collector(ground_truth, predictions, kind, size_bins), kind, seed, resamples)
+    collector = _collector(ground_truth, predictions, kind, size_bins)
+    max_dets = [*LIMITS[:-1], max(limit, LIMITS[-1])]
+    return measure_collected(collector, kind, seed, resamples, max_dets)
 
 
 def measure_collected(

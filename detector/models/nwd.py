@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-import ops
-from detector.matching import Matches, all_negative
+from detector.matching import Matches, all_negative, crowded, rank
 from detector.types import Target
 
 
@@ -50,11 +49,9 @@ class NWDMatcher:
         """Match boxes [N, 4] with the ground truth of their image."""
         if len(target) == 0:
             return all_negative(boxes)
-        objects = target.boxes.to(boxes.dtype)
-        found = ops.rank_boxes(boxes, objects, target.crowd, "wasserstein", 1)
+        found = rank(boxes, target, "wasserstein", 1)
         nwd = (-found.distance.sqrt() / self.constant).exp()
         positive, negative = nwd >= self.high_threshold, nwd < self.low_threshold
         if self.allow_low_quality_matches:
             positive = positive | ((found.ranked >= 0) & ~negative)
-        covered = ops.match_boxes(boxes, objects, target.crowd).covered
-        return Matches(found.matched, positive, negative & (covered < self.crowd_threshold))
+        return Matches(found.matched, positive, negative & (crowded(boxes, target) < self.crowd_threshold))

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-import ops
-from detector.matching import Matches, all_negative
+from detector.matching import Matches, all_negative, crowded, rank
 from detector.models.resnet import ResNet
 from detector.types import Target
 
@@ -55,14 +54,13 @@ class RFLAMatcher:
         """Match boxes [N, 4] with the ground truth of their image."""
         if len(target) == 0:
             return all_negative(boxes)
-        objects = target.boxes.to(boxes.dtype)
-        first = ops.rank_boxes(boxes, objects, target.crowd, "divergence", self.topk[0])
-        second = ops.rank_boxes(shrink(boxes, self.decay), objects, target.crowd, "divergence", self.topk[1])
+        first = rank(boxes, target, "divergence", self.topk[0])
+        second = rank(shrink(boxes, self.decay), target, "divergence", self.topk[1])
         ranked = torch.where(first.ranked >= 0, first.ranked, second.ranked)
         positive = ranked >= 0
         far = 1 / (1 + second.distance) < self.ignore_threshold
-        covered = ops.match_boxes(boxes, objects, target.crowd).covered
-        return Matches(ranked.clamp(min=0), positive, far & ~positive & (covered < self.crowd_threshold))
+        negative = far & ~positive & (crowded(boxes, target) < self.crowd_threshold)
+        return Matches(ranked.clamp(min=0), positive, negative)
 
 
 def shrink(boxes: Tensor, factor: float) -> Tensor:

@@ -28,6 +28,7 @@ FACTORIES = frozenset(
         "detector.data.mixing.CopyPaste",
         "detector.data.mixing.Mosaic",
         "detector.data.shapes.ShapesDataset",
+        "detector.data.tiny_shapes.TinyShapesDataset",
         "detector.data.voc.VocDataset",
         "detector.masks.MaskOutput",
         "detector.masks.paste",

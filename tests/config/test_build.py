@@ -180,7 +180,7 @@ def test_other_classes_than_the_datasets_are_refused() -> None:
 
 
 def test_errors_name_the_key() -> None:
-    config = compose_config("model.proposer.matcher.high_threshold=0.1")
+    config = compose_config("assignment.rpn.high_threshold=0.1")
     with pytest.raises(ValueError, match=r"0 < low_threshold <= high_threshold.*model\.proposer\.matcher"):
         build.build_model(with_classes(config, CLASSES))
     config = compose_config("model.proposer.anchors.ratios=[1.0]")
