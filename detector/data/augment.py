@@ -5,6 +5,7 @@ An `Augment` depends on the sample and the seed alone, not on the worker or on t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -39,6 +40,9 @@ class Augment:
             padded with grey at the right and at the bottom. Boxes at the edge become the bounds of the mask that is
             left; objects without a pixel of their mask, and boxes with a side below 1 pixel, are dropped. None: as it
             was resized.
+        min_inside: objects of which `crop` and `fixed_size` leave a smaller share of the box become ignored regions, as
+            crowds are: windows of large images are trained on the objects that are mostly inside. 0: all that is left
+            of an object is one.
         horizontal_flip: probability.
         vertical_flip: probability.
         quarter_turns: rotate by 0, 90, 180 or 270 degrees with equal probability.
@@ -60,6 +64,7 @@ class Augment:
         *,
         scale: Sequence[float] | None = None,
         fixed_size: Sequence[int] | None = None,
+        min_inside: float = 0.0,
         horizontal_flip: float = 0.0,
         vertical_flip: float = 0.0,
         quarter_turns: bool = False,
@@ -75,6 +80,12 @@ class Augment:
             raise ValueError(f"scale must be a range of positive numbers [low, high], not {list(scale)}")
         if fixed_size is not None and (len(fixed_size) != 2 or min(fixed_size) < 1):
             raise ValueError(f"fixed_size must be [height, width] in pixels, not {list(fixed_size)}")
+        if not 0 <= min_inside <= 1:
+            raise ValueError(f"min_inside must be a share of a box from 0 to 1, not {min_inside}")
+        if min_inside and not all(map(stays, extra)):
+            raise ValueError(
+                "min_inside needs to know how boxes grow: leave out transforms of `extra` that move pixels"
+            )
         if crop is not None and not 0 < crop <= 1:
             raise ValueError(f"crop must be a fraction above 0 and up to 1, not {crop}")
         if not 0 <= colour < 1:
@@ -98,7 +109,7 @@ class Augment:
             )
         for transform in extra:
             check_transform(transform)
-        self.extra = list(extra)
+        self.extra, self.min_inside = list(extra), min_inside
         self.transforms += extra
         if self.transforms or short_sizes is not None or scale is not None:
             self.transforms.append(Resize(short_sizes, max_size, scale))
@@ -163,6 +174,10 @@ class Augment:
         boxes, kept = boxes[inside], kept[inside]
         objects = kept < len(target)
         changed = target.select(kept[objects])
+        if self.min_inside:
+            left, whole = ((b[:, 2:] - b[:, :2]).prod(1) for b in (boxes[objects], changed.boxes))
+            outside = left < self.min_inside * self._growth() * whole - ROUNDING
+            changed = replace(changed, crowd=changed.crowd | outside)
         bent = any(was_applied(t) and bends(t) for t in self.extra)
         shapes = changed.masks if changed.masks is not None or not bent else rectangles(changed.boxes, sample.size)
         moved = None
@@ -176,6 +191,10 @@ class Augment:
         if shapes is not None and moved is not None and cut:
             changed = _bounded(changed, bounds(shapes), bounds(moved), bent, (height, width))
         return replace(sample, image=image, target=changed, proposals=proposals)
+
+    def _growth(self) -> float:
+        """Return how many times as large the last call has made areas."""
+        return float(math.prod(t.params["growth"] for t in self.transforms if isinstance(t, Resize)))
 
     def check(self, sample: Sample) -> None:
         """Check that each of the `extra` transforms can be applied to images like this sample's.

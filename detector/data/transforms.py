@@ -78,16 +78,17 @@ class Resize(A.DualTransform):  # type: ignore[misc]
         self.scale = None if scale is None else tuple(scale)
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Draw the new height and width."""
+        """Draw the new height and width; `growth` is how many times as large areas become."""
         del data
-        height, width = params["shape"][:2]
+        before = height, width = params["shape"][:2]
         if self.short_sizes is not None:
             short = self.py_random.choice(self.short_sizes)
             height, width = resized((height, width), short, self.max_size)
         if self.scale is not None:
             factor = self.py_random.uniform(*self.scale)
             height, width = int(height * factor + 0.5), int(width * factor + 0.5)
-        return {"new_size": (max(height, 1), max(width, 1))}
+        size = max(height, 1), max(width, 1)
+        return {"new_size": size, "growth": size[0] * size[1] / (before[0] * before[1])}
 
     def apply(self, img: np.ndarray[Any, Any], new_size: tuple[int, int], **params: Any) -> np.ndarray[Any, Any]:
         """Resize an image [H, W, D]."""

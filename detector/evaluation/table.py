@@ -14,6 +14,8 @@ from detector.evaluation.collector import Collector
 from detector.evaluation.comparison import LIMITS
 
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+AITOD = "aitod"
+AITOD_SIZES = {"vt": "very tiny (up to 8²)", "t": "tiny (to 16²)", "s": "small (to 32²)", "m": "medium"}
 PAIRS = 3
 """The maximum number of classes per row in the table of AP by class."""
 
@@ -116,18 +118,24 @@ def render(metrics: Mapping[str, float], size_bins: tuple[float, float], note: s
         size_bins: the two sides in pixels that divide small, medium and large objects.
         note: printed below the first table, such as `foot`'s.
     """
-    kinds = [name.removesuffix("/AP") for name in metrics if name.endswith("/AP") and name.count("/") == 1]
+    prefixed = [name.removesuffix("/AP") for name in metrics if name.endswith("/AP") and name.count("/") == 1]
+    kinds = [name for name in prefixed if name != AITOD]
     parts: list[Table | Text] = [_main(metrics, kinds), Text(_sides(size_bins))] if kinds else []
     if note:
         parts.append(Text(note))
     if "voc/mAP" in metrics:
         eleven, area = _percent(metrics, "voc/mAP"), _percent(metrics, "voc/mAP_area")
         parts.append(Text(f"VOC, IoU 0.5: mAP {eleven} (2007, 11 points), {area} (area under the curve).", "bold"))
+    if f"{AITOD}/AP" in metrics:
+        sizes = ((f"AP{size}", f"{name} ") for size, name in AITOD_SIZES.items())
+        named = [("AP", "AP "), ("AP50", "AP50 "), ("AP75", "AP75 "), *sizes]
+        values = ", ".join(f"{word}{_percent(metrics, f'{AITOD}/{name}')}" for name, word in named)
+        parts.append(Text(f"As AI-TOD measures, beyond 100 detections of an image: {values}.", "bold"))
     prefixes = {kind: f"{kind}/AP/" for kind in kinds}
     if "voc/mAP" in metrics:
         prefixes["VOC"] = "voc/AP/"
     if classes := _by_class(metrics, prefixes):
         parts.append(classes)
-    if others := _others(metrics, [*kinds, "voc", "env", "time"]):
+    if others := _others(metrics, [*kinds, AITOD, "voc", "env", "time"]):
         parts.append(others)
     return Group(*parts) if parts else Group(Text("There is nothing to measure: no image holds an object that counts."))

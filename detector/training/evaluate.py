@@ -31,6 +31,7 @@ from detector.evaluation.truth_file import write_truth
 from detector.inference.detect import Detect, TestTimeAugmentation
 from detector.inference.evaluation import DetectOnWhole
 from detector.inference.tiles import Tiling
+from detector.models.rcnn import RCNN
 from detector.names import PARENT
 from detector.training.callbacks import Progress
 from detector.training.pictures import detect_some
@@ -41,6 +42,9 @@ from detector.types import DetectionDataset, Objects
 from detector.visualize import contact_sheet
 
 log = logging.getLogger(__name__)
+
+DEFAULTS = {"overlap": 0.2, "join": "iou", "join_thresh": 0.5}
+"""Of trainings from before `tiles` was one of their keys."""
 
 
 def evaluate_checkpoint(config: DictConfig, overrides: Sequence[str], folder: Path, console: Console) -> None:
@@ -55,26 +59,21 @@ def evaluate_checkpoint(config: DictConfig, overrides: Sequence[str], folder: Pa
     Raises:
         ValueError, OSError: the configuration, the checkpoint or the data is invalid.
     """
-    tiling = Tiling.parse(config.tiles, config.overlap, config.join, config.join_thresh)
+    tiling = Tiling.parse(config.tiles or None, config.overlap, config.join, config.join_thresh)
     test_time = TestTimeAugmentation.parse(config.test_time_augmentation)
     resolved = resolve(config, overrides, splits=("val",))
     assert resolved.trained is not None
     final, val = resolved.config, resolved.datasets["val"]
+    if config.tiles is None:
+        tiling = tiling_of(resolved.trained.config)
     model = instantiate(final.model)  # `resolve` has checked that its heads fit the backbone
     resolved.trained.load(model)
-    if (tiling is not None or test_time is not None) and takes_proposals(final.model):
-        raise ValueError("tiles and test_time_augmentation need a model that proposes its own regions; leave them out")
-    if tiling is not None and tiling.join == "mask" and not any(o.needs == "masks" for o in model.heads.outputs):
-        raise ValueError("join=mask: the detector has no masks; use join=iou or join=ios")
     collector = build_collector(model.heads.outputs, val, final.dataset.size_bins, final.dataset.detections)
     augment = instantiate(final.dataset.val_augment)
     size = final.schedule.val_batch_size
-    tiled = None
-    if tiling is not None or test_time is not None:
-        limit = int(final.dataset.detections)
-        detect = Detect(model, augment, final.backbone.size_divisibility, test_time, limit)
-        tiled = DetectOnWhole(detect, tiling, size)
-        augment = Augment()  # none: `detect` prepares the images, or their windows
+    tiled = detect_on_whole(model, final, tiling, test_time)
+    if tiled is not None:
+        augment = Augment()  # none: `tiled` prepares the images, or their windows
         size = size if tiling is None else 1
     metrics = build_metrics(final.dataset.metrics, collector)
     task = DetectionTask(model, collector=collector, metrics=metrics, detect=tiled)
@@ -93,6 +92,37 @@ def evaluate_checkpoint(config: DictConfig, overrides: Sequence[str], folder: Pa
     if config.report and task.global_rank == 0:
         trained = resolved.trained.config
         report(collector, val, str(final.dataset.name), trained, folder, str(config.checkpoint), console)
+
+
+def tiling_of(config: DictConfig) -> Tiling | None:
+    """Return the windows that a training validates by; None where it takes images as a whole.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+    keys = ("tiles", "overlap", "join", "join_thresh")
+    given = {key: config[key] for key in keys if config.get(key) is not None}
+    return Tiling.parse(given.get("tiles"), *(given.get(key, default) for key, default in DEFAULTS.items()))
+
+
+def detect_on_whole(
+    model: RCNN, config: DictConfig, tiling: Tiling | None, test_time: TestTimeAugmentation | None = None
+) -> DetectOnWhole | None:
+    """Return what detects in images as they are on disk, window by window or several times; None without either.
+
+    Raises:
+        ValueError: the model does not propose its own regions, or has no masks to join by.
+    """
+    if tiling is None and test_time is None:
+        return None
+    if takes_proposals(config.model):
+        raise ValueError("tiles and test_time_augmentation need a model that proposes its own regions; leave them out")
+    if tiling is not None and tiling.join == "mask" and not any(o.needs == "masks" for o in model.heads.outputs):
+        raise ValueError("join=mask: the detector has no masks; use join=iou or join=ios")
+    augment = instantiate(config.dataset.val_augment)
+    limit = int(config.dataset.detections)
+    detect = Detect(model, augment, config.backbone.size_divisibility, test_time, limit)
+    return DetectOnWhole(detect, tiling, config.schedule.val_batch_size)
 
 
 def evaluate(

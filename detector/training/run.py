@@ -18,6 +18,7 @@ import ops
 from detector.config.build import build_collector, build_metrics, build_mixing, instantiate
 from detector.config.compose import command_overrides
 from detector.config.resolve import AUTO, Resolved, resolve
+from detector.data.augment import Augment
 from detector.data.datamodule import DetectionDataModule
 from detector.training.averaging import WeightAverage
 from detector.training.callbacks import (
@@ -30,7 +31,14 @@ from detector.training.callbacks import (
     RoILevels,
 )
 from detector.training.compilation import Compilation, chosen_parts
-from detector.training.evaluate import available_metrics, evaluate, make_trainer, write_metrics
+from detector.training.evaluate import (
+    available_metrics,
+    detect_on_whole,
+    evaluate,
+    make_trainer,
+    tiling_of,
+    write_metrics,
+)
 from detector.training.failures import explained
 from detector.training.folder import COMMAND, is_finished, train_command
 from detector.training.interruption import Interruption
@@ -108,15 +116,16 @@ def fit(
         ValueError, OSError: the configuration or the data is invalid; raised before the first step.
     """
     config, val = resolved.config, resolved.datasets["val"]
+    tiling = tiling_of(config)
     batches = config.trainer.get("accumulate_grad_batches", 1)  # per step
     data = DetectionDataModule(
         train=resolved.datasets["train"],
         val=val,
         train_augment=instantiate(config.dataset.train_augment),
-        val_augment=instantiate(config.dataset.val_augment),
+        val_augment=Augment() if tiling is not None else instantiate(config.dataset.val_augment),
         steps=config.schedule.steps * batches,
         batch_size=config.schedule.batch_size,
-        val_batch_size=config.schedule.val_batch_size,
+        val_batch_size=1 if tiling is not None else config.schedule.val_batch_size,
         workers=config.workers,
         stride=config.backbone.size_divisibility,
         seed=config.seed,
@@ -133,7 +142,8 @@ def fit(
     model = instantiate(config.model)  # `resolve` has checked that its heads fit the backbone
     collector = build_collector(model.heads.outputs, val, config.dataset.size_bins, config.dataset.detections)
     metrics = build_metrics(config.dataset.metrics, collector)
-    losses = ["val_loss"] if config.schedule.get("validation_loss") else []
+    validation_loss = bool(config.schedule.get("validation_loss")) and tiling is None  # of whole images
+    losses = ["val_loss"] if validation_loss else []
     _check_monitor(config.schedule.monitor, [*available_metrics(collector, metrics, val), *losses])
     task = DetectionTask(
         model=model,
@@ -144,7 +154,8 @@ def fit(
         config=resolved.portable,
         seed=config.seed,
         skip_bad_steps=config.schedule.get("skip_bad_steps") or 0,
-        validation_loss=config.schedule.get("validation_loss", False),
+        validation_loss=validation_loss,
+        detect=detect_on_whole(model, config, tiling),
     )
     if isinstance(parts := config.trainer.get("compile"), ListConfig):
         chosen_parts(model, parts)  # a wrong name is told before anything is written

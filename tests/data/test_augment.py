@@ -278,3 +278,39 @@ def test_masks_go_where_albumentations_moves_whole_ones(augment):
         assert torch.equal(after.target.masks.known, after.target.labels % 3 > 0)
         moved += int(expected.any(2).any(1).sum())
     assert moved > 50
+
+
+def test_objects_that_are_mostly_outside_of_a_window_are_ignored():
+    """Shares of boxes left in random windows, after resizing and turning, computed from where the windows begin."""
+    boxes = torch.tensor([[10.0, 10.0, 30.0, 20.0], [40.0, 5.0, 44.0, 35.0], [2.0, 30.0, 58.0, 38.0]])
+    flags = torch.tensor([False, False, True])
+    rows = torch.arange(H, dtype=torch.uint8)[:, None].expand(H, W)
+    columns = torch.arange(W, dtype=torch.uint8)[None].expand(H, W)
+    one = Sample(
+        torch.stack((rows, columns, rows)), Target(boxes, torch.arange(3), flags, ~flags & False), "id", (H, W)
+    )
+    ignored = kept = 0
+    for seed in range(60):
+        after = Augment(fixed_size=(24, 24), min_inside=0.5)(one, seed)
+        y, x = (int(after.image[i, 0, 0]) for i in (0, 1))
+        window = torch.tensor([x, y, x + 24, y + 24]).float()
+        side = (torch.minimum(boxes[:, 2:], window[2:]) - torch.maximum(boxes[:, :2], window[:2])).clamp(min=0)
+        share = side.prod(1) / (boxes[:, 2:] - boxes[:, :2]).prod(1)
+        expected = {int(i): bool(flags[i] or share[i] < 0.5) for i in torch.nonzero((side >= 1).all(1))[:, 0]}
+        assert dict(zip(after.target.labels.tolist(), after.target.crowd.tolist(), strict=True)) == expected
+        ignored += sum(expected.values())
+        kept += len(expected) - sum(expected.values())
+        larger = Augment([80], fixed_size=(48, 48), quarter_turns=True, min_inside=0.5)(one, seed)
+        side = larger.target.boxes[:, 2:] - larger.target.boxes[:, :2]
+        whole = 4 * (boxes[:, 2:] - boxes[:, :2]).prod(1)[larger.target.labels]
+        assert torch.equal(larger.target.crowd, flags[larger.target.labels] | (side.prod(1) < 0.5 * whole))
+    assert min(ignored, kept) > 20
+    plain = [Augment(fixed_size=(24, 24))(one, seed).target for seed in range(10)]
+    assert all(torch.equal(target.crowd, flags[target.labels]) for target in plain)
+
+
+def test_min_inside_out_of_range():
+    with pytest.raises(ValueError, match=r"min_inside must be a share of a box from 0 to 1, not 1\.5"):
+        Augment(min_inside=1.5)
+    with pytest.raises(ValueError, match="leave out transforms of `extra` that move pixels"):
+        Augment(min_inside=0.5, extra=[A.Affine(scale=2.0)])

@@ -80,3 +80,11 @@ def test_what_pycocotools_reads_otherwise_is_said() -> None:
         collector = Collector(truth | {"annotations": [objects[0] | change, *objects[1:]]}, [1])
         collector.merge([{1: ImageDetections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))}])
         assert foot(collector) == words
+
+
+def test_ai_tods_sizes_have_a_line_of_their_own() -> None:
+    metrics = {"box/AP": 0.5, "aitod/AP": 0.25, "aitod/APvt": 0.125, "aitod/AP50": 1.0, "aitod/ARvt": 0.3}
+    shown = text(metrics, width=200)
+    assert "As AI-TOD measures, beyond 100 detections of an image: AP 25.0, AP50 100.0, AP75 -, very tiny" in shown
+    assert "very tiny (up to 8²) 12.5, tiny (to 16²) -" in shown
+    assert "aitod" not in shown

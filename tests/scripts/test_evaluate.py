@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.scripts.conftest import Run, run_script
+from tests.scripts.conftest import SMALL, Run, run_script
 
 
 def metrics(folder: Path) -> dict[str, float]:
@@ -170,3 +170,33 @@ def test_windows_are_measured_against_the_whole_image(tmp_path: Path, run: Run) 
     done = run_script("evaluate", "predictions=found.json", "tiles=64", "dataset=coco", cwd=tmp_path)
     assert done.returncode == 1
     assert "tiles= is how a detector is run" in done.stderr
+
+
+def test_a_training_by_windows_validates_as_its_evaluation_does(tmp_path: Path) -> None:
+    """`tiles=` of a training counts for its evaluations, too, but for those with other windows, or none."""
+    small = [option for option in SMALL if not option.startswith("schedule.steps")]
+    arguments = ["tiles=64", "overlap=0.3", "dataset.train_augment.fixed_size=[64,64]", "schedule.steps=3"]
+    done = run_script(
+        "train", *small, *arguments, "dataset.train_augment.min_inside=0.5", "hydra.run.dir=run", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    trained = json.loads((tmp_path / "run/metrics.json").read_text())
+    predictions = {"run": json.loads((tmp_path / "run/predictions/box.json").read_text())}
+    for name, more in (("same", []), ("others", ["tiles=48"]), ("whole", ["tiles=0"])):
+        done = run_script(
+            "evaluate",
+            "checkpoint=run/checkpoints/last.ckpt",
+            f"hydra.run.dir={name}",
+            "workers=0",
+            *more,
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stderr
+        predictions[name] = json.loads((tmp_path / name / "predictions/box.json").read_text())
+    assert predictions["same"] == predictions["run"]
+    assert predictions["others"] != predictions["run"] != predictions["whole"]
+    again = json.loads((tmp_path / "same/metrics.json").read_text())
+    assert {k: v for k, v in again.items() if k.startswith("box/")} == {
+        k: v for k, v in trained.items() if k.startswith("box/")
+    }
+    assert "val_loss" not in (tmp_path / "run/metrics.csv").read_text().splitlines()[0]  # of whole images
