@@ -23,9 +23,11 @@ GROUPS: dict[str, dict[str, dict[str, str]]] = {
 DEFAULTS = {
     "pooler": "roialign",
     "backbone": "resnet18_small_fpn",
+    "assignment": "iou",
     "mask_loss": "sigmoid",
     "mask_head": "fcn",
     "pooler.levels": "fpn",
+    "tiles": "null",
 }
 """The choices of an arm that does not override them."""
 
@@ -77,6 +79,11 @@ ONE_SAMPLE = Contrast(ROIALIGN, {**ROIALIGN, "pooler.sampling_ratio": "1"})
 AVERAGE_TO_MAX = Contrast(
     {"pooler": "roialign", "pooler.mode": "avg"}, {"pooler": "roialign", "pooler.mode": "max"}
 )  # with any number of samples
+TO_NWD = Contrast({"assignment": "iou"}, {"assignment": "nwd"})
+TO_RFLA = Contrast({"assignment": "iou"}, {"assignment": "rfla"})
+TO_TILES = Contrast({"tiles": "null"}, {"tiles": "512"})
+TRAIN_SIZES, VAL_SIZES = "dataset.train_augment.short_sizes", "dataset.val_augment.short_sizes"
+TO_TRAINED_TILES = Contrast({"tiles": "512", TRAIN_SIZES: "[512]"}, {"tiles": "512", TRAIN_SIZES: "null"})
 SOFTMAX_TO_SIGMOID = Contrast({"mask_loss": "softmax"}, {"mask_loss": "sigmoid"})
 SIGMOID_TO_AGNOSTIC = Contrast({"mask_loss": "sigmoid"}, {"mask_loss": "class_agnostic"})
 MLP_TO_FCN = Contrast({"mask_head": "mlp"}, {"mask_head": "fcn"})

@@ -12,6 +12,7 @@ __all__ = ["METRICS", "CocoMetric", "Collector", "Metric", "VocMetric", "render"
 
 METRICS: dict[str, str] = {
     "aitod": "detector.evaluation.aitod.AITODMetric",
+    "boundary": "detector.evaluation.boundary.BoundaryMetric",
     "coco": "detector.evaluation.coco.CocoMetric",
     "voc": "detector.evaluation.voc.VocMetric",
 }

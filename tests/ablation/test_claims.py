@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from detector.ablation.description import Arm
-from detector.ablation.records import Records
+from detector.ablation.description import Arm, StudyInfo
+from detector.ablation.records import MetricRow, Records, Run
 from detector.ablation.report.arithmetic import reach, support
 from detector.ablation.report.claims import CLAIMS, Row, equals, ledger, no_better, no_worse, rises, size
 from detector.ablation.report.effects import Effect, Numbers
@@ -223,3 +223,71 @@ def test_arithmetic() -> None:
     assert cells.pool == 1
     assert cells.align > 4
     assert cells.error < 1e-12
+
+
+def grid(name: str, arms: dict[str, tuple[list[str], float]], kinds: dict[str, float]) -> Records:
+    """Plant a study of boxes: overrides and AP of each arm, and how much of the gain each kind or metric shows."""
+    info = StudyInfo(
+        name, "t", "q", next(iter(arms)), {a: Arm(a, o) for a, (o, _) in arms.items()}, ["tiny"], [0, 1, 2]
+    )
+    records = Records(info)
+    for arm, (_, value) in arms.items():
+        for seed in (0, 1, 2):
+            records.runs.append(Run(name, arm, "tiny", seed, f"train {arm}", "", "2026-01-01 00:00", 1.0, 1, 1, 1))
+            noise = 0.001 * (seed - 1) * (1 if arm == info.baseline else 1.1)
+            for kind, share in kinds.items():
+                place, _, metric = kind.partition("/")
+                number = 0.4 + share * value + noise
+                records.metrics.append(MetricRow(name, arm, "tiny", seed, place, metric, number, None, None))
+    return records
+
+
+def test_assignments_are_compared_with_each_pooler() -> None:
+    arms = {
+        f"{a}_{p}": ([f"assignment={a}", f"pooler={p}"], value + (0.02 if p == "roialign" else 0.0))
+        for a, value in (("iou", 0.0), ("nwd", 0.05), ("rfla", -0.05))
+        for p in ("roipool", "roialign")
+    }
+    records = grid("assignment", arms, {"box/AP": 1.0, "box/AP[0,8)": 2.0, "box/AP[8,16)": 0.5})
+    assert directions(rows(records, "C12")) == {"held"}
+    assert directions(rows(records, "C13")) == {"not held"}
+    found = rows(records, "C12")
+    assert len(found) == 2 * 3
+    assert {row.where.rpartition(": ")[2] for row in found} == {
+        f"nwd_{p} against iou_{p}" for p in ("roipool", "roialign")
+    }
+    assert rows(records, "C13", "RFLA: AP")[0].published.startswith("+10.0")
+
+
+def test_windows_are_compared_in_detection_and_in_training() -> None:
+    size = "dataset.train_augment.short_sizes"
+    arms = {
+        "whole": (["tiles=null", f"{size}=[512]"], 0.0),
+        "tiled": (["tiles=512", f"{size}=[512]"], 0.04),
+        "trained": (["tiles=512", f"{size}=null"], 0.01),
+    }
+    found = rows(grid("slicing", arms, {"box/AP": 1.0, "box/APs": 1.0}), "C14")
+    assert [(row.what, row.direction) for row in found] == [
+        ("whole to tiled: AP", "held"),
+        ("whole to tiled: APs", "held"),
+        ("tiled to tiled in training: AP", "not held"),
+        ("tiled to tiled in training: APs", "not held"),
+    ]
+
+
+@pytest.mark.parametrize(("shrinks", "verdict"), [(1, "held"), (-1, "not held")])
+def test_gains_are_compared_between_input_sizes(shrinks: int, verdict: str) -> None:
+    arms = {
+        f"{p}_{size}": ([f"pooler={p}", f"dataset.val_augment.short_sizes=[{size}]"], gain if p == "roialign" else 0.0)
+        for size, gain in ((512, 0.05), (1024, 0.05 - 0.03 * shrinks))
+        for p in ("roipool", "roialign")
+    }
+    (row,) = rows(grid("scale", arms, {"box/AP": 1.0}), "C15")
+    assert (row.direction, row.what) == (verdict, "RoIPool to RoIAlign: AP, more at 512 px than at 1024")
+
+
+def test_boundary_ap_is_compared_with_mask_ap() -> None:
+    arms = {p: ([f"pooler={p}"], gain) for p, gain in (("roipool", 0.0), ("roialign", 0.03))}
+    for share, verdict in ((2.0, "held"), (0.5, "not held")):
+        (row,) = rows(grid("masks", arms, {"mask/AP": 1.0, "boundary/AP": share}), "C16")
+        assert row.direction == verdict

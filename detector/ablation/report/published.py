@@ -81,3 +81,5 @@ SOFTMAX_TO_SIGMOID = Published(
 )
 SIGMOID_TO_AGNOSTIC = Published(f"{MASK_RCNN}, table 2b, R50-C4", {"AP": (30.3, 29.7)})
 MLP_TO_FCN = Published(f"{MASK_RCNN}, table 2e, R50-FPN", {"AP": (31.5, 33.6)})
+TO_RFLA = Published("RFLA's README, Faster R-CNN R50-FPN on AI-TOD", {"AP": (11.1, 21.1), "AP50": (26.3, 51.6)})
+"""With anchors of 32 px and more in the first, which the tiny objects of AI-TOD do not fit."""
