@@ -11,9 +11,11 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.console import Console
+from rich.table import Table
 
 from detector.ablation.compare import compare
-from detector.ablation.records import write_records
+from detector.ablation.plan import RESULTS, find_records, plan, render
+from detector.ablation.records import read_records, write_records
 from detector.ablation.report.report import write_report
 from detector.ablation.study import parse_study
 from detector.ablation.sweep import Sweep
@@ -30,7 +32,7 @@ def ablate(config: DictConfig, overrides: Sequence[str], folder: Path, console: 
 
     Args:
         config: composed from `configs/ablate.yaml`. With `report`, only a report is made; with `dry_run`, only the
-            commands are printed.
+            commands are printed; with `plan`, how many seeds and hours it takes.
         overrides: not used; see `detector.config.cli.Work`.
         folder: the study's.
         console: where progress is printed.
@@ -48,6 +50,10 @@ def ablate(config: DictConfig, overrides: Sequence[str], folder: Path, console: 
     sweep = _sweep(config, folder)
     if config.dry_run:
         sweep.print_commands()
+        return
+    if config.plan:
+        for part in _plan(sweep, config, folder):
+            console.print(part, soft_wrap=isinstance(part, str), highlight=False)
         return
     failed = sweep.run(launcher())
     records = sweep.records()
@@ -74,6 +80,30 @@ def _sweep(config: DictConfig, folder: Path) -> Sweep:
     if dataset is not None and dataset not in datasets:
         raise ValueError(f"datasets={list(datasets)} leaves out {dataset}, which dataset= chooses; give one of the two")
     return Sweep(study, Path(os.path.relpath(folder)), overrides, config.arms, datasets, config.reuse or ())
+
+
+def _plan(sweep: Sweep, config: DictConfig, folder: Path) -> list[Table | str]:
+    """Say how many seeds the study takes, and how long its pending runs."""
+    difference = config.difference
+    if isinstance(difference, bool) or not isinstance(difference, int | float) or not 0 < difference <= 100:
+        raise ValueError(f"difference={difference}: give the AP to see, in points above 0, such as difference=1")
+    if not isinstance(config.plan_from, ListConfig | None):
+        raise ValueError(
+            f"plan_from={config.plan_from}: give a list of folders, such as plan_from=[{config.plan_from}]"
+        )
+    study = sweep.part
+    given = None if config.plan_from is None else list(config.plan_from)
+    sources = find_records(study, folder, given)
+    if not sources:
+        return [
+            f"There are no records of study {study.name} in {folder / 'records'} or {RESULTS / study.name}: run two "
+            "pilot seeds, study.seeds=[0,1], or name other records by plan_from=[FOLDER]."
+        ]
+    parts: list[Table | str] = []
+    for source in sources:
+        found = plan(study, read_records(source), source, difference / 100, sweep.pending())
+        parts += render(found, study, difference / 100)
+    return parts
 
 
 def compare_runs(arguments: Sequence[str]) -> int:

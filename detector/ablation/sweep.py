@@ -92,11 +92,15 @@ class Sweep:
         reuse: Sequence[str] = (),
     ) -> None:
         part = select(study, arms, datasets).info
-        self.study = study
+        self.study, self.part = study, part
         self.runs = folder / "runs"
         self.all_jobs = study.jobs(self.runs, overrides)
         self.jobs = [job for job in self.all_jobs if job.arm in part.arms and job.dataset in part.datasets]
         self.reusable = find_reusable(self.jobs, [Path(other) for other in reuse])
+
+    def pending(self) -> list[Job]:
+        """Return the runs that are not done."""
+        return self._pending(self.jobs)
 
     def print_commands(self) -> None:
         """Print the command of each run, marked `done`, or `copy` if the run is taken from another study."""
