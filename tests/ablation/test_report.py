@@ -121,7 +121,7 @@ def test_a_further_section_is_written_like_the_others(tmp_path: Path) -> None:
     assert rows(tmp_path / "out/tables/mine.csv") == [{"what": "cats & dogs", "how many": "3 1 to 5"}]
     assert r"cats \& dogs" in (tmp_path / "out/tables/mine.tex").read_text()
     text = (tmp_path / "out/report.md").read_text()
-    assert text.index("## The claims, row by row") < text.index("## My section") < text.index("cats & dogs")
+    assert text.index("### Each claim, by arms and dataset") < text.index("## My section") < text.index("cats & dogs")
     assert "<h2>My section</h2>" in (tmp_path / "out/report.html").read_text()
 
 

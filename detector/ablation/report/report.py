@@ -9,6 +9,7 @@ from pathlib import Path
 from detector.ablation.description import KINDS
 from detector.ablation.records import read_records
 from detector.ablation.report import plots, tables
+from detector.ablation.report.answers import answers
 from detector.ablation.report.claims import ledger
 from detector.ablation.report.document import (
     Block,
@@ -91,19 +92,25 @@ def _title(studies: Sequence[Numbers]) -> str:
 
 def _blocks(studies: Sequence[Numbers], output: Path) -> Iterator[Block]:
     yield Heading(_title(studies), 1)
+    for numbers in studies:
+        if len(studies) > 1:
+            yield Paragraph(f"{numbers.study.title}: {numbers.study.question}")
+        for sentence in answers(numbers):
+            yield Paragraph(sentence)
     for sentence in missing_runs(studies):
         yield Warn(sentence)
-    rows = ledger(studies)
-    yield Heading("The claims")
-    yield Paragraph(
-        "What the papers claim about RoI pooling, and what was measured in the runs below. A claim can hold in "
-        "direction (the sign of the difference) and in size (the published difference lies in the interval). Published "
-        "sizes are those of larger models on COCO, and need not be the same on other data."
-    )
-    yield tables.overview(rows)
     for numbers in studies:
         yield from _study(numbers, output)
-    yield Heading("The claims, row by row")
+    rows = [row for row in ledger(studies) if row.direction != "not measured"]
+    yield Heading("What papers claim, and whether it held here")
+    yield Paragraph(
+        "What papers claim about RoI pooling and about small objects, and what was measured in the runs above. A claim "
+        "can hold in direction (the sign of the difference) and in size (the published difference lies in the "
+        "interval). Published sizes are those of larger models on other data. Claims that these runs do not ask about "
+        "are left out."
+    )
+    yield tables.overview(rows)
+    yield Heading("Each claim, by arms and dataset", 3)
     yield tables.claims(rows)
 
 
@@ -111,8 +118,9 @@ def _study(numbers: Numbers, output: Path) -> Iterator[Block]:
     info = numbers.study
     yield Heading(info.title)
     yield Paragraph(info.question)
+    yield from _pictures(numbers, output)
     for dataset in numbers.datasets():
-        yield Heading(f"{info.name} on {dataset}", 3)
+        yield Heading(f"The numbers on {dataset}", 3)
         for kind in numbers.kinds(dataset):
             yield tables.scores(numbers, dataset, kind)
             difference = tables.differences(numbers, dataset, kind)
@@ -128,7 +136,6 @@ def _study(numbers: Numbers, output: Path) -> Iterator[Block]:
         lines = tables.provenance(numbers, dataset)
         if lines:
             yield Commands(f"Commands of these runs ({dataset})", lines)
-    yield from _pictures(numbers, output)
 
 
 def _pictures(numbers: Numbers, output: Path) -> Iterator[Block]:

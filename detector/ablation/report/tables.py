@@ -308,14 +308,16 @@ def claims(rows: Sequence[Row]) -> Table:
         "named model's on COCO; with another model or on other data they need not be the same.",
         "Rows that studies have in common by shared runs are listed once.",
     ]
-    return Table("claims", "The claims, row by row", header, cells, notes, left=4)
+    return Table("claims", "Claims, row by row", header, cells, notes, left=4)
 
 
 def overview(rows: Sequence[Row]) -> Table:
-    """Tabulate the claims with the number of their rows that held."""
+    """Tabulate the claims that have rows with the number of these that held."""
     lines = []
     for claim, words in CLAIMS.items():
         own = [row for row in rows if row.claim == claim]
+        if not own:
+            continue
         direction, size = (_tally([_verdict(row, part) for row in own]) for part in ("direction", "size"))
         lines.append([claim, words, direction, size])
     return Table("claims_overview", "What held", ["claim", "in words", "direction", "size"], lines, left=4)
