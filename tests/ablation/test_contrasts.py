@@ -18,7 +18,9 @@ def chosen(*overrides: str) -> dict[str, str]:
     """What the configuration says of the keys that claims speak of."""
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         config = compose("train", overrides=list(overrides), return_hydra_config=True)
-    values = {key: str(config.hydra.runtime.choices[key]) for key in ("pooler", "backbone", "mask_loss", "mask_head")}
+    groups = ("pooler", "backbone", "assignment", "mask_loss", "mask_head")
+    values = {key: str(config.hydra.runtime.choices[key]) for key in groups}
+    values["tiles"] = "null" if config.tiles is None else str(config.tiles)
     values |= {f"pooler.{k}": str(v).lower() for k, v in config.pooler.items() if not hasattr(v, "items")}
     return values
 
