@@ -12,11 +12,14 @@ import torch
 from cuda_host import DTYPES, FORMATS, SCALES, assert_same, cotangent, on_cpu, pyramid
 from match_cases import assert_same as assert_same_matches
 from match_cases import pyramid_case, random_case, reference
+from rank_cases import MEASURES
+from rank_cases import assert_same as assert_same_ranks
+from rank_cases import random_case as random_tiny_case
 from roi_cases import CASES, PS, SOME, Case, hostile_boxes, random_boxes, value_and_gradient
 from torch import Tensor
 
 import ops
-from ops import compile_cuda
+from ops import compile_cuda, ranking
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -172,6 +175,36 @@ def test_matching_in_a_graph_without_waiting():
         given[1].add_(shift)
         graph.replay()
         assert_same_matches(found, ops.match_boxes(*given))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("distance", MEASURES)
+def test_ranks_of_the_same_gaussians_are_the_cpus_bits(distance, dtype):
+    """Of the same Gaussians, since the logarithm in them may differ in the last bit."""
+    for seed in range(60):
+        boxes, objects, crowd = random_tiny_case(seed, dtype)
+        given = (ranking.gaussians(boxes), ranking.gaussians(objects), crowd)
+        rank = torch.ops.aligned_rcnn.rank
+        found = rank(*(tensor.cuda() for tensor in given), distance, 1 + seed % 5)
+        expected = rank(*given, distance, 1 + seed % 5)
+        assert_same_ranks(ops.BoxRanks(*(value.cpu() for value in found)), ops.BoxRanks(*expected))
+
+
+def test_ranking_in_a_graph_without_waiting():
+    given = [tensor.cuda() for tensor in pyramid_case()]
+    ops.rank_boxes(*given, "divergence", 3)  # loads kernels
+    graph = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        ops.rank_boxes(*given, "divergence", 3)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    with torch.cuda.graph(graph):
+        found = ops.rank_boxes(*given, "divergence", 3)
+    given[1].add_(3.0)
+    graph.replay()
+    assert_same_ranks(found, ops.rank_boxes(*given, "divergence", 3))
 
 
 def gpu_pyramid(channels: int = 16, memory_format: str = "channels_last") -> list[Tensor]:

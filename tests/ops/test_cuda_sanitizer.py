@@ -24,6 +24,7 @@ sys.path[:0] = ["{root}", "{root}/tests/ops"]
 import functools, torch, cuda_host
 from cuda_host import SCALES, cotangent, operator, pyramid
 from match_cases import random_case
+from ops import ranking
 from roi_cases import hostile_boxes, random_boxes
 
 cuda_host.build = functools.partial(cuda_host.build, "-fsanitize=address")
@@ -48,6 +49,9 @@ for seed in range(12):
     operator("match")(*random_case(seed))
 boxes = hostile_boxes(600, seed=3)[:, 1:]
 operator("match")(boxes, boxes[:300], torch.arange(300) % 3 == 0)
+for distance in ranking.DISTANCES:
+    arguments = ranking.gaussians(boxes), ranking.gaussians(boxes[:300]), torch.arange(300) % 3 == 0
+    operator("rank")(*arguments, distance, 3)
 print("whole")
 """
 

@@ -41,7 +41,10 @@ for dtype in (torch.float32, torch.float64, torch.bfloat16):
 for dtype in (torch.float32, torch.float64):
     for seed in range(30):
         ops.match_boxes(*random_case(seed, dtype))
-        ops.match_boxes(boxes[:, 1:].to(dtype), boxes[: 40 * seed, 1:].to(dtype), torch.arange(40 * seed) % 3 == 0)
+        some = boxes[:, 1:].to(dtype), boxes[: 40 * seed, 1:].to(dtype), torch.arange(40 * seed) % 3 == 0
+        ops.match_boxes(*some)
+        for distance in ("wasserstein", "divergence"):
+            ops.rank_boxes(*some, distance, 1 + seed % 16)
 for count in (1, 15, 16, 17, 1_000, 10_000):
     for dtype in (torch.float32, torch.float64):
         ops.batched_nms(boxes[:count, 1:].to(dtype), torch.rand(count), torch.arange(count) % 5 - 2, 0.3)
