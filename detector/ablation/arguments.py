@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-KEYS = ("study", "arms", "datasets", "data_dir", "reuse", "dry_run", "report", "trust", "hydra", "overrides")
+KEYS = (
+    *("study", "arms", "datasets", "data_dir", "reuse", "dry_run", "report", "trust", "hydra", "overrides"),
+    *("plan", "difference", "plan_from"),
+)
 """The keys of `configs/ablate.yaml`; all others on the command line are overrides of every run."""
 
 

@@ -99,14 +99,18 @@ def render(found: Plan, study: StudyInfo, difference: float) -> list[Table | str
         return [f"{found.source} has no seed of the baseline and another arm of study {study.name}."]
     table = Table(title=f"Seeds to see {100 * difference:g} AP, from {found.source}", title_justify="left")
     for heading in ("dataset", "arm", "kind"):
-        table.add_column(heading)
-    for heading in ("seeds measured", "spread of the difference", f"seeds for a power of {100 * CHANCE:.0f} %"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("measured", "spread", "needed"):
         table.add_column(heading, justify="right")
     for need in found.needs:
         spread = "not known" if need.sd is None else f"{100 * need.sd:.2f} AP"
         seeds = "-" if need.sd is None else f"more than {MOST:,}" if need.seeds is None else f"{max(need.seeds, 2):,}"
         table.add_row(need.dataset, need.arm, need.kind, str(need.measured), spread, seeds)
-    lines: list[Table | str] = [table]
+    lines: list[Table | str] = [
+        table,
+        "Of the seeds measured, the standard deviation of the difference of AP from the baseline's, and the seeds "
+        f"needed for a power of {100 * CHANCE:.0f} %.",
+    ]
     known = [need.seeds for need in found.needs if need.seeds is not None]
     runs = {"The runs that are to be done": found.pending}
     if len(known) == len(found.needs):

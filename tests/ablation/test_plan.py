@@ -48,7 +48,7 @@ def test_seeds_follow_from_the_spread_of_the_differences() -> None:
 def test_one_seed_does_not_tell_the_spread() -> None:
     found = plan(INFO, records({0: 0.02}), Path("from"), 0.01, [])
     assert [need.sd for need in found.needs] == [None, None]
-    table, *sentences = render(found, INFO, 0.01)
+    table, _, *sentences = render(found, INFO, 0.01)
     assert isinstance(table, Table)
     assert table.row_count == 2
     assert sentences[0] == "Where the spread is not known, two pilot seeds tell it: study.seeds=[0,1]."
@@ -60,7 +60,7 @@ def test_hours_of_the_runs_that_it_takes() -> None:
         info, records({0: 0.02, 1: 0.05, 2: 0.035}, seconds=720.0), Path("from"), 0.05, [Job("other", "d", 3, ())] * 5
     )
     seeds = found.needs[0].seeds
-    assert render(found, info, 0.05)[1:] == [
+    assert render(found, info, 0.05)[2:] == [
         f"{seeds} seeds show 5 AP in each row; the study has 3.",
         "The runs that are to be done: 5, 1.0 hours one after the other.",
         f"All runs with {seeds} seeds: {2 * seeds}, {2 * seeds * 0.2:.1f} hours one after the other.",

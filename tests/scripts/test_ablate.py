@@ -250,3 +250,21 @@ def test_runs_on_other_data_of_the_same_name_are_not_compared(tmp_path: Path, ru
     assert result.returncode == 1
     assert "other images or objects: give runs on the same data" in result.stderr
     assert not (tmp_path / "outputs").exists()
+
+
+def test_a_plan_from_the_records_at_hand(tmp_path: Path) -> None:
+    kept = f"plan_from=[{ROOT / 'data/results/pooler'}]"
+    done = run_script(
+        "ablate", "study=pooler", "arms=[roipool,roialign]", "plan=true", "difference=2", kept, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Seeds to see 2 AP" in done.stdout
+    assert "The runs that are to be done: 12, " in done.stdout
+    assert not list(tmp_path.glob("multirun/pooler/runs/*"))
+    for more, message in (
+        (["difference=0"], "give the AP to see, in points above 0"),
+        (["plan_from=x"], "give a list of folders"),
+    ):
+        done = run_script("ablate", "study=pooler", "plan=true", *more, cwd=tmp_path)
+        assert done.returncode == 1
+        assert message in done.stderr
