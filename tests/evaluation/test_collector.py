@@ -148,7 +148,7 @@ def test_masks_are_measured_under_the_name_of_the_output_with_their_key() -> Non
 def test_metrics_by_words_and_by_nodes() -> None:
     collector = filled()
     assert [type(m) for m in built(collector, ["voc", "coco"])] == [VocMetric, CocoMetric]
-    known = r"one of coco, voc, or \{_target_: "
+    known = r"one of aitod, boundary, coco, voc, or \{_target_: "
     with pytest.raises(ValueError, match=rf"unknown metric 'coc'; .*{known}"):
         built(collector, ["coc"])
     with pytest.raises(ValueError, match=rf"unknown metric \{{'limit': 3\}}; .*{known}"):

@@ -97,7 +97,7 @@ def test_extras_that_are_asked_for_are_followed(installed: Callable[..., None]) 
         ({"opencv-python-headless==5": [], "albumentations==2.0.8": []}, ""),
         (
             {"opencv-python-headless==5": [], "opencv-python==5": []},
-            "pip uninstall -y opencv-python-headless opencv-python; pip install 'opencv-python-headless'",
+            "pip uninstall -y opencv-python-headless opencv-python; pip install 'opencv-python-headless>=4.10.0.84'",
         ),
         (
             {"albumentations==2.0.8": [], "albumentationsx==2.5": []},
