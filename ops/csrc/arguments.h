@@ -33,15 +33,23 @@ inline Rule parse_rule(const std::string& name) {
   STD_TORCH_CHECK(false, "unknown rule: ", name);
 }
 
+// Whether a map [N, C, H, W] lies in memory as channels last; the stride of a dimension of one does not matter.
+inline bool lies_channels_last(const Tensor& map) {
+  const auto sizes = map.sizes(), strides = map.strides();
+  const int64_t expected[4] = {sizes[1] * sizes[2] * sizes[3], 1, sizes[1] * sizes[3], sizes[1]};
+  for (int d = 0; d < 4; ++d) {
+    if (sizes[d] != 1 && strides[d] != expected[d]) {
+      return false;
+    }
+  }
+  return true;
+}
+
 // Whether the levels are treated as channels last: all are, and at least one is not contiguous NCHW as well.
 inline bool is_channels_last(const std::vector<Tensor>& features) {
   bool all = true, strictly = false;
   for (const Tensor& feature : features) {
-    const auto sizes = feature.sizes(), strides = feature.strides();
-    const int64_t expected[4] = {sizes[1] * sizes[2] * sizes[3], 1, sizes[1] * sizes[3], sizes[1]};
-    for (int d = 0; d < 4; ++d) {
-      all = all && (sizes[d] == 1 || strides[d] == expected[d]);
-    }
+    all = all && lies_channels_last(feature);
     strictly = strictly || !feature.is_contiguous();
   }
   return all && strictly;
