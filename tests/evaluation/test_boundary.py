@@ -19,7 +19,7 @@ def code(mask: np.ndarray) -> dict:
     return coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
 
 
-@pytest.mark.parametrize(("ratio", "pixels"), [(0.02, 1), (0.05, 2), (0.1, 4), (0.0, 1)])
+@pytest.mark.parametrize(("ratio", "pixels"), [(0.02, 1), (0.05, 2), (0.1, 4), (0.001, 1)])
 def test_a_boundary_is_what_lies_near_the_outside(ratio: float, pixels: int) -> None:
     """By the definition: pixels of the mask with one outside of it, or of the image, so many rows or columns away."""
     rng = np.random.default_rng(0)
@@ -54,6 +54,10 @@ def test_a_mask_whose_edges_are_off_counts_less() -> None:
     results = BoundaryMetric(collector).results()
     assert CocoMetric(collector).results()["mask/AP50"] == pytest.approx(1)
     assert (results["boundary/AP50"], results["boundary/AP"]) == (0, 0)
+    # Of 42 px the whole mask is boundary, and its IoU of 56 / 64 is above 8 of the 10 thresholds.
+    assert BoundaryMetric(collector, ratio=0.3).results()["boundary/AP"] == pytest.approx(0.8)
+    with pytest.raises(ValueError, match=r"ratio must be .* not 0"):
+        BoundaryMetric(collector, ratio=0)
 
 
 def test_equal_masks_count_as_in_coco() -> None:
