@@ -11,7 +11,7 @@ from rich.table import Table
 from detector.ablation.description import KINDS, StudyInfo
 from detector.ablation.records import STUDY, Records
 from detector.ablation.report.effects import Numbers
-from detector.ablation.report.statistics import MOST, paired, seeds_needed
+from detector.ablation.report.statistics import MOST, paired, seeds_needed, spread_bounds
 from detector.ablation.study import Job
 
 CHANCE = 0.8
@@ -111,14 +111,22 @@ def render(found: Plan, study: StudyInfo, difference: float) -> list[Table | str
         "Of the seeds measured, the standard deviation of the difference of AP from the baseline's, and the seeds "
         f"needed for a power of {100 * CHANCE:.0f} %.",
     ]
+    if fewest := min((need.measured for need in found.needs if need.sd is not None), default=0):
+        low, high = spread_bounds(fewest)
+        lines.append(
+            f"The true spread may lie between {low:.2g} and {high:.2g} times that of {fewest} seeds (95 %); the seeds "
+            "needed grow with its square."
+        )
     known = [need.seeds for need in found.needs if need.seeds is not None]
     runs = {"The runs that are to be done": found.pending}
     if len(known) == len(found.needs):
         most = max(2, *known)
         lines.append(f"{most} seeds show {100 * difference:g} AP in each row; the study has {len(study.seeds)}.")
         runs[f"All runs with {most} seeds"] = most * len(study.arms) * len(study.datasets)
-    else:
+    elif any(need.sd is None for need in found.needs):
         lines.append("Where the spread is not known, two pilot seeds tell it: study.seeds=[0,1].")
+    else:
+        lines.append(f"Give a larger difference: {100 * difference:g} AP takes more than {MOST:,} seeds in some rows.")
     if found.seconds is not None:
         for what, number in runs.items():
             hours = number * found.seconds / 3600

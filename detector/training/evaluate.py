@@ -22,6 +22,7 @@ from rich.console import Console
 
 import ops
 from detector.config.build import build_collector, build_metrics, instantiate, takes_proposals
+from detector.config.overrides import key_of
 from detector.config.resolve import Resolved, resolve
 from detector.data.augment import Augment
 from detector.data.datamodule import DetectionDataModule
@@ -65,7 +66,8 @@ def evaluate_checkpoint(config: DictConfig, overrides: Sequence[str], folder: Pa
     assert resolved.trained is not None
     final, val = resolved.config, resolved.datasets["val"]
     if config.tiles is None:
-        tiling = tiling_of(resolved.trained.config)
+        given = {key: config[key] for key in map(key_of, overrides) if key in DEFAULTS}
+        tiling = tiling_of(resolved.trained.config, given)
     model = instantiate(final.model)  # `resolve` has checked that its heads fit the backbone
     resolved.trained.load(model)
     collector = build_collector(model.heads.outputs, val, final.dataset.size_bins, final.dataset.detections)
@@ -94,15 +96,19 @@ def evaluate_checkpoint(config: DictConfig, overrides: Sequence[str], folder: Pa
         report(collector, val, str(final.dataset.name), trained, folder, str(config.checkpoint), console)
 
 
-def tiling_of(config: DictConfig) -> Tiling | None:
+def tiling_of(config: DictConfig, given: Mapping[str, Any] | None = None) -> Tiling | None:
     """Return the windows that a training validates by; None where it takes images as a whole.
+
+    Args:
+        config: of the training.
+        given: `overlap`, `join` and `join_thresh` that are to be other than there.
 
     Raises:
         ValueError: a value is out of range.
     """
-    keys = ("tiles", "overlap", "join", "join_thresh")
-    given = {key: config[key] for key in keys if config.get(key) is not None}
-    return Tiling.parse(given.get("tiles"), *(given.get(key, default) for key, default in DEFAULTS.items()))
+    own = {key: config[key] for key in ("tiles", *DEFAULTS) if config.get(key) is not None}
+    values = {**DEFAULTS, **own, **(given or {})}
+    return Tiling.parse(own.get("tiles"), *(values[key] for key in DEFAULTS))
 
 
 def detect_on_whole(

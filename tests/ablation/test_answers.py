@@ -1,5 +1,7 @@
 """The sentences that a report begins with follow from the numbers."""
 
+from dataclasses import replace
+
 from detector.ablation.description import Arm, StudyInfo
 from detector.ablation.records import MetricRow, Records, Run
 from detector.ablation.report.answers import answers
@@ -50,3 +52,7 @@ def test_the_best_arms_come_first_and_are_few() -> None:
         f"On nuclei {n}" for n in ("RoIWarp", "Nearest", "RoIAlign")
     ]
     assert found[3:] == ["All arms on nuclei are in the tables below."]
+    numbers = planted(gains)
+    masks = [replace(row, kind="mask") for row in numbers.records.metrics]
+    both = answers(Numbers(replace(numbers.records, metrics=[*numbers.records.metrics, *masks])))
+    assert [sentence.startswith("All arms") for sentence in both] == [False] * 6 + [True]

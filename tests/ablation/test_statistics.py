@@ -14,6 +14,7 @@ from detector.ablation.report.statistics import (
     paired,
     power,
     seeds_needed,
+    spread_bounds,
     summary,
     warning,
 )
@@ -127,6 +128,14 @@ def test_power_of_known_designs() -> None:
     for sd, chance in ((0, 0.8), (1, 1.0)):
         with pytest.raises(ValueError, match="sd must be above 0"):
             seeds_needed(1, sd, chance)
+
+
+def test_how_far_a_spread_may_be_off() -> None:
+    """Of many samples of n values as many true deviations lie within the bounds as they promise, half outside each."""
+    for n in (2, 3, 10):
+        low, high = spread_bounds(n)
+        sd = np.random.default_rng(n).normal(size=(200_000, n)).std(axis=1, ddof=1)
+        assert [(1 < low * sd).mean(), (1 > high * sd).mean()] == pytest.approx([0.025, 0.025], abs=0.002)
 
 
 def planted(mean: float, spread: float, seeds: int) -> Difference:

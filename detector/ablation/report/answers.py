@@ -16,6 +16,7 @@ def answers(numbers: Numbers) -> list[str]:
     """Say by how much the best arms of a study differ from its baseline, on each dataset, of boxes and of masks."""
     found = []
     for dataset in numbers.datasets():
+        more = False
         for kind in (kind for kind in KINDS if kind in numbers.kinds(dataset)):
             effects = {
                 arm: effect
@@ -25,8 +26,9 @@ def answers(numbers: Numbers) -> list[str]:
             }
             best = sorted(effects, key=lambda arm: -effects[arm].value)
             found += [_sentence(numbers, arm, dataset, kind, effects[arm]) for arm in best[:MOST]]
-            if len(best) > MOST:
-                found.append(f"All arms on {dataset} are in the tables below.")
+            more = more or len(best) > MOST
+        if more:
+            found.append(f"All arms on {dataset} are in the tables below.")
     return found
 
 

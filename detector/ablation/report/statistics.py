@@ -145,6 +145,16 @@ def seeds_needed(effect: float, sd: float, chance: float = 0.8, confidence: floa
     return high
 
 
+def spread_bounds(n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Compute how far a standard deviation of n values may be off: the true one lies between these multiples of it.
+
+    Source: the chi-square interval of a normal distribution's variance. `n` is at least 2.
+    """
+    tail = (1 - confidence) / 2
+    high, low = ((n - 1) / stats.chi2.ppf([tail, 1 - tail], n - 1)) ** 0.5
+    return float(low), float(high)
+
+
 def warning(difference: Difference) -> str | None:
     """Warn, in a sentence, if the seeds are too few to tell a difference from chance; else None."""
     d = difference
