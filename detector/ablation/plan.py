@@ -114,7 +114,7 @@ def render(found: Plan, study: StudyInfo, difference: float) -> list[Table | str
     if fewest := min((need.measured for need in found.needs if need.sd is not None), default=0):
         low, high = spread_bounds(fewest)
         lines.append(
-            f"The true spread may lie between {low:.2g} and {high:.2g} times that of {fewest} seeds (95 %); the seeds "
+            f"The true spread may be {low:.2g} to {high:.2g} times that of {fewest} seeds (95 %); the seeds "
             "needed grow with its square."
         )
     known = [need.seeds for need in found.needs if need.seeds is not None]

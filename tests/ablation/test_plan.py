@@ -59,7 +59,7 @@ def test_a_difference_that_no_number_of_seeds_shows() -> None:
     found = plan(info, records({0: 0.1, 1: -0.1}), Path("from"), 0.001, [])
     assert (found.needs[0].seeds, found.needs[0].measured) == (None, 2)
     assert render(found, info, 0.001)[2:4] == [
-        "The true spread may lie between 0.45 and 32 times that of 2 seeds (95 %); the seeds needed grow with its square.",
+        "The true spread may be 0.45 to 32 times that of 2 seeds (95 %); the seeds needed grow with its square.",
         "Give a larger difference: 0.1 AP takes more than 10,000 seeds in some rows.",
     ]
 
@@ -71,7 +71,7 @@ def test_hours_of_the_runs_that_it_takes() -> None:
     )
     seeds = found.needs[0].seeds
     assert render(found, info, 0.05)[2:] == [
-        "The true spread may lie between 0.52 and 6.3 times that of 3 seeds (95 %); the seeds needed grow with its square.",
+        "The true spread may be 0.52 to 6.3 times that of 3 seeds (95 %); the seeds needed grow with its square.",
         f"{seeds} seeds show 5 AP in each row; the study has 3.",
         "The runs that are to be done: 5, 1.0 hours one after the other.",
         f"All runs with {seeds} seeds: {2 * seeds}, {2 * seeds * 0.2:.1f} hours one after the other.",
