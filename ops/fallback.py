@@ -306,7 +306,8 @@ def _distances(objects: Tensor, boxes: Tensor, crowd: Tensor, distance: str) -> 
         dw, dh = width - own_width, height - own_height
         found = (dx * dx + dy * dy) + (dw * dw + dh * dh)
     else:
-        across, down = 0.5 / (own_width * own_width), 0.5 / (own_height * own_height)
+        half = boxes.new_tensor(0.5)  # a number would be multiplied with the reciprocal, which rounds twice
+        across, down = half / (own_width * own_width), half / (own_height * own_height)
         spread = (width * width + dx * dx) * across + (height * height + dy * dy) * down
         found = (spread + ((own_logarithm - 1) - logarithm)).clamp(min=0)
     return torch.where(found.isfinite() & ~crowd[:, None], found, torch.inf)
