@@ -19,8 +19,9 @@ class NWDMatcher:
             product of their sides: 12.8 in AI-TOD, in the authors' code.
         high_threshold: NWD >= this with an object: positive.
         low_threshold: NWD < this with every object: negative; in between: ignored.
-        allow_low_quality_matches: also make positive, for each object, the boxes nearest to it (ties included) whose
-            NWD is at least `low_threshold` (the authors' min_pos_iou, 0.3 as that is).
+        allow_low_quality_matches: also make positive, for each object, the boxes nearest to it (ties included) that are
+            not negative (the authors' min_pos_iou is 0.3, too). Each box is matched with the object that it is nearest
+            to itself, as by `Matcher`; the authors' code gives such a box to the object that it is the nearest box of.
         crowd_threshold: a box of which at least this share lies within a crowd region is no negative.
 
     Raises:
