@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from itertools import pairwise, product
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +15,9 @@ from torch import Tensor
 
 from detector.data.json_values import is_number
 from detector.data.stored import Region
-from detector.masks import paste_probabilities
+from detector.inference.joining import Floats, Join, mask_overlap, nested, overlap, united
 from detector.types import Objects, Size
 
-Floats = NDArray[np.float64]
-
-Join = Literal["iou", "ios", "mask"]
 JOINS = ("iou", "ios", "mask")
 
 EDGE = 3.0
@@ -60,6 +58,15 @@ class Tiling:
         if not is_number(self.join_thresh) or not 0 < self.join_thresh <= 1:
             raise ValueError(f"join_thresh must be above 0 and at most 1, not {self.join_thresh!r}")
 
+    def check(self, masks: bool) -> None:
+        """Check that detections can be joined, with masks or without.
+
+        Raises:
+            ValueError: they are to be joined by masks, and have none.
+        """
+        if self.join == "mask" and not masks:
+            raise ValueError("join=mask: the detector has no masks; use join=iou or join=ios")
+
     def windows(self, size: Size) -> list[Region]:
         """Return the windows of an image, row by row: (x1, y1, x2, y2), all of one size, evenly spaced.
 
@@ -87,6 +94,16 @@ class Tiling:
         return None if tiles is None else cls(tiles, overlap, join, join_thresh)
 
 
+def check_batch(batch: Any) -> None:
+    """Check the number of images or windows that are computed at once.
+
+    Raises:
+        ValueError: it is not a whole number of at least 1.
+    """
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise ValueError(f"batch must be a whole number of at least 1, not {batch!r}")
+
+
 def regions_of(image: Tensor) -> Callable[[Region], Tensor]:
     """Return what reads the regions of an image [D, H, W] that is in memory."""
     return lambda at: image[:, at[1] : at[3], at[0] : at[2]]
@@ -112,8 +129,9 @@ def detect_tiles(
         best first, in pixels of the image, each object once; as many as there are, whatever the most of a window.
 
     Raises:
-        ValueError: detections are to be joined by masks, and have none.
+        ValueError: detections are to be joined by masks, and have none; or `batch` is no number of windows.
     """
+    check_batch(batch)
     windows = tiling.windows(size)
     parts: list[Objects] = []
     for begin in range(0, len(windows), batch):
@@ -145,8 +163,7 @@ def join_windows(windows: Sequence[Region], parts: Sequence[Objects], size: Size
     found = Objects.join(parts)
     if len(windows) == 1:
         return parts[0]
-    if tiling.join == "mask" and found.masks is None:
-        raise ValueError("join=mask: the detector has no masks; use join=iou or join=ios")
+    tiling.check(found.masks is not None)
     regions = np.array(windows, np.float64)
     owner = np.repeat(np.arange(len(windows)), [len(part) for part in parts])
     cut, redundant = _cut(found.boxes.double().numpy(), regions, owner, size)
@@ -171,7 +188,7 @@ def join_windows(windows: Sequence[Region], parts: Sequence[Objects], size: Size
                     members.append(other)
                     waiting.append(other)
         taken.append(members)
-    joined = _united(found, taken)
+    joined = united(found, taken)
     return joined.select(joined.scores.argsort(descending=True, stable=True))
 
 
@@ -186,135 +203,66 @@ def _cut(
         owner: the window of each box, [N].
         size: height and width of the image.
     """
-    limits = np.array([size[1], size[0]], np.float64)
-    margin = np.maximum(EDGE, EDGE_SHARE * (boxes[:, 2:] - boxes[:, :2]))
-    low, high = regions[:, :2], regions[:, 2:]
-    inner_low, inner_high = low > 0, high < limits
-    cut: NDArray[np.bool_] = np.any(inner_low[owner] & (boxes[:, :2] < low[owner] + margin), axis=1)
-    cut |= np.any(inner_high[owner] & (boxes[:, 2:] > high[owner] - margin), axis=1)
-    redundant = np.zeros(len(boxes), bool)
-    some = np.flatnonzero(cut)
-    for window in range(len(regions)):
-        least = np.where(inner_low[window], low[window] + margin[some], -np.inf)
-        most = np.where(inner_high[window], high[window] - margin[some], np.inf)
-        within = (boxes[some, :2] >= least).all(1) & (boxes[some, 2:] <= most).all(1)
-        redundant[some[within & (owner[some] != window)]] = True
-    return cut, redundant
+    cut, within = np.zeros(len(boxes), bool), np.ones(len(boxes), bool)
+    for axis, limit in enumerate((size[1], size[0])):
+        begin, end = boxes[:, axis], boxes[:, axis + 2]
+        margin = np.maximum(EDGE, EDGE_SHARE * (end - begin))
+        fits = np.zeros(len(boxes), bool)
+        for low, high in np.unique(regions[:, [axis, axis + 2]], axis=0):
+            whole = (begin >= low + margin) if low > 0 else np.ones(len(boxes), bool)
+            if high < limit:
+                whole &= end <= high - margin
+            fits |= whole
+            cut |= ~whole & (regions[owner, axis] == low)
+        within &= fits
+    return cut, cut & within  # the windows are all combinations of these rows and columns
 
 
 def _same(
     found: Objects, regions: Floats, owner: NDArray[np.int64], cut: NDArray[np.bool_], tiling: Tiling
 ) -> dict[int, list[int]]:
-    """List for each detection those of other windows that are the same object, or another part of it."""
+    """List for each detection the others that are the same object, or another part of it."""
     boxes, labels = found.boxes.double().numpy(), found.labels.numpy()
-    low = np.maximum(regions[:, None, :2], regions[None, :, :2])
-    high = np.minimum(regions[:, None, 2:], regions[None, :, 2:])
-    places = [np.flatnonzero(owner == window) for window in range(len(regions))]
+    ends = np.searchsorted(owner, np.arange(len(regions) + 1))
+    places = [np.arange(begin, end) for begin, end in pairwise(ends)]
     pairs: dict[int, list[int]] = {}
-    for a, b in np.argwhere(np.triu((low < high).all(2), 1)).tolist():
+    for a, b in _neighbours(regions):
         first, second = places[a], places[b]
         if not len(first) or not len(second):
             continue
         i, j = (index.ravel() for index in np.meshgrid(first, second, indexing="ij"))
         common = np.minimum(boxes[i, 2:], boxes[j, 2:]) - np.maximum(boxes[i, :2], boxes[j, :2])
         near = (labels[i] == labels[j]) & (common > 0).all(1)
+        if a == b:
+            near &= i < j
         i, j = i[near], j[near]
-        shared = np.concatenate((low[a, b], high[a, b]))
-        overlap = _overlap(boxes, i, j, cut, shared, tiling.join)
+        same = nested(boxes, i, j, tiling.join_thresh) & ~cut[i] & ~cut[j]
+        shared = np.concatenate(
+            (np.maximum(regions[a, :2], regions[b, :2]), np.minimum(regions[a, 2:], regions[b, 2:]))
+        )
+        if a != b:
+            same |= overlap(boxes, i, j, cut, shared, tiling.join) >= tiling.join_thresh
         if tiling.join == "mask":
-            both = cut[i] == cut[j]
-            for place in np.flatnonzero(both).tolist():
+            for place in np.flatnonzero(same if a == b else cut[i] == cut[j]).tolist():
                 within = shared if cut[i[place]] else None
-                overlap[place] = _mask_overlap(found, int(i[place]), int(j[place]), within)
-        for one, other in zip(i[overlap >= tiling.join_thresh].tolist(), j[overlap >= tiling.join_thresh], strict=True):
-            pairs.setdefault(one, []).append(int(other))
-            pairs.setdefault(int(other), []).append(one)
+                same[place] = mask_overlap(found, int(i[place]), int(j[place]), within) >= tiling.join_thresh
+        for one, other in zip(i[same].tolist(), j[same].tolist(), strict=True):
+            pairs.setdefault(one, []).append(other)
+            pairs.setdefault(other, []).append(one)
     return pairs
 
 
-def _overlap(
-    boxes: Floats,
-    i: NDArray[np.int64],
-    j: NDArray[np.int64],
-    cut: NDArray[np.bool_],
-    shared: Floats,
-    join: Join,
-) -> Floats:
-    """Compute how much pairs of boxes overlap, [P].
+def _neighbours(regions: Floats) -> Iterator[tuple[int, int]]:
+    """Yield the pairs of windows that overlap, each with itself, too: indices, the first not above the second.
 
     Args:
-        boxes: [N, 4].
-        i, j: indices of the pairs, [P].
-        cut: which boxes are cut, [N]. Two of these are compared within `shared`; of one, the share of its box counts
-            that lies in the other.
-        shared: the region that both windows see, [4].
-        join: the measure of others.
+        regions: [W, 4], row by row.
     """
-    both, one = cut[i] & cut[j], cut[i] != cut[j]
-
-    def clipped(box: Floats) -> Floats:
-        within = np.concatenate((np.maximum(box[:, :2], shared[:2]), np.minimum(box[:, 2:], shared[2:])), 1)
-        return np.where(both[:, None], within, box)
-
-    a, b = clipped(boxes[i]), clipped(boxes[j])
-
-    def area(box: Floats) -> Floats:
-        sides: Floats = (box[:, 2:] - box[:, :2]).clip(0)
-        product: Floats = sides.prod(1)
-        return product
-
-    common = area(np.concatenate((np.maximum(a[:, :2], b[:, :2]), np.minimum(a[:, 2:], b[:, 2:])), 1))
-    of_a, of_b = area(a), area(b)
-    whole = of_a + of_b - common if join == "iou" else np.minimum(of_a, of_b)
-    divisor = np.where(one, np.where(cut[i], of_a, of_b), whole)
-    result: Floats = np.divide(common, divisor, out=np.zeros_like(common), where=divisor > 0)
-    return result
-
-
-def _mask_overlap(found: Objects, i: int, j: int, shared: Floats | None) -> float:
-    """Compute the intersection of two masks over the smaller one, both within a region if one is given."""
-    assert found.masks is not None
-    boxes = found.boxes[[i, j]].double()
-    x1, y1 = (int(v) for v in boxes[:, :2].min(0).values.floor().tolist())
-    x2, y2 = (math.ceil(v) for v in boxes[:, 2:].max(0).values.tolist())
-    if shared is not None:
-        x1, y1 = max(x1, int(shared[0])), max(y1, int(shared[1]))
-        x2, y2 = min(x2, int(shared[2])), min(y2, int(shared[3]))
-    if x2 <= x1 or y2 <= y1:
-        return 0.0
-    moved = boxes - boxes.new_tensor([x1, y1, x1, y1])
-    pasted = []
-    for soft, (left, top) in paste_probabilities(found.masks[[i, j]], moved, (y2 - y1, x2 - x1)):
-        mask = torch.zeros(y2 - y1, x2 - x1, dtype=torch.bool)
-        mask[top : top + soft.shape[0], left : left + soft.shape[1]] = soft >= 0.5
-        pasted.append(mask)
-    smaller = min(int(pasted[0].sum()), int(pasted[1].sum()))
-    return float((pasted[0] & pasted[1]).sum()) / smaller if smaller else 0.0
-
-
-def _united(found: Objects, groups: Sequence[Sequence[int]]) -> Objects:
-    """Return one object for each group of detections, the first of each being its best."""
-    first = torch.tensor([group[0] for group in groups], dtype=torch.int64)
-    objects = found.select(first)
-    boxes, masks = objects.boxes.clone(), None if objects.masks is None else objects.masks.clone()
-    for place, group in enumerate(groups):
-        if len(group) == 1:
-            continue
-        parts = found.boxes[list(group)]
-        box = torch.cat((parts[:, :2].min(0).values, parts[:, 2:].max(0).values))
-        boxes[place] = box
-        if masks is not None:
-            assert found.masks is not None
-            masks[place] = _united_grid(found.masks[list(group)], parts, box)
-    return replace(objects, boxes=boxes, masks=masks)
-
-
-def _united_grid(grids: Tensor, boxes: Tensor, box: Tensor) -> Tensor:
-    """Sample the grids of the parts of an object at the cells of one grid that spans the whole, [M, M]."""
-    rows, columns = grids.shape[1:]
-    cells = torch.tensor([columns, rows, columns, rows]) / (box[2:] - box[:2]).repeat(2)
-    united = torch.zeros(rows, columns, dtype=torch.float64)
-    for soft, (left, top) in paste_probabilities(grids, (boxes - box[:2].repeat(2)) * cells, (rows, columns)):
-        window = united[top : top + soft.shape[0], left : left + soft.shape[1]]
-        torch.maximum(window, soft, out=window)
-    return united.to(grids.dtype)
+    columns = len(np.unique(regions[:, 0]))
+    across, down = regions[:columns, [0, 2]], regions[::columns, [1, 3]]
+    right, below = (np.searchsorted(axis[:, 0], axis[:, 1]).tolist() for axis in (across, down))  # the first beyond
+    left = np.searchsorted(across[:, 1], across[:, 0], "right").tolist()  # the first that reaches it
+    for row, column in product(range(len(down)), range(columns)):
+        for other in range(row, below[row]):
+            for beside in range(column if other == row else left[column], right[column]):
+                yield row * columns + column, other * columns + beside

@@ -123,8 +123,8 @@ def detect_on_whole(
         return None
     if takes_proposals(config.model):
         raise ValueError("tiles and test_time_augmentation need a model that proposes its own regions; leave them out")
-    if tiling is not None and tiling.join == "mask" and not any(o.needs == "masks" for o in model.heads.outputs):
-        raise ValueError("join=mask: the detector has no masks; use join=iou or join=ios")
+    if tiling is not None:
+        tiling.check(any(o.needs == "masks" for o in model.heads.outputs))
     augment = instantiate(config.dataset.val_augment)
     limit = int(config.dataset.detections)
     detect = Detect(model, augment, config.backbone.size_divisibility, test_time, limit)

@@ -1,13 +1,16 @@
 """Windows of large images: each object is found once, whole, and its mask with it."""
 
+import tracemalloc
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from detector.inference.tiles import Join, Tiling, detect_tiles, join_windows
+from detector.inference.joining import Join
+from detector.inference.tiles import Tiling, _neighbours, detect_tiles, join_windows
 from detector.masks import paste
 from detector.types import Objects
 
@@ -92,9 +95,83 @@ def test_detections_of_one_window_are_not_joined() -> None:
     """Its NMS was that of the model; and those of other classes never are."""
     tiling = Tiling(100, 0.2)
     windows = tiling.windows((100, 180))
-    near = [(10.0, 10.0, 50.0, 50.0), (12.0, 10.0, 52.0, 50.0)]
+    near = [(10.0, 10.0, 50.0, 50.0), (17.0, 10.0, 57.0, 50.0)]
     parts = [objects(near), objects([(120.0, 20.0, 160.0, 60.0), (121.0, 20.0, 161.0, 60.0)], labels=[0, 1])]
     assert len(join_windows(windows, parts, (100, 180), tiling)) == 4
+
+
+DOUBLE = [(1244.3, 7248.0, 1349.2, 7345.5), (1214.2, 7228.0, 1365.4, 7364.6)]
+"""An object, and a wider box of it with an IoU of 0.497, which NMS at 0.5 leaves."""
+
+
+@pytest.mark.parametrize("join", ["iou", "ios"])
+@pytest.mark.parametrize("windows_of", [(0, 0), (0, 1)])
+def test_a_box_around_a_better_one_of_its_size_is_no_further_object(join: Join, windows_of: tuple[int, int]) -> None:
+    """Whether one window has found both, or each has found one."""
+    size, tiling = (8000, 1500), Tiling(1024, 0.75, join)
+    windows = tiling.windows(size)
+    seeing = [i for i, (x1, y1, x2, y2) in enumerate(windows) if x1 < 1150 and y1 < 7150 and x2 > 1430 and y2 > 7430]
+    assert len(seeing) > 1
+    for scores in ((0.99, 0.61), (0.61, 0.99)):
+        parts = [objects([]) for _ in windows]
+        for box, score, at in zip(DOUBLE, scores, windows_of, strict=True):
+            parts[seeing[at]] = Objects.join([parts[seeing[at]], objects([box], [score])])
+        found = join_windows(windows, parts, size, tiling)
+        assert found.scores.tolist() == pytest.approx([0.99])
+        assert found.boxes[0].tolist() == pytest.approx(DOUBLE[scores.index(0.99)])
+
+
+@pytest.mark.parametrize(
+    ("other", "label"),
+    [
+        ((42.0, 10.0, 122.0, 90.0), 0),  # beside, IoU 0.43
+        ((10.0, 45.0, 90.0, 125.0), 0),  # below, IoU 0.39
+        ((16.0, 10.0, 64.0, 58.0), 0),  # within, a bit more than a third of the area
+        ((10.0, 10.0, 66.0, 63.0), 1),  # within, nearly half of the area, of another class
+    ],
+)
+def test_neighbours_stay(other: Box, label: int) -> None:
+    """In one window, and seen by two, which box them a little differently."""
+    size, tiling = (200, 400), Tiling(200, 0.75)
+    windows = tiling.windows(size)
+    pair = [(110.0, 10.0, 190.0, 90.0), tuple(v + (100, 0)[i % 2] for i, v in enumerate(other))]
+    assert [sum(x1 <= 100 and x2 >= 240 for x1, _, x2, _ in windows)] >= [2]
+    parts = []
+    for number, (x1, _, x2, _) in enumerate(windows):
+        sees = x1 <= 100 and x2 >= 240
+        moved = [tuple(v + number % 2 for v in box) for box in pair]
+        parts.append(objects(moved, [0.9, 0.8], [0, label]) if sees else objects([]))
+    assert len(join_windows(windows, parts, size, tiling)) == 2
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.3, 0.75])
+def test_windows_that_overlap_are_compared_and_no_others(overlap: float) -> None:
+    for size in ((60, 300), (300, 60), (250, 310), (64, 64)):
+        windows = np.array(Tiling(64, overlap).windows(size), np.float64)
+        low, high = (
+            np.stack([f(windows[:, None, k], windows[None, :, k]) for k in axes])
+            for f, axes in ((np.maximum, (0, 1)), (np.minimum, (2, 3)))
+        )
+        expected = np.argwhere(np.triu((low < high).all(0)))
+        assert sorted(_neighbours(windows)) == sorted(map(tuple, expected.tolist()))
+
+
+def test_many_small_windows_are_joined_in_little_memory() -> None:
+    """40,000 windows: nothing is made of all pairs of them."""
+    size, tiling = (6432, 6432), Tiling(64, 0.5)
+    windows = tiling.windows(size)
+    assert len(windows) == 40_000
+    parts = seen([], windows)
+    spots = [3, 20_000, 39_999]
+    for i in spots:
+        x, y = windows[i][:2]
+        parts[i] = objects([(x + 22.0, y + 22.0, x + 30.0, y + 30.0)])
+    tracemalloc.start()
+    found = join_windows(windows, parts, size, tiling)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found) == len(spots)
+    assert peak < 100e6
 
 
 def test_the_best_of_several_views_is_kept_and_the_order_is_by_score() -> None:
