@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +111,8 @@ class ImageReader:
         """Open an image of which regions are to be read, each as `read` would read it.
 
         Of uncompressed and Deflate TIFFs of one page (others need imagecodecs) and of `*.npy` only these regions are
-        read. Other files are decoded as a whole, once; so are images that are turned, and those whose `range` is
-        percentiles of the image.
+        read. Other files are decoded as a whole, once, and held as they are stored; so are images that are turned, and
+        those whose `range` is percentiles of the image, which are held as they are read.
 
         Raises:
             FileNotFoundError, ValueError: as of `read`.
@@ -123,14 +123,22 @@ class ImageReader:
             relative = any(bounds.percent for bounds in self._bounds or ())
             region = stored.open_regions() if orientation == 1 and not relative else None
             if region is not None:
-
-                def read(at: Region) -> Tensor:
-                    return self._convert(region(at), stored)
-
-                yield ImageRegions(stored.size, True, read)
+                yield ImageRegions(stored.size, True, lambda at: self._convert(region(at), stored))
                 return
-            image = self._convert(np.ascontiguousarray(turned(stored.read(), orientation)), stored)
-        yield ImageRegions((image.shape[1], image.shape[2]), False, lambda at: image[:, at[1] : at[3], at[0] : at[2]])
+            pixels = turned(stored.read(), orientation)
+            stored = replace(stored, decode=lambda: pixels, check=None, regions=None)
+        # The decoder had a copy of its own, which is let go.
+        if relative:
+            image = self._convert(pixels, stored)
+            del pixels
+            yield ImageRegions(
+                (image.shape[1], image.shape[2]), False, lambda at: image[:, at[1] : at[3], at[0] : at[2]]
+            )
+        else:
+            size = pixels.shape[0], pixels.shape[1]
+            yield ImageRegions(
+                size, False, lambda at: self._convert(pixels[at[1] : at[3], at[0] : at[2]].copy(), stored)
+            )  # torch takes no negative strides, which NumPy calls contiguous where there is one pixel
 
     def orientation(self, path: Path) -> int:
         """Return EXIF's orientation of an image, 1 to 8, by which `read` turns it unless `exif` is false; 1: upright.

@@ -208,4 +208,8 @@ def decode_by_opencv(path: Path) -> Pixels:
     if values.ndim == 2:
         return values[..., None]
     order = {3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(values.shape[2])
-    return values if order is None else values[..., order]
+    if order is not None:
+        for start in range(0, len(values), 256):  # in place: the image may be large
+            strip = values[start : start + 256]
+            strip[:] = strip[..., order]
+    return values

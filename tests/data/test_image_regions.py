@@ -1,8 +1,11 @@
 """Regions of images are read as the image is, and where the format allows, without the rest."""
 
+import gc
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -12,7 +15,7 @@ from PIL import Image
 
 from detector.data import tiff
 from detector.data.image import ImageReader
-from detector.data.stored import Refused
+from detector.data.stored import Refused, decode_by_opencv
 
 REGIONS = [(0, 0, 70, 50), (3, 5, 4, 6), (15, 16, 49, 33), (60, 40, 70, 50)]
 
@@ -74,6 +77,56 @@ def test_other_files_are_decoded_as_a_whole(tmp_path: Path, suffix: str) -> None
     with ImageReader().regions(path) as regions:
         assert (regions.size, regions.partial) == ((70, 50), False)
         assert torch.equal(regions.read((1, 2, 30, 64)), whole[:, 2:64, 1:30])
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize("kind", ["rgb16", "rgba16", "grey16", "alpha", "palette", "cmyk"])
+def test_windows_of_what_is_decoded_as_a_whole(tmp_path: Path, kind: str, orientation: int) -> None:
+    """Deep and transparent PNGs, palettes and CMYK: each window is what the image is there, of whatever orientation."""
+    path = tmp_path / ("a.jpg" if kind == "cmyk" else "a.png")
+    exif = Image.Exif()
+    exif[274] = orientation
+    if kind.endswith("16"):
+        bands = {"rgb16": (3,), "rgba16": (4,), "grey16": ()}[kind]
+        deep = np.random.default_rng(0).integers(0, 65536, (50, 70, *bands), np.uint16)
+        assert cv2.imwrite(str(path), deep)
+    else:
+        picture = Image.fromarray(noise(50, 70, 4) if kind == "alpha" else noise(50, 70, 3))
+        mode = {"alpha": "RGBA", "palette": "P", "cmyk": "CMYK"}[kind]
+        picture.convert(mode).save(path, exif=exif)
+    reader = ImageReader(range=[0, 65535] if kind.endswith("16") else None)
+    whole = reader.read(path)
+    with reader.regions(path) as regions:
+        assert (regions.size, regions.partial) == (tuple(whole.shape[1:]), False)
+        for x1, y1, x2, y2 in [(0, 0, regions.size[1], regions.size[0]), (3, 5, 4, 6), (15, 16, 49, 33)]:
+            found = regions.read((x1, y1, x2, y2))
+            assert found.dtype == whole.dtype
+            assert torch.equal(found, whole[:, y1:y2, x1:x2])
+
+
+def test_opencv_decodes_in_the_order_rgb(tmp_path: Path) -> None:
+    """Of more rows than are turned at once, with alpha and without."""
+    for bands, order in ((3, [2, 1, 0]), (4, [2, 1, 0, 3])):
+        pixels = noise(600, 5, bands, dtype=np.uint16)
+        assert cv2.imwrite(str(tmp_path / "a.png"), pixels[..., order])
+        assert np.array_equal(decode_by_opencv(tmp_path / "a.png"), pixels)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_an_image_that_is_decoded_as_a_whole_is_held_once(tmp_path: Path, deep: bool) -> None:
+    """As it is stored: neither as Pillow's four bytes a pixel, too, nor as floats."""
+    path = tmp_path / "a.png"
+    values = noise(900, 1000, 3, dtype=np.uint16 if deep else np.uint8)
+    assert cv2.imwrite(str(path), values)
+    with ImageReader(range=[0, 65535] if deep else None).regions(path) as regions:
+        gc.collect()
+        kept = [found for found in gc.get_objects() if isinstance(found, Image.Image) and found.size == (1000, 900)]
+        assert kept == []
+        tracemalloc.start()
+        regions.read((0, 0, 100, 100))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 1e6
 
 
 def test_what_needs_the_whole_image_reads_it(tmp_path: Path) -> None:
