@@ -103,6 +103,29 @@ def set_detections(final: DictConfig, trained: DictConfig, config: DictConfig, o
     select.topk_per_image = final.dataset.detections = number
 
 
+LIMITS = ("pre_nms_topk", "post_nms_topk")
+"""Keys of the RPN's limits, see `detector.models.rpn.Limits`."""
+
+
+def set_proposals(final: DictConfig, config: DictConfig) -> None:
+    """Let the RPN of a trained detector keep as many proposals as the user asks for, in place; else as in training.
+
+    Raises:
+        ValueError: it is not a number of proposals, or the model has no RPN.
+    """
+    given = {key: config[key] for key in LIMITS if config.get(key) is not None}
+    for key, number in given.items():
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            raise ValueError(f"{key} must be a number of 1 or more, not {number!r}")
+        for place in ("model.proposer", "model.proposer.rpn"):  # the second: of a frozen one
+            limits = OmegaConf.select(final, f"{place}.test")
+            if isinstance(limits, DictConfig) and key in limits:
+                limits[key] = number
+                break
+        else:
+            raise ValueError(f"{key}={number}: the model has no RPN, but takes given proposals; leave it out")
+
+
 def _resolved(config: DictConfig) -> DictConfig:
     return OmegaConf.create({"dataset": OmegaConf.to_container(config.dataset, resolve=True)})
 

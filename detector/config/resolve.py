@@ -28,7 +28,7 @@ from detector.config.build import (
 from detector.config.classes import dataset_classes, with_labels_of
 from detector.config.compose import read_yaml
 from detector.config.conventions import apply_conventions
-from detector.config.given import given_dataset, set_detections
+from detector.config.given import given_dataset, set_detections, set_proposals
 from detector.config.images import fit_normalization
 from detector.config.overrides import key_of
 from detector.config.proposer import borrowed_rpn
@@ -114,6 +114,8 @@ def resolve(
     if "checkpoint" in config:
         trained = open_checkpoint(config.checkpoint, config.norm_eps)
         final = _trained_config(config, trained, overrides, splits)
+        if evaluated:
+            set_proposals(final, config)
     elif config.resume not in (None, AUTO):
         final = _resumed_config(config, overrides)
     elif config.weights is not None:

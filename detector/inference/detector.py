@@ -38,12 +38,15 @@ class Detector:
         precision: `32-true`, `64-true`, `bf16-mixed` or `16-mixed`; None: the precision of the training.
         norm_eps: see `detector.config.trained.open_checkpoint`.
         trust: packages of which the checkpoint may build parts.
-        detections: the most of an image; None: as in training.
+        detections: the most of an image, or of a window; None: as in training.
         test_time_augmentation: None, or such as `{"flip": True, "scales": [0.8, 1, 1.25]}`: images are also detected in
             flipped from left to right and resized, and what is found is joined by NMS.
+        pre_nms_topk: boxes of each level that the RPN keeps before NMS; None: as in training.
+        post_nms_topk: proposals of an image or window that it keeps: more find more where objects are crowded.
 
     Attributes:
         classes: names by label.
+        detections: the most of an image, or of a window.
         reader: reads image files as in training.
 
     Raises:
@@ -60,6 +63,8 @@ class Detector:
         trust: Sequence[str] = (),
         detections: int | None = None,
         test_time_augmentation: Mapping[str, Any] | TestTimeAugmentation | None = None,
+        pre_nms_topk: int | None = None,
+        post_nms_topk: int | None = None,
     ) -> None:
         test_time = TestTimeAugmentation.parse(test_time_augmentation)
         settings = {
@@ -69,6 +74,8 @@ class Detector:
             "norm_eps": norm_eps,
             "trust": list(trust),
             "detections": detections,
+            "pre_nms_topk": pre_nms_topk,
+            "post_nms_topk": post_nms_topk,
         }
         self._load(resolve(OmegaConf.create(settings), splits=()), device, str(checkpoint), test_time)
 
@@ -111,13 +118,9 @@ class Detector:
         self.reader: ImageReader = ImageReader() if node is None else instantiate(node)
         self.augment: Callable[[Sample, int], Sample] = instantiate(config.dataset.val_augment)
         self.size_divisibility: int = config.backbone.size_divisibility
+        self.detections = int(config.dataset.get("detections") or 100)
         self._detect = Detect(
-            self.model,
-            self.augment,
-            self.size_divisibility,
-            test_time,
-            int(config.dataset.get("detections") or 100),
-            self._context,
+            self.model, self.augment, self.size_divisibility, test_time, self.detections, self._context
         )
 
     def _context(self) -> AbstractContextManager[Any]:

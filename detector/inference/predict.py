@@ -17,7 +17,7 @@ from detector.inference.predict_video import OF_VIDEOS, detect_video
 from detector.inference.results import MASK
 from detector.inference.saving import DETECTIONS, check_formats, make_savers
 from detector.inference.score_thresholds import BEST, Drawn, read_threshold
-from detector.inference.tiles import Tiling
+from detector.inference.tiles import Tiling, check_batch
 from detector.inference.work import Unreadable, Work, detect_images
 
 
@@ -66,8 +66,7 @@ def predict(config: DictConfig, overrides: Sequence[str], folder: Path, console:
     inputs = find_inputs(given, output)
     _check_output(output, inputs)
     batch, tiling = config.batch, Tiling.parse(config.tiles, config.overlap, config.join, config.join_thresh)
-    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-        raise ValueError(f"batch must be a whole number of at least 1, not {batch!r}")
+    check_batch(batch)
     if not isinstance(config.threshold, DictConfig) and config.threshold != BEST:
         read_threshold(config.threshold, [], "")  # before the detector is read, which takes longer
     detector = Detector(
@@ -78,11 +77,13 @@ def predict(config: DictConfig, overrides: Sequence[str], folder: Path, console:
         config.trust,
         detections=config.detections,
         test_time_augmentation=config.test_time_augmentation,
+        pre_nms_topk=config.pre_nms_topk,
+        post_nms_topk=config.post_nms_topk,
     )
     masks = any(output.key == MASK for output in detector.model.heads.outputs)
     formats = check_formats(config.save, masks)
-    if tiling is not None and tiling.join == "mask" and not masks:
-        raise ValueError("join=mask: the detector has no masks; use join=iou or join=ios")
+    if tiling is not None:
+        tiling.check(masks)
     images, videos = ([i for i in inputs if i.is_video is kind] for kind in (False, True))
     if videos and (others := [name for name in formats if name not in OF_VIDEOS]):
         raise ValueError(
@@ -126,6 +127,13 @@ def _report(work: Work, output: Path, inputs: int, console: Console) -> None:
         f"{work.drawn.found} detections in {' and '.join(counts)}: {output}/{DETECTIONS}", markup=False, soft_wrap=True
     )
     console.print(work.drawn.sentence(), markup=False, soft_wrap=True)
+    if work.full:
+        console.print(
+            f"{work.full} images, windows or frames have as many of these as are kept of one "
+            f"({work.detector.detections}), and may have more: raise detections=, pre_nms_topk= and post_nms_topk=",
+            markup=False,
+            soft_wrap=True,
+        )
     if work.decoded:
         console.print(
             f"{len(work.decoded)} images were decoded as a whole, such as {work.decoded[0]}; TIFFs without "

@@ -67,9 +67,9 @@ def _detect_frames(work: Work, given: Input, video: Video, console: Console) -> 
 
 def _of_frames(work: Work, frames: Sequence[Tensor]) -> list[Objects]:
     if work.tiling is None:
-        return work.detector(frames)
+        return work.detect(frames)
     return [
-        detect_tiles(regions_of(frame), (frame.shape[1], frame.shape[2]), work.tiling, work.detector, work.batch)
+        detect_tiles(regions_of(frame), (frame.shape[1], frame.shape[2]), work.tiling, work.detect, work.batch)
         for frame in frames
     ]
 

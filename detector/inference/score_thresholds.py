@@ -77,12 +77,15 @@ class Drawn:
 
     def __call__(self, objects: Objects) -> Tensor:
         """Return which detections are drawn, bool [N], and count them."""
-        scores = objects.scores.float()
-        chosen = scores >= self._limits[objects.labels]
+        scores, chosen = objects.scores.float(), self.chosen(objects)
         self._reached += (scores[:, None] >= self._steps).sum(0)
         self.found += len(objects)
         self.drawn += int(chosen.sum())
         return chosen
+
+    def chosen(self, objects: Objects) -> Tensor:
+        """Return which detections are drawn, bool [N]."""
+        return objects.scores.float() >= self._limits[objects.labels]
 
     def sentence(self) -> str:
         """Say how many are drawn, and which threshold would draw more."""

@@ -46,6 +46,14 @@ class Work:
     decoded: list[str] = field(default_factory=list)
     """large images that were decoded as a whole"""
     frames: int = 0
+    full: int = 0
+    """images, windows and frames whose detections are all drawn, and as many as a detector keeps"""
+
+    def detect(self, images: Sequence[Tensor]) -> list[Objects]:
+        """Detect the objects of images, windows or frames."""
+        found = self.detector(images)
+        self.full += sum(len(o) >= self.detector.detections and bool(self.drawn.chosen(o).all()) for o in found)
+        return found
 
     def found(self, name: str, stem: str, size: Size, objects: Objects) -> Found:
         """Say what was found in an image or a frame."""
@@ -91,7 +99,7 @@ def detect_images(work: Work, images: Sequence[Input], console: Console) -> None
         except Unreadable as error:
             work.unread.append(str(error))
         if pending and (len(pending) == work.batch or place == len(images)):
-            found = work.detector([image for _, image, _ in pending])
+            found = work.detect([image for _, image, _ in pending])
             for (one, image, orientation), objects in zip(pending, found, strict=True):
                 size = image.shape[1], image.shape[2]
                 work.save(one, size, orientation, objects, partial(_as_it_is, image))
@@ -115,7 +123,7 @@ def _detect_large(work: Work, given: Input, tiling: Tiling) -> None:
 
         if not regions.partial and len(tiling.windows(regions.size)) > 1:
             work.decoded.append(given.name)
-        objects = detect_tiles(read, regions.size, tiling, work.detector, work.batch)
+        objects = detect_tiles(read, regions.size, tiling, work.detect, work.batch)
         work.save(given, regions.size, orientation, objects, lambda: shown(regions))
 
 
@@ -127,14 +135,15 @@ def shown(regions: ImageRegions, most: int = LARGE) -> Shown:
         most: pixels of the copy.
     """
     height, width = regions.size
-    factor = math.ceil(math.sqrt(height * width / most))
-    if factor <= 1:
-        return regions.read((0, 0, width, height)), 1
-    strips = []
-    step = max(1, 256 // factor) * factor
-    for y in range(0, height // factor * factor, step):
-        strip = as_rgb(regions.read((0, y, width, min(y + step, height // factor * factor))))
-        rows, columns = strip.shape[1] // factor, width // factor
-        cells = strip[:, :, : columns * factor].reshape(3, rows, factor, columns, factor)
-        strips.append(cells.float().mean((2, 4)).round().to(torch.uint8))
-    return torch.cat(strips, 1), factor
+    factor = max(1, math.ceil(math.sqrt(height * width / most)))
+    rows, columns = height // factor, width // factor
+    copy = torch.empty(rows, columns, 3, dtype=torch.uint8).permute(2, 0, 1)
+    step = max(1, 256 // factor)
+    for top in range(0, rows, step):
+        end = min(top + step, rows)
+        strip = as_rgb(regions.read((0, top * factor, width, end * factor)))
+        if factor > 1:
+            cells = strip[:, :, : columns * factor].reshape(3, end - top, factor, columns, factor)
+            strip = cells.float().mean((2, 4)).round().to(torch.uint8)
+        copy[:, top:end] = strip
+    return copy, factor

@@ -13,7 +13,7 @@ from PIL import Image
 from detector.config.build import open_split
 from detector.config.compose import compose_config as compose
 from detector.config.conventions import check_additions
-from detector.config.given import given_dataset, set_detections
+from detector.config.given import given_dataset, set_detections, set_proposals
 from detector.config.mistakes import unknown_key
 from detector.config.overrides import allow_new_keys
 from detector.config.resolve import resolve, with_classes
@@ -145,6 +145,31 @@ def test_the_number_of_detections_reaches_the_model() -> None:
     set_detections(own.copy(), own, OmegaConf.create({"detections": None}), [])
     with pytest.raises(ValueError, match=r"detections=5: the model has no heads\.select\.topk_per_image"):
         set_detections(own.copy(), own, OmegaConf.create({"detections": 5}), [])
+
+
+@pytest.mark.parametrize("script", ["evaluate", "predict"])
+def test_the_limits_of_the_rpn_reach_the_model(script: str) -> None:
+    """Those at inference; those of a frozen RPN of another run, too."""
+
+    def after(before: DictConfig, *overrides: str) -> DictConfig:
+        final = before.copy()
+        more = ["input=photo.jpg"] if script == "predict" else []
+        set_proposals(final, compose_config("checkpoint=last.ckpt", *more, *overrides, name=script))
+        return final
+
+    own = trained()
+    assert after(own) == own
+    changed = after(own, "pre_nms_topk=3000", "post_nms_topk=2000").model.proposer
+    assert plain(changed.test) == plain(own.model.proposer.test) | {"pre_nms_topk": 3000, "post_nms_topk": 2000}
+    assert changed.train == own.model.proposer.train
+    assert after(own, "post_nms_topk=7").model.proposer.test.pre_nms_topk == own.model.proposer.test.pre_nms_topk
+    frozen = OmegaConf.create({"model": {"proposer": {"rpn": own.model.proposer}}})
+    assert after(frozen, "post_nms_topk=7").model.proposer.rpn.test.post_nms_topk == 7
+    for wrong in ("0", "2.5", "true", "many"):
+        with pytest.raises(ValueError, match="post_nms_topk must be a number of 1 or more, not"):
+            after(own, f"post_nms_topk={wrong}")
+    with pytest.raises(ValueError, match="pre_nms_topk=5: the model has no RPN, but takes given proposals"):
+        after(trained(*OWN, "model=fast_rcnn", "proposals=a.npz"), "pre_nms_topk=5")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from detector.inference.detect import TestTimeAugmentation
 from detector.inference.detector import Detector
 from detector.inference.work import shown
 from detector.types import Objects
+from detector.visualize import as_rgb
 from detector.weights.checkpoints import FORMAT, portable_config
 from tests.conftest import CLASSES, compose_config, confident
 
@@ -129,6 +130,18 @@ def test_tiles_of_one_window_are_the_image(detector: Detector, photo: Path) -> N
     assert (several.scores.diff() <= 0).all()
 
 
+def test_the_limits_of_the_rpn_are_those_given(checkpoint: Path, photo: Path) -> None:
+    """Of one proposal, each class finds one object at most."""
+    detector = Detector(checkpoint, device="cpu", post_nms_topk=1)
+    assert detector.model.proposer.test_limits.post_nms_topk == 1
+    assert 0 < len(detector(photo)) <= len(CLASSES)
+    assert len(detector.detect_tiles(photo, tiles=64, overlap=0.5)) > len(CLASSES)
+    with pytest.raises(ValueError, match="pre_nms_topk must be a number of 1 or more, not 0"):
+        Detector(checkpoint, device="cpu", pre_nms_topk=0)
+    with pytest.raises(ValueError, match="batch must be a whole number of at least 1, not 0"):
+        detector.detect_tiles(photo, tiles=64, batch=0)
+
+
 def test_flips_and_scales_find_the_same_in_a_flipped_image(checkpoint: Path, photo: Path) -> None:
     """Each of the image and its mirror image is the other's copy, so that joined detections are mirrored exactly."""
     detector = Detector(checkpoint, device="cpu", test_time_augmentation={"flip": True})
@@ -183,6 +196,10 @@ def test_very_large_images_are_drawn_on_a_smaller_copy() -> None:
     whole, factor = shown(ImageRegions((50, 70), True, region), most=3500)
     assert factor == 1
     assert torch.equal(whole, pixels)
+    tall = torch.rand(1, 700, 9) * 300
+    copy, factor = shown(ImageRegions((700, 9), True, lambda at: tall[:, at[1] : at[3], at[0] : at[2]]))
+    assert factor == 1
+    assert torch.equal(copy, as_rgb(tall))
     small, factor = shown(ImageRegions((50, 70), True, region), most=500)
     assert (factor, tuple(small.shape)) == (3, (3, 16, 23))
     expected = pixels[:, 45:48, 66:69].float().mean((1, 2)).round()
