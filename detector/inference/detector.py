@@ -18,7 +18,8 @@ from detector.config.resolve import PRECISIONS, Resolved, resolve
 from detector.data.image import ImageReader
 from detector.inference.detect import Detect, TestTimeAugmentation
 from detector.inference.given_images import GivenImage, as_tensor, as_tensors, is_one
-from detector.inference.tiles import Join, Tiling, detect_tiles, regions_of
+from detector.inference.joining import Join
+from detector.inference.tiles import Tiling, detect_tiles, regions_of
 from detector.models.folding import fold
 from detector.models.rcnn import RCNN
 from detector.types import Objects, Sample
