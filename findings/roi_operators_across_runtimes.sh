@@ -256,13 +256,18 @@ for end in (0, 1):
 PY
 
 runtime() {  # its name, and the packages
-    python3 -m venv "$1.venv"
-    "$1.venv/bin/pip" install --quiet --no-compile "${@:2}"
-    if [ "$1" = onnxruntime ]; then "$1.venv/bin/python" models.py; fi
-    # Of its own PATH, since MNN's converter installs a package by the `pip` that it finds there.
-    PYTHONPATH= PATH="$folder/$1.venv/bin:$PATH" python "$1.run.py" > /dev/null 2> "$1.log" || echo "$1: $(tail -1 "$1.log")"
-    rm -rf "$1.venv"
+    if ! { python3 -m venv "$1.venv" && "$1.venv/bin/pip" install --quiet --no-compile "${@:2}" && run "$1"; } 2> "$1.log"; then
+        failed+=("$1: $(tail -1 "$1.log")")
+    fi
+    rm -rf "$1.venv" cache
 }
+run() {  # in a home and with a PATH of its own: MNN's converter installs a package by the `pip` that it finds there.
+    local bin="$folder/$1.venv/bin"
+    if [ "$1" = onnxruntime ]; then "$bin/python" models.py || return; fi
+    env -u PYTHONPATH HOME="$folder" PATH="$bin:$PATH" "$bin/python" "$1.run.py" > /dev/null
+}
+failed=()
+export TMPDIR="$folder" PIP_CACHE_DIR="$folder/cache" PIP_DISABLE_PIP_VERSION_CHECK=1
 runtime onnxruntime onnx==1.23.2 onnxruntime==1.32.0 openvino==2026.4.1
 runtime paddle paddlepaddle==3.3.1
 runtime tensorflow tensorflow-cpu==2.21.0
@@ -298,3 +303,8 @@ for path in sorted(Path().glob("*__*")):
     cells = ["=" if share == 0 else f"{share:.0%}, max {largest:.1f}" for largest, share in found]
     print(f"| {runtime} | {case} | {' | '.join(cells)} |")
 PY
+
+if [ ${#failed[@]} -gt 0 ]; then
+    printf 'failed: %s\n' "${failed[@]}" >&2
+    exit 1
+fi
