@@ -94,15 +94,16 @@ def enlarge(image: Tensor, rows: Sequence[Tensor], columns: Sequence[Tensor]) ->
         rows, columns: as of `linear_taps`.
     """
     left, right, of_left, of_right = columns
+    # Along the rows of the given image first, which are fewer than those of the new one.
+    sums = image[:, :, left].float() * of_left + image[:, :, right].float() * of_right
+    shifted = (sums * 2**-4).floor()  # of up to 255 * 2048
     total: Tensor | float = 2.0
     for row, weight in ((rows[0], rows[2]), (rows[1], rows[3])):
-        line = image[:, row]
-        sums = line[:, :, left].float() * of_left + line[:, :, right].float() * of_right  # up to 255 * 2048
-        shifted = (sums * 2**-4).floor()
-        # floor(shifted * weight / 2^16): the product has up to 26 bits, and float32 24; the weight is cut in two.
+        line = shifted.index_select(1, row)
+        # floor(line * weight / 2^16): the product has up to 26 bits, and float32 24; the weight is cut in two.
         high = (weight * 2**-6).floor()
         low = weight * 2**-6 - high
-        part = shifted * high[:, None] + (shifted * low[:, None]).floor()
+        part = line * high[:, None] + (line * low[:, None]).floor()
         total = total + (part * 2**-10).floor()
     assert isinstance(total, Tensor)
     return (total * 2**-2).floor()
@@ -138,7 +139,7 @@ def shrink(image: Tensor, rows: Sequence[Tensor], columns: Sequence[Tensor], fac
         halves: bool without dimensions, whether both sides are halved: OpenCV then rounds halves up, else to even.
     """
     (row, of_row), (column, of_column) = rows, columns
-    cells = image[:, row.flatten()][:, :, column.flatten()]
+    cells = image.index_select(1, row.flatten())[:, :, column.flatten()]
     cells = cells.reshape(-1, *row.shape, *column.shape).float()  # [D, taps, h, taps, w]
     lines = (cells * of_column).sum(3)
     average = (lines * of_row[..., None]).sum(1) * factor
@@ -184,7 +185,7 @@ class Resizing(nn.Module):
             new_height, new_width = new_size(height, width, self.short, self.longest)
         rows, columns = (torch.arange(self._padded(side)) for side in (new_height, new_width))
         if self.short is None:
-            resized = image[:, rows.minimum(height - 1)][:, :, columns.minimum(width - 1)].float()
+            resized = image.index_select(1, rows.minimum(height - 1))[:, :, columns.minimum(width - 1)].float()
         else:
             down, across = (height, new_height, rows), (width, new_width, columns)
             linear = (*linear_taps(*down, True), *linear_taps(*across, False))
