@@ -14,7 +14,7 @@ import torch
 
 from detector.inference.export import translations
 from detector.inference.export.expressible import check_operators
-from detector.inference.export.graph import Graph, trace
+from detector.inference.export.graph import Graph, trace, with_flat_layers
 from detector.inference.export.packages import package
 
 FOLDED = 1 << 30
@@ -56,7 +56,7 @@ def writer_of(path: Path) -> Callable[[Path, Graph, Mapping[str, str]], None]:
 def write_onnx(path: Path, graph: Graph, metadata: Mapping[str, str]) -> None:
     """Write an ONNX file of opset 18 with the weights inside, or beside it where they are more than 2 GB."""
     with _quiet():
-        program = convert(trace(graph), ["image"], graph.names())
+        program = convert(trace(with_flat_layers(graph)), ["image"], graph.names())
     program.model.metadata_props.update(metadata)
     program.model.producer_name, _, program.model.producer_version = metadata["producer"].partition(" ")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from detector.data.transforms import Resize
 from detector.inference.detector import Detector
 from detector.inference.export.resizing import LARGEST, Resizing
 from detector.masks import MaskOutput, Paste, paste
+from detector.models.box_head import FullyConnected
 from detector.models.rcnn import RCNN
 from detector.models.roi_heads import StandardHeads
 from detector.types import Batch, Objects
@@ -119,6 +120,22 @@ def _is_paste(function: Paste) -> bool:
     if isinstance(function, partial):
         return function.func is paste and not function.args and not function.keywords
     return function is paste
+
+
+def with_flat_layers(graph: Graph) -> Graph:
+    """Copy a detector, with fully connected layers that read pooled maps [K, D, P, P] as ONNX lays them out.
+
+    Those of the detector read them in channels_last, which a file would copy at each run.
+    """
+    graph = copy.deepcopy(graph)
+    for module in list(graph.modules()):
+        for name, layer in module.named_children():
+            if isinstance(layer, FullyConnected):
+                width, inputs = len(layer.weight), layer.weight[0].numel()
+                linear = nn.Linear(inputs, width)
+                linear.load_state_dict({"weight": layer.weight.flatten(1), "bias": layer.bias})
+                module.add_module(name, nn.Sequential(nn.Flatten(), linear))
+    return graph
 
 
 def trace(graph: Graph) -> torch.export.ExportedProgram:
