@@ -17,14 +17,19 @@ from detector.inference.export.packages import package
 from detector.types import DetectionDataset, Objects, Output
 
 KINDS = ("Conv", "Gemm", "MatMul")
-"""Operators that are computed in 8 bits."""
+"""Operators that are computed in 8 bits, where their weights are constants."""
+BETWEEN = ("Relu", "Add", "MaxPool", "Resize")
+"""Operators that are computed in 8 bits where what they read is, so that maps between convolutions stay in 8 bits."""
+FLOAT_OUTPUTS = ("Gemm", "MatMul")
+"""Operators that return float32: class logits and deltas keep their precision."""
 
 
 def quantize(source: Path, target: Path, images: Iterable[Tensor]) -> None:
     """Quantise the convolutions and matrix products of an ONNX file: weights by output channel, activations by tensor.
 
-    The ranges of activations are those on the given images (static quantisation by ONNX Runtime, QDQ format). Resizing,
-    boxes and masks' grids stay in float32.
+    Activations stay in 8 bits from one convolution to the next, also through sums and rectifiers. Their ranges are
+    those on the given images (static quantisation by ONNX Runtime, QDQ format). Resizing of images, class logits, boxes
+    and masks' grids stay in float32.
 
     Args:
         source: written by `detector.inference.export.files`.
@@ -43,7 +48,9 @@ def quantize(source: Path, target: Path, images: Iterable[Tensor]) -> None:
             return next(feeds, None)
 
     model = onnx.load(str(source))
-    kept = [node.name for node in model.graph.node if node.op_type in KINDS and not _has_weight(model, node)]
+    chosen = quantised_nodes(model)
+    kinds = (*KINDS, *BETWEEN)
+    kept = [node.name for node in model.graph.node if node.op_type in kinds and node.name not in chosen]
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     level = logging.getLogger().level
     logging.getLogger().setLevel(logging.ERROR)  # which ONNX Runtime's quantisation writes to
@@ -53,11 +60,12 @@ def quantize(source: Path, target: Path, images: Iterable[Tensor]) -> None:
             str(target),
             Reader(),
             quant_format=quantization.QuantFormat.QDQ,
-            op_types_to_quantize=list(KINDS),
+            op_types_to_quantize=list(kinds),
             nodes_to_exclude=kept,
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
+            extra_options={"OpTypesToExcludeOutputQuantization": list(FLOAT_OUTPUTS)},
         )
     finally:
         logging.getLogger().setLevel(level)
@@ -67,9 +75,19 @@ def quantize(source: Path, target: Path, images: Iterable[Tensor]) -> None:
     onnx.save(written, str(target))
 
 
-def _has_weight(model: Any, node: Any) -> bool:
-    """Return whether the second input of a node is a constant of the file."""
-    return node.input[1] in {initializer.name for initializer in model.graph.initializer}
+def quantised_nodes(model: Any) -> set[str]:
+    """Return the names of the nodes of an ONNX model that are computed in 8 bits."""
+    constants = {initializer.name for initializer in model.graph.initializer}
+    names: set[str] = set()
+    values: set[str] = set()  # that convolutions, and what is between them, return
+    for node in model.graph.node:  # in the order of computation
+        read = node.input[:2] if node.op_type == "Add" else node.input[:1]
+        if (node.op_type in KINDS and node.input[1] in constants) or (
+            node.op_type in BETWEEN and values.issuperset(read)
+        ):
+            names.add(node.name)
+            values.update(() if node.op_type in FLOAT_OUTPUTS else node.output)
+    return names
 
 
 def calibration_images(dataset: DetectionDataset, count: int) -> Iterator[Tensor]:
