@@ -28,7 +28,7 @@ from detector.inference.export.packages import package
 from detector.inference.export.quantization import quantize
 from detector.inference.export.runners import open_file
 from detector.models.rcnn import RCNN
-from detector.types import Batch, Size
+from detector.types import Batch, Objects, Size
 from ops.benchmark import describe as describe_machine
 from ops.benchmark import measure
 
@@ -82,8 +82,8 @@ def lively(model: RCNN, image: Tensor) -> RCNN:
     return model.eval()
 
 
-def prepare(case: Case, folder: Path, threads: int, openvino: bool) -> tuple[dict[str, Callable[[], object]], int]:
-    """Write a model's files; returns the functions that detect, by name, and the number of detections."""
+def prepare(case: Case, folder: Path, threads: int, openvino: bool) -> dict[str, Callable[[], Objects]]:
+    """Write a model's files; returns the functions that detect, by name."""
     torch.manual_seed(0)
     config = with_classes(compose_config([*case.overrides, "trainer.precision=32-true"]), CLASSES)
     image = draw(case.size, 0)
@@ -96,11 +96,11 @@ def prepare(case: Case, folder: Path, threads: int, openvino: bool) -> tuple[dic
     for source in (plain, quantized) if openvino else ():
         files.append(source.with_suffix(".xml"))
         convert_openvino(source, files[-1])
-    calls: dict[str, Callable[[], object]] = {"torch, float32": lambda: detector([image])}
+    calls: dict[str, Callable[[], Objects]] = {"torch, float32": lambda: detector([image])[0]}
     for path in files:
         runner = open_file(path, threads)
         calls[f"{runner.name}, {'8 bits' if 'int8' in path.name else 'float32'}"] = partial(runner, image)
-    return calls, len(detector([image])[0])
+    return calls
 
 
 def run(threads: int | None, rounds: int) -> None:
@@ -124,10 +124,11 @@ def run(threads: int | None, rounds: int) -> None:
     print(f"{describe_machine(cpu)}; threads: {count}\n")
     for case in CASES:
         with TemporaryDirectory() as folder:
-            calls, found = prepare(case, Path(folder), count, openvino)
-            timings = measure(calls, cpu, rounds)
-        print(f"| {case.name}; {found} detections | ms | times as fast as torch |\n|---|---|---|")
+            calls = prepare(case, Path(folder), count, openvino)
+            timings = measure(dict(calls), cpu, rounds)
+            found = {name: len(call()) for name, call in calls.items()}
+        print(f"| {case.name} | ms | times as fast as torch | detections |\n|---|---|---|---|")
         first = next(iter(timings.values())).median
         for name, timing in timings.items():
-            print(f"| {name} | {timing} | {first / timing.median:.2f} |")
+            print(f"| {name} | {timing} | {first / timing.median:.2f} | {found[name]} |")
         print()
