@@ -40,7 +40,7 @@ class Difference:
     """the largest difference of an edge, pixels"""
     score: float
     mask: float
-    """the share of mask pixels that differ, of those in either mask"""
+    """the share of mask pixels that differ, of those in either mask; 1 where only one of the two gives masks"""
 
     @property
     def equal(self) -> bool:
@@ -73,7 +73,9 @@ def compare(
         alone[index] = False
         at_limit += int((objects.scores[alone] <= max(kept) + SCORE_LIMIT).sum())
     mask = 0.0
-    if expected.masks is not None and found.masks is not None:
+    if (expected.masks is None) != (found.masks is None):
+        mask = 1.0
+    elif expected.masks is not None:
         mask = _mask_difference(expected.select(first), found.select(second), size, pasting)
     box, score = (float(values.max()) if values.numel() else 0.0 for values in (boxes, scores))
     return Difference(image, size, len(expected), len(found), len(pairs), at_limit, box, score, mask)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from detector.inference.export.runners import Runner, open_file
 from detector.inference.inputs import image_files
 from detector.masks import MaskOutput, paste
 from detector.types import Objects
+from detector.weights.conversion import abbreviate
 
 SCENES = ((192, 192), (160, 240), (251, 187), (97, 301), (333, 500), (480, 640))
 """Heights and widths of the scenes that are drawn where no images are given."""
@@ -149,8 +151,14 @@ def check_parity(detector: Detector, runner: Runner, images: Iterator[tuple[str,
         console: where the table is printed.
 
     Raises:
-        ValueError: their detections differ.
+        ValueError: the file is of other classes, or their detections differ.
     """
+    classes = json.loads(runner.metadata["classes"])
+    if classes != list(detector.classes):
+        raise ValueError(
+            f"{runner.file} has {len(classes)} classes ({abbreviate(classes)}) and the checkpoint "
+            f"{len(detector.classes)} ({abbreviate(detector.classes)}): give the checkpoint that the file was made from"
+        )
     select = getattr(detector.model.heads, "select", None)
     outputs = [output for output in detector.model.heads.outputs if isinstance(output, MaskOutput)]
     pasting = outputs[0].paste if outputs else paste
