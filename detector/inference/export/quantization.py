@@ -13,8 +13,11 @@ from torch import Tensor
 
 from detector.config.build import build_collector, build_metrics
 from detector.config.resolve import Resolved
+from detector.inference.export.graph import PASTED
 from detector.inference.export.packages import package
-from detector.types import DetectionDataset, Objects, Output
+from detector.inference.export.runners import Runner
+from detector.masks import MaskOutput
+from detector.types import DetectionDataset, Masks, Objects, Output, Sample, Size
 
 KINDS = ("Conv", "Gemm", "MatMul")
 """Operators that are computed in 8 bits, where their weights are constants."""
@@ -98,10 +101,13 @@ def calibration_images(dataset: DetectionDataset, count: int) -> Iterator[Tensor
     """
     step = max(len(dataset) // count, 1)
     for index in islice(range(0, len(dataset), step), count):
-        sample = dataset[index]
-        if sample.image.dtype != torch.uint8:
-            raise ValueError(f"image {sample.id} is deeper than 8 bits, and exported models take uint8")
-        yield sample.image
+        yield _image(dataset[index])
+
+
+def _image(sample: Sample) -> Tensor:
+    if sample.image.dtype != torch.uint8:
+        raise ValueError(f"image {sample.id} is deeper than 8 bits, and exported models take uint8")
+    return sample.image
 
 
 def measure(
@@ -114,11 +120,28 @@ def measure(
         resolved: the final configuration, with the split.
         outputs: of the detector's further heads.
         split: its name.
+
+    Raises:
+        ValueError: an image is deeper than 8 bits.
     """
     config, dataset = resolved.config, resolved.datasets[split]
-    collector = build_collector(outputs, dataset, config.dataset.size_bins, config.dataset.detections)
+    collector = build_collector(
+        outputs_of(detect, outputs), dataset, config.dataset.size_bins, config.dataset.detections
+    )
     metrics = build_metrics(config.dataset.metrics, collector)
     for index in range(len(dataset)):
         sample = dataset[index]
-        collector.update([sample.id], [detect(sample.image)], [sample.original_size])
+        collector.update([sample.id], [detect(_image(sample))], [sample.original_size])
     return {name: value for metric in metrics for name, value in metric.results().items()}
+
+
+def outputs_of(detect: Callable[[Tensor], Objects], outputs: Iterable[Output]) -> list[Output]:
+    """Return the outputs that encode what is detected: masks that a file gives pasted are encoded as they are."""
+    if not isinstance(detect, Runner) or detect.metadata.get("masks") != PASTED:
+        return list(outputs)
+    return [MaskOutput(_as_given) if isinstance(output, MaskOutput) else output for output in outputs]
+
+
+def _as_given(masks: Tensor, boxes: Tensor, size: Size) -> Masks:
+    del boxes
+    return Masks.from_dense(masks, size)
