@@ -42,6 +42,7 @@ DATA = {
     f"{PACKAGE}.detector.evaluation.report": ["templates/*.j2"],
     f"{PACKAGE}.ops": ["csrc/*", "csrc/cuda/*"],
 }
+COMMANDS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
 LIBRARY = os.environ.get("ALIGNED_RCNN_LIBRARY")
 GLIBC, GLIBCXX = (2, 28), (3, 4, 24)
 """The newest versions of the C and C++ libraries' symbols that a manylinux_2_28 wheel may use (PEP 600)."""
@@ -53,6 +54,7 @@ CHANGES = [
     (r"(?<=-m )(detector|ops)\.", rf"{PACKAGE}.\1."),
     (r'pip install -e "\.\[(\{?\w+\}?)\]"', rf'pip install "{NAME}[\1]"'),
     (r"(?:\bpython )?\bscripts/(\w+|\{\w+\}|\{\{ \w+ \}\})\.py\b", rf"{NAME} \1"),
+    (rf"(?<![\w/.-])({'|'.join(COMMANDS)})\.py\b", rf"{NAME} \1"),
 ]
 """Regular expressions, with what stands in place of their matches in an installation."""
 

@@ -41,7 +41,7 @@ def torchvision_pool(workload: benchmark.Workload, boxes: list[Tensor]) -> bench
 
 def main() -> int:
     """Parse the command line and print the table; returns 1 after a message if an argument is invalid."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python scripts/benchmark.py", description=__doc__)
     parser.add_argument(
         "what",
         choices=["ops", "step", "convolution", "train", "loop", "runtimes", "annotations", *WORKLOADS],

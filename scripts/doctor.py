@@ -6,7 +6,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, epilog="The exit code is 1 if there is an error, else 0.")
+    parser = argparse.ArgumentParser(
+        prog="python scripts/doctor.py",
+        description=__doc__,
+        epilog="The exit code is 1 if there is an error, else 0.",
+    )
     parser.add_argument("--build", action="store_true", help="compile the operators, if they are not compiled yet")
     parser.add_argument(
         "--output", type=Path, default=Path("outputs"), metavar="FOLDER", help="where runs are written (outputs)"

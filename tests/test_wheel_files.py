@@ -37,6 +37,8 @@ FILES = sorted(
         ("# Usage: python scripts/train.py [key=value ...]", "# Usage: aligned-rcnn train [key=value ...]"),
         ('f"python scripts/{script}.py"', 'f"aligned-rcnn {script}"'),
         ('"scripts/data.py check finds them"', '"aligned-rcnn data check finds them"'),
+        ('"found by evaluate.py report=true"', '"found by aligned-rcnn evaluate report=true"'),
+        ('"detector/training/evaluate.py", "mydata.py", "my-data.py", "data.pyi"', None),
         ("f'pip install -e \".[{extra}]\"'", "f'pip install \"aligned-rcnn[{extra}]\"'"),
         ('"run python -m ops.build"', '"run python -m aligned_rcnn.ops.build"'),
         ("<code>python scripts/{{ script }}.py x</code>", "<code>aligned-rcnn {{ script }} x</code>"),
@@ -59,6 +61,7 @@ def test_an_import_that_is_not_changed_is_refused(line: str) -> None:
 def test_no_file_speaks_of_the_clone(path: Path) -> None:
     text = installed(path.read_text(), path.name)
     assert not re.search(r"scripts/\w+\.py|-m (ops|detector)\b|pip install -e \"?\.", text)
+    assert not re.search(rf"(?<!/)\b({'|'.join(SETUP['COMMANDS'])})\.py\b", text)
     assert path.suffix != ".py" or len(ast.parse(text).body) == len(ast.parse(path.read_text()).body)
 
 

@@ -108,7 +108,9 @@ def _plan(sweep: Sweep, config: DictConfig, folder: Path) -> list[Table | str]:
 
 def compare_runs(arguments: Sequence[str]) -> int:
     """Compare two runs, as `scripts/ablate.py --compare RUN RUN` does; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="ablate.py", description="Compare two runs, and report how they differ.")
+    parser = argparse.ArgumentParser(
+        prog="python scripts/ablate.py", description="Compare two runs, and report how they differ."
+    )
     parser.add_argument("--compare", nargs=2, type=Path, required=True, metavar="RUN", help="folders of runs")
     parser.add_argument("--output", type=Path, default=Path("outputs/compare"), help="folder for records and report")
     parser.add_argument(

@@ -52,7 +52,7 @@ def chosen_overrides(command: str) -> frozenset[str]:
     try:
         words = shlex.split(command)
         # Without `python scripts/train.py`, or `aligned-rcnn train` of an installation.
-        words = list(dropwhile(lambda word: "=" not in word and word[0] != "~", words))
+        words = list(dropwhile(lambda word: "=" not in word and not word.startswith("~"), words))
     except ValueError:  # no valid shell command
         words = ["{", command.strip()]
     words = without_study_defaults(words)

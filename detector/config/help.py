@@ -22,11 +22,14 @@ from pathlib import Path
 
 import yaml
 
+from detector.names import PARENT
+
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 WIDTH = 110
 _MORE = """\
 Every key of the configuration can be set like these: --cfg job lists them, choices first. With -m, a list of values
 with commas (seed=0,1,2) does a run for each. hydra.run.dir=FOLDER places the run; --hydra-help: Hydra's own options."""
+_PLACE = f"\nThe folder configs/ is {CONFIGS}." if PARENT else ""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def help_text(name: str) -> str:
         if len(left) > column - 2:
             lines = ["", *lines]
         parts += [f"  {left if i == 0 else '':{column}}{line}" for i, line in enumerate(lines)]
-    parts += ["", "Examples:", *(f"  {example}" for example in head.examples), "", _MORE]
+    parts += ["", "Examples:", *(f"  {example}" for example in head.examples), "", _MORE + _PLACE]
     return "\n".join(line.rstrip() for line in parts)
 
 

@@ -238,7 +238,7 @@ def commands(runs: Sequence[Run]) -> list[str]:
     seeds = [[word for word in words if re.fullmatch(r"seed=\d+", word)] for words in split]
     rest = {" ".join(word for word in words if not re.fullmatch(r"seed=\d+", word)) for words in split}
     script = next((i for i, word in enumerate(split[0]) if word.endswith(".py")), None) if split else None
-    if split and split[0][0] == "aligned-rcnn":  # `aligned-rcnn train`, of an installation
+    if split and split[0][:1] == ["aligned-rcnn"]:  # `aligned-rcnn train`, of an installation
         script = 1
     if len(runs) < 2 or len(rest) != 1 or any(len(found) != 1 for found in seeds) or script is None:
         return list(dict.fromkeys(run.command for run in runs))
