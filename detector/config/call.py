@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
 import hydra
+import numpy as np
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -21,7 +24,7 @@ from rich.console import Console
 from detector.config.cli import Command, reraise_ctrl_c
 from detector.config.help import CONFIGS
 from detector.config.mistakes import explain
-from detector.config.overrides import allow_new_keys, plain_keys, quote_value
+from detector.config.overrides import KEY, allow_new_keys, key_of, parse, plain_keys, quote_value
 from detector.config.variables import FULL_ERROR, environment_variable
 
 Result = TypeVar("Result")
@@ -46,7 +49,7 @@ def call(
 ) -> Result:
     """Compose a script's configuration and call a function with it, as `detector.config.command_line.run` does.
 
-    The current folder, the arguments of the process and Hydra's state are as before when it returns.
+    The current folder, the arguments of the process, the root logger and Hydra's state are as before when it returns.
 
     Args:
         name: the script's configuration, `configs/NAME.yaml`.
@@ -82,41 +85,73 @@ def as_overrides(settings: Mapping[str, Any]) -> list[str]:
     """Write settings as Hydra's overrides, `key=value`; a key that begins with `~` and has None deletes.
 
     Raises:
-        ValueError: a key sets Hydra's mode.
-        TypeError: a value is none that a configuration can hold; the message names it.
+        ValueError: a key is none, or sets Hydra's mode, or a value has a key that Hydra's grammar has no form of.
+        TypeError: these are no dict, or a value is none that a configuration can hold; the message names it.
     """
-    if "hydra.mode" in settings:
-        raise ValueError("hydra.mode: from Python a run is called alone; call it for each of several")
-    return [
-        key if key.startswith("~") and value is None else f"{key}={_text(value, key)}"
-        for key, value in settings.items()
-    ]
+    if not isinstance(settings, Mapping):
+        raise TypeError(f"{settings!r}: give a dict of settings, such as {{'pooler': 'roipool'}}")
+    return [_override(key, value) for key, value in settings.items()]
 
 
-def _text(value: Any, key: str) -> str:
-    """Write a value in Hydra's grammar."""
+def _override(key: Any, value: Any) -> str:
+    if not isinstance(key, str) or not KEY.fullmatch(key):
+        raise ValueError(f"{key!r} is no key; give those of the command line, such as 'schedule.steps'")
+    if key_of(key) == "hydra.mode":
+        raise ValueError(f"{key}: from Python a run is called alone; call it for each of several")
+    if key.startswith("~") and value is None:
+        return key
+    plain = _plain(value, key)
+    override = f"{key}={_text(plain)}"
+    parsed = parse(override)
+    if parsed is None or repr(_plain(parsed.value(), key)) != repr(plain):
+        raise ValueError(
+            f"{key}={value!r} cannot be written as on the command line, where keys within a value have ASCII letters, "
+            "digits and signs without quotes; write it into a YAML of your own, which hydra.searchpath finds"
+        )
+    return override
+
+
+def _plain(value: Any, key: str) -> Any:
+    """Return a value as a configuration holds it; the names in a dict are text."""
     if isinstance(value, DictConfig | ListConfig):
         value = OmegaConf.to_container(value, resolve=True)
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str | Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(name): _plain(part, f"{key}.{name}") for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part, f"{key}[{i}]") for i, part in enumerate(value)]
+    raise TypeError(f"{key}={value!r}: give a number, a text, a list or a dict, not a {type(value).__name__}")
+
+
+def _text(value: Any) -> str:
+    """Write a plain value in Hydra's grammar."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, str | Path):
-        text = str(value)
+    if isinstance(value, str):
         # Choices of a group need no quotes, and what reads as another type does.
-        plain = re.fullmatch(r"[A-Za-z_]\w*", text) and text.lower() not in ("null", "true", "false", "nan", "inf")
-        return text if plain else quote_value(text)
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{name}:{_text(part, f'{key}.{name}')}" for name, part in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(_text(part, f"{key}[{i}]") for i, part in enumerate(value)) + "]"
-    raise TypeError(f"{key}={value!r}: give a number, a text, a list or a dict, not a {type(value).__name__}")
+        plain = re.fullmatch(r"[A-Za-z_]\w*", value) and value.lower() not in ("null", "true", "false", "nan", "inf")
+        return value if plain else quote_value(value)
+    if isinstance(value, dict):
+        names = (re.sub(r"[\\()\[\]{}:=,\t]|^ | $", r"\\\g<0>", name) for name in value)
+        return "{" + ",".join(f"{name}:{_text(part)}" for name, part in zip(names, value.values(), strict=True)) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_text, value)) + "]"
+    return repr(value)
 
 
 @contextmanager
 def _as_process(arguments: list[str]) -> Iterator[None]:
-    """Let Hydra read these arguments, beside what the caller may have begun with Hydra itself."""
+    """Let Hydra read these arguments and set up logging, beside what the caller may have begun with both."""
     before, begun = sys.argv, GlobalHydra.instance().hydra
+    log = logging.getLogger()
+    handlers, level = log.handlers[:], log.level
     GlobalHydra.instance().clear()
     sys.argv = arguments
     try:
@@ -124,3 +159,5 @@ def _as_process(arguments: list[str]) -> Iterator[None]:
     finally:
         sys.argv = before
         GlobalHydra.instance().hydra = begun
+        log.handlers[:] = handlers
+        log.setLevel(level)

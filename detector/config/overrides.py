@@ -14,7 +14,8 @@ from hydra.errors import HydraException
 
 PATH_KEYS = ("checkpoint", "data_dir", "image", "input", "output", "predictions", "proposals", "resume", "weights")
 """Keys whose values are paths, also if one looks like a number (`input=2024`)."""
-_KEY = re.compile(r"[+~]{0,2}[\w$][\w$./@:-]*")
+KEY = re.compile(r"[+~]{0,2}[\w$][\w$./@:-]*")
+"""What may stand before `=`."""
 _CONTAINER = re.compile(r"\s*[\[{'\"]")
 
 
@@ -66,7 +67,7 @@ def quote_override(override: str, multirun: bool = False) -> str:
             shows the right quotes.
     """
     key, equals, value = override.partition("=")
-    if not _KEY.fullmatch(key) or not (equals or key.startswith("~")):
+    if not KEY.fullmatch(key) or not (equals or key.startswith("~")):
         raise ValueError(f"{override!r} is no key=value; quote a value with blanks: 'key=a b'")
     as_string = f"{key}={quote_value(value)}"
     parsed = parse(override)

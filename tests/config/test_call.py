@@ -1,9 +1,13 @@
 """Scripts' functions called from Python: settings as overrides, results and errors."""
 
+import logging
+import re
 import sys
+from enum import Enum, IntEnum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -14,12 +18,25 @@ from detector.config.overrides import parse
 from tests.conftest import ROOT
 
 
+class Pooler(str, Enum):  # noqa: UP042
+    """Texts that `str` writes otherwise."""
+
+    ROIPOOL = "roipool"
+
+
+class Level(IntEnum):
+    """Numbers that `repr` writes otherwise."""
+
+    TWO = 2
+
+
 @pytest.mark.parametrize(
     "value",
     [
         *(None, True, False, 0, -3, 2.5, 1e-9, float("inf"), "text", "two words", "null", "True", "3", "1e-3", "a,b"),
         *("", "it's", 'a "b"', "x=1", "[0]", "{a: 1}", "C:\\x\\", "#", "é", "inf"),
         *([], [1, "two words", None], {"flip": True, "scales": [0.5, 1]}, {"car": 0.3, "other": "1"}),
+        *({"traffic light": 0.3}, {"a:b": {"c,d": 1, " e ": 2, "{f}": 3, "g=h": 4, "i\\j": 5}}),
     ],
     ids=repr,
 )
@@ -40,11 +57,26 @@ def test_paths_tuples_and_nodes_are_plain_values() -> None:
     assert as_overrides({"~logger.tensorboard": None, "+x": 1}) == ["~logger.tensorboard", "+x=1"]
 
 
+def test_values_of_libraries_are_plain_ones() -> None:
+    numbers = {"a": np.float64(0.5), "b": np.int64(3), "c": np.bool_(True), "d": np.float32(0.5)}
+    assert as_overrides(numbers) == ["a=0.5", "b=3", "c=true", "d=0.5"]
+    assert as_overrides({"a": Pooler.ROIPOOL, "b": [Level.TWO]}) == ["a=roipool", "b=[2]"]
+
+
 def test_other_values_are_refused_by_name() -> None:
     with pytest.raises(TypeError, match=r"a\.b\[1\]\.c=.*: give a number, a text, a list or a dict, not a set"):
         as_overrides({"a.b": [0, {"c": {1}}]})
     with pytest.raises(ValueError, match=r"hydra\.mode"):
-        as_overrides({"hydra.mode": "MULTIRUN"})
+        as_overrides({"++hydra.mode": "MULTIRUN"})
+    for settings in ("pooler=roipool", ["pooler=roipool"], None):
+        with pytest.raises(TypeError, match=r"give a dict of settings"):
+            as_overrides(settings)  # type: ignore[arg-type]
+    for key in (1, "", "a b", "a=b", "--help", "-m"):
+        with pytest.raises(ValueError, match=rf"^{re.escape(repr(key))} is no key"):
+            as_overrides({key: 1})  # type: ignore[dict-item]
+    for name in ("é", "it's", "", "null", "true", "1e3"):  # Hydra has no form of such a key, or reads another one
+        with pytest.raises(ValueError, match=r"^threshold=\{.*\} cannot be written"):
+            as_overrides({"threshold": {name: 0.5}})
 
 
 def look(config: DictConfig, overrides: list[str], folder: Path, console: object) -> tuple[DictConfig, list[str], Path]:
@@ -62,6 +94,16 @@ def test_a_function_gets_what_it_gets_from_a_script(tmp_path: Path, monkeypatch:
     assert sys.argv == ["notebook", "--kernel=x"]
     assert Path.cwd() == tmp_path
     assert not GlobalHydra.instance().is_initialized()
+
+
+def test_the_caller_s_logging_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, file = logging.getLogger(), logging.FileHandler(tmp_path / "own.log")
+    monkeypatch.setattr(log, "handlers", [file])
+    monkeypatch.setattr(log, "level", logging.ERROR)
+    call("train", look, {"hydra.run.dir": tmp_path / "run"})
+    log.error("still here")
+    assert (log.handlers, log.level) == ([file], logging.ERROR)
+    assert (tmp_path / "own.log").read_text() == "still here\n"
 
 
 def test_hydra_in_use_by_the_caller_goes_on(tmp_path: Path) -> None:
