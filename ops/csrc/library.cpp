@@ -61,7 +61,7 @@ STABLE_TORCH_LIBRARY(aligned_rcnn, m) {
   // Its weight gradient [K, C, 3, 3], from maps [B, C, H, W] and the outputs' gradients [B, K, H, W].
   m.def("winograd_weight(Tensor maps, Tensor gradients) -> Tensor");
   m.def("cpu_variant() -> str");
-  m.def("sources() -> str");  // the digest of those that this library is compiled from (sources.py)
+  m.def("sources() -> str");  // the digest of those that this library is compiled from (compile.py)
 }
 
 STABLE_TORCH_LIBRARY_IMPL(aligned_rcnn, CompositeExplicitAutograd, m) {
