@@ -6,6 +6,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from tests.scripts.conftest import SMALL
 
 pytestmark = pytest.mark.slow(minutes=2)
 
-BUILD = "import sys; from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"
+BUILD = "import sys; from setuptools import build_meta; print(getattr(build_meta, sys.argv[1])(sys.argv[2]))"
 SAME = """
 import hashlib, sys, torch
 ops = __import__(sys.argv[1], fromlist=["ops"])
@@ -60,12 +61,21 @@ print(__version__, run.metrics["env/version"], run.metrics["box/AR100"], len(obj
 
 def build_wheel(folder: Path, **environment: str) -> Path:
     """Build a wheel from a copy of the clone's files, so that nothing is written into the clone."""
-    source = folder / "source"
+    return run_build("build_wheel", copy_sources(folder / "source"), folder, **environment)
+
+
+def copy_sources(source: Path) -> Path:
+    """Copy the files of the clone that are needed to build."""
     for name in ("detector", "ops", "configs", "scripts"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "MANIFEST.in"):
         shutil.copy(ROOT / name, source)
-    command = [sys.executable, "-c", BUILD, str(folder)]
+    return source
+
+
+def run_build(what: str, source: Path, folder: Path, **environment: str) -> Path:
+    """Call a function of setuptools that builds a file from a folder of sources; returns the file."""
+    command = [sys.executable, "-c", BUILD, what, str(folder)]
     done = subprocess.run(
         command, cwd=source, env=os.environ | environment, capture_output=True, text=True, check=False
     )
@@ -113,6 +123,20 @@ def test_one_package_is_installed(wheel: Path, installation: Installation) -> No
     assert {path.name for path in (package / "ops" / "csrc").rglob("*.*")} == sources
     templates = {path.name for path in ROOT.joinpath("detector").rglob("*.j2")}
     assert {path.name for path in package.rglob("*.j2")} == templates
+
+
+def test_the_source_archive_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    source = copy_sources(tmp_path / "source")
+    (source / "tests").mkdir()
+    (source / "tests" / "test_one.py").write_text("import tests.conftest")
+    archive = run_build("build_sdist", source, tmp_path)
+    with tarfile.open(archive) as files:
+        files.extractall(tmp_path, filter="data")
+    unpacked = tmp_path / archive.name.removesuffix(".tar.gz")
+    assert not (unpacked / "tests").exists()  # which need files beside them
+    again = run_build("build_wheel", unpacked, tmp_path)
+    with zipfile.ZipFile(wheel) as ours, zipfile.ZipFile(again) as theirs:
+        assert {name: ours.read(name) for name in ours.namelist()} == {n: theirs.read(n) for n in theirs.namelist()}
 
 
 def test_the_first_command_in_an_empty_folder(installation: Installation) -> None:
