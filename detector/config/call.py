@@ -96,7 +96,7 @@ def as_overrides(settings: Mapping[str, Any]) -> list[str]:
 def _override(key: Any, value: Any) -> str:
     if not isinstance(key, str) or not KEY.fullmatch(key):
         raise ValueError(f"{key!r} is no key; give those of the command line, such as 'schedule.steps'")
-    if key_of(key) == "hydra.mode":
+    if key_of(key) == "hydra.mode" or (key_of(key) == "hydra" and isinstance(value, Mapping) and "mode" in value):
         raise ValueError(f"{key}: from Python a run is called alone; call it for each of several")
     if key.startswith("~") and value is None:
         return key
@@ -105,8 +105,8 @@ def _override(key: Any, value: Any) -> str:
     parsed = parse(override)
     if parsed is None or repr(_plain(parsed.value(), key)) != repr(plain):
         raise ValueError(
-            f"{key}={value!r} cannot be written as on the command line, where keys within a value have ASCII letters, "
-            "digits and signs without quotes; write it into a YAML of your own, which hydra.searchpath finds"
+            f"{key}={value!r}: Hydra cannot parse a key in it: keys have ASCII letters, digits, blanks and no quotes, "
+            "and none is null, true or false; write it into a YAML of your own, which hydra.searchpath finds"
         )
     return override
 

@@ -349,6 +349,9 @@ def test_commands_that_differ_in_the_seed_become_a_sweep() -> None:
     same = [run(f"python scripts/train.py pooler=roipool seed={seed} workers=1", seed) for seed in (1, 0)]
     assert tables.commands(same) == ["python scripts/train.py -m pooler=roipool workers=1 seed=0,1"]
     assert tables.commands(same[:1]) == [same[0].command]
+    installed = [run(f"aligned-rcnn train pooler=roipool seed={seed}", seed) for seed in (0, 1)]
+    assert tables.commands(installed) == ["aligned-rcnn train -m pooler=roipool seed=0,1"]
+    assert tables.commands([run("", 0), run("", 1)]) == [""]
     other = [*same, run("python scripts/train.py pooler=roipool schedule.steps=9 seed=2", 2)]
     assert tables.commands(other) == [r.command for r in other]
 

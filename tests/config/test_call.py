@@ -66,16 +66,17 @@ def test_values_of_libraries_are_plain_ones() -> None:
 def test_other_values_are_refused_by_name() -> None:
     with pytest.raises(TypeError, match=r"a\.b\[1\]\.c=.*: give a number, a text, a list or a dict, not a set"):
         as_overrides({"a.b": [0, {"c": {1}}]})
-    with pytest.raises(ValueError, match=r"hydra\.mode"):
-        as_overrides({"++hydra.mode": "MULTIRUN"})
-    for settings in ("pooler=roipool", ["pooler=roipool"], None):
+    for settings in ({"++hydra.mode": "MULTIRUN"}, {"hydra": {"mode": "MULTIRUN"}}):
+        with pytest.raises(ValueError, match=r"^(\+\+)?hydra.*: from Python a run is called alone"):
+            as_overrides(settings)
+    for wrong in ("pooler=roipool", ["pooler=roipool"], None):
         with pytest.raises(TypeError, match=r"give a dict of settings"):
-            as_overrides(settings)  # type: ignore[arg-type]
+            as_overrides(wrong)  # type: ignore[arg-type]
     for key in (1, "", "a b", "a=b", "--help", "-m"):
         with pytest.raises(ValueError, match=rf"^{re.escape(repr(key))} is no key"):
             as_overrides({key: 1})  # type: ignore[dict-item]
     for name in ("é", "it's", "", "null", "true", "1e3"):  # Hydra has no form of such a key, or reads another one
-        with pytest.raises(ValueError, match=r"^threshold=\{.*\} cannot be written"):
+        with pytest.raises(ValueError, match=r"^threshold=\{.*\}: Hydra cannot parse a key"):
             as_overrides({"threshold": {name: 0.5}})
 
 
@@ -102,6 +103,7 @@ def test_the_caller_s_logging_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(log, "level", logging.ERROR)
     call("train", look, {"hydra.run.dir": tmp_path / "run"})
     log.error("still here")
+    file.close()
     assert (log.handlers, log.level) == ([file], logging.ERROR)
     assert (tmp_path / "own.log").read_text() == "still here\n"
 
