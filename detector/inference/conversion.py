@@ -46,8 +46,8 @@ def to_supervision(objects: Objects, classes: Sequence[str], size: Size | None =
 def to_fiftyone(objects: Objects, classes: Sequence[str], size: Size) -> Any:
     """Convert the detections of an image to `fiftyone.Detections`.
 
-    Boxes become shares of the image's sides, (x, y, width, height), cut at its edge; a mask becomes that over the
-    pixels of its box, as FiftyOne has it.
+    Boxes become shares of the image's sides, (x, y, width, height), cut at its edge. A mask becomes that over the whole
+    pixels into which FiftyOne draws it, both corners of the box rounded down, so that it is not resized there.
 
     Args:
         objects: the detections.
@@ -64,15 +64,17 @@ def to_fiftyone(objects: Objects, classes: Sequence[str], size: Size) -> Any:
     found = []
     for i, box in enumerate(objects.boxes.double()):
         x1, y1, x2, y2 = torch.minimum(box.clamp(min=0), limits).tolist()
+        x, y, w, h = x1 / width, y1 / height, (x2 - x1) / width, (y2 - y1) / height
         mask = None
         if objects.masks is not None:
-            left, top, right, bottom = int(x1), int(y1), max(round(x2), int(x1) + 1), max(round(y2), int(y1) + 1)
+            left, top = int(width * x), int(height * y)
+            right, bottom = max(int(width * (x + w)), left + 1), max(int(height * (y + h)), top + 1)
             moved = box - box.new_tensor([left, top, left, top])
             mask = paste(objects.masks[i : i + 1], moved[None], (bottom - top, right - left)).dense(0).numpy()
         found.append(
             fiftyone.Detection(
                 label=classes[int(objects.labels[i])],
-                bounding_box=[x1 / width, y1 / height, (x2 - x1) / width, (y2 - y1) / height],
+                bounding_box=[x, y, w, h],
                 confidence=float(objects.scores[i]),
                 mask=mask,
             )

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from detector.inference.conversion import to_fiftyone, to_supervision
+from detector.masks import paste
 from detector.types import Objects
 
 FOUND = Objects(
@@ -60,6 +61,23 @@ def test_fiftyone() -> None:
     assert second.mask.shape == (8, 20)
     assert second.mask[:, :9].all()
     assert not second.mask[:, 11:].any()
+
+
+@pytest.mark.usefixtures("packages")
+def test_masks_are_those_of_the_pixels_into_which_fiftyone_draws_them() -> None:
+    """As its `render_instance_mask` does: corners rounded down, the mask resized to what lies between."""
+    height, width = 60, 90
+    corners = torch.rand(40, 2, generator=torch.Generator().manual_seed(0)) * 30
+    boxes = torch.cat((corners, corners + 4 + corners.flip(0) / 2), 1)
+    centres = (torch.arange(28) + 0.5) / 14 - 1
+    ellipse = ((centres[:, None] ** 2 + centres**2) < 0.8).float().expand(len(boxes), 28, 28)
+    objects = Objects(boxes, torch.ones(len(boxes)), torch.zeros(len(boxes), dtype=torch.int64), ellipse)
+    pasted = paste(ellipse, boxes, (height, width))
+    for i, found in enumerate(to_fiftyone(objects, CLASSES, (height, width)).detections):
+        x, y, w, h = found.bounding_box
+        left, top, right, bottom = int(width * x), int(height * y), int(width * (x + w)), int(height * (y + h))
+        assert found.mask.shape == (bottom - top, right - left)
+        assert np.array_equal(found.mask, pasted.dense(i).numpy()[top:bottom, left:right])
 
 
 def test_packages_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
