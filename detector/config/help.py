@@ -83,7 +83,7 @@ def help_text(name: str) -> str:
 
 def _row(name: str, key: str) -> tuple[str, str, list[str]]:
     """Return `key=default`, the meaning of the key, and the choices if it is a group."""
-    for group, choice, comment in _groups(name):
+    for group, choice, comment in groups(name):
         if key == group:
             return (
                 f"{key}={choice.replace('null', '...')}",
@@ -141,13 +141,13 @@ def _defaults(name: str) -> Iterator[tuple[str, str, str]]:
             yield "", entry.value.partition("@")[0], comment
 
 
-def _groups(name: str) -> Iterator[tuple[str, str, str]]:
+def groups(name: str) -> Iterator[tuple[str, str, str]]:
     """Yield the groups of a file's defaults list, and of the files of its own folder that it extends."""
     for group, choice, comment in _defaults(name):
         if group:
             yield group, choice, comment
         else:
-            yield from _groups(str(Path(name).parent / choice))
+            yield from groups(str(Path(name).parent / choice))
 
 
 def _file(name: str) -> Path:
