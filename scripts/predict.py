@@ -1,4 +1,4 @@
-"""Detect objects in images: python scripts/predict.py checkpoint=... input=FILE|FOLDER output=FOLDER."""
+"""Detect objects in images and videos: python scripts/predict.py checkpoint=... input=FILE|FOLDER output=FOLDER."""
 
 from detector.config.command_line import run
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from detector.config.build import completed, instantiate_split
 from detector.config.compose import override
 from detector.config.splits import epoch_summary
-from detector.data.annotations import AnnotatedDataset
+from detector.data.annotations import AnnotatedDataset, Annotations
 from detector.data.check.clean import cleaned, to_coco
 from detector.data.check.splits import Split, examine
 from detector.data.faults import FAULTS, Effect, Fault, collect
@@ -69,6 +69,9 @@ def check(config: DictConfig, overrides: Sequence[str], folder: Path, console: C
             f"training would refuse {config.dataset.name}: {_counted(refused)}"
             + ("" if written else "; fix=FILE.json writes annotations without what can be left out")
         )
+    if faults:
+        read = " and ".join(_contents(name, split.table) for name, split in splits.items())
+        console.print(Text(f"{config.dataset.name} can be trained on: {read}"), soft_wrap=True)
 
 
 def _files(config: DictConfig) -> dict[str, Path]:
@@ -140,6 +143,11 @@ def _print(faults: Sequence[Fault], most: int | None, console: Console) -> None:
             console.print(Text(f"  {place}"), soft_wrap=True)
         if most is not None and len(places) > most:
             console.print(Text(f"  ... and {len(places) - most} more (most=null shows all)"))
+
+
+def _contents(split: str, table: Annotations) -> str:
+    """Count what training reads of a split."""
+    return f"{len(table)} images with {len(table.labels)} objects in {split}"
 
 
 def _counted(faults: Sequence[Fault]) -> str:

@@ -12,7 +12,7 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from detector.config.build import AUGMENT, instantiate_split
@@ -48,7 +48,7 @@ def suggest_settings(config: DictConfig, overrides: Sequence[str], folder: Path,
     numbers = measure(Split.of(instantiate_split(config.dataset.train)).table)
     suggestions, advice = suggest(numbers, present)
     console.print(Text(f"train: {len(numbers.widths)} images, {len(numbers.labels)} objects"))
-    _print_table(suggestions, console)
+    _print_suggestions(suggestions, console)
     changes = [s for s in suggestions if s.changes]
     for sentence in advice:
         console.print(Text(sentence), soft_wrap=True)
@@ -64,17 +64,13 @@ def suggest_settings(config: DictConfig, overrides: Sequence[str], folder: Path,
         console.print(Text(f"written to {path}, as an experiment:\n{command}"), soft_wrap=True)
 
 
-def _print_table(suggestions: Sequence[Suggestion], console: Console) -> None:
-    """Print the suggestions that change a setting, and the names of the others."""
-    table = Table(
-        show_lines=True, caption="Shares of objects count each class alike, as AP does.", caption_justify="left"
-    )
-    for name in ("key", "now", "suggested", "reason"):
-        table.add_column(name, overflow="fold")
+def _print_suggestions(suggestions: Sequence[Suggestion], console: Console) -> None:
+    """Print the suggestions that change a setting, whose keys are longer than a table's columns, and other names."""
     for item in (s for s in suggestions if s.changes):
-        cells = ("\n".join(item.keys), shown(item.present), shown(item.value), item.reason)
-        table.add_row(*(Text(cell) for cell in cells))
-    console.print(table)
+        console.print(Text(", ".join(item.keys), style="bold"), soft_wrap=True)
+        said = f"{shown(item.present)} -> {shown(item.value)}: {item.reason}"
+        console.print(Padding(Text(said), (0, 0, 0, 4)))
+    console.print("Shares of objects count each class alike, as AP does.", soft_wrap=True)
     if unchanged := [key for s in suggestions if not s.changes for key in s.keys]:
         console.print(Text(f"good as they are: {', '.join(unchanged)}"), soft_wrap=True)
 

@@ -88,13 +88,15 @@ def check_packages(required: Sequence[str]) -> Finding:
     queue = [(PROJECT, Requirement(text)) for text in required]
     direct = {PROJECT, *(canonicalize_name(requirement.name) for _, requirement in queue)}
     seen: set[tuple[str, frozenset[str]]] = set()
-    faults, grave = [], False
+    faults, wanted, grave = [], [], False
     for owner, requirement in queue:
         name = canonicalize_name(requirement.name)
         installed = _installed(name)
         if installed is None or not requirement.specifier.contains(installed.version, prereleases=True):
             there = f"{name} {installed.version}" if installed else f"no {name}"
-            faults.append(f"{there} ({owner} needs {requirement.name}{requirement.specifier})")
+            needed = f"{requirement.name}{requirement.specifier}"
+            faults.append(f"{there} ({owner} needs {needed})")
+            wanted.append(f"'{needed}'")
             grave = grave or {owner, name} <= direct
         if installed is None or (name, frozenset(requirement.extras)) in seen:
             continue
@@ -106,7 +108,7 @@ def check_packages(required: Sequence[str]) -> Finding:
     if not faults:
         return Finding("packages", f"{len({name for name, _ in seen})} with the versions that they need of each other")
     tested = f"; or the versions that the tests passed with: pip install -c {ROOT}/constraints.txt -e {ROOT}"
-    mend = INSTALL if PARENT else INSTALL + tested
+    mend = f"pip install {' '.join(wanted)}" if PARENT else INSTALL + tested
     return (error if grave else warning)("packages", "; ".join(faults), mend)
 
 

@@ -121,8 +121,9 @@ def _check_output(output: Path, inputs: Sequence[Input]) -> None:
 
 def _report(work: Work, output: Path, inputs: int, console: Console) -> None:
     """Say what was found and drawn, and what was not as one may expect."""
-    counts = [f"{len(work.pixels)} images"] if work.pixels or not work.frames else []
-    counts += [f"{work.frames} frames"] if work.frames else []
+    numbers = [(len(work.pixels), "image")] if work.pixels or not work.frames else []
+    numbers += [(work.frames, "frame")] if work.frames else []
+    counts = [f"{number} {thing}{'' if number == 1 else 's'}" for number, thing in numbers]
     console.print(
         f"{work.drawn.found} detections in {' and '.join(counts)}: {output}/{DETECTIONS}", markup=False, soft_wrap=True
     )

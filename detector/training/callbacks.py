@@ -275,7 +275,8 @@ class RoILevels(Callback):
                 log.info("RoIs by level of %s: %s (of %d)", name.removeprefix("model."), shares, sum(counts))
                 if len(counts) > 2 and sum(count > 0.01 * total for count in counts) < 3:
                     log.warning(
-                        "fewer than three levels have 1 % of the RoIs each: does dataset.canonical_size fit the images?"
+                        "fewer than three levels have 1 % of the RoIs each: does dataset.canonical_size fit the "
+                        "images? scripts/data.py suggest chooses one"
                     )
 
 

@@ -175,7 +175,9 @@ def evaluate(
         task.to(trainer.strategy.root_device)  # Lightning has moved the model back to the CPU
         with trainer.precision_plugin.forward_context():
             contact_sheet(detect_some(task, data), data.val.classes, folder / "pictures" / "predictions.png")
-        console.print(f"Written to {folder}: metrics.json, predictions/, pictures/predictions.png", markup=False)
+        written = ["metrics.json", "predictions/", "pictures/predictions.png"]
+        written += ["checkpoints/"] if (folder / "checkpoints").is_dir() else []
+        console.print(f"Written to {folder}: {', '.join(written)}", markup=False, soft_wrap=True)
     return metrics
 
 

@@ -136,7 +136,9 @@ def fit(
     if data.epochs is not None and data.epochs.chosen:
         console.print(data.epochs.summary())
     backend = ops.backend()
-    console.print(f"Operators: {backend.name} ({backend.reason}); precision: {config.trainer.precision}")
+    console.print(
+        f"Operators: {backend.name} ({backend.reason}); precision: {config.trainer.precision}", soft_wrap=True
+    )
     data_ready = time.perf_counter()
     lightning.seed_everything(config.seed, verbose=False)
     model = instantiate(config.model)  # `resolve` has checked that its heads fit the backbone

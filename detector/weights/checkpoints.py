@@ -62,7 +62,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        hint = f"; did you mean {path / 'checkpoints' / 'last.ckpt'}?" if path.is_dir() else ""
+        hint = "; a training writes RUN/checkpoints/best.ckpt, for use, and last.ckpt, to go on with"
+        if path.is_dir():
+            hint = f"; did you mean {path / 'checkpoints' / 'last.ckpt'}, or best.ckpt there?"
         raise FileNotFoundError(f"checkpoint {str(path)!r}: no such file{hint}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
