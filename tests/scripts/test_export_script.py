@@ -46,6 +46,10 @@ def test_a_run_is_quantised(tmp_path: Path, run: Run) -> None:
     row = next(line.split() for line in done.stdout.splitlines() if line.split()[:1] == ["box/AP"])
     assert len(row) == 4  # of the detector, the file and the quantised one
     assert row[1] == row[2]
+    given = [f"checkpoint={run.checkpoint}", "check=model.onnx", "ap=true", "count=1", "threads=1"]
+    done = run_script("export", *given, f"data_dir={run.folder.parent / 'data'}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert next(line.split() for line in done.stdout.splitlines() if line.split()[:1] == ["box/AP"]) == row[:3]
     done = run_script("export", "checkpoint=x", "int8=true", "output=model.pt2", cwd=tmp_path)
     assert done.returncode == 1
     assert "int8=true quantises an ONNX file that is written" in done.stderr
