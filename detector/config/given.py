@@ -13,6 +13,7 @@ from detector.config.conventions import takes
 from detector.config.mistakes import unknown_key
 from detector.config.overrides import key_of, parse
 from detector.config.reading import add_readers, followers, is_of_reading, read_alike, unread
+from detector.data.json_values import is_number
 from detector.evaluation import METRICS
 
 DATA = ("name", "train", "val")
@@ -124,6 +125,23 @@ def set_proposals(final: DictConfig, config: DictConfig) -> None:
                 break
         else:
             raise ValueError(f"{key}={number}: the model has no RPN, but takes given proposals; leave it out")
+
+
+def set_nms(final: DictConfig, config: DictConfig) -> None:
+    """Let a trained detector suppress detections from another IoU on, in place; else as in training.
+
+    Raises:
+        ValueError: it is no IoU, or the model does not say where it is set.
+    """
+    thresh = config.get("nms_thresh")
+    if thresh is None:
+        return
+    if not is_number(thresh) or not 0 <= thresh <= 1:
+        raise ValueError(f"nms_thresh must be an IoU from 0 to 1, not {thresh!r}")
+    select = OmegaConf.select(final, "model.heads.select")
+    if select is None or "nms_thresh" not in select:
+        raise ValueError(f"nms_thresh={thresh}: the model has no heads.select.nms_thresh; leave it out, or train anew")
+    select.nms_thresh = float(thresh)
 
 
 def _resolved(config: DictConfig) -> DictConfig:

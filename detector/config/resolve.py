@@ -28,7 +28,7 @@ from detector.config.build import (
 from detector.config.classes import dataset_classes, with_labels_of
 from detector.config.compose import read_yaml
 from detector.config.conventions import apply_conventions
-from detector.config.given import given_dataset, set_detections, set_proposals
+from detector.config.given import given_dataset, set_detections, set_nms, set_proposals
 from detector.config.images import fit_normalization
 from detector.config.overrides import key_of
 from detector.config.proposer import borrowed_rpn
@@ -116,6 +116,7 @@ def resolve(
         final = _trained_config(config, trained, overrides, splits)
         if evaluated:
             set_proposals(final, config)
+            set_nms(final, config)
     elif config.resume not in (None, AUTO):
         final = _resumed_config(config, overrides)
     elif config.weights is not None:

@@ -44,6 +44,7 @@ class Detector:
             flipped from left to right and resized, and what is found is joined by NMS.
         pre_nms_topk: boxes of each level that the RPN keeps before NMS; None: as in training.
         post_nms_topk: proposals of an image or window that it keeps: more find more where objects are crowded.
+        nms_thresh: IoU with a better detection of its class from which on one is dropped; None: as in training.
 
     Attributes:
         classes: names by label.
@@ -66,6 +67,7 @@ class Detector:
         test_time_augmentation: Mapping[str, Any] | TestTimeAugmentation | None = None,
         pre_nms_topk: int | None = None,
         post_nms_topk: int | None = None,
+        nms_thresh: float | None = None,
     ) -> None:
         test_time = TestTimeAugmentation.parse(test_time_augmentation)
         settings = {
@@ -77,6 +79,7 @@ class Detector:
             "detections": detections,
             "pre_nms_topk": pre_nms_topk,
             "post_nms_topk": post_nms_topk,
+            "nms_thresh": nms_thresh,
         }
         self._load(resolve(OmegaConf.create(settings), splits=()), device, str(checkpoint), test_time)
 

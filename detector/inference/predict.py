@@ -79,6 +79,7 @@ def predict(config: DictConfig, overrides: Sequence[str], folder: Path, console:
         test_time_augmentation=config.test_time_augmentation,
         pre_nms_topk=config.pre_nms_topk,
         post_nms_topk=config.post_nms_topk,
+        nms_thresh=config.nms_thresh,
     )
     masks = any(output.key == MASK for output in detector.model.heads.outputs)
     formats = check_formats(config.save, masks)

@@ -33,8 +33,8 @@ def evaluate_script(config: DictConfig, overrides: Sequence[str], folder: Path, 
     if not given:
         comment = default_and_comment("evaluate", "checkpoint")[1]
         raise ValueError(f"give checkpoint=...: {comment}; or predictions=FILE, what another program has found")
-    running = ("tiles", "test_time_augmentation", "pre_nms_topk", "post_nms_topk")
-    if given == ["predictions"] and (useless := [key for key in running if config[key]]):
+    running = ("tiles", "test_time_augmentation", "pre_nms_topk", "post_nms_topk", "nms_thresh")
+    if given == ["predictions"] and (useless := [key for key in running if config[key] is not None]):
         raise ValueError(f"{useless[0]}= is how a detector is run, and predictions= are there already; leave it out")
     work = evaluate_predictions if given == ["predictions"] else evaluate_checkpoint
     work(config, overrides, folder, console)

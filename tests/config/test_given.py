@@ -13,7 +13,7 @@ from PIL import Image
 from detector.config.build import open_split
 from detector.config.compose import compose_config as compose
 from detector.config.conventions import check_additions
-from detector.config.given import given_dataset, set_detections, set_proposals
+from detector.config.given import given_dataset, set_detections, set_nms, set_proposals
 from detector.config.mistakes import unknown_key
 from detector.config.overrides import allow_new_keys
 from detector.config.resolve import resolve, with_classes
@@ -170,6 +170,25 @@ def test_the_limits_of_the_rpn_reach_the_model(script: str) -> None:
             after(own, f"post_nms_topk={wrong}")
     with pytest.raises(ValueError, match="pre_nms_topk=5: the model has no RPN, but takes given proposals"):
         after(trained(*OWN, "model=fast_rcnn", "proposals=a.npz"), "pre_nms_topk=5")
+
+
+@pytest.mark.parametrize("model", ["faster_rcnn", "rfcn", "cascade_rcnn"])
+def test_the_threshold_of_nms_reaches_the_model(model: str) -> None:
+    before = trained(*OWN, f"model={model}")
+
+    def after(*overrides: str) -> float:
+        final = before.copy()
+        set_nms(final, compose_config("checkpoint=last.ckpt", *overrides, name="evaluate"))
+        thresh: float = final.model.heads.select.nms_thresh
+        return thresh
+
+    assert after() == 0.5
+    assert after("nms_thresh=0.4") == 0.4
+    for wrong in ("-0.1", "40", "true", "a"):
+        with pytest.raises(ValueError, match=r"nms_thresh must be an IoU from 0 to 1, not"):
+            after(f"nms_thresh={wrong}")
+    with pytest.raises(ValueError, match=r"nms_thresh=0\.4: the model has no heads\.select\.nms_thresh"):
+        set_nms(OmegaConf.create({"model": {"heads": {}}}), OmegaConf.create({"nms_thresh": 0.4}))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from detector.boxes import iou
 from detector.config import build
 from detector.config.resolve import with_classes
 from detector.data.image import ImageRegions
@@ -130,12 +131,16 @@ def test_tiles_of_one_window_are_the_image(detector: Detector, photo: Path) -> N
     assert (several.scores.diff() <= 0).all()
 
 
-def test_the_limits_of_the_rpn_are_those_given(checkpoint: Path, photo: Path) -> None:
+def test_limits_of_the_rpn_and_nms_are_those_given(checkpoint: Path, photo: Path) -> None:
     """Of one proposal, each class finds one object at most."""
     detector = Detector(checkpoint, device="cpu", post_nms_topk=1)
     assert detector.model.proposer.test_limits.post_nms_topk == 1
     assert 0 < len(detector(photo)) <= len(CLASSES)
     assert len(detector.detect_tiles(photo, tiles=64, overlap=0.5)) > len(CLASSES)
+    for thresh, none in ((0, True), (None, False)):
+        found = Detector(checkpoint, device="cpu", nms_thresh=thresh)(photo)
+        same = (iou(found.boxes, found.boxes) > 0) & (found.labels[:, None] == found.labels)
+        assert (int(same.sum()) == len(found) > 5) is none
     with pytest.raises(ValueError, match="pre_nms_topk must be a number of 1 or more, not 0"):
         Detector(checkpoint, device="cpu", pre_nms_topk=0)
     with pytest.raises(ValueError, match="batch must be a whole number of at least 1, not 0"):

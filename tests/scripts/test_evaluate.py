@@ -167,9 +167,10 @@ def test_windows_are_measured_against_the_whole_image(tmp_path: Path, run: Run) 
     assert {tuple(row["segmentation"]["size"]) for row in rows["four"]} == {(96, 96)}
     assert metrics(tmp_path / "four").keys() == metrics(tmp_path / "whole").keys()
     assert metrics(tmp_path / "flipped") != metrics(tmp_path / "whole")
-    done = run_script("evaluate", "predictions=found.json", "tiles=64", "dataset=coco", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "tiles= is how a detector is run" in done.stderr
+    for key in ("tiles=64", "post_nms_topk=9", "nms_thresh=0"):
+        done = run_script("evaluate", "predictions=found.json", key, "dataset=coco", cwd=tmp_path)
+        assert done.returncode == 1
+        assert f"{key.split('=')[0]}= is how a detector is run" in done.stderr
 
 
 def test_a_training_by_windows_validates_as_its_evaluation_does(tmp_path: Path) -> None:
