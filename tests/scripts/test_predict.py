@@ -55,6 +55,8 @@ def test_bad_input_is_named(tmp_path: Path, run: Run) -> None:
         (["input=own", "output=out", "device=xpu:99"], ["xpu:99", "device=cpu"]),
         (["input=own", "output=out", "precision=8"], ["precision", "8", "32-true"]),
         (["input=own", "output=out", "detections=0"], ["detections", "1 or more", "0"]),
+        (["input=own", "output=out", "post_nms_topk=0"], ["post_nms_topk", "1 or more", "0"]),
+        (["input=own", "output=out", "nms_thresh=50"], ["nms_thresh", "0 to 1", "50"]),
         (["input=own", "output=out", "+nonsense=1"], ["nonsense"]),
     ):
         done = run_script("predict", f"checkpoint={run.checkpoint}", *arguments, cwd=tmp_path)
@@ -185,6 +187,9 @@ def test_windows_of_a_large_image(tmp_path: Path, run: Run) -> None:
     for more, out in ((["tiles=96"], "one"), ([], "plain")):
         assert run_script("predict", *small, *more, f"output={out}", cwd=tmp_path).returncode == 0
     assert (tmp_path / "one" / "detections.json").read_text() == (tmp_path / "plain" / "detections.json").read_text()
+    full = ["input=large.tif", "detections=1", "output=full"]
+    done = run_script("predict", *arguments, *full, cwd=tmp_path)
+    assert "9 images, windows or frames have as many of these as are kept of one (1)" in done.stdout
     for words in (["tiles=8", "at least 32"], ["overlap=1", "tiles=64", "overlap"], ["join=nms", "tiles=64", "join"]):
         done = run_script("predict", *arguments, "input=large.tif", *words[:-1], "output=no", cwd=tmp_path)
         assert done.returncode == 1
