@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from detector.config.build import instantiate_split
+from detector.config.compose import override
 from detector.config.splits import refuse_nulls
 from detector.data.annotations import AnnotatedDataset
 from detector.data.arrange import with_classes_of
@@ -30,7 +31,7 @@ def convert(config: DictConfig, overrides: Sequence[str], folder: Path, console:
     Args:
         config: composed from `configs/data_convert.yaml`.
         overrides, folder: not used; see `detector.config.cli.Work`.
-        console: where the counts, and what the format cannot hold, are printed.
+        console: where the counts, what the format cannot hold, and the overrides that read it are printed.
 
     Raises:
         ValueError, OSError: a key is wrong, the data is missing or malformed, or there are files in `output`.
@@ -61,4 +62,17 @@ def convert(config: DictConfig, overrides: Sequence[str], folder: Path, console:
         console.print(Text(f"{split.name}: {len(split.annotations)} images, {len(split.annotations.ids)} objects"))
     for sentence in sentences:
         console.print(Text(sentence))
-    console.print(Text(f"written to {output}"))
+    read = "" if config.images == "none" else f"; read it by {' '.join(_reading(config.to, output))}"
+    console.print(Text(f"written to {output}{read}"), soft_wrap=True)
+
+
+def _reading(written: str, folder: Path) -> list[str]:
+    """Write the overrides that read a dataset which was written in a format."""
+    if written == "yolo":
+        return ["dataset=custom", override("dataset.annotations", folder / "data.yaml")]
+    given = ["dataset=custom"]
+    for name in ("train", "val"):
+        file = f"annotations/instances_{name}.json" if written == "coco" else f"ImageSets/Main/{name}.txt"
+        given.append(override(f"dataset.{name}.annotations", folder / file))
+        given += [override(f"dataset.{name}.images", folder / name)] if written == "coco" else []
+    return given

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
@@ -106,6 +107,8 @@ def unknown_key(key: str, known: DictConfig | dict[str, Any]) -> str:
         return f"{key} follows {origin}; set that"
     if _exists(parts, whole):  # given a mapping with further keys
         return f"{key} has other keys: to replace {key} by a part with other arguments, write ++{key}={{...}}"
+    if parts[0] == "dataset" and isinstance(whole.get("dataset"), dict) and _exists(parts[1:], _own_data()):
+        return f"unknown key {key!r} of dataset={whole['dataset'].get('name')}; dataset=custom, your own data, has it"
     if near := next(_near(parts, whole, whole, ""), None) or _elsewhere(parts, whole):
         return f"unknown key {key!r}; did you mean {near}?"
     node = whole
@@ -117,6 +120,11 @@ def unknown_key(key: str, known: DictConfig | dict[str, Any]) -> str:
         node, place = below, [*place, part]
     names = [str(name) for name in _followed(node, whole) if name != "hydra"]
     return f"unknown key {key!r}; {'.'.join(place) or 'the configuration'} has {', '.join(names)}"
+
+
+def _own_data() -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((CONFIGS / "dataset/custom.yaml").read_text(encoding="utf-8"))
+    return content
 
 
 def _followed(node: Any, whole: dict[str, Any]) -> Any:

@@ -177,7 +177,9 @@ def evaluate(
             contact_sheet(detect_some(task, data), data.val.classes, folder / "pictures" / "predictions.png")
         written = ["metrics.json", "predictions/", "pictures/predictions.png"]
         written += ["checkpoints/"] if (folder / "checkpoints").is_dir() else []
-        console.print(f"Written to {folder}: {', '.join(written)}", markup=False, soft_wrap=True)
+        count = len(task.collector.images)
+        measured = f"Measured on {count} image{'' if count == 1 else 's'}. Written to {folder}: {', '.join(written)}"
+        console.print(measured, markup=False, soft_wrap=True)
     return metrics
 
 

@@ -165,6 +165,10 @@ def mistake(*overrides: str, name: str = "train") -> str:
         ("model.backbone.bdy.freeze_at=2", "did you mean model.backbone.body.freeze_at?"),
         ("hydra.run.dri=x", "did you mean hydra.run.dir?"),
         ("~schedule.clp", "did you mean schedule.clip?"),
+        (
+            "dataset.train.annotations=x.json",
+            "unknown key 'dataset.train.annotations' of dataset=shapes_coco; dataset=custom, your own data, has it",
+        ),
         ("pooler.xyzzy=1", "unknown key 'pooler.xyzzy'; pooler has assign,"),
         ("xyzzy=1", "unknown key 'xyzzy'; the configuration has"),
         ("schedule.steps.x=1", "schedule has steps,"),

@@ -7,6 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from detector.config.build import instantiate_split
 from detector.config.convert import convert
 from detector.data.annotations import AnnotatedDataset
 from detector.data.coco import read_coco
@@ -28,19 +29,31 @@ def run(folder: Path, *overrides: str) -> str:
     return said.get()
 
 
+def opened(said: str, folder: Path) -> list[int]:
+    """Open what was written by the overrides that are printed; returns the numbers of images."""
+    written, _, overrides = said.partition("; read it by ")
+    assert written == f"written to {folder}"
+    config = compose_config(*overrides.split(), "dataset.train.keep_empty=true")
+    return [len(instantiate_split(config.dataset[name])) for name in ("train", "val")]
+
+
 @pytest.mark.parametrize("images", ["copy", "link"])
 def test_shapes_in_each_format(tmp_path: Path, images: str) -> None:
     said = run(tmp_path, "to=coco", f"images={images}").splitlines()
     out = tmp_path / "out"
     coco = {name: read_coco(out / f"annotations/instances_{name}.json") for name in ("train", "val")}
-    assert said == [*(f"{n}: {len(t)} images, {len(t.ids)} objects" for n, t in coco.items()), f"written to {out}"]
+    assert said[:2] == [f"{n}: {len(t)} images, {len(t.ids)} objects" for n, t in coco.items()]
+    assert opened(said[2], out) == [6, 4]
     assert [len(table) for table in coco.values()] == [6, 4]
     assert all((out / n / file).is_symlink() == (images == "link") for n, t in coco.items() for file in t.files)
-    run(tmp_path, "to=voc", f"output={tmp_path / 'set/VOC2007'}", f"images={images}")
+    said = run(tmp_path, "to=voc", f"output={tmp_path / 'set/VOC2007'}", f"images={images}").splitlines()
+    assert opened(said[-1], tmp_path / "set/VOC2007") == [6, 4]
     voc = VocDataset(tmp_path / "set", [("2007", "val")], classes=None, masks=True)
     np.testing.assert_allclose(voc.annotations.corners(), coco["val"].corners(), atol=1e-3)
     assert all(voc[i].target.masks is not None for i in range(len(voc)))
-    run(tmp_path, "to=yolo", f"output={tmp_path / 'yolo'}", "dataset.val.masks=false", "dataset.train.masks=false")
+    boxes = ["dataset.val.masks=false", "dataset.train.masks=false"]
+    said = run(tmp_path, "to=yolo", f"output={tmp_path / 'yolo'}", *boxes).splitlines()
+    assert opened(said[-1], tmp_path / "yolo") == [6, 4]
     yolo = read_yolo(tmp_path / "yolo/data.yaml", "train")
     assert yolo.segmentations is None
     np.testing.assert_allclose(yolo.corners(), coco["train"].select_objects(~coco["train"].crowd).corners(), atol=1e-3)

@@ -45,7 +45,10 @@ def test_values_outside_of_the_range_are_counted(files: Files, composed: DictCon
     for line, name, count in zip(lines[head + 1 :], ("train5", "train3"), (7, 2), strict=False):
         assert line.startswith(f"  {name}.tif: {count} values; the image has ")
         assert line.endswith(f" to {4096 + count}, dataset.range is [0, 4095]")
-    assert len(lines) == head + 3
+    objects = {split: len(getattr(files, split)["annotations"]) for split in ("train", "val")}
+    images = {split: len(getattr(files, split)["images"]) for split in ("train", "val")}
+    read = " and ".join(f"{images[split]} images with {objects[split]} objects in {split}" for split in images)
+    assert lines[head + 3 :] == [f"custom can be trained on: {read}"]
     config.dataset.range = ["1%", "99%"]
     assert run(files, config) == ("nothing is wrong\n", None)
 

@@ -138,7 +138,8 @@ def test_what_has_no_form_is_refused(tmp_path: Path, overrides: list[str], suffi
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    for name, words in (("onnx", r'pip install onnxscript, or pip install -e "\.\[export\]"'), ("xml", "onnxscript")):
+    command = r'pip install onnx onnxscript onnxruntime, or pip install -e "\.\[export\]"'
+    for name, words in (("onnx", command), ("xml", "onnxscript")):
         with pytest.raises(
             ValueError, match=f"output=model.{name} needs onnxscript, which is not installed: .*{words}"
         ):

@@ -84,6 +84,15 @@ def test_versions(installed: Callable[..., None], there: dict[str, list[str]], v
     assert verdict is OK or f"pip install -e {ROOT}" in finding.mend
 
 
+def test_an_installation_s_mend_names_the_packages(
+    installed: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packages, "PARENT", "aligned_rcnn.")
+    installed(**{"torch==2.15": ["setuptools>=77.0.3"], "torchvision==0.24": [], "setuptools==65": []})
+    mend = packages.check_packages(["torch>=2.10", "torchvision>=0.25"]).mend
+    assert mend == "pip install 'torchvision>=0.25' 'setuptools>=77.0.3'"
+
+
 def test_extras_that_are_asked_for_are_followed(installed: Callable[..., None]) -> None:
     installed(
         **{"torch==2.15": ["toolkit[blas]==13"], "toolkit==13": ["cublas==1; extra == 'blas'", "b; extra == 'c'"]}

@@ -268,17 +268,20 @@ STEPS += ["schedule.steps=2", "schedule.batch_size=2", "schedule.validate_every=
 
 @pytest.fixture(scope="module")
 def home(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run's dataset, written by `data.py convert` as `coco`, `voc` and `yolo`."""
+    """The run's dataset, written by `data.py convert` as `coco`, `voc` and `yolo`, named as users name their files."""
     folder = tmp_path_factory.mktemp("own")
     drawn = ["dataset=shapes_coco", *FEW, f"data_dir={run.folder.parent / 'data'}"]
     for kind in ("coco", "voc", "yolo"):
         do("data", "convert", f"to={kind}", f"output={kind}", *drawn, cwd=folder)
+    coco = folder / "coco"
+    for part in ("train", "val"):  # files beside each other, and images in one folder
+        shutil.move(coco / f"annotations/instances_{part}.json", coco / f"{part}.json")
+        shutil.copytree(coco / part, coco / "images", dirs_exist_ok=True)
     return folder
 
 
 def test_ones_own_data(home: Path, run: Run) -> None:
-    coco = json.loads((home / "coco/train.json").read_text())
-    first = coco["categories"][0]["name"]
+    first = json.loads((home / "coco/train.json").read_text())["categories"][0]["name"]
     pair = ["dataset=custom", "dataset.train.annotations=coco/train.json", "dataset.val.annotations=coco/val.json"]
     pair.append("dataset.train.images=coco/images")
     assert "train" in do("data", "check", *pair, "fix=clean.json", cwd=home)

@@ -26,5 +26,6 @@ def package(name: str, purpose: str) -> Any:
         if error.name is None or error.name.partition(".")[0] != top:
             raise
         extra = OPTIONAL[top]
-        command = f"pip install {top}" if extra is None else f'pip install {top}, or pip install -e ".[{extra}]"'
+        together = " ".join(each for each, other in OPTIONAL.items() if other == extra)  # one alone is of no use
+        command = f"pip install {top}" if extra is None else f'pip install {together}, or pip install -e ".[{extra}]"'
         raise ValueError(f"{purpose} needs {top}, which is not installed: {command}") from error
