@@ -10,6 +10,10 @@ from torch import Tensor
 
 import ops
 from detector.types import Target
+from ops.ranking import MAX_TOPK
+
+MOST_RANKED = MAX_TOPK
+"""Boxes that `rank` ranks of an object, at most."""
 
 
 @dataclass

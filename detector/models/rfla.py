@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from detector.matching import Matches, all_negative, crowded, rank
+from detector.matching import MOST_RANKED, Matches, all_negative, crowded, rank
 from detector.models.resnet import ResNet
 from detector.types import Target
 
@@ -31,7 +31,7 @@ class RFLAMatcher:
     with the last in the file).
 
     Raises:
-        ValueError: `topk` is not two numbers of at least 1, or another number is out of range.
+        ValueError: `topk` is not two whole numbers from 1 to 16, or another number is out of range.
     """
 
     def __init__(
@@ -41,8 +41,8 @@ class RFLAMatcher:
         ignore_threshold: float = 0.8,
         crowd_threshold: float = 0.5,
     ) -> None:
-        if len(topk) != 2 or min(topk) < 1:
-            raise ValueError(f"topk must be two numbers of boxes, each at least 1, got {list(topk)}")
+        if len(topk) != 2 or not all(isinstance(k, int) and 1 <= k <= MOST_RANKED for k in topk):
+            raise ValueError(f"topk must be two whole numbers of boxes, from 1 to {MOST_RANKED}, got {list(topk)}")
         if not 0 < decay <= 1 or not 0 < ignore_threshold <= 1:
             raise ValueError(
                 f"decay and ignore_threshold must be above 0 and at most 1, got {decay=} {ignore_threshold=}"

@@ -182,8 +182,10 @@ def test_receptive_fields_of_a_resnet50_are_the_authors() -> None:
     [
         (lambda: NWDMatcher(12.8, 0.3, 0.7), r"0 < low_threshold <= high_threshold <= 1.*low_threshold=0\.7"),
         (lambda: NWDMatcher(0.0, 0.7, 0.3), "constant is the size of the objects in pixels, above 0, got 0"),
-        (lambda: RFLAMatcher((3,)), r"topk must be two numbers of boxes, each at least 1, got \[3\]"),
-        (lambda: RFLAMatcher((3, 0)), r"each at least 1, got \[3, 0\]"),
+        (lambda: RFLAMatcher((3,)), r"topk must be two whole numbers of boxes, from 1 to 16, got \[3\]"),
+        (lambda: RFLAMatcher((3, 0)), r"from 1 to 16, got \[3, 0\]"),
+        (lambda: RFLAMatcher((3, 17)), r"from 1 to 16, got \[3, 17\]"),
+        (lambda: RFLAMatcher((1.5, 1)), r"two whole numbers of boxes, from 1 to 16, got \[1\.5, 1\]"),
         (lambda: RFLAMatcher(decay=1.5), r"at most 1, got decay=1\.5"),
         (lambda: effective_receptive_fields(None, None, [4, 8]), "use assignment=rfla_anchors"),
         (lambda: effective_receptive_fields("resnet50", 4, [16]), "use assignment=rfla_anchors"),
