@@ -94,7 +94,8 @@ def enlarge(image: Tensor, rows: Sequence[Tensor], columns: Sequence[Tensor]) ->
         rows, columns: as of `linear_taps`.
     """
     left, right, of_left, of_right = columns
-    # Along the rows of the given image first, which are fewer than those of the new one.
+    # Along the rows of the given image first, which are fewer than those of the new one. Columns are taken by an index,
+    # which is written as a transposed gather: of single pixels, as index_select is written, it is slow.
     sums = image[:, :, left].float() * of_left + image[:, :, right].float() * of_right
     shifted = (sums * 2**-4).floor()  # of up to 255 * 2048
     total: Tensor | float = 2.0
