@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from detector.inference.joining import Join
-from detector.inference.tiles import Tiling, _neighbours, detect_tiles, join_windows
+from detector.inference.tiles import Tiling, _cut, _neighbours, detect_tiles, join_windows
 from detector.masks import paste
 from detector.types import Objects
 
@@ -154,6 +154,29 @@ def test_windows_that_overlap_are_compared_and_no_others(overlap: float) -> None
         )
         expected = np.argwhere(np.triu((low < high).all(0)))
         assert sorted(_neighbours(windows)) == sorted(map(tuple, expected.tolist()))
+
+
+def test_cut_boxes_are_redundant_where_another_window_sees_them_whole() -> None:
+    """Compared window by window and box by box."""
+    size, tiling = (230, 310), Tiling(100, 0.3)
+    windows = tiling.windows(size)
+    rng = np.random.default_rng(0)
+    owner = np.repeat(np.arange(len(windows)), 60)
+    regions = np.array(windows, np.float64)
+    corner = regions[owner, :2] + rng.uniform(0, 95, (len(owner), 2))
+    boxes = np.concatenate((corner, np.minimum(corner + rng.uniform(2, 90, corner.shape), regions[owner, 2:])), 1)
+
+    def whole(box: Sequence[float], window: Sequence[int]) -> bool:
+        margins = [max(3.0, 0.04 * (box[k + 2] - box[k])) for k in (0, 1)]
+        low = all(window[k] == 0 or box[k] >= window[k] + margins[k] for k in (0, 1))
+        ends = (size[1], size[0])
+        return low and all(window[k + 2] == ends[k] or box[k + 2] <= window[k + 2] - margins[k] for k in (0, 1))
+
+    cut, redundant = _cut(boxes, regions, owner, size)
+    assert cut.tolist() == [not whole(box, windows[own]) for box, own in zip(boxes.tolist(), owner, strict=True)]
+    expected = [c and any(whole(box, window) for window in windows) for c, box in zip(cut, boxes.tolist(), strict=True)]
+    assert redundant.tolist() == expected
+    assert 50 < redundant.sum() < cut.sum() - 50 < len(boxes) - 100
 
 
 def test_many_small_windows_are_joined_in_little_memory() -> None:
