@@ -26,8 +26,9 @@ from detector.inference.tiles import Tiling, detect_tiles
 from detector.types import Objects, Size
 from detector.visualize import as_rgb
 
-LARGE = 100_000_000
-"""Pixels above which an image that is detected by windows is drawn on a smaller copy, so that memory stays bounded."""
+LARGE = 64_000_000
+"""Pixels above which an image that is detected by windows is drawn on a smaller copy, so that 2 GiB of memory are
+enough whatever its size, if it is read by windows."""
 
 
 @dataclass
