@@ -73,8 +73,8 @@ def _clash(dataset: DetectionDataset, own: str, known: Sequence[str], source: st
     parts += [f"only {own} has {_some([repr(name) for name in here])}"] if here else []
     parts += [f"only {source} has {_some([repr(name) for name in there])}"] if there else []
     parts += [f"the category id {_some(pairs)}"] if pairs else []
-    return f"{'; '.join(parts)}: both must name the same classes, in any order and with any ids "
-    "(dataset.classes=[...] chooses some, and names those that XML files of the training set lack)"
+    way = "dataset.classes=[...] chooses some, and names those that XML files of the training set lack"
+    return f"{'; '.join(parts)}: both must name the same classes, in any order and with any ids ({way})"
 
 
 def _some(texts: Sequence[str], most: int = 5) -> str:

@@ -174,9 +174,20 @@ def _sizes(images: Sequence[Record]) -> NDArray[np.int32]:
     return np.array([(r["height"], r["width"]) for r in images], np.int32).reshape(-1, 2)
 
 
+def _meant(path: Path) -> str:
+    """Name the file that was meant, with a name that is there in place of the first that is not; or that one."""
+    missing = next(part for part in reversed((path, *path.parents)) if not part.exists())
+    beside = [other.name for other in missing.parent.iterdir()] if missing.parent.is_dir() else []
+    if near := difflib.get_close_matches(missing.name, beside, 1):
+        return f" (did you mean {missing.with_name(near[0]) / path.relative_to(missing)}?)"
+    return f" (there is no {missing.name!r} in {missing.parent.resolve()})"
+
+
 def _read(path: Path) -> tuple[list[Any], list[Any], Columns]:
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such annotation file. {LAYOUT}. Set data_dir, or the path itself")
+        raise FileNotFoundError(
+            f"{path}: no such annotation file{_meant(path)}. {LAYOUT}. Set data_dir, or the path itself"
+        )
     lists: dict[str, list[Any]] = {}
     columns = Columns(path)
     try:

@@ -45,10 +45,11 @@ def read_threshold(given: Any, classes: Sequence[str], checkpoint: str) -> list[
         scores = {str(name): _score(score, f"threshold of {name}") for name, score in given.items()}
         for name in scores:
             if name not in classes and name != DEFAULT:
-                near = get_close_matches(name, classes, n=1)
-                meant = f"did you mean {near[0]}? " if near else ""
+                alike = [known for known in classes if known.casefold() == name.casefold()]
+                near = alike or get_close_matches(name, classes, n=1)
+                meant = f"did you mean {near[0]}? It has" if near else "it has"
                 known = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
-                raise ValueError(f"threshold: the detector has no class {name!r}; {meant}It has {known}")
+                raise ValueError(f"threshold: the detector has no class {name!r}; {meant} {known}")
         return [scores.get(name, scores.get(DEFAULT, COMMON)) for name in classes]
     return [_score(given, "threshold")] * len(classes)
 

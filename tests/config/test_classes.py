@@ -85,6 +85,7 @@ def test_a_clash_names_the_pairs(tmp_path: Path) -> None:
         "'apple'; the category id 0 is 'apple' in dataset.train and 'banana' in dataset.val, 1 is 'banana' in "
         "dataset.train and 'cherry' in dataset.val: "
     )
+    assert "(dataset.classes=[...] chooses some" in str(error.value)
     with pytest.raises(
         ValueError, match=r"checkpoint 'x' knows 3 classes, dataset.val has 2; only checkpoint 'x' has 'd'"
     ):

@@ -67,6 +67,11 @@ def test_missing_paths_say_what_is_expected(tmp_path):
         CocoDataset(tmp_path / "nowhere", path)
     with pytest.raises(FileNotFoundError, match=r"(?s)none\.json: no such annotation file.*layout.*data_dir"):
         CocoDataset(folder, tmp_path / "none.json")
+    for wrong in (path.with_name(f"{path.stem}s.json"), tmp_path.with_name(f"{tmp_path.name}_") / path.name):
+        with pytest.raises(FileNotFoundError, match=rf"did you mean {re.escape(str(path))}\?\)"):
+            CocoDataset(folder, wrong)
+    with pytest.raises(FileNotFoundError, match=rf"there is no 'xyzzy' in {re.escape(str(tmp_path))}"):
+        CocoDataset(folder, tmp_path / "xyzzy/a/b.json")
     near = folder.with_name(folder.name[:-1])
     with pytest.raises(
         FileNotFoundError, match=rf"did you mean {re.escape(str(folder))}\?\); .*dataset\.images=FOLDER"

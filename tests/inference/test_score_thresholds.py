@@ -29,6 +29,8 @@ def test_one_number_or_one_of_each_class() -> None:
         (True, "not True"),
         ("half", "not 'half'"),
         ({"square": -1}, r"threshold of square must be a score from 0 to 1, not -1"),
+        ({"SQUARE": 0.3}, r"no class 'SQUARE'; did you mean square\? It has square,"),
+        ({"xyz": 0.3}, r"no class 'xyz'; it has square, circle, traffic light"),
         ({"sqare": 0.3}, r"no class 'sqare'; did you mean square\? It has square, circle, traffic light"),
     ],
 )
