@@ -137,8 +137,9 @@ def _report(work: Work, output: Path, inputs: int, console: Console) -> None:
             soft_wrap=True,
         )
     if work.decoded:
+        many = "1 image was" if len(work.decoded) == 1 else f"{len(work.decoded)} images were"
         console.print(
-            f"{len(work.decoded)} images were decoded as a whole, such as {work.decoded[0]}; TIFFs without "
+            f"{many} decoded as a whole, such as {work.decoded[0]}, in memory for all pixels; TIFFs without "
             "compression or with Deflate, and .npy, are read by windows",
             markup=False,
             soft_wrap=True,

@@ -174,7 +174,7 @@ def test_windows_of_a_large_image(tmp_path: Path, run: Run) -> None:
     for suffix in ("tif", "png"):
         done = run_script("predict", *arguments, f"input=large.{suffix}", f"output={suffix}", "batch=4", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        assert ("1 images were decoded as a whole, such as large.png" in done.stdout) is (suffix == "png")
+        assert ("1 image was decoded as a whole, such as large.png" in done.stdout) is (suffix == "png")
         found[suffix] = json.loads((tmp_path / suffix / "detections.json").read_text())[f"large.{suffix}"]
     assert found["tif"] == found["png"]
     assert len(found["tif"]) > 4
