@@ -138,6 +138,7 @@ README = {
         "scripts/test_evaluation_page.py::test_a_page_and_the_best_thresholds"
     ),
     "predict.py checkpoint=... detections=500": f"{HERE}::test_keys_of_prediction",
+    "pre_nms_topk=2000 post_nms_topk=1000": f"{HERE}::test_keys_of_prediction",
     "python scripts/alignment.py dataset=coco data_dir=/datasets": "scripts/test_alignment_script.py::test_a_dataset",
     "python scripts/alignment.py dataset=...": "scripts/test_alignment_script.py::test_a_dataset",
     "'runs=[RUN,RUN]'": "scripts/test_alignment_script.py::test_two_runs",
@@ -348,7 +349,8 @@ def test_presets_of_coco_and_voc(home: Path) -> None:
 def test_keys_of_prediction(home: Path, run: Run) -> None:
     name = sorted((home / "coco/images").rglob("*.png"))[0]
     twice = "test_time_augmentation={flip: true, scales: [0.8, 1, 1.25]}"
-    arguments = [f"checkpoint={run.checkpoint}", f"input={name}", twice, "detections=500", "threshold=0.01"]
+    most = ["detections=500", "pre_nms_topk=2000", "post_nms_topk=1000"]
+    arguments = [f"checkpoint={run.checkpoint}", f"input={name}", twice, *most, "threshold=0.01"]
     do("predict", *arguments, cwd=home)
     assert (home / "predictions" / "detections.json").exists()
 
