@@ -38,6 +38,19 @@ def all_negative(boxes: Tensor) -> Matches:
     return Matches(index, index > 0, index == 0)
 
 
+def check_thresholds(measure: str, low_threshold: float, high_threshold: float) -> None:
+    """Check the thresholds of a measure of how near boxes are, such as the IoU.
+
+    Raises:
+        ValueError: not 0 < `low_threshold` <= `high_threshold` <= 1.
+    """
+    if not 0 < low_threshold <= high_threshold <= 1:
+        raise ValueError(
+            f"{measure} thresholds must satisfy 0 < low_threshold <= high_threshold <= 1, got "
+            f"{low_threshold=} {high_threshold=}"
+        )
+
+
 def rank(boxes: Tensor, target: Target, distance: str, topk: int) -> ops.BoxRanks:
     """Rank boxes [N, 4] for each object of their image, as `ops.rank_boxes` does."""
     return ops.rank_boxes(boxes, target.boxes.to(boxes.dtype), target.crowd, distance, topk)
@@ -69,11 +82,7 @@ class Matcher:
         allow_low_quality_matches: bool = False,
         crowd_threshold: float = 0.5,
     ) -> None:
-        if not 0 < low_threshold <= high_threshold <= 1:
-            raise ValueError(
-                "IoU thresholds must satisfy 0 < low_threshold <= high_threshold <= 1, got "
-                f"{low_threshold=} {high_threshold=}"
-            )
+        check_thresholds("IoU", low_threshold, high_threshold)
         self.high_threshold, self.low_threshold = high_threshold, low_threshold
         self.allow_low_quality_matches, self.crowd_threshold = allow_low_quality_matches, crowd_threshold
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from detector.matching import Matches, all_negative, crowded, rank
+from detector.matching import Matches, all_negative, check_thresholds, crowded, rank
 from detector.types import Target
 
 
@@ -36,11 +36,7 @@ class NWDMatcher:
         allow_low_quality_matches: bool = False,
         crowd_threshold: float = 0.5,
     ) -> None:
-        if not 0 < low_threshold <= high_threshold <= 1:
-            raise ValueError(
-                "thresholds of the NWD must satisfy 0 < low_threshold <= high_threshold <= 1, got "
-                f"{low_threshold=} {high_threshold=}"
-            )
+        check_thresholds("NWD", low_threshold, high_threshold)
         if not constant > 0:
             raise ValueError(f"constant is the size of the objects in pixels, above 0, got {constant}")
         self.constant, self.high_threshold, self.low_threshold = constant, high_threshold, low_threshold
