@@ -16,7 +16,7 @@ from torch import Tensor
 
 from detector.data.pixels import opened
 from detector.data.stored import Pixels, Region, Stored, turned
-from detector.data.value_range import Bounds, parse_range, propose_range, scale
+from detector.data.value_range import Bounds, measure, parse_range, propose_range, scale
 from detector.types import Size
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,8 @@ class ImageReader:
             orientation = self._orientation(stored, stated, source)
             self._check_type(stored)
             pixels = stored.read()
-        return self._convert(np.ascontiguousarray(turned(pixels, orientation)), stored)
+        pixels = np.ascontiguousarray(turned(pixels, orientation))
+        return self._convert(pixels, stored, self._measured(pixels, stored))
 
     @contextmanager
     def regions(self, path: Path) -> Iterator[ImageRegions]:
@@ -112,7 +113,7 @@ class ImageReader:
 
         Of uncompressed and Deflate TIFFs of one page (others need imagecodecs) and of `*.npy` only these regions are
         read. Other files are decoded as a whole, once, and held as they are stored; so are images that are turned, and
-        those whose `range` is percentiles of the image, which are held as they are read.
+        those whose `range` is percentiles of the image.
 
         Raises:
             FileNotFoundError, ValueError: as of `read`.
@@ -123,22 +124,17 @@ class ImageReader:
             relative = any(bounds.percent for bounds in self._bounds or ())
             region = stored.open_regions() if orientation == 1 and not relative else None
             if region is not None:
-                yield ImageRegions(stored.size, True, lambda at: self._convert(region(at), stored))
+                yield ImageRegions(stored.size, True, lambda at: self._convert(region(at), stored, self._bounds))
                 return
             pixels = turned(stored.read(), orientation)
             stored = replace(stored, decode=lambda: pixels, check=None, regions=None)
         # The decoder had a copy of its own, which is let go.
-        if relative:
-            image = self._convert(pixels, stored)
-            del pixels
-            yield ImageRegions(
-                (image.shape[1], image.shape[2]), False, lambda at: image[:, at[1] : at[3], at[0] : at[2]]
-            )
-        else:
-            size = pixels.shape[0], pixels.shape[1]
-            yield ImageRegions(
-                size, False, lambda at: self._convert(pixels[at[1] : at[3], at[0] : at[2]].copy(), stored)
-            )  # torch takes no negative strides, which NumPy calls contiguous where there is one pixel
+        bounds = self._measured(pixels, stored)
+        yield ImageRegions(
+            (pixels.shape[0], pixels.shape[1]),
+            False,
+            lambda at: self._convert(pixels[at[1] : at[3], at[0] : at[2]].copy(), stored, bounds),
+        )  # torch takes no negative strides, which NumPy calls contiguous where there is one pixel
 
     def orientation(self, path: Path) -> int:
         """Return EXIF's orientation of an image, 1 to 8, by which `read` turns it unless `exif` is false; 1: upright.
@@ -257,13 +253,20 @@ class ImageReader:
             pixels = np.concatenate([pixels[..., :1]] * 3 + [pixels[..., 1:]], 2)
         return pixels, alpha
 
-    def _convert(self, pixels: Pixels, stored: Stored) -> Tensor:
-        """Arrange and scale pixels [H, W, bands], and add opaque alpha where it is missing."""
+    def _measured(self, pixels: Pixels, stored: Stored) -> Sequence[Bounds] | None:
+        """Return the range as values, percentiles as those of the whole image [H, W, bands]."""
+        if self._bounds is None or not any(bounds.percent for bounds in self._bounds):
+            return self._bounds
         pixels, alpha = self._arrange(pixels, stored)
-        if self._bounds is not None and (pixels.dtype != np.uint8 or any(b != UNCHANGED for b in self._bounds)):
-            if pixels.dtype.kind == "f":
-                _check_finite(pixels, stored.path)
-            pixels = scale(pixels, self._bounds, alpha)
+        _check_finite(pixels, stored.path)
+        return measure(pixels, self._bounds, alpha)
+
+    def _convert(self, pixels: Pixels, stored: Stored, bounds: Sequence[Bounds] | None) -> Tensor:
+        """Arrange pixels [H, W, bands], scale them by values, and add opaque alpha where it is missing."""
+        pixels, alpha = self._arrange(pixels, stored)
+        if bounds is not None and (pixels.dtype != np.uint8 or any(b != UNCHANGED for b in self._bounds or ())):
+            _check_finite(pixels, stored.path)
+            pixels = scale(pixels, bounds, alpha)
         if pixels.shape[2] < self.channels:
             pixels = np.concatenate([pixels, np.full_like(pixels[..., :1], 255)], 2)
         return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
@@ -305,6 +308,8 @@ class _Finding:
 
 
 def _check_finite(pixels: Pixels, path: Path) -> None:
+    if pixels.dtype.kind != "f":
+        return
     if not np.isfinite([pixels.min(), pixels.max()]).all():  # both are NaN where one value is
         raise ValueError(f"{path}: some of its values are not finite; replace them")
 

@@ -60,31 +60,35 @@ def propose_range(dtype: np.dtype[Any], low: float, high: float) -> str:
     return f"[0,{2 ** max(8, int(high).bit_length()) - 1}]"
 
 
+def measure(pixels: NDArray[Any], bounds: Sequence[Bounds], alpha: bool) -> tuple[Bounds, ...]:
+    """Measure an image's percentiles: returns `bounds` as values, which differ also in an image of one value.
+
+    Args:
+        pixels, bounds, alpha: as of `scale`; no value is NaN.
+    """
+    return tuple(
+        _values(pixels[..., where], limits) if limits.percent else limits
+        for where, limits in _parts(pixels, bounds, alpha)[: len(bounds)]
+    )
+
+
 def scale(pixels: NDArray[Any], bounds: Sequence[Bounds], alpha: bool) -> NDArray[np.float32]:
     """Scale values so that `bounds` become 0 and 255; what lies outside is not clipped.
 
     Args:
         pixels: [H, W, D].
-        bounds: one for all channels together, so that colours keep their balance; or one for each.
+        bounds: one for all channels together, so that colours keep their balance; or one for each. Values: `measure`
+            finds those of percentiles.
         alpha: whether the last channel is alpha, which is scaled by the whole range of its type if `bounds` is one.
     """
     wide = pixels.dtype.itemsize > 4 or (pixels.dtype.kind != "f" and pixels.dtype.itemsize == 4)
     values: NDArray[np.floating[Any]] = pixels.astype(
         np.float64 if wide else np.float32
     )  # float32 holds whole numbers up to 2^24
-    depth = values.shape[2]
-    if len(bounds) > 1:
-        parts = [(slice(d, d + 1), bounds[d]) for d in range(depth)]
-    else:
-        parts = [(slice(0, depth - alpha), bounds[0])]
-        if alpha:
-            full = 1.0 if pixels.dtype.kind == "f" else float(np.iinfo(pixels.dtype).max)
-            parts.append((slice(depth - 1, depth), Bounds(0, full)))
-    for where, limits in parts:
+    for where, limits in _parts(pixels, bounds, alpha):
         part = values[..., where]
-        low, high = _limits(part, limits)
-        np.subtract(part, low, out=part)
-        np.divide(part, (high - low) / 255, out=part)  # exact for [0,65535]
+        np.subtract(part, limits.low, out=part)
+        np.divide(part, (limits.high - limits.low) / 255, out=part)  # exact for [0,65535]
     return values.astype(np.float32, copy=False)
 
 
@@ -116,11 +120,22 @@ def beyond(image: Tensor, bounds: Sequence[Bounds]) -> Beyond | None:
     return Beyond(count, low, high) if count else None
 
 
-def _limits(values: NDArray[Any], bounds: Bounds) -> tuple[float, float]:
-    """Return the values that become 0 and 255; they differ, also in an image of one value."""
-    if not bounds.percent:
-        return bounds.low, bounds.high
-    low, high = (float(v) for v in np.percentile(values, (bounds.low, bounds.high)))
+def _parts(pixels: NDArray[Any], bounds: Sequence[Bounds], alpha: bool) -> list[tuple[slice, Bounds]]:
+    """Divide channels [H, W, D] by the bounds that they are scaled by; alpha comes last."""
+    depth = pixels.shape[2]
+    if len(bounds) > 1:
+        return [(slice(d, d + 1), bounds[d]) for d in range(depth)]
+    parts = [(slice(0, depth - alpha), bounds[0])]
+    if alpha:
+        full = 1.0 if pixels.dtype.kind == "f" else float(np.iinfo(pixels.dtype).max)
+        parts.append((slice(depth - 1, depth), Bounds(0, full)))
+    return parts
+
+
+def _values(pixels: NDArray[Any], percentiles: Bounds) -> Bounds:
+    if pixels.dtype == np.float16:
+        pixels = pixels.astype(np.float32)  # NumPy interpolates in the type of the values
+    low, high = (float(v) for v in np.percentile(pixels, (percentiles.low, percentiles.high)))
     if low == high:
-        low, high = float(values.min()), float(values.max())
-    return (low, high) if low < high else (low, low + 1)
+        low, high = float(pixels.min()), float(pixels.max())
+    return Bounds(low, high) if low < high else Bounds(low, low + 1)

@@ -148,6 +148,26 @@ def test_what_needs_the_whole_image_reads_it(tmp_path: Path) -> None:
             assert torch.equal(regions.read((2, 3, 40, 45)), whole[:, 3:45, 2:40])
 
 
+def test_percentiles_are_of_the_whole_image_and_its_regions_alone_are_scaled(tmp_path: Path) -> None:
+    """A deep image is held as it is stored, at half of what it takes as numbers of 32 bits."""
+    path = tmp_path / "deep.png"
+    cv2.imwrite(str(path), noise(1000, 1000, 3, dtype=np.uint16))
+    reader = ImageReader(range=["1%", "99%"])
+    whole = reader.read(path)
+    with reader.regions(path) as regions:
+        tracemalloc.start()
+        part = regions.read((300, 200, 400, 300))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1e6
+        assert torch.equal(part, whole[:, 200:300, 300:400])
+    tracemalloc.start()
+    with reader.regions(path):
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 16e6  # what is stored takes 6e6, and as much to find its percentiles; in 32 bits it takes 12e6
+
+
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, noise(50, 70, 3), photometric="rgb", compression="zlib", rowsperstrip=10)
